@@ -1,0 +1,82 @@
+# sublevel: install, demo, checks. Works with GNU make 3.81 (macOS) and later.
+#
+#   PYTHON=python3.12          the Python that makes the virtual environment (3.11 or later)
+#   CONSTRAINTS=               no constraints file: pip is free to take a CUDA build of PyTorch
+#   PIP_ARGS="..."             more arguments for pip, such as where to find a CPU build of PyTorch (see README)
+#   JOBS=4                     test processes
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+JOBS ?= 2
+
+# On Linux without an NVIDIA GPU the version of PyTorch is pinned to the one that the tests ran with.
+# On macOS PyPI's build is the right one.
+ifeq ($(origin CONSTRAINTS),undefined)
+CONSTRAINTS := $(shell [ "$$(uname -s)" = Darwin ] || { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1 || echo constraints/cpu.txt)
+endif
+
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.stamp-runtime
+DEV := $(VENV)/.stamp-dev
+# The constraint must be in the same call as the packages it holds back.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
+# One thread per process: the networks of the tests and the demo are small.
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+
+.PHONY: help install install-dev demo test test-full lint types contracts format clean
+
+help:
+	@echo "make install      virtual environment in $(VENV) with sublevel, editable"
+	@echo "make install-dev  the same with the tools of the checks"
+	@echo "make demo         train, prune, measure on a laptop; writes sublevel-runs/demo/report.html"
+	@echo "make test         lint, types, import contracts, tests"
+	@echo "make test-full    the same with the tests that take minutes"
+	@echo "make lint | types | contracts | format"
+	@echo "make clean        caches and build outputs; $(VENV) and sublevel-runs stay"
+
+install: $(RUNTIME)
+
+install-dev: $(DEV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@echo "Installing sublevel into $(VENV); the first time this takes minutes"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(DEV): pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@echo "Installing sublevel and the tools of its checks into $(VENV); the first time this takes minutes"
+	$(PIP_INSTALL) -e ".[dev]"
+	@touch $(RUNTIME) $@
+
+demo: install
+	$(BIN)/sublevel run demo
+	@echo "Report: $(CURDIR)/sublevel-runs/demo/report.html"
+
+test: lint types contracts
+	$(BIN)/pytest -n $(JOBS) -m "not full"
+
+test-full: lint types contracts
+	$(BIN)/pytest -n $(JOBS)
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	$(BIN)/basedpyright
+
+contracts: install-dev
+	$(BIN)/lint-imports
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,80 @@
+"""sublevel: why winning tickets win.
+
+Find sparse subnetworks by iterative magnitude pruning and by every baseline, and dissect the solutions through the
+geometry of the loss landscape.
+
+>>> import sublevel as sl
+>>> field = sl.Quadratic(__import__("torch").tensor([4.0, 1.0]))
+>>> round(float(sl.curvature.top_eigenvalues(field, field.hessian * 0, k=1).values[0]), 5)
+4.0
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "Problem": "sublevel.problem:Problem",
+    "Study": "sublevel.runs.study:Study",
+    "Result": "sublevel.runs.results:Result",
+    "open": "sublevel.runs.results:Result",
+    "Point": "sublevel.space:Point",
+    "Space": "sublevel.space:Space",
+    "Field": "sublevel.field:Field",
+    "Quadratic": "sublevel.field:Quadratic",
+    "Wells": "sublevel.field:Wells",
+    "EmpiricalRisk": "sublevel.risk:EmpiricalRisk",
+    "Recipe": "sublevel.train.recipe:Recipe",
+    "SublevelError": "sublevel.errors:SublevelError",
+    "curvature": "sublevel.geometry.curvature:",
+    "paths": "sublevel.geometry.paths:",
+    "volume": "sublevel.geometry.volume:",
+    "distance": "sublevel.geometry.distance:",
+}
+"""Public names and where they are defined; imported when first used, so that ``sublevel --help`` is quick."""
+
+if TYPE_CHECKING:
+    from sublevel.errors import SublevelError
+    from sublevel.field import Field, Quadratic, Wells
+    from sublevel.geometry import curvature, distance, paths, volume
+    from sublevel.problem import Problem
+    from sublevel.risk import EmpiricalRisk
+    from sublevel.runs.results import Result
+    from sublevel.runs.results import Result as open
+    from sublevel.runs.study import Study
+    from sublevel.space import Point, Space
+    from sublevel.train.recipe import Recipe
+
+__all__ = [
+    "EmpiricalRisk",
+    "Field",
+    "Point",
+    "Problem",
+    "Quadratic",
+    "Recipe",
+    "Result",
+    "Space",
+    "Study",
+    "SublevelError",
+    "Wells",
+    "curvature",
+    "distance",
+    "open",
+    "paths",
+    "volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'sublevel' has no attribute {name!r}")
+    module, _, attribute = _NAMES[name].partition(":")
+    found = import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_NAMES])

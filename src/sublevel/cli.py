@@ -1,0 +1,170 @@
+"""The command line: study files in, folders out. No science in flags."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from sublevel import __version__
+from sublevel.errors import ModelError, SublevelError
+
+app = App(
+    name="sublevel",
+    version=__version__,
+    help="Why winning tickets win: sparse subnetworks, dissected through the geometry of the loss landscape.",
+    help_epilogue="Presets: demo (a laptop, minutes), mini, paper, paper-vgg16.",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+
+Set = Annotated[
+    tuple[str, ...], Parameter(name="--set", negative=(), help="Override a key of the study: train.lr=0.05")
+]
+Out = Annotated[Path, Parameter(help="Folder of runs")]
+StoreAt = Annotated[Path | None, Parameter(name="--store", help="Folder of results (default: OUT/.store)")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
+RUNS = Path("sublevel-runs")
+
+
+@app.command
+def run(
+    study: str,
+    *,
+    overrides: Set = (),
+    jobs: int | None = None,
+    out: Out = RUNS,
+    store: StoreAt = None,
+    device: Device = "auto",
+) -> int:
+    """Run a study: a preset, or a TOML file. What is in the store already is not computed again.
+
+    Parameters
+    ----------
+    study
+        A preset (demo, mini, paper, paper-vgg16) or a study file.
+    jobs
+        Worker processes; the numbers do not depend on it. Default: cores / threads of the study.
+    """
+    from sublevel.runs.console import console, listener
+
+    chosen = _study(study, overrides, out, store, device)
+    for note in chosen.notes():
+        console().print(f"note: {note}", markup=False)
+    with listener() as watching:
+        result = chosen.run(jobs=jobs, listener=watching)
+    watching.summary(result)
+    print(f"report: {result.folder / 'report.html'}")
+    return 1 if result.unfinished else 0
+
+
+@app.command
+def plan(
+    study: str,
+    *,
+    overrides: Set = (),
+    jobs: int | None = None,
+    out: Out = RUNS,
+    store: StoreAt = None,
+    device: Device = "auto",
+) -> int:
+    """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run."""
+    from sublevel.runs.console import show_plan
+
+    chosen = _study(study, overrides, out, store, device)
+    show_plan(chosen, chosen.plan(jobs))
+    return 0
+
+
+@app.command
+def report(run: Path) -> int:
+    """Write the tables, figures and report of a finished run again.
+
+    Parameters
+    ----------
+    run
+        The folder of a run, or its name in sublevel-runs.
+    """
+    from sublevel.runs.results import Result
+
+    result = Result(_folder(run))
+    result.write(force=True)
+    print(f"report: {result.folder / 'report.html'}")
+    return 0
+
+
+@app.command
+def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
+    """List runs; the cells of one run; or which runs a key of the store belongs to.
+
+    Parameters
+    ----------
+    target
+        A run's name or folder, or the beginning of a key. Absent: all runs.
+    filters
+        field=value on any field of a cell (kind, branch, level, seed, status, ...).
+    """
+    from sublevel.runs.listing import show
+
+    return show(target, filters, out)
+
+
+@app.command
+def verify(*, out: Out = RUNS, store: StoreAt = None) -> int:
+    """Read every entry and object of a store, and set aside what is damaged. Exit code 1 if anything was."""
+    from sublevel.runs.listing import check_store
+
+    return check_store(Path(store or out / ".store"))
+
+
+@app.command
+def doctor() -> int:
+    """Look at this installation: versions, hardware, and a small computation with a known answer."""
+    from sublevel.runs.doctor import examine
+
+    return examine()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one clear sentence on standard error and exit code 2 for what cannot be meant."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        code = _refuse(" ".join(str(error).split()))
+    except SublevelError as error:
+        code = _refuse(str(error))
+        if isinstance(error, ModelError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is lost: the same command goes on from here", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"sublevel: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def _study(target: str, overrides: tuple[str, ...], out: Path, store: Path | None, device: str) -> Any:
+    from sublevel.runs.study import Study
+    from sublevel.study.spec import override, read
+
+    document = read(target)
+    for assignment in overrides:
+        document = override(document, assignment)
+    return Study(document, out=out, store=store, device=device)
+
+
+def _folder(run: Path) -> Path:
+    return run if run.exists() or len(run.parts) > 1 else RUNS / run
+
+
+if __name__ == "__main__":
+    main()

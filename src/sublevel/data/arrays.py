@@ -1,0 +1,92 @@
+"""Arrays of one's own: one ``.npz`` or ``.safetensors`` file with train_x, train_y, test_x and test_y."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sublevel.data.sources import Dataset, source
+from sublevel.errors import DataError
+
+_WANTED = ("train_x", "train_y", "test_x", "test_y")
+
+
+@source("arrays")
+def arrays(root: Path | None, *, classes: Sequence[str] | None = None) -> Dataset:
+    """Read the four arrays of the file ``root``.
+
+    Samples: uint8 ``[N, C, H, W]`` or ``[N, H, W]`` are images; floats of any shape become float32. Labels:
+    integers ``[N]`` become int64; float targets are kept. ``classes`` names the labels 0, 1, ...; without it
+    they are their own names. Nothing pickled is opened. Raises `DataError` for a missing array, an object
+    array or another type.
+    """
+    if root is None or not root.is_file():
+        raise DataError(f"data source 'arrays': data.root must be an .npz or .safetensors file, got {root}")
+    found = _read(root)
+    missing = [name for name in _WANTED if name not in found]
+    if missing:
+        raise DataError(
+            f"{root} has no {', '.join(missing)}; found: {', '.join(sorted(found)) or 'nothing'}; "
+            f"expected: {', '.join(_WANTED)}"
+        )
+    x = {name: _samples(found[name], f"{name} in {root}") for name in ("train_x", "test_x")}
+    y = {name: _labels(found[name], f"{name} in {root}") for name in ("train_y", "test_y")}
+    named = _class_names(classes, y["train_y"], y["test_y"])
+    origin = f"arrays of the file {root.name}"
+    return Dataset("arrays", x["train_x"], y["train_y"], x["test_x"], y["test_y"], named, origin)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        if path.suffix == ".safetensors":
+            return load(path.read_bytes())
+        if path.suffix != ".npz":
+            raise ValueError(f"its name ends in {path.suffix!r}")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        SafetensorError,
+    ) as problem:
+        raise DataError(f"{path} cannot be read as .npz or .safetensors: {problem}") from problem
+
+
+def _samples(x: Tensor, where: str) -> Tensor:
+    if x.is_floating_point():
+        return x.to(torch.float32)
+    if x.dtype != torch.uint8 or x.dim() not in (3, 4):
+        raise DataError(f"{where} is {x.dtype} {list(x.shape)}; allowed: uint8 [N, C, H, W] or [N, H, W], or floats")
+    x = x[:, None] if x.dim() == 3 else x
+    if x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
+        raise DataError(
+            f"{where} has shape {list(x.shape)}, channels last; expected [N, C, H, W]: transpose(0, 3, 1, 2)"
+        )
+    return x.contiguous()
+
+
+def _labels(y: Tensor, where: str) -> Tensor:
+    if y.is_complex() or y.dtype == torch.bool:
+        raise DataError(f"{where} is {y.dtype}; allowed: integer labels or float targets")
+    return y if y.is_floating_point() else y.to(torch.int64)
+
+
+def _class_names(classes: Sequence[str] | None, *labels: Tensor) -> tuple[str, ...]:
+    if any(y.is_floating_point() for y in labels):
+        return ()
+    if classes is not None:
+        return tuple(str(name) for name in classes)
+    return tuple(str(label) for label in range(1 + max((int(y.max()) for y in labels if len(y)), default=-1)))

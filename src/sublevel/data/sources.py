@@ -1,0 +1,146 @@
+"""The registry of data sources, and the one check that every source ends in.
+
+A source is a function ``(root, **options) -> Dataset`` under a ``@source("name")`` line, in any module of
+this package; the modules are found by themselves, so nothing else has to be edited.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sublevel.errors import DataError, unknown
+
+Source = Callable[..., "Dataset"]
+_SOURCES: dict[str, Source] = {}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples and labels as they were read: no normalisation, no split of the training set.
+
+    ``train_x`` and ``test_x`` are uint8 ``[N, C, H, W]`` for images and float32 ``[N, ...]`` otherwise.
+    ``train_y`` and ``test_y`` are int64 ``[N]`` class labels, or float targets ``[N, ...]`` with ``classes ==
+    ()``. ``origin`` is one sentence on where the data came from: file names and hashes, no absolute path.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: tuple[str, ...]
+    origin: str
+
+
+def source(name: str) -> Callable[[Source], Source]:
+    """Register a data source under ``name``: ``(root: Path | None, **options) -> Dataset``."""
+
+    def register(function: Source) -> Source:
+        _SOURCES[name] = function
+        return function
+
+    return register
+
+
+def names() -> list[str]:
+    """The registered sources, sorted.
+
+    >>> "cifar10" in names()
+    True
+    """
+    _discover()
+    return sorted(_SOURCES)
+
+
+def load(name: str, *, root: str | Path | None = None, **options: Any) -> Dataset:
+    """Read the source ``name`` and check it.
+
+    ``root`` is the folder (or file) of the data; sources with a home page look there first, then in the
+    cache, and otherwise download into it. ``options`` are those of the source. Raises `ConfigError` for an
+    unknown name or option, and `DataError` for data that are missing, damaged or inconsistent.
+
+    >>> data = load("fashion-mnist-small")
+    >>> tuple(data.train_x.shape), data.train_x.dtype, len(data.test_y)
+    ((10000, 1, 28, 28), torch.uint8, 2000)
+    """
+    _discover()
+    if name not in _SOURCES:
+        raise unknown("data source", name, _SOURCES, "data.name")
+    function = _SOURCES[name]
+    allowed = list(inspect.signature(function).parameters)[1:]
+    for option in options:
+        if option not in allowed:
+            raise unknown(f"option of data source {name!r}:", option, [*allowed, "root"], f"data.{option}")
+    return check(function(None if root is None else Path(root).expanduser(), **options))
+
+
+def check(dataset: Dataset) -> Dataset:
+    """Return ``dataset`` if it is consistent; else a `DataError` names the split, the index and the value."""
+    for part, x, y in _parts(dataset):
+        where = f"data source {dataset.name!r}, {part}"
+        if len(x) != len(y):
+            raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; there must be one label per sample")
+        if len(x) == 0:
+            raise DataError(f"{where}: there are no samples; at least one is needed")
+        _check_samples(where, x)
+        _check_labels(where, y, dataset.classes)
+    _check_alike(dataset)
+    return dataset
+
+
+def _discover() -> None:
+    import sublevel.data as package
+
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        import_module(module.name)
+
+
+def _parts(dataset: Dataset) -> tuple[tuple[str, Tensor, Tensor], ...]:
+    return ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
+
+
+def _check_samples(where: str, x: Tensor) -> None:
+    if x.dtype == torch.uint8:
+        if x.dim() != 4:
+            raise DataError(f"{where}: uint8 samples have shape {list(x.shape)}; images are [N, C, H, W]")
+    elif x.dtype != torch.float32:
+        raise DataError(f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.float32")
+    elif not bool(torch.isfinite(x).all()):
+        index = int((~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero()[0])
+        raise DataError(f"{where}: sample {index} has a value that is not finite")
+
+
+def _check_labels(where: str, y: Tensor, classes: tuple[str, ...]) -> None:
+    if y.dtype.is_floating_point:
+        if not bool(torch.isfinite(y).all()):
+            raise DataError(f"{where}: a target is not finite")
+        return
+    if y.dtype != torch.int64 or y.dim() != 1:
+        raise DataError(f"{where}: labels are {y.dtype} {list(y.shape)}; allowed: torch.int64 [N]")
+    if len(classes) < 2:
+        raise DataError(f"{where}: {len(classes)} class ({', '.join(classes)}); at least two are needed")
+    wrong = ((y < 0) | (y >= len(classes))).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise DataError(f"{where}: label {int(y[index])} at index {index}; allowed: 0..{len(classes) - 1}")
+
+
+def _check_alike(dataset: Dataset) -> None:
+    for what, train, test in (
+        ("samples", dataset.train_x, dataset.test_x),
+        ("labels", dataset.train_y, dataset.test_y),
+    ):
+        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+            raise DataError(
+                f"data source {dataset.name!r}: train {what} are {train.dtype} {list(train.shape[1:])} each, "
+                f"test {what} {test.dtype} {list(test.shape[1:])}; they must be alike"
+            )

@@ -1,0 +1,185 @@
+"""Train, validation and test parts of a data set, and the normalisation that the train part sets."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from sublevel.data.sources import Dataset
+from sublevel.errors import DataError
+from sublevel.rng import generator
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples ``x`` (uint8 images or float32) and labels ``y``, of one length."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Part:
+        """The same part on ``device``."""
+        return Part(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a data set, on one device.
+
+    ``mean`` and ``std`` are per channel, of the train part, in units where 255 is 1; empty for float data.
+    ``input_shape`` is the shape of one sample.
+    """
+
+    train: Part
+    validation: Part
+    test: Part
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    origin: str
+
+    def prepare(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Input of a network: ``(x / 255 - mean) / std`` for uint8 ``[N, C, H, W]``; floats only change
+        dtype.
+
+        The result is on the device of ``x``.
+        """
+        if x.dtype != torch.uint8:
+            return x.to(dtype)
+        scale, shift = _affine(self.mean, self.std, x.device, dtype)
+        return x.to(dtype).mul_(scale).add_(shift)
+
+    def to(self, device: torch.device | str) -> Splits:
+        """The same splits on ``device``."""
+        parts = {name: part.to(device) for name, part in self._parts()}
+        moved = replace(self, **parts)
+        if "digest" in self.__dict__:  # the bytes are the same: no need to hash them again
+            moved.__dict__["digest"] = self.digest
+        return moved
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over dtype, shape and bytes of every part's samples and labels, and over mean and std."""
+        digest = hashlib.sha256()
+        for name, part in self._parts():
+            for what, tensor in (("x", part.x), ("y", part.y)):
+                digest.update(f"{name}.{what} {tensor.dtype} {list(tensor.shape)}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
+        digest.update(" ".join(value.hex() for value in (*self.mean, *self.std)).encode())
+        return digest.hexdigest()
+
+    def _parts(self) -> tuple[tuple[str, Part], ...]:
+        return ("train", self.train), ("validation", self.validation), ("test", self.test)
+
+
+def split(
+    dataset: Dataset,
+    *,
+    validation: int | float = 0.1,
+    train_size: int | None = None,
+    test_size: int | None = None,
+) -> Splits:
+    """Hold out a validation part from the training samples, and keep at most the asked number of the others.
+
+    ``validation`` is a number of samples, or a fraction of the training samples; 0 gives an empty part. Every
+    choice keeps the share of each class (largest remainder), is drawn from streams that no training seed
+    touches, and keeps the original order, so all networks of a study see the same parts. Raises `DataError`
+    for sizes that cannot be.
+
+    >>> from sublevel.data.sources import load
+    >>> parts = split(load("fashion-mnist-small"), validation=1000, test_size=500)
+    >>> len(parts.train), len(parts.validation), len(parts.test), parts.input_shape
+    (9000, 1000, 500, (1, 28, 28))
+    """
+    count = _validation_count(validation, len(dataset.train_y))
+    held = stratified(dataset.train_y, count, generator(0, "split"))
+    train = Part(dataset.train_x[~held], dataset.train_y[~held])
+    train = _subset(train, train_size, "train", f" after {count} of {len(held)} were held out for validation")
+    test = _subset(Part(dataset.test_x, dataset.test_y), test_size, "test")
+    mean, std = moments(train.x)
+    return Splits(
+        train=train,
+        validation=Part(dataset.train_x[held], dataset.train_y[held]),
+        test=test,
+        mean=mean,
+        std=std,
+        classes=dataset.classes,
+        input_shape=tuple(train.x.shape[1:]),
+        origin=dataset.origin,
+    )
+
+
+def stratified(y: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Choose ``count`` of the samples with labels ``y [N]``, each class in proportion: a bool mask ``[N]``.
+
+    A class of n_c samples gives floor(count * n_c / N), and the samples still missing come from the classes
+    of the largest remainders, lower labels first. Float targets count as one class.
+    """
+    order = torch.randperm(len(y), generator=rng)
+    labels = torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() else y
+    order = order[torch.sort(labels[order], stable=True).indices]
+    sizes = torch.bincount(labels)
+    quotas = sizes * count // max(len(y), 1)
+    remainders = sizes * count - quotas * len(y)
+    quotas[torch.sort(remainders, descending=True, stable=True).indices[: count - int(quotas.sum())]] += 1
+    rank = torch.arange(len(y)) - (sizes.cumsum(0) - sizes)[labels[order]]
+    chosen = torch.zeros(len(y), dtype=torch.bool)
+    chosen[order[rank < quotas[labels[order]]]] = True
+    return chosen
+
+
+def moments(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images ``[N, C, H, W]`` over 255; empty for floats.
+
+    From exact integer sums over the histogram of a channel, so they do not depend on the number of threads.
+    The standard deviation is of the population (division by N), and 1 for a constant channel.
+    """
+    if x.dtype != torch.uint8:
+        return (), ()
+    values = torch.arange(256)
+    mean, std = [], []
+    for c in range(x.shape[1]):
+        histogram = torch.bincount(x[:, c].reshape(-1), minlength=256)
+        n, first, second = (int((histogram * values**power).sum()) for power in (0, 1, 2))
+        variance = n * second - first * first
+        mean.append(first / (255 * n))
+        std.append(variance**0.5 / (255 * n) if variance else 1.0)
+    return tuple(mean), tuple(std)
+
+
+@lru_cache(maxsize=64)
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype):
+    """Scale and shift ``[C, 1, 1]``; kept, so that a captured step copies nothing to the device."""
+    m, s = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
+    return (1 / (255 * s)).to(dtype).to(device), (-m / s).to(dtype).to(device)
+
+
+def _validation_count(validation: int | float, n: int) -> int:
+    fraction = isinstance(validation, float)
+    count = round(validation * n) if fraction and 0 <= validation < 1 else validation
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < n:
+        raise DataError(
+            f"validation is {validation!r} with {n} training samples (data.validation); "
+            f"allowed: 0 to {n - 1} samples, or a fraction from 0.0 to below 1.0"
+        )
+    return count
+
+
+def _subset(part: Part, size: int | None, name: str, note: str = "") -> Part:
+    if size is None:
+        return part
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= len(part):
+        raise DataError(
+            f"{name}_size is {size!r} (data.{name}_size); allowed: 1 to {len(part)}, "
+            f"since {len(part)} {name} samples are there{note}"
+        )
+    keep = stratified(part.y, size, generator(0, f"split:{name}"))
+    return Part(part.x[keep], part.y[keep])

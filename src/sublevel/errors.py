@@ -1,0 +1,61 @@
+"""What can go wrong, as one family of exceptions.
+
+Every message says what was got, what is allowed, and where. The command line prints it as one line and
+exits with code 2; from Python it is an ordinary exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SublevelError(Exception):
+    """Base of every error that sublevel raises on purpose."""
+
+
+class ConfigError(SublevelError):
+    """A study, a recipe or an option that cannot be meant: unknown key, wrong unit, impossible value."""
+
+
+class DataError(SublevelError):
+    """A data source that is missing, damaged, or not what the study says it is."""
+
+
+class ModelError(SublevelError):
+    """A network that cannot be built, or does not fit the data."""
+
+
+class StoreError(SublevelError):
+    """A store that cannot be read or written: another version, a full or read-only disk."""
+
+
+class DamagedEntry(StoreError):
+    """A stored object whose bytes are not the ones that were written."""
+
+    def __init__(self, message: str, digest: str = "") -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+class Diverged(SublevelError):
+    """A training run whose loss stopped being finite."""
+
+
+def nearest(got: str, allowed: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest allowed word, or the list of what is allowed.
+
+    >>> nearest("lenet300", ["lenet-300-100", "conv-2"])
+    "; did you mean 'lenet-300-100'?"
+    >>> nearest("zzz", ["b", "a"])
+    '; allowed: a, b'
+    """
+    words = sorted(allowed)
+    close = get_close_matches(got, words, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(words)}"
+
+
+def unknown(kind: str, got: str, allowed: Iterable[str], where: str = "") -> ConfigError:
+    """The error for a name that no registry has: ``unknown model 'x' (model.name); did you mean 'y'?``."""
+    at = f" ({where})" if where else ""
+    return ConfigError(f"unknown {kind} {got!r}{at}{nearest(got, allowed)}")

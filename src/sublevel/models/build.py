@@ -1,0 +1,134 @@
+"""From a name, an import path or a function to a network."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from sublevel.errors import ConfigError, ModelError, nearest
+from sublevel.models.registry import find, initialise
+
+
+def build(
+    name: str | Callable[..., nn.Module], *, input_shape: tuple[int, ...], classes: int, **options: Any
+) -> nn.Module:
+    """Build a network for inputs of ``input_shape`` (channels first, no batch) and ``classes`` outputs.
+
+    ``name`` is a registered name (`names`), an import path ``"module:function"``, or the function itself.
+    A function of one's own is called with ``options``, and with ``input_shape`` and ``classes`` where its
+    signature names them; it initialises its weights itself. Weights are drawn from torch's global
+    generator: seed it before.
+
+    Raises ConfigError for an unknown name or option, ModelError for code that cannot be imported, fails,
+    or returns something that is no ``nn.Module``, and for inputs that the network cannot take.
+    """
+    shape = check_shape(input_shape, classes)
+    if not isinstance(name, str):
+        return call(name, qualified_name(name), shape, classes, options)
+    if ":" in name:
+        return call(resolve(name), name, shape, classes, options)
+    entry, slots = find(name)
+    entry.check(name, options)
+    net = entry.builder(shape, classes, **slots, **options)
+    initialise(net)
+    return net
+
+
+def check_shape(input_shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
+    """Return the shape as a tuple; refuse one that is empty or holds anything but whole numbers above 0."""
+    shape = tuple(input_shape)
+    if not shape or any(type(n) is not int or n < 1 for n in shape):
+        raise ModelError(f"input_shape is {input_shape!r}; it must be sizes of at least 1, such as (3, 32, 32)")
+    if type(classes) is not int or classes < 1:
+        raise ModelError(f"classes is {classes!r}; it must be a whole number of at least 1")
+    return shape
+
+
+def qualified_name(factory: Callable[..., Any]) -> str:
+    """Return ``module:qualname`` of a function or class, or of the class of a callable object."""
+    named = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def resolve(path: str) -> Callable[..., nn.Module]:
+    """Return what ``"module:function"`` names; modules in the working directory are found too."""
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"model {path!r} is no import path; the form is module:function, such as my.nets:tiny")
+    found = attribute_of(import_module(module_name, path), attribute, path)
+    if not callable(found):
+        raise ModelError(f"model {path!r} is of type {type(found).__name__}; it must be a function or a class")
+    function: Any = found
+    return function
+
+
+def attribute_of(module: ModuleType, attribute: str, path: str) -> object:
+    """Return ``module.a.b`` for ``"a.b"``; suggest the nearest name if there is none."""
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [word for word in vars(found) if not word.startswith("_")]
+            raise ModelError(f"model {path!r}: {module.__name__} has no {part!r}{nearest(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
+def import_module(module_name: str, path: str) -> ModuleType:
+    """Import with the working directory last on ``sys.path``, so that it hides nothing installed."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ModelError(f"model {path!r}: importing {module_name} failed: {error}") from error
+        raise ModelError(f"model {path!r}: there is no module {error.name!r}, installed or in {os.getcwd()}") from error
+    except Exception as error:
+        raise ModelError(f"model {path!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+
+
+def call(
+    factory: Callable[..., Any],
+    name: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """Call a function of the user's with the options, and the shapes where its signature names them."""
+    arguments = bind(factory, name, {"input_shape": input_shape, "classes": classes}, options)
+    try:
+        net = factory(**arguments)
+    except Exception as error:
+        raise ModelError(f"model {name!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"model {name!r} returned {type(net).__name__}; it must return a torch.nn.Module")
+    return net
+
+
+def bind(
+    factory: Callable[..., Any], name: str, offered: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keywords for ``factory``; raise ConfigError for options that its signature refuses."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return dict(options)
+    arguments = {key: value for key, value in offered.items() if key in parameters} | dict(options)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    allowed = [p.name for p in parameters.values() if p.kind in by_name and p.name not in offered]
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for option in options:
+        if option not in allowed and not takes_all:
+            hint = nearest(option, allowed) if allowed else "; it has no options"
+            raise ConfigError(f"unknown option {option!r} (model {name}){hint}")
+    for p in parameters.values():
+        if p.kind in by_name and p.default is p.empty and p.name not in arguments:
+            raise ConfigError(f"model {name!r} needs the option {p.name!r}")
+    return arguments

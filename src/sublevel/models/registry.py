@@ -1,0 +1,114 @@
+"""Name -> builder. A network is one function under one ``@model("name")`` line."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sublevel.errors import ConfigError, unknown
+
+Builder = Callable[..., nn.Module]
+
+TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+"""The types an option of a registered network may have, by their annotation."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered network: its name or pattern, its builder, and the revision of its definition."""
+
+    name: str
+    builder: Builder
+    revision: int
+    examples: tuple[str, ...]
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What the name itself fixes: ``("depth",)`` for ``resnet-{depth}``."""
+        return tuple(re.findall(r"{(\w+)}", self.name))
+
+    def match(self, name: str) -> dict[str, int] | None:
+        """Return the numbers that ``name`` gives to the slots, or None if it is another network's."""
+        found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[0-9]+)", self.name), name)
+        return {slot: int(number) for slot, number in found.groupdict().items()} if found else None
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Return the builder's keyword-only parameters, without what the name fixes."""
+        parameters = inspect.signature(self.builder).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return {p.name: p for p in parameters if p.kind is keyword and p.name not in self.slots}
+
+    def check(self, name: str, options: Mapping[str, Any]) -> None:
+        """Refuse an option that the network does not have, or a value of another type."""
+        allowed = self.options()
+        for option, value in options.items():
+            if option not in allowed and not allowed:
+                raise ConfigError(f"unknown option {option!r} (model {name}); it has no options")
+            if option not in allowed:
+                raise unknown("option", option, allowed, f"model {name}")
+            check_value(f"option {option!r} (model {name})", value, allowed[option].annotation)
+
+
+REGISTRY: dict[str, Entry] = {}
+
+
+def model(name: str, *, revision: int = 1, examples: Sequence[str] = ()) -> Callable[[Builder], Builder]:
+    """Register a builder ``(input_shape, classes, *, option=default, ...) -> nn.Module`` under ``name``.
+
+    ``{slot}`` in the name stands for a whole number, passed to the builder as a keyword; ``examples`` are
+    then the names that are listed and tested. Raise ``revision`` when the same name and options start to mean
+    another function of the weights (a changed default counts): results stored under the old one
+    are then no longer used. The builder need not initialise: every network gets `initialise`.
+    """
+
+    def register(builder: Builder) -> Builder:
+        if name in REGISTRY:
+            raise ConfigError(f"model {name!r} is registered twice")
+        REGISTRY[name] = Entry(name, builder, revision, tuple(examples) or (name,))
+        return builder
+
+    return register
+
+
+def names() -> list[str]:
+    """Return the names of the registered networks, sorted; of a family by number, its examples."""
+    listed = [example for entry in REGISTRY.values() for example in entry.examples]
+    return sorted(listed, key=lambda name: [(int(p), "") if p.isdigit() else (-1, p) for p in name.split("-")])
+
+
+def find(name: str) -> tuple[Entry, dict[str, int]]:
+    """Return the entry that ``name`` means and the numbers in the name; raise ConfigError if none does."""
+    for entry in REGISTRY.values():
+        slots = entry.match(name)
+        if slots is not None:
+            return entry, slots
+    raise unknown("model", name, names())
+
+
+def check_value(what: str, value: object, annotation: str | type) -> None:
+    """Refuse a value that is not of the annotated type, or a whole number below 1."""
+    expected = TYPES[annotation] if isinstance(annotation, str) else annotation
+    if type(value) is not expected and not (expected is float and type(value) is int):
+        raise ConfigError(f"{what} is {value!r}; it must be of type {expected.__name__}")
+    if expected is int and isinstance(value, int) and value < 1:
+        raise ConfigError(f"{what} is {value}; it must be at least 1")
+
+
+def initialise(net: nn.Module) -> None:
+    """Draw conv and linear weights as N(0, 2 / fan_in); biases 0, BatchNorm weight 1 and bias 0.
+
+    Kaiming normal (He et al. 2015, equation 10), from torch's global generator: the caller seeds it.
+    """
+    for part in net.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d) and part.affine:
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

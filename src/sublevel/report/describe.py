@@ -1,0 +1,182 @@
+"""What a figure is, before anything draws it: plain frozen data.
+
+A ``Figure`` has one or more ``View``s (the choices that a reader makes: a branch, a split), a view has
+``Panel``s, a panel has ``Series`` or one ``Heat``. No back end's vocabulary enters here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sublevel.report.numbers import plain
+from sublevel.report.palette import BRANCHES, Style
+
+Numbers = Sequence[float]
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis. ``ticks`` are (value, text) pairs; empty leaves the choice to the back end.
+
+    ``hover`` is a d3 format for values under the pointer (``.3~p`` is a percentage of 3 digits).
+    """
+
+    title: str = ""
+    log: bool = False
+    reverse: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
+    hover: str = ".4~g"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points in the plane with an optional interval, drawn as one thing with one name.
+
+    ``mode``: ``line``, ``both`` (line and markers), ``points``, or ``faint`` (single seeds behind a
+    mean). ``low`` and ``high`` are the ends of the interval, drawn as ``bars`` or as a ``band``.
+    ``hollow`` marks the points that should not be trusted in full; ``hover`` adds a text to each.
+    """
+
+    label: str
+    x: Numbers
+    y: Numbers
+    style: Style
+    mode: Literal["line", "both", "points", "faint"] = "both"
+    low: Numbers | None = None
+    high: Numbers | None = None
+    interval: Literal["bars", "band"] = "bars"
+    hollow: Sequence[bool] = ()
+    hover: Sequence[str] = ()
+    legend: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heat:
+    """A matrix of values with named rows; ``z[row][column]``, NaN where there is none."""
+
+    x: Numbers
+    rows: Sequence[str]
+    z: Sequence[Numbers]
+    title: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes. Its title names the quantity on the y axis."""
+
+    title: str
+    x: Axis
+    y: Axis = field(default_factory=Axis)
+    series: Sequence[Series] = ()
+    heat: Heat | None = None
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing finite would be drawn: such a panel is left out, never shown as empty axes."""
+        if self.heat is not None:
+            return not any(math.isfinite(v) for row in self.heat.z for v in row)
+        return not any(math.isfinite(v) for s in self.series for v in s.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The panels for one combination of choices, for example ``{"branch": "imp", "split": "train"}``."""
+
+    panels: Sequence[Panel]
+    choice: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure with what a reader needs: how to read it, and the trap in it. ``notes`` come from the data."""
+
+    key: str
+    title: str
+    views: Sequence[View]
+    how: str
+    trap: str
+    notes: Sequence[str] = ()
+    columns: int = 2
+
+
+def view(panels: Sequence[Panel], **choice: str) -> View:
+    """A view of the panels that have something to show."""
+    return View(panels=tuple(_ticked(p) for p in panels if not p.empty), choice=choice)
+
+
+def legend(shown: View) -> list[Series]:
+    """One series per distinct label of a view, branches in their fixed order; both back ends use it.
+
+    Single seeds are never named; with one label in the whole view the legend still says what is drawn.
+    """
+    found: dict[str, Series] = {}
+    for panel in shown.panels:
+        for series in panel.series:
+            if series.legend and series.mode != "faint":
+                found.setdefault(series.label, series)
+    order = list(BRANCHES)
+    return sorted(found.values(), key=lambda s: order.index(s.label) if s.label in BRANCHES else len(order))
+
+
+def _ticked(panel: Panel) -> Panel:
+    """Ticks of a logarithmic y axis, chosen here so that both back ends show the same and none is bare."""
+    if not panel.y.log or panel.y.ticks:
+        return panel
+    drawn = [v for s in panel.series for part in (s.y, s.low or (), s.high or ()) for v in part]
+    return replace(panel, y=replace(panel.y, ticks=log_ticks(drawn)))
+
+
+def log_ticks(values: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    """At most about eight ticks at 1, 2, 5 or at powers of ten, over the range of some positive values.
+
+    >>> [text for _, text in log_ticks([0.03, 2.0])]
+    ['0.02', '0.05', '0.1', '0.2', '0.5', '1', '2']
+    >>> [text for _, text in log_ticks([2e-5, 3e2])]
+    ['10⁻⁵', '10⁻⁴', '0.001', '0.01', '0.1', '1', '10', '100']
+    """
+    positive = [v for v in values if math.isfinite(v) and v > 0]
+    if not positive:
+        return ()
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    steps = (1, 2, 5) if high - low < 2.4 else (1, 3) if high - low < 4 else (1,)
+    skip = max(1, math.ceil((high - low) / 8))
+    marks = [s * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for s in steps if e % skip == 0]
+    return tuple((v, _power(v)) for v in marks if low - 0.31 <= math.log10(v) <= high + 0.31)
+
+
+def _power(value: float) -> str:
+    exponent = math.floor(math.log10(value) + 1e-9)
+    if -4 < exponent < 5:
+        return plain(value, 3)
+    mantissa = round(value / 10.0**exponent)
+    return ("" if mantissa == 1 else f"{mantissa}\u00b7") + "10" + str(exponent).translate(SUPERSCRIPT)
+
+
+def words(panel: Panel) -> str:
+    """A panel in one sentence, for those who cannot see it.
+
+    >>> from sublevel.report.palette import PLAIN
+    >>> line = Series(label="imp", x=[1, 0.1], y=[5.0, 7.5], style=PLAIN)
+    >>> words(Panel(title="Test error (%)", x=Axis(title="weights remaining"), series=[line]))
+    'Test error (%) against weights remaining. imp: 5 to 7.5.'
+    """
+    head = f"{panel.title} against {panel.x.title}." if panel.x.title else f"{panel.title}."
+    if panel.heat is not None:
+        return f"{head} A map of {len(panel.heat.rows)} rows: {', '.join(panel.heat.rows[:20])}."
+    parts = [_span(s) for s in panel.series if s.mode != "faint"]
+    return " ".join([head, *[p for p in parts if p][:16]])
+
+
+def _span(series: Series) -> str:
+    finite = [v for v in series.y if math.isfinite(v)]
+    if not finite:
+        return ""
+    if finite[0] == finite[-1]:
+        return f"{series.label}: {finite[0]:.3g}."
+    return f"{series.label}: {finite[0]:.3g} to {finite[-1]:.3g}."

@@ -1,0 +1,136 @@
+"""What most figures share: the density axis, one series per branch, the dense network as a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sublevel.report.describe import Axis, Panel, Series, legend, view
+from sublevel.report.frame import Column, Frame
+from sublevel.report.numbers import estimate, percent
+from sublevel.report.palette import PLAIN, Style, known_first, styles
+from sublevel.report.prepare import over_seeds, where
+
+SPACES = {"own": "own subspace", "all": "original space", "next": "next level's"}
+POINTS = 100.0  # fractions are drawn as percentages
+
+
+def density_axis(densities: Iterable[float]) -> Axis:
+    """A logarithmic axis of weights remaining, dense at the left, with ticks of 1, 2, 5 per decade.
+
+    >>> [text for _, text in density_axis([1.0, 0.1]).ticks]
+    ['100%', '50%', '20%', '10%']
+    """
+    finite = [d for d in densities if np.isfinite(d) and d > 0]
+    low, high = (min(finite), max(finite)) if finite else (0.1, 1.0)
+    decades = np.log10(high / low)
+    steps = (1, 2, 5) if decades < 2.2 else (1, 3) if decades < 4 else (1,)
+    values = [s * 10.0**e for e in range(-8, 1) for s in steps]
+    inside = sorted((v for v in values if low / 1.1 <= v <= high * 1.1), reverse=True)
+    if len(inside) < 2:
+        inside = sorted({high, low}, reverse=True)
+    return Axis(
+        title="weights remaining",
+        log=True,
+        reverse=True,
+        ticks=tuple((v, percent(v)) for v in inside),
+        hover=".3~p",
+    )
+
+
+def level_axis(levels: Iterable[float], title: str = "level") -> Axis:
+    """A linear axis of levels, or of another count, with at most twelve whole ticks."""
+    found = sorted({int(v) for v in levels if np.isfinite(v)})
+    step = max(1, -(-len(found) // 12))
+    return Axis(title=title, ticks=tuple((float(v), str(v)) for v in found[::step]), hover="d")
+
+
+def density_panels(
+    frame: Frame, values: Sequence[tuple[str, str, float, bool]], extra: Sequence[Series] = ()
+) -> list[Panel]:
+    """One panel per (column, title, scale, log y) of a frame with ``branch, level, seed, density``."""
+    axis = density_axis(frame["density"])
+    return [
+        Panel(title=title, x=axis, y=Axis(log=log), series=[*by_branch(frame, column, scale, log=log), *extra])
+        for column, title, scale, log in values
+    ]
+
+
+def by_branch(frame: Frame, value: str, scale: float = 1.0, *, log: bool = False) -> list[Series]:
+    """The mean of a value over seeds against density, one series for each branch.
+
+    The dense network is a horizontal line with its interval. Where the y axis is logarithmic the mean is
+    the geometric one and the interval that of the logarithms; values of 0 or less have no place there.
+    """
+    kept = frame[np.isfinite(frame[value]) & ((frame[value] > 0) | (not log))]
+    look = styles(frame["branch"])
+    others = [b for b in known_first(kept["branch"]) if b != "dense"]
+    span = kept.loc[kept["branch"] != "dense", "density"]
+    found: list[Series] = []
+    dense = where(kept, branch="dense")
+    if not dense.empty:
+        found.append(_dense(mean_of(dense, value, ["branch"], scale, log), span))
+    for branch in others:
+        found += _branch(where(kept, branch=branch), value, look[branch], scale, log)
+    return found
+
+
+def mean_of(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, log: bool = False) -> Frame:
+    """``over_seeds`` in the units of the figure: scaled, and through the logarithm where the axis is one."""
+    values = frame[value].to_numpy(dtype=float) * scale
+    if log:
+        values = np.log(np.where(values > 0, values, np.nan))
+    out = over_seeds(frame[list(by)].assign(value=values), "value", by)
+    return out.assign(**{c: np.exp(out[c]) for c in ("mean", "low", "high")}) if log else out
+
+
+def hover(means: Frame) -> list[str]:
+    """The text at each mean: its interval and the number of seeds."""
+    rows = zip(means["mean"], means["low"], means["high"], means["n"], strict=True)
+    return [f"{estimate(m, low, high)}, n = {int(n)}" for m, low, high, n in rows]
+
+
+def _dense(mean: Frame, span: Column) -> Series:
+    x = [1.0, float(span.min())] if len(span) else [1.0]
+    copies = pd.concat([mean] * len(x))
+    return Series(
+        label="dense", x=x, y=list(copies["mean"]), low=list(copies["low"]), high=list(copies["high"]),
+        style=PLAIN, mode="line" if len(x) > 1 else "points", interval="band" if len(x) > 1 else "bars",
+        hover=hover(copies),
+    )  # fmt: skip
+
+
+def _branch(frame: Frame, value: str, style: Style, scale: float, log: bool) -> list[Series]:
+    means = mean_of(frame, value, ["branch", "level"], scale, log)
+    density = frame.groupby("level")["density"].mean()
+    label = str(means["branch"].iloc[0])
+    mean = Series(
+        label=label, x=[float(density[v]) for v in means["level"]], y=list(means["mean"]),
+        low=list(means["low"]), high=list(means["high"]), style=style, hover=hover(means),
+    )  # fmt: skip
+    if means["n"].max() < 2:
+        return [mean]
+    return [faint(label, frame["density"], frame[value] * scale, frame["seed"], style), mean]
+
+
+def faint(label: str, x: Iterable[float], y: Iterable[float], seeds: Iterable[float], style: Style) -> Series:
+    """Single seeds behind a mean, of the same colour, with no entry in the legend."""
+    return Series(
+        label=label, x=list(x), y=list(y), style=style, mode="faint", legend=False,
+        hover=[f"seed {int(s)}" if np.isfinite(s) else "" for s in seeds],
+    )  # fmt: skip
+
+
+def flat(label: str, value: float, axis_values: Iterable[float], style: Style = PLAIN) -> Series:
+    """A horizontal line of reference over the range of an axis, such as a margin."""
+    finite = [v for v in axis_values if np.isfinite(v)]
+    ends = [max(finite), min(finite)] if finite else []
+    return Series(label=label, x=ends, y=[value] * len(ends), style=style, mode="line")
+
+
+__all__ = [
+    "POINTS", "SPACES", "by_branch", "density_axis", "density_panels", "faint", "flat", "hover",
+    "legend", "level_axis", "mean_of", "view",
+]  # fmt: skip

@@ -1,0 +1,112 @@
+"""The volume of the basin, per method and space."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sublevel.report.describe import Figure, Panel, Series, View, view
+from sublevel.report.figures.common import SPACES, density_axis, hover
+from sublevel.report.figures.registry import Tables, figure
+from sublevel.report.frame import Frame
+from sublevel.report.numbers import plain
+from sublevel.report.palette import PLAIN, Style, known_first, styles
+from sublevel.report.prepare import over_seeds, seeds_note, where, with_density
+
+MEASURES = (("effective_radius", "Effective radius"), ("log_volume", "Log volume"))
+
+
+@figure("Volume", "volumes")
+def volumes(tables: Tables) -> Figure:
+    """Effective radius and log volume against density, in three spaces, for every method, k and eps."""
+    table = with_density(tables["volumes"], tables["levels"])
+    table["method"] = [_method(*row) for row in zip(table["method"], table["k"], table["eps"], strict=True)]
+    pairs = sorted(set(zip(table["method"], table["buffers"], strict=True)))
+    return Figure(
+        key="volumes",
+        title="The volume of the basin",
+        views=[_volumes(where(table, method=m, buffers=b), {"method": m, "buffers": b}) for m, b in pairs],
+        how="The effective radius (V / omega_k)^(1/k) and the log volume of an ellipsoid: the loss's quadratic "
+        "at the solution, over its k steepest directions in the own subspace, the original space or the "
+        "next level's subspace, eps above the solution; crosses at the lower edge are solutions whose volume "
+        "is undefined, with the reason "
+        "under the pointer.",
+        trap="A top-k volume cannot shrink on masking (interlacing), and log volumes of different "
+        "dimension change order with eps: compare at the same k in one space, and distrust open markers, "
+        "where the solution is too far from stationary for the threshold.",
+        notes=[seeds_note(table, singles=False), *_undefined(table)],
+        columns=3,
+    )
+
+
+def _method(method: str, k: float, eps: float) -> str:
+    parts = [
+        method,
+        f"k = {k:g}" if math.isfinite(k) else "",
+        f"eps = {plain(eps)}" if math.isfinite(eps) else "",
+    ]
+    return ", ".join(p for p in parts if p)
+
+
+def _undefined(table: Frame) -> list[str]:
+    """How many volumes have no value, with the most frequent reason."""
+    empty = table[~np.isfinite(table["log_volume"])]
+    notes = []
+    if len(empty):
+        reason = empty["reason"].replace("", "no reason given").value_counts().index[0]
+        notes.append(f"{len(empty)} of {len(table)} volumes are undefined, mostly: {reason}.")
+    loose = int(((table["stationary"] == 0) & np.isfinite(table["log_volume"])).sum())
+    if loose:
+        notes.append(f"{loose} of {len(table)} solutions are not stationary at their threshold (open markers).")
+    return notes
+
+
+def _volumes(frame: Frame, choice: dict[str, str]) -> View:
+    axis = density_axis(frame["density"])
+    panels = [
+        Panel(title=f"{title}, {name}", x=axis, series=_branches(where(frame, space=s), column))
+        for column, title in MEASURES
+        for s, name in SPACES.items()
+    ]
+    return view(panels, **choice)
+
+
+def _branches(frame: Frame, value: str) -> list[Series]:
+    defined = frame[np.isfinite(frame[value])]
+    look = styles(frame["branch"])
+    found = [_branch(where(defined, branch=b), value, look[b]) for b in known_first(defined["branch"])]
+    if defined.empty:
+        return found
+    floor = float(defined[value].min()) - 0.06 * float(np.ptp(defined[value]) or 1.0)
+    return [*found, *_crosses(frame[~np.isfinite(frame[value])], floor)]
+
+
+def _branch(frame: Frame, value: str, style: Style) -> Series:
+    means = over_seeds(frame, value, ["branch", "level"])
+    rows = frame.groupby("level")
+    loose = list((rows["stationary"].min().reindex(means["level"]) == 0).to_numpy(dtype=bool))
+    texts = [f"{h}, not stationary" if bad else h for h, bad in zip(hover(means), loose, strict=True)]
+    return Series(
+        label=str(means["branch"].iloc[0]), x=list(rows["density"].mean().reindex(means["level"])),
+        y=list(means["mean"]), low=list(means["low"]), high=list(means["high"]), style=style,
+        hollow=loose, hover=texts,
+    )  # fmt: skip
+
+
+def _crosses(frame: Frame, floor: float) -> list[Series]:
+    if frame.empty:
+        return []
+    rows = zip(frame["branch"], frame["level"], frame["seed"], frame["reason"], strict=True)
+    texts = [f"{b}, level {v:g}, seed {s:g}: {r or 'undefined'}" for b, v, s, r in rows]
+    style = Style(PLAIN.colour, "x-thin")
+    return [
+        Series(
+            label="undefined",
+            x=list(frame["density"]),
+            y=[floor] * len(frame),
+            style=style,
+            mode="points",
+            hover=texts,
+        )
+    ]

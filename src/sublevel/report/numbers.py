@@ -1,0 +1,85 @@
+"""Numbers as a reader should see them: no more digits than their error has earned."""
+
+from __future__ import annotations
+
+import math
+
+
+def decimals(error: float) -> int:
+    """Decimals that keep two significant digits of an error.
+
+    >>> decimals(0.0123), decimals(1.3), decimals(25.0)
+    (3, 1, 0)
+    """
+    if not math.isfinite(error) or error <= 0:
+        return 4
+    return min(max(1 - math.floor(math.log10(error)), 0), 8)
+
+
+def estimate(value: float, low: float = math.nan, high: float = math.nan, scale: float = 1.0) -> str:
+    """A value with its interval, rounded from the half-width; without one, to four significant digits.
+
+    >>> estimate(0.123456, 0.1201, 0.1268)
+    '0.1235 [0.1201, 0.1268]'
+    >>> estimate(0.1234, scale=100)
+    '12.34'
+    >>> estimate(math.nan)
+    ''
+    """
+    if not math.isfinite(value):
+        return ""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return plain(value * scale)
+    places = decimals(abs(high - low) / 2 * scale)
+    shown = [f"{_signed_zero(v * scale, places):.{places}f}" for v in (value, low, high)]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]".replace("-", "\u2212")
+
+
+def _signed_zero(value: float, places: int) -> float:
+    return 0.0 if round(value, places) == 0 else value
+
+
+def plain(value: float, digits: int = 4) -> str:
+    """A number to some significant digits, with a thousands separator and a true minus sign.
+
+    >>> plain(266200.0), plain(0.00012345), plain(-3.0)
+    ('266,200', '0.0001234', '−3')
+    """
+    if not math.isfinite(value):
+        return ""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace("-", "\u2212")
+    return f"{value:.{digits}g}".replace("-", "\u2212")
+
+
+def percent(fraction: float) -> str:
+    """A density as a percentage of three significant digits.
+
+    >>> percent(1.0), percent(0.10737), percent(0.00868)
+    ('100%', '10.7%', '0.868%')
+    """
+    return f"{100 * fraction:.3g}%" if math.isfinite(fraction) else ""
+
+
+def probability(p: float) -> str:
+    """A p value: three decimals, or below the smallest that is worth printing.
+
+    >>> probability(0.03125), probability(0.00001)
+    ('0.031', '< 0.001')
+    """
+    if not math.isfinite(p):
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units of a person.
+
+    >>> duration(4.2), duration(184), duration(9000)
+    ('4.2 s', '3 min 4 s', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min"

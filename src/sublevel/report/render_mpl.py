@@ -1,0 +1,185 @@
+"""From a described figure to SVG and PDF by matplotlib, for papers: the same bytes at every writing.
+
+No global state is touched: figures are made without pyplot, under a local style. Dates are left out and
+the salt of SVG identifiers is fixed.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from sublevel.report.describe import Axis, Heat, Panel, Series, View, legend
+from sublevel.report.numbers import percent
+from sublevel.report.palette import HEAT
+
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "axes.grid": True,
+    "axes.axisbelow": True, "grid.color": "#dddddd", "grid.linewidth": 0.5, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "lines.linewidth": 1.3, "lines.markersize": 4, "legend.frameon": False,
+    "svg.hashsalt": "sublevel", "svg.fonttype": "path", "pdf.fonttype": 42, "pdf.compression": 6,
+    "figure.dpi": 100, "axes.unicode_minus": True, "text.usetex": False,
+}  # fmt: skip
+MARKERS = {
+    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "x": "X",
+    "star": "*", "hexagon": "h", "cross": "P", "pentagon": "p", "x-thin": "x", "star-triangle-up": "^",
+    "bowtie": ">", "hourglass": "<", "diamond-tall": "d",
+}  # fmt: skip
+DASHES: dict[str, Any] = {"solid": "-", "dash": "--", "dot": ":"}
+WIDTH = {1: 5.2, 2: 3.5, 3: 2.7}  # inches of a panel, by columns: two fill the width of a page
+HEIGHT = 2.35
+ABOVE = 0.3  # inches, for the title
+MARKUP = str.maketrans({"$": r"\$"})
+
+
+def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
+    """Write one view of a figure as ``stem.svg`` and ``stem.pdf``."""
+    with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+        canvas = draw(view, title, columns)
+        svg, pdf = stem.parent / f"{stem.name}.svg", stem.parent / f"{stem.name}.pdf"
+        canvas.savefig(svg, metadata={"Date": None})
+        canvas.savefig(pdf, metadata={"CreationDate": None})
+    return [svg, pdf]
+
+
+def draw(view: View, title: str, columns: int = 2) -> Canvas:
+    """A matplotlib figure of one view: panels in a grid, one legend below them all.
+
+    The places are computed here, in inches, and not by a layout engine: it takes most of the time.
+    """
+    columns = min(columns, len(view.panels))
+    rows = math.ceil(len(view.panels) / columns)
+    wide, high = WIDTH[columns], max(_height(p) for p in view.panels)
+    handles = [_handle(s) for s in legend(view)]
+    per_row = _per_row(handles, wide * columns)
+    below = 0.1 + 0.19 * math.ceil(len(handles) / per_row)
+    width, height = wide * columns, high * rows + below + ABOVE
+    canvas = Canvas(figsize=(width, height))
+    choice = ", ".join(f"{k} {v}" for k, v in view.choice.items() if v)
+    text = plain_text(f"{title}: {choice}" if choice else title)
+    canvas.text(0.12 / width, 1 - 0.1 / height, text, ha="left", va="top", fontsize=9.5)
+    for index, panel in enumerate(view.panels):
+        row, column = divmod(index, columns)
+        left, right = (1.5, 0.2) if panel.heat is not None else (0.6, 0.15)
+        x, y = wide * column + left, below + high * (rows - 1 - row) + 0.5
+        box = (x / width, y / height, (wide - left - right) / width, (high - 0.85) / height)
+        _panel(canvas.add_axes(box), panel)
+    if handles:
+        canvas.legend(handles=handles, loc="lower center", ncols=per_row, fontsize=7.5, borderpad=0.2)
+    return canvas
+
+
+def _height(panel: Panel) -> float:
+    """Inches: a map grows with its rows."""
+    return HEIGHT if panel.heat is None else max(HEIGHT, 0.85 + 0.14 * len(panel.heat.rows))
+
+
+def _per_row(handles: list[Line2D], width: float) -> int:
+    """How many entries of a legend stand side by side: as many as the longest label leaves room for."""
+    longest = max((len(str(h.get_label())) for h in handles), default=1)
+    return max(1, int((width - 0.2) / (0.55 + 0.062 * longest)))
+
+
+def plain_text(text: str) -> str:
+    r"""Text from data with its dollar signs kept as dollar signs: matplotlib would read mathematics.
+
+    >>> plain_text("a $x$ b")
+    'a \\$x\\$ b'
+    """
+    return text.translate(MARKUP)
+
+
+def _panel(axes: Axes, panel: Panel) -> None:
+    axes.set_title(plain_text(panel.title))
+    if panel.heat is not None:
+        _heat(axes, panel.heat)
+    for series in panel.series:
+        _series(axes, series)
+    _axis(axes, panel.x, "x")
+    _axis(axes, panel.y, "y")
+
+
+def _axis(axes: Axes, axis: Axis, which: str) -> None:
+    one = axes.xaxis if which == "x" else axes.yaxis
+    one.set_label_text(plain_text(axis.title))
+    if axis.log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    if axis.ticks:
+        one.set_major_locator(FixedLocator([v for v, _ in axis.ticks]))
+        one.set_minor_locator(NullLocator())
+        one.set_ticklabels([plain_text(t) for _, t in axis.ticks])
+    elif axis.hover == "d":
+        one.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    if axis.reverse:
+        one.set_inverted(True)
+
+
+def _series(axes: Axes, series: Series) -> None:
+    x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
+    colour, marker = series.style.colour, MARKERS.get(series.style.marker, "o")
+    if series.mode == "faint":
+        axes.plot(x, y, linestyle="none", marker=marker, markersize=2, alpha=0.3, color=colour, markeredgewidth=0)
+        return
+    if series.low is not None and series.high is not None:
+        _interval(axes, series, x, y)
+    if series.mode != "points":
+        axes.plot(x, y, color=colour, linestyle=DASHES[series.style.dash])
+    if series.mode != "line":
+        _points(axes, series, x, y)
+
+
+def _points(axes: Axes, series: Series, x: np.ndarray, y: np.ndarray) -> None:
+    marker, colour = MARKERS.get(series.style.marker, "o"), series.style.colour
+    hollow = np.asarray(series.hollow if len(series.hollow) else [False] * len(x), dtype=bool)
+    for keep, face in ((~hollow, colour), (hollow, "white")):
+        if keep.any():
+            axes.plot(x[keep], y[keep], linestyle="none", marker=marker, color=colour, markerfacecolor=face)
+
+
+def _interval(axes: Axes, series: Series, x: np.ndarray, y: np.ndarray) -> None:
+    low, high = np.asarray(series.low, dtype=float), np.asarray(series.high, dtype=float)
+    known = np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return
+    if series.interval == "band":
+        axes.fill_between(x, low, high, color=series.style.colour, alpha=0.18, linewidth=0)
+        return
+    bars = np.vstack([y - low, high - y])[:, known]
+    axes.errorbar(x[known], y[known], yerr=bars, fmt="none", ecolor=series.style.colour, elinewidth=0.7, capsize=1.5)
+
+
+def _heat(axes: Axes, heat: Heat) -> None:
+    colours = LinearSegmentedColormap.from_list("heat", HEAT)
+    z = np.ma.masked_invalid(np.asarray(heat.z, dtype=float))
+    rows = np.arange(len(heat.rows), dtype=float)
+    mesh = axes.pcolormesh(np.asarray(heat.x), rows, z, cmap=colours, vmin=heat.low, vmax=heat.high, shading="nearest")
+    axes.set_yticks(rows, [plain_text(r) for r in heat.rows], fontsize=6.5)
+    axes.invert_yaxis()
+    axes.grid(False)
+    bar = axes.figure.colorbar(mesh, ax=axes)
+    marks = [heat.low + (heat.high - heat.low) * i / 4 for i in range(5)]
+    bar.set_ticks(marks, labels=[percent(10**m) for m in marks])
+
+
+def _handle(series: Series) -> Line2D:
+    style = series.style
+    marker = "" if series.mode == "line" else MARKERS.get(style.marker, "o")
+    line: Any = "none" if series.mode == "points" else DASHES[style.dash]
+    face = "white" if len(series.hollow) and all(series.hollow) else style.colour
+    return Line2D([], [], color=style.colour, linestyle=line, marker=marker, markerfacecolor=face,
+                  label=_legend_text(series.label))  # fmt: skip
+
+
+def _legend_text(label: str) -> str:
+    """A label that matplotlib shows: it would hide one that begins with an underscore."""
+    return plain_text(f" {label}" if label.startswith("_") else label)

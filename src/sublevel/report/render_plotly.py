@@ -1,0 +1,206 @@
+"""From a described figure to plain JSON for plotly.js: data only, no themes, no Python objects of plotly.
+
+Text that comes from data passes ``safe``, since plotly reads a subset of HTML in labels and hover texts.
+Fonts, background and grid are the page's business (its script adds them), so that a theme can change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from sublevel.report.describe import Axis, Figure, Heat, Panel, Series, View, legend, words
+from sublevel.report.numbers import percent
+from sublevel.report.palette import HEAT
+
+SIZES = {"both": 7, "points": 8, "faint": 4}
+
+
+def payload(figure: Figure) -> dict[str, Any]:
+    """Everything that the page's script needs to draw a figure, in each of its views."""
+    return {"key": figure.key, "views": [_view(v) for v in figure.views]}
+
+
+def _view(view: View) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "choice": view.choice,
+        "legend": [_entry(s) for s in legend(view)],
+        "panels": [_panel(p) for p in view.panels],
+    }
+    heats = [p.heat for p in view.panels if p.heat is not None]
+    if heats:
+        shown["scale"] = _scale(heats[0])
+    return shown
+
+
+def _entry(series: Series) -> dict[str, Any]:
+    style = series.style
+    marker = "" if series.mode == "line" else style.marker
+    return {
+        "name": series.label,
+        "trace": safe(series.label),
+        "colour": style.colour,
+        "marker": marker,
+        "dash": "" if series.mode == "points" else style.dash,
+        "hollow": any(series.hollow) and all(series.hollow),
+    }
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    heat = panel.heat
+    data = [_heat(heat)] if heat is not None else [t for s in panel.series for t in _traces(s, panel)]
+    layout = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y) if panel.heat is None else _rows(panel.heat)}
+    rows = len(panel.heat.rows) if panel.heat is not None else 0
+    return {"title": panel.title, "words": words(panel), "data": data, "layout": layout, "rows": rows}
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    out: dict[str, Any] = {"type": "log" if axis.log else "linear"}
+    if axis.title:
+        out["title"] = {"text": safe(axis.title)}
+    if axis.reverse:
+        out["autorange"] = "reversed"
+    if axis.ticks:
+        out |= {
+            "tickmode": "array",
+            "tickvals": [v for v, _ in axis.ticks],
+            "ticktext": [safe(t) for _, t in axis.ticks],
+        }
+    return out
+
+
+def _traces(series: Series, panel: Panel) -> list[dict[str, Any]]:
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "name": safe(series.label),
+        "x": numbers(series.x),
+        "y": numbers(series.y),
+        "mode": {"both": "lines+markers", "line": "lines"}.get(series.mode, "markers"),
+        "hovertemplate": _template(series, panel),
+    }
+    if series.hover:
+        trace["text"] = [safe(t) for t in series.hover]
+    trace |= _look(series)
+    if series.low is None or series.high is None or not any(map(math.isfinite, series.low)):
+        return [trace]
+    if series.interval == "band":
+        return [_band(series), trace]
+    return [trace | {"error_y": _bars(series)}]
+
+
+def _template(series: Series, panel: Panel) -> str:
+    text = "<br>%{text}" if series.hover else ""
+    x = f"{safe(panel.x.title)} %{{x:{panel.x.hover}}}"
+    return f"<b>{safe(series.label)}</b><br>{x}: %{{y:{panel.y.hover}}}{text}<extra></extra>"
+
+
+def _look(series: Series) -> dict[str, Any]:
+    colour, marker = series.style.colour, series.style.marker
+    out: dict[str, Any] = {}
+    if series.mode != "faint":
+        out["line"] = {"color": colour, "width": 1.8, "dash": series.style.dash}
+    if series.mode != "line":
+        out["marker"] = {"color": colour, "symbol": _symbols(series, marker), "size": SIZES[series.mode]}
+        if series.mode != "faint":
+            out["marker"]["line"] = {"width": 1.4, "color": colour}
+    if series.mode == "faint":
+        out["opacity"] = 0.32
+    return out
+
+
+def _symbols(series: Series, marker: str) -> str | list[str]:
+    if marker.endswith("-thin"):
+        return f"{marker}-open"
+    if not any(series.hollow):
+        return marker
+    return [f"{marker}-open" if h else marker for h in series.hollow]
+
+
+def _bars(series: Series) -> dict[str, Any]:
+    low, high = series.low or (), series.high or ()
+    up = [h - y for h, y in zip(high, series.y, strict=True)]
+    down = [y - v for v, y in zip(low, series.y, strict=True)]
+    shape = {"width": 3, "thickness": 1.1, "color": series.style.colour}
+    return {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), **shape}
+
+
+def _band(series: Series) -> dict[str, Any]:
+    x, low, high = list(series.x), list(series.low or ()), list(series.high or ())
+    red, green, blue = (int(series.style.colour[i : i + 2], 16) for i in (1, 3, 5))
+    return {
+        "type": "scatter",
+        "name": safe(series.label),
+        "x": numbers(x + x[::-1]),
+        "y": numbers(high + low[::-1]),
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},0.18)",
+        "hoverinfo": "skip",
+    }
+
+
+def _heat(heat: Heat) -> dict[str, Any]:
+    return {
+        "type": "heatmap",
+        "x": numbers(heat.x),
+        "y": list(range(len(heat.rows))),
+        "hovertext": [
+            [f"{safe(r)}<br>level {x:g}: {percent(10**v) or 'none'}" for x, v in zip(heat.x, row, strict=True)]
+            for r, row in zip(heat.rows, heat.z, strict=True)
+        ],
+        "z": [numbers(row) for row in heat.z],
+        "zmin": heat.low,
+        "zmax": heat.high,
+        "colorscale": [[i / (len(HEAT) - 1), c] for i, c in enumerate(HEAT)],
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
+
+
+def _rows(heat: Heat) -> dict[str, Any]:
+    """The axis of a map's rows: first row on top, long names cut in the middle."""
+    names = [r if len(r) <= 22 else f"{r[:10]}\u2026{r[-11:]}" for r in heat.rows]
+    every = -(-len(names) // 70)
+    ticks = list(range(0, len(names), every))
+    return {
+        "type": "linear",
+        "autorange": "reversed",
+        "tickvals": ticks,
+        "ticktext": [safe(names[i]) for i in ticks],
+    }
+
+
+def _scale(heat: Heat) -> dict[str, Any]:
+    """The colour scale, which the page draws beside the map and not on it: nothing can overlap."""
+    marks = [heat.low + (heat.high - heat.low) * i / 4 for i in range(5)]
+    return {"title": heat.title, "colours": list(HEAT), "marks": [percent(10**m) for m in marks]}
+
+
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """Numbers for JSON: six significant digits, ``null`` for what is not finite.
+
+    >>> numbers([1.0, float("nan"), 0.123456789])
+    [1, None, 0.123457]
+    """
+    return [_number(float(v)) for v in values]
+
+
+def _number(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.6g}")
+    return int(short) if short == int(short) and abs(short) < 1e9 else short
+
+
+def safe(text: str) -> str:
+    """Text from data, with what plotly would read as markup or as a template made harmless.
+
+    >>> safe("<b>x</b> %{y}")
+    '&lt;b&gt;x&lt;/b&gt; %&#123;y}'
+    """
+    return escape(text, quote=False).replace("%{", "%&#123;")

@@ -1,0 +1,58 @@
+"""What a study was: its settings, data, machine and times, as rows of text for collapsible tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sublevel.report.numbers import duration, plain
+
+Rows = list[tuple[str, str]]
+
+TABLES = (
+    ("study", "The study, resolved"),
+    ("data", "Data"),
+    ("model", "Model"),
+    ("numerics", "Numerics"),
+    ("versions", "Versions"),
+    ("hardware", "Hardware"),
+    ("cells", "Cells"),
+)
+
+
+def setup(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
+    """(title, rows) of every part of a summary that is there, times last."""
+    found = [(title, flatten(summary[key])) for key, title in TABLES if summary.get(key)]
+    times = _times(summary.get("seconds"))
+    return [pair for pair in [*found, ("Times", times)] if pair[1]]
+
+
+def flatten(value: Any, prefix: str = "") -> Rows:
+    """A nested value as (dotted path, text) rows, in the order in which it was given.
+
+    >>> flatten({"train": {"lr": 0.1, "milestones": [1, 2]}, "levels": 10})
+    [('train.lr', '0.1'), ('train.milestones', '1, 2'), ('levels', '10')]
+    """
+    if isinstance(value, dict):
+        return [row for k, v in value.items() for row in flatten(v, f"{prefix}.{k}" if prefix else str(k))]
+    if isinstance(value, (list, tuple)) and any(isinstance(v, dict) for v in value):
+        return [row for i, v in enumerate(value) for row in flatten(v, f"{prefix}[{i}]")]
+    return [(prefix, _text(value))]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(v) for v in value)
+    if isinstance(value, float):
+        return plain(value, 6) or str(value)
+    return str(value)
+
+
+def _times(seconds: Any) -> Rows:
+    if not isinstance(seconds, dict):
+        return []
+    rows = [("total", seconds.get("total")), *dict(seconds.get("cells") or {}).items()]
+    return [(str(name), duration(float(s))) for name, s in rows if isinstance(s, (int, float))]

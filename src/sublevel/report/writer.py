@@ -1,0 +1,89 @@
+"""Put the report of a study in place: ``report.html`` and ``figures/*.svg, *.pdf``."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sublevel.report.describe import Figure, View
+from sublevel.report.figures import Drawn
+from sublevel.report.figures import figures as describe_figures
+from sublevel.report.page import render
+
+
+def write(
+    tables: Mapping[str, pd.DataFrame],
+    summary: dict[str, Any],
+    out: Path,
+    *,
+    figures: bool = True,
+    views: str = "first",
+    page: str = "report.html",
+) -> Path:
+    """Write the report of a study and return the path of its page, ``out / page``.
+
+    ``tables`` has the keys of ``sublevel.tables.COLUMNS``; any may be missing or empty. ``summary`` is the
+    run's ``summary.json``; missing keys are left out of the page. With ``figures=False`` only the page is
+    written; else each figure's first view as SVG and PDF, or with ``views="all"`` every branch and split too
+    (about half a second each). The same input gives the same bytes, page and figures alike, with the same
+    versions of the drawing libraries.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = describe_figures(tables)
+    count = {"first": 1, "all": None}[views]
+    stems = {f.key: names(f)[:count] for f in drawn.all} if figures else {}
+    if figures:
+        write_figures(drawn, stems, out / "figures")
+    path = out / page
+    _replace(path, render(tables, summary, drawn, stems))
+    return path
+
+
+def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) -> list[Path]:
+    """Write the views that have a name as SVG and PDF."""
+    from sublevel.report.render_mpl import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
+        return [
+            path
+            for figure in drawn.all
+            for view, stem in zip(figure.views, stems[figure.key], strict=False)
+            for path in save(view, figure.title, folder / stem, figure.columns)
+        ]
+
+
+def names(figure: Figure) -> list[str]:
+    """File names without ending, one for each view, distinct, safe on any file system.
+
+    A choice that is the same in every view is not spelled out.
+    """
+    varying = [k for k in figure.views[0].choice if len({v.choice.get(k) for v in figure.views}) > 1]
+    found: list[str] = []
+    for view in figure.views:
+        stem = "-".join([_safe(figure.key), *_parts(view, varying)])
+        found.append(stem if stem not in found else f"{stem}-{len(found) + 1}")
+    return found
+
+
+def _parts(view: View, varying: list[str]) -> list[str]:
+    return [p for p in (_safe(view.choice.get(k, "")) for k in varying) if p]
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader never sees half a page."""
+    beside = path.with_suffix(".html.part")
+    beside.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(beside, path)

@@ -1,0 +1,46 @@
+"""Is this installation sound? Versions, hardware, and a computation with a known answer."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from sublevel.runs.console import console
+from sublevel.runs.machine import machine, versions
+
+
+def examine() -> int:
+    """Print what is found; exit code 1 if something will not work."""
+    say = console().print
+    for name, version in versions().items():
+        say(f"{name:12} {version}", markup=False)
+    for name, value in machine().items():
+        say(f"{name:12} {value}", markup=False)
+    problems = [*_broken_torchvision(), *_wrong_curvature()]
+    for problem in problems:
+        say(f"problem: {problem}", style="red", markup=False)
+    say("all is well" if not problems else f"{len(problems)} problems", markup=False)
+    return 1 if problems else 0
+
+
+def _broken_torchvision() -> list[str]:
+    if find_spec("torchvision") is None:
+        return []
+    try:
+        __import__("torchvision")
+    except Exception as error:
+        return [f"torchvision is installed but does not import ({error}); packages that look for it will break"]
+    return []
+
+
+def _wrong_curvature() -> list[str]:
+    """The spectrum of a quadratic with a double eigenvalue, by the same code that measures networks."""
+    import torch
+
+    from sublevel.field import Quadratic
+    from sublevel.geometry.curvature import top_eigenvalues
+
+    known = torch.tensor([5.0, 5.0, 3.0, 1.0, -2.0], dtype=torch.float64)
+    found = top_eigenvalues(Quadratic(known), torch.zeros(5, dtype=torch.float64), k=3).values
+    if torch.allclose(found, known[:3], atol=1e-9):
+        return []
+    return [f"the largest eigenvalues of a known matrix came out as {found.tolist()}, expected {known[:3].tolist()}"]

@@ -1,0 +1,135 @@
+"""Which run is this? Runs, cells and keys, listed and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
+from sublevel.runs.console import clock, console
+from sublevel.runs.results import MANIFEST, Result
+from sublevel.study.store import Store
+
+FIELDS = (
+    "cell",
+    "kind",
+    "status",
+    "key",
+    "branch",
+    "level",
+    "seed",
+    "space",
+    "path",
+    "leg",
+    "level_from",
+    "level_to",
+    "order",
+)
+
+
+def show(target: str | None, filters: Sequence[str], out: Path) -> int:
+    """List runs, one run's cells, or the cells of a key."""
+    if target is not None and "=" in target:
+        target, filters = None, (target, *filters)
+    if target is None and not filters:
+        return _runs(out)
+    folder = Path(target) if target and (Path(target) / MANIFEST).exists() else out / (target or "")
+    wanted = _parsed(filters)
+    if target and (folder / MANIFEST).exists():
+        found = list(_cells(Result(folder)))
+    else:
+        runs = list(_manifests(out))
+        found = [row for r in runs for row in _cells(r) if target is None or row["key"].startswith(target)]
+        if target and not found:
+            raise ConfigError(
+                f"{target!r} is no run and no key in {out}{nearest(target, [r.folder.name for r in runs])}"
+            )
+    rows = [row for row in found if all(str(row.get(k)) == v for k, v in wanted.items())]
+    table = Table("run", "cell", "status", "key", "values", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row["run"], row["cell"], row["status"], row["key"][:12], row["values"])
+    console().print(table)
+    console().print(f"{len(rows)} cells", markup=False)
+    return 0
+
+
+def _runs(out: Path) -> int:
+    table = Table("run", "network", "data", "levels", "seeds", "cells", "computed in", box=None, pad_edge=False)
+    for result in _manifests(out):
+        d = result.document
+        cells = d["about"]["cells"]
+        table.add_row(
+            d["study"]["name"],
+            d["about"]["model"]["name"],
+            d["study"]["data"]["name"] if d["problem"] is None or "name" in d["problem"]["data"] else "own",
+            str(d["study"]["levels"]),
+            str(len(d["study"]["seeds"])),
+            str(sum(cells.values())) + (f", {cells['failed']} failed" if cells["failed"] else ""),
+            clock(sum(d["about"]["seconds"]["cells"].values())),
+        )
+    console().print(table if table.row_count else f"no runs in {out}")
+    return 0
+
+
+def _manifests(out: Path) -> Iterator[Result]:
+    for path in sorted(out.glob(f"*/{MANIFEST}")):
+        try:
+            yield Result(path.parent)
+        except StoreError as error:  # the others are still there
+            console().print(str(error), style="red", markup=False)
+
+
+def _cells(result: Result) -> Iterator[dict[str, Any]]:
+    for cell in result.document["cells"]:
+        yield {
+            **cell["labels"],
+            "run": result.folder.name,
+            **{k: cell[k] for k in ("cell", "kind", "status", "key")},
+            "values": cell.get("error", {}).get("message", ""),
+        }
+
+
+def _parsed(filters: Sequence[str]) -> dict[str, str]:
+    wanted = {}
+    for text in filters:
+        name, equals, value = text.partition("=")
+        if not equals or name not in FIELDS:
+            raise ConfigError(f"a filter is field=value, got {text!r}{nearest(name, FIELDS)}")
+        wanted[name] = value
+    return wanted
+
+
+def check_store(path: Path) -> int:
+    """Read everything in a store; set aside what is damaged and say so."""
+    store = Store(path, create=False)
+    before, entries, broken = set(store.damaged()), 0, []
+    for folder in sorted((store.path / "objects").glob("??")):
+        for file in sorted(folder.iterdir()):
+            try:
+                store.get(file.name)
+            except DamagedEntry:
+                store.set_aside(file)
+    for key in list(store.keys()):
+        entries += 1
+        if store.read_entry(key) is None:
+            broken.append(key)
+    for name in sorted(set(store.damaged()) - before):
+        console().print(f"damaged, set aside: {name}", markup=False)
+    for key in broken:
+        console().print(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again", markup=False)
+    console().print(
+        f"{entries} entries, {store.size() / 2**20:.1f} MiB in {store.path}: {len(broken)} not whole",
+        markup=False,
+    )
+    return 1 if broken or set(store.damaged()) - before else 0
+
+
+def _cell_name(store: Store, key: str) -> str:
+    try:
+        return json.loads(store.cell_path(key).read_bytes())["body"]["labels"].get("cell", "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

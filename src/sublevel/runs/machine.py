@@ -1,0 +1,59 @@
+"""What a run was made with: versions and hardware, in general terms."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "plotly", "matplotlib")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, sublevel and what it computes with."""
+    from sublevel import __version__
+
+    return {
+        "python": platform.python_version(),
+        "sublevel": __version__,
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, operating system: no host name, no path."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": processor(),
+        "cores": cores,
+        "memory_gib": _memory(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

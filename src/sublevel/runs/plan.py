@@ -1,0 +1,68 @@
+"""A plan: what a run would do, and about what it would cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sublevel.study import costs
+from sublevel.study.graph import Node
+from sublevel.study.schedule import Schedule
+
+if TYPE_CHECKING:
+    from sublevel.runs.study import Study
+
+STARTUP = 8.0
+"""Seconds until worker processes have imported PyTorch and read the data."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
+
+    ``seconds`` on ``jobs`` jobs, from a measurement of half a second; ``memory`` bytes of one worker, ``disk`` bytes
+    added to the store; ``own_code`` the import paths that would run.
+    """
+
+    cells: dict[str, dict[str, int]]
+    seconds: float
+    jobs: int
+    memory: int
+    disk: int
+    own_code: list[str]
+    notes: list[str]
+
+    @property
+    def to_run(self) -> int:
+        """How many cells are not cached."""
+        return sum(row["to run"] for row in self.cells.values())
+
+
+def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int) -> Plan:
+    """The plan of a study whose cached cells are settled and whose others are ``waiting``."""
+    p = study.problem
+    cells: dict[str, dict[str, int]] = {}
+    for node in schedule.graph.nodes.values():
+        row = cells.setdefault(node.kind, {"all": 0, "cached": 0, "failed": 0, "to run": 0})
+        outcome = schedule.outcomes.get(node.id)
+        row["all"] += 1
+        row["to run" if outcome is None else "cached" if outcome.good else "failed"] += 1
+    return Plan(
+        cells=cells,
+        seconds=_seconds(study, waiting, jobs),
+        jobs=jobs,
+        memory=costs.memory(p, study.spec.train, waiting),
+        disk=sum(costs.disk(node, p) for node in waiting),
+        own_code=[p.model] if isinstance(p.model, str) and ":" in p.model else [],
+        notes=study.notes(),
+    )
+
+
+def _seconds(study: Study, waiting: list[Node], jobs: int) -> float:
+    work = sum(map(costs.units(study.problem), waiting))
+    if not work:
+        return 0.0
+    busy = min(jobs, len(waiting))
+    return work / costs.rate(study.problem, study.spec.train, study.spec.threads) / busy + (
+        STARTUP if busy > 1 else 0.0
+    )

@@ -1,0 +1,260 @@
+"""A run on disk: its manifest, its tables, its points.
+
+sublevel-runs/NAME/study.json     the resolved study, the store, and every cell with its key
+sublevel-runs/NAME/tables/*.csv   the same study gives the same bytes
+sublevel-runs/NAME/summary.json   versions, hardware, times
+sublevel-runs/NAME/report.html, figures/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sublevel.errors import ConfigError, StoreError
+from sublevel.runs.machine import machine, versions
+from sublevel.study.cells import stored_mask, stored_point
+from sublevel.study.schedule import Outcome
+from sublevel.study.store import Store, canonical, digest
+from sublevel.tables import COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sublevel.problem import Problem
+    from sublevel.runs.study import Study
+    from sublevel.space import Point
+
+MANIFEST = "study.json"
+
+
+def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float) -> None:
+    """Say which cell of the study has which key, and what it was run with."""
+    p, splits = study.problem, study.problem.splits
+    folder = study.folder
+    cells = [
+        {
+            "cell": o.node.id,
+            "kind": o.node.kind,
+            "labels": dict(o.node.labels),
+            "key": o.key,
+            "status": _lasting(o),
+        }
+        | ({"error": o.error} if not o.good else {})
+        for o in (outcomes[name] for name in study.cells[0].nodes)
+    ]
+    spent: dict[str, float] = {}
+    for o in {o.key: o for o in outcomes.values() if o.key}.values():
+        spent[o.node.kind] = spent.get(o.node.kind, 0.0) + o.entry.get("seconds", 0.0)
+    document = {
+        "study": study.spec.document(),
+        "store": os.path.relpath(study.store_path.resolve(), folder.resolve()),
+        "cells": cells,
+        "numerics": study.numerics,
+        "problem": study.problem.description(Store(study.store_path).put_tensors) if p.portable else None,
+        "about": {
+            "data": {
+                "origin": splits.origin,
+                "classes": list(splits.classes),
+                "input_shape": list(splits.input_shape),
+                **{name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
+                "mean": list(splits.mean),
+                "std": list(splits.std),
+                "digest": splits.digest,
+            },
+            "model": {
+                "name": p.name,
+                "parameters": p.space.dim,
+                "prunable": int(p.space.prunable.sum()),
+            },
+            "notes": study.notes(),
+            "cells": {
+                "done": sum(o.good for o in outcomes.values()),
+                "failed": sum(not o.good for o in outcomes.values()),
+            },
+            "seconds": {"cells": {kind: round(s, 3) for kind, s in sorted(spent.items())}},
+        },
+        "last_run": {"seconds": round(seconds, 3), "computed": sum(o.status == "done" for o in outcomes.values())},
+    }
+    write_text(folder / MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def _lasting(outcome: Outcome) -> str:
+    return "done" if outcome.good else outcome.status
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: beside, then renamed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A sparse solution: its mask, where it was rewound to (unmasked), and where it ended."""
+
+    mask: Any
+    start: Point
+    end: Point
+    problem: Problem
+
+    def module(self) -> Any:
+        """A plain PyTorch module at the end point."""
+        import copy
+
+        net = copy.deepcopy(self.problem.module)
+        self.problem.space.write(net, self.end)
+        return net.eval()
+
+
+class Result:
+    """A finished run, read from its folder. ``result.levels`` is the table of that name; so for every table."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / MANIFEST
+        try:
+            self.document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{self.folder} is not the folder of a run: it has no {MANIFEST}") from None
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged: {error}; run the study again to make it anew") from None
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the results are."""
+        return Store((self.folder / self.document["store"]).resolve(), create=False)
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by name (see ``sublevel.tables``)."""
+        from sublevel.claims import claims
+        from sublevel.study.tables import build
+
+        measured = build(self.document, self.store)
+        return {**measured, "claims": claims(measured)}
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name in COLUMNS:
+            return self.tables[name]
+        raise AttributeError(f"a result has no {name!r}; its tables are {', '.join(COLUMNS)}")
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """What did not finish, and why."""
+        return self.tables["failures"]
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem that was studied, built again."""
+        from sublevel.problem import Problem
+
+        if self.document["problem"] is None:
+            raise ConfigError(
+                "this run's network was defined in its own script or notebook and cannot be built from here"
+            )
+        return Problem.from_description({**self.document["problem"], "device": "cpu"}, self.store.get_tensors)
+
+    def point(self, branch: str, level: int = 0, *, seed: int = 0) -> Point:
+        """The end point of a solution; level 0 of any branch is the dense one."""
+        return stored_point(self.store, self._training(branch, level, seed)["objects"]["end"])
+
+    def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
+        """The mask, start and end of a solution."""
+        entry = self._training(branch, level, seed)
+        inputs, began = entry["inputs"], entry["inputs"]["start"]
+        mask = stored_mask(self.store, inputs["mask"]) if inputs["mask"] else self.problem.space.full_mask()
+        if "point" in began:
+            start = stored_point(self.store, began["point"])
+        else:
+            start = self.problem.init(inputs["seed"], began["init"])
+        return Ticket(mask, start, stored_point(self.store, entry["objects"]["end"]), self.problem)
+
+    @property
+    def unfinished(self) -> list[dict[str, Any]]:
+        """The cells that failed, and those that were skipped for it."""
+        return [cell for cell in self.document["cells"] if cell["status"] != "done"]
+
+    def write(self, force: bool = False) -> bool:
+        """Write tables, summary, figures and report; nothing if they are there, whole, and nothing has changed."""
+        keys = {cell["cell"]: cell["key"] for cell in self.document["cells"]}
+        state = digest(canonical({"cells": keys, "study": self.document["study"], "versions": versions()}))
+        path = self.folder / "summary.json"
+        if not force and self._written(path, state):
+            return False
+        for name, table in self.tables.items():
+            write_text(self.folder / "tables" / f"{name}.csv", to_csv(table))
+        summary = self.summary()
+        self.report(self.folder / "report.html", summary)
+        files = {name: digest((self.folder / name).read_bytes()) for name in self.files}
+        write_text(path, json.dumps(summary | {"state": state, "files": files}, indent=1, sort_keys=True) + "\n")
+        return True
+
+    @property
+    def files(self) -> list[str]:
+        """The outputs that are checked against the summary."""
+        return ["report.html", *(f"tables/{name}.csv" for name in COLUMNS)]
+
+    def _written(self, summary: Path, state: str) -> bool:
+        """Whether the outputs on disk are those of this state."""
+        try:
+            said = json.loads(summary.read_text(encoding="utf-8"))
+            same = said["files"] == {name: digest((self.folder / name).read_bytes()) for name in self.files}
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return same and said["state"] == state
+
+    def summary(self) -> dict[str, Any]:
+        """What was run, with what, on what, and how long it took."""
+        d = self.document
+        seconds = d["about"]["seconds"]
+        return {
+            "name": d["study"]["name"],
+            "study": d["study"],
+            "numerics": d["numerics"],
+            "versions": versions(),
+            "hardware": machine(),
+            **d["about"],
+            "seconds": {"total": round(sum(seconds["cells"].values()), 3), **seconds},
+            "sublevel": versions()["sublevel"],
+        }
+
+    def report(self, path: str | Path, summary: dict[str, Any] | None = None) -> Path:
+        """Write the report as one HTML file, and its figures beside it."""
+        from sublevel import report
+
+        path = Path(path)
+        try:
+            return report.write(self.tables, summary or self.summary(), path.parent, page=path.name)
+        except OSError as error:
+            raise StoreError(f"cannot write the report in {path.parent}: {error.strerror or error}") from error
+
+    def _training(self, branch: str, level: int, seed: int) -> dict[str, Any]:
+        wanted = {"branch": branch if level else "dense", "level": level, "seed": seed}
+        for cell in self.document["cells"]:
+            if cell["kind"] == "train" and cell["labels"] == wanted:
+                entry = self.store.read_entry(cell["key"]) if cell["key"] else None
+                if entry is None or "failure" in entry:
+                    why = cell.get("error", {}).get("message", "run the study again")
+                    raise StoreError(f"there is no result for {cell['cell']}: {why}")
+                return entry
+        known = sorted({c["labels"]["branch"] for c in self.document["cells"] if c["kind"] == "train"})
+        raise ConfigError(
+            f"no solution of branch {branch!r} at level {level} with seed {seed}; branches: {', '.join(known)}"
+        )
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table as text: shortest floats that read back exactly, empty where undefined."""
+    return table.to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,231 @@
+"""A study: a spec joined with its problem, ready to be planned or run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from sublevel.errors import ConfigError
+from sublevel.problem import Problem
+from sublevel.runs.plan import Plan, make
+from sublevel.runs.results import Result, write_manifest
+from sublevel.study import costs
+from sublevel.study.assemble import assemble
+from sublevel.study.builder import Solution
+from sublevel.study.cells import key, numerics
+from sublevel.study.executors import Executor, InProcess, Workers
+from sublevel.study.graph import Graph, Node
+from sublevel.study.schedule import Listener, Schedule, urgencies
+from sublevel.study.spec import StudySpec, merged, parse, read
+from sublevel.study.store import Store, canonical, digest
+
+RUNS = "sublevel-runs"
+
+
+class Study:
+    """Everything that is trained, pruned and measured, and with what.
+
+    ``Study("demo")`` and ``Study("my.toml")`` read a preset or a file; ``Study(problem, levels=10, ...)`` takes a
+    `Problem` and the keys of a study file as keywords. ``store`` is the folder of results (default:
+    ``sublevel-runs/.store`` in the working directory), ``out`` that of runs. Keywords override the keys of a
+    preset or file; those in ``train``, ``data`` and ``model`` one by one.
+
+    Raises ConfigError, DataError or ModelError for what cannot be run, before anything is written.
+    """
+
+    def __init__(
+        self,
+        source: str | Mapping[str, Any] | Problem = "demo",
+        *,
+        out: str | Path = RUNS,
+        store: str | Path | None = None,
+        device: str = "auto",
+        **keys: Any,
+    ) -> None:
+        if isinstance(source, Problem):
+            taken = {"data", "model", "loss"} & set(keys)
+            if taken:
+                raise ConfigError(f"the problem already says {', '.join(sorted(taken))}")
+            self.spec = parse(merged(_said(source), keys))
+            self.problem = source.on(_device(device, source.device), self.spec.train.dtype)
+        else:
+            document = read(source) if isinstance(source, str) else dict(source)
+            self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
+            self.problem = _problem(self.spec, _device(device))
+        self.out = Path(out)
+        self.store_path = Path(store) if store is not None else self.out / ".store"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's outputs go."""
+        return self.out / self.spec.name
+
+    @cached_property
+    def cells(self) -> tuple[Graph, list[Solution]]:
+        """The graph of all cells, and the solutions among them."""
+        shape, recipe = self.problem.splits.input_shape, self.spec.train
+        if (recipe.crop or recipe.flip) and len(shape) != 3:
+            raise ConfigError(
+                f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {list(shape)}"
+            )
+        return assemble(self.spec, self.problem.space, len(self.problem.splits.train))
+
+    @cached_property
+    def numerics(self) -> dict[str, Any]:
+        """The numerics class of every cell."""
+        return numerics(self.problem.device, self.spec.train.dtype, self.spec.threads)
+
+    def plan(self, jobs: int | None = None) -> Plan:
+        """What a run would do and cost; nothing is written."""
+        _check_jobs(jobs)
+        schedule = self._schedule(Store(self.store_path), Listener())
+        return make(self, schedule, schedule.look(), jobs or self.jobs)
+
+    @property
+    def jobs(self) -> int:
+        """Jobs at once unless told otherwise: cores / threads, or one per device."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.spec.threads) if self.problem.device == "cpu" else 1
+
+    def run(
+        self,
+        *,
+        jobs: int | None = None,
+        executor: Executor | None = None,
+        listener: Listener | None = None,
+        report: bool = True,
+    ) -> Result:
+        """Run what is not in the store, write tables and report, return the result.
+
+        ``jobs`` worker processes (default: cores / threads) do not change any number. A failed cell is reported, and
+        stops only what needs it.
+        """
+        started = time.time()
+        _check_jobs(jobs)
+        _ = self.cells
+        store = Store(self.store_path)
+        store.check_writable()
+        schedule = self._schedule(store, listener or Listener())
+        waiting = schedule.look()
+        weigh = costs.units(self.problem)
+        schedule.listener.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
+        if waiting:
+            executor = executor or self._executor(jobs, len(waiting))
+            try:
+                schedule.run(executor)
+            finally:
+                executor.shutdown()
+        write_manifest(self, schedule.outcomes, seconds=time.time() - started)
+        result = Result(self.folder)
+        if report:
+            result.write()
+        return result
+
+    def notes(self) -> list[str]:
+        """What a reader should know about how this study runs."""
+        notes = []
+        if self._fingerprint is None:
+            notes.append(
+                "the network's code has no source that can be read and no version, so its cells are not cached: "
+                "give Problem(version=...) to keep them"
+            )
+        if not self.problem.portable:
+            notes.append(
+                "the network is defined where other processes cannot import it, so cells run one at a time in this "
+                "process: put it in a module of its own to use several"
+            )
+        rate = next(r for r in reversed(self.spec.train.rates(len(self.problem.splits.train))) if r > 0)
+        tunes = any(b.name.startswith("finetune") for b in self.spec.branches)
+        if tunes and self.spec.finetune_lr is None and rate < self.spec.train.lr / 1000:
+            notes.append(
+                f"fine-tuning runs at the schedule's last rate, {rate:.2g}, which hardly moves a weight: "
+                "set finetune_lr (chosen on held-out images) to compare with it"
+            )
+        return notes
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any] | None:
+        return self.problem.fingerprint()
+
+    def _schedule(self, store: Store, listener: Listener) -> Schedule:
+        graph, _ = self.cells
+        identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
+        local = not self.problem.portable
+        description = None if local else cache(lambda: self.problem.description(store.put_tensors))
+
+        def job(node: Node, name: str, inputs: Any) -> str:
+            document = {
+                "key": name,
+                "kind": node.kind,
+                "inputs": inputs,
+                "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
+                "problem": description and description(),
+                "identity": self._fingerprint and digest(canonical(self._fingerprint)),
+                "store": str(store.path),
+                "threads": self.spec.threads,
+            }
+            return json.dumps(document)
+
+        def keyed(node: Node, inputs: Any) -> str:
+            return key(node.kind, inputs, identity, self.numerics)
+
+        units = costs.units(self.problem)
+        return Schedule(graph, store, keyed, job, urgencies(graph, units), listener)
+
+    def _executor(self, jobs: int | None, waiting: int) -> Executor:
+        slots = min(self.jobs if jobs is None else jobs, waiting)
+        one = slots == 1 or not self.problem.portable
+        return InProcess(self.problem) if one else Workers(slots, self.spec.threads)
+
+
+def _check_jobs(jobs: int | None) -> None:
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, got {jobs}")
+
+
+def _device(asked: str, fallback: str = "cpu") -> str:
+    import torch
+
+    if asked != "auto":
+        try:
+            torch.zeros(1, device=asked)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {asked!r} cannot be used: {str(error).splitlines()[0]}") from None
+        return asked
+    return "cuda" if torch.cuda.is_available() else fallback
+
+
+def _said(p: Problem) -> dict[str, Any]:
+    """What a problem given in Python says of the study's keys."""
+    own = p.train is not None
+    data = {"validation": p.validation, "train_size": p.train_size, "test_size": p.test_size}
+    named = (
+        {"name": "own"} if own else {"name": p.data, "root": p.root and str(p.root), "options": dict(p.data_options)}
+    )
+    model = {"name": p.name, "options": dict(p.options), "version": p.version}
+    loss = p.loss if isinstance(p.loss, str) else "own"
+    return {"data": {**data, **named}, "model": model, "loss": loss, "train": {"dtype": p.dtype}}
+
+
+def _problem(spec: StudySpec, device: str) -> Problem:
+    d, m = spec.data, spec.model
+    return Problem(
+        m.name,
+        data=d.name,
+        root=d.root,
+        loss=spec.loss,
+        options=m.options,
+        data_options=d.options,
+        validation=d.validation,
+        train_size=d.train_size,
+        test_size=d.test_size,
+        version=m.version,
+        device=device,
+        dtype=spec.train.dtype,
+    )

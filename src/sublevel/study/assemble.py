@@ -1,0 +1,90 @@
+"""From a study to the graph of all its cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+from sublevel.errors import ConfigError, unknown
+from sublevel.prune.scores import score_function
+from sublevel.prune.select import counts
+from sublevel.space import Space
+from sublevel.study import branches, measure  # noqa: F401 - branches registers them
+from sublevel.study.builder import BRANCHES, OPTIONS, Builder, Solution
+from sublevel.study.graph import Graph
+from sublevel.study.spec import BranchSpec, Order, StudySpec, label
+
+
+def assemble(spec: StudySpec, space: Space, examples: int) -> tuple[Graph, list[Solution]]:
+    """The graph of all cells of a study, and its solutions, dense ones first within a seed.
+
+    Raises ConfigError for an unknown branch, option or criterion, and for sizes that cannot be.
+    """
+    check(spec, space, examples)
+    graph, solutions, builders = Graph(), [], {}
+    for seed in spec.seeds:
+        base = builders[seed] = Builder(spec, space, examples, graph, seed, order=spec.order)
+        solutions.append(base.dense())
+        for chosen in spec.branches:
+            order = chosen.order or spec.order
+            options = OPTIONS[chosen.name] | dict(chosen.options)
+            b = replace(base, name=chosen.name, label=label(spec, chosen), order=order, options=options)
+            solutions += [
+                b.solve(chosen.name, level)
+                for level in (range(1, spec.levels + 1) if chosen.levels is None else chosen.levels)
+            ]
+    measure.add(spec, space, graph, solutions, builders)
+    return graph, solutions
+
+
+def check(spec: StudySpec, space: Space, examples: int) -> None:
+    """Refuse what cannot be run, before anything is written."""
+    score_function(spec.criterion)
+    for chosen in spec.branches:
+        check_branch(chosen)
+        check_label(spec, chosen)
+    if spec.train.batch_size > examples:
+        raise ConfigError(f"train.batch_size {spec.train.batch_size} is larger than the {examples} training examples")
+    per_epoch = spec.train.steps_per_epoch(examples)
+    steps, rewind = spec.train.steps(examples), spec.rewind.steps(per_epoch)
+    if not steps:
+        raise ConfigError(f"train.length {spec.train.length} has no step: an epoch has {per_epoch}")
+    if rewind >= steps:
+        raise ConfigError(
+            f"rewind {spec.rewind} is step {rewind}, past the end: training has {steps} steps of {per_epoch} an epoch"
+        )
+    marks = {"warmup": (spec.train.warmup,), "checkpoints": spec.train.checkpoints, "milestones": spec.train.milestones}
+    for name, at in marks.items():
+        for mark in at:
+            if mark.steps(per_epoch) > steps:
+                raise ConfigError(f"train.{name}: {mark} is step {mark.steps(per_epoch)}, past the end at step {steps}")
+    for level in range(1, spec.levels + 1):
+        before, after = (counts(space, spec.fraction, n, spec.scope) for n in (level - 1, level))
+        if before == after or not sum(after):
+            raise ConfigError(
+                f"levels {spec.levels}: level {level} of fraction {spec.fraction} takes the {sum(before)} remaining "
+                f"weights to {sum(after)}; ask for fewer levels or another fraction"
+            )
+
+
+def check_branch(chosen: BranchSpec) -> None:
+    """Refuse an unknown branch or option."""
+    if chosen.name not in BRANCHES:
+        raise unknown("branch", chosen.name, BRANCHES, "branches")
+    allowed = OPTIONS[chosen.name]
+    for option, value in chosen.options.items():
+        if option not in allowed:
+            raise unknown(f"option of branch {chosen.name!r}", option, allowed or ["none"])
+        if type(value) is not type(allowed[option]):
+            kind = type(allowed[option]).__name__
+            raise ConfigError(f"option {option!r} of branch {chosen.name!r} is a {kind}, got {value!r}")
+
+
+def check_label(spec: StudySpec, chosen: BranchSpec) -> None:
+    """Refuse a label under which a branch's own solutions stand, whether asked for or needed by others."""
+    own = label(spec, chosen.model_copy(update={"label": ""}))
+    taken = {"dense", *BRANCHES, *(f"{name}-{order}" for name in BRANCHES for order in get_args(Order))}
+    if chosen.label in taken - {own}:
+        raise ConfigError(
+            f"branch {chosen.name!r}: {chosen.label!r} already names other solutions; give it another label"
+        )

@@ -1,0 +1,63 @@
+"""Branches: ways to find a sparse solution at a level, each one function that emits cells.
+
+A branch is ``f(b, level) -> Solution``; ``b`` is the `Builder` of one seed, and ``b.solve(name, level)`` is another
+branch's solution (level 0: the dense one). Cells that several branches share are one cell.
+"""
+
+from __future__ import annotations
+
+from sublevel.errors import ConfigError
+from sublevel.study.builder import Builder, Solution, branch
+
+
+@branch("imp")
+def imp(b: Builder, level: int) -> Solution:
+    """Iterative magnitude pruning: survivors are rewound to the dense run's step k (Frankle et al. 1912.05671)."""
+    before = b.solve("imp", level - 1)
+    mask = b.prune(before.end, before.mask, level, b.label)
+    return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
+
+
+@branch("oneshot")
+def oneshot(b: Builder, level: int) -> Solution:
+    """The dense end point pruned at once to imp's count, survivors rewound."""
+    mask = b.prune(b.dense().end, None, level, b.label)
+    return b.train(level, start={"point": b.rewound}, mask=mask, pruned=b.dense().end)
+
+
+@branch("finetune")
+def finetune(b: Builder, level: int) -> Solution:
+    """Iterative pruning without rewinding: on from the pruned end point at a constant, small rate."""
+    before = b.solve("finetune", level - 1)
+    mask = b.prune(before.end, before.mask, level, b.label)
+    return b.train(level, start={"point": before.end}, mask=mask, pruned=before.end, lr=finetune_lr(b))
+
+
+@branch("finetune-mask")
+def finetune_mask(b: Builder, level: int) -> Solution:
+    """Imp's mask, from imp's own pruned end point: against imp only the start differs."""
+    before = b.solve("imp", level - 1).end
+    mask = b.solve("imp", level).mask
+    return b.train(level, start={"point": before}, mask=mask, pruned=before, lr=finetune_lr(b))
+
+
+@branch("reinit", from_step="0it")
+def reinit(b: Builder, level: int) -> Solution:
+    """Imp's mask on a new initialisation; ``from_step`` = ``rewind`` starts its schedule at k instead of 0."""
+    first = {"0it": 0, "rewind": b.rewind}.get(b.options["from_step"])
+    if first is None:
+        raise ConfigError(f"reinit: from_step must be '0it' or 'rewind', got {b.options['from_step']!r}")
+    mask = b.solve("imp", level).mask
+    return b.train(level, start={"init": f"reinit:{level}"}, mask=mask, first=first, marks=[first])
+
+
+@branch("random-prune", per_layer=False)
+def random_prune(b: Builder, level: int) -> Solution:
+    """A random mask of imp's count (``per_layer``: of imp's count in every layer), survivors rewound."""
+    mask = b.random_mask(level, b.solve("imp", level).mask if b.options["per_layer"] else None)
+    return b.train(level, start={"point": b.rewound}, mask=mask)
+
+
+def finetune_lr(b: Builder) -> float:
+    """The study's rate for fine-tuning, or the schedule's last one that is not zero."""
+    return b.spec.finetune_lr or next(r for r in reversed(b.spec.train.rates(b.examples)) if r > 0)

@@ -1,0 +1,189 @@
+"""What a branch emits its cells with: the builder of one seed, and the registry of branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sublevel.prune.scores import DRAWS
+from sublevel.prune.select import counts
+from sublevel.space import Space
+from sublevel.study.graph import Graph, Node, Ref
+from sublevel.study.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A trained network of a study: its end point, its mask (None: dense) and the unmasked point it started from."""
+
+    branch: str
+    level: int
+    seed: int
+    order: str
+    train: Node
+    mask: Ref | None
+    start: Ref
+    pruned: Ref | None = None
+    """The point that its mask was made from; None where nothing was pruned for it."""
+    base: str = ""
+    """The registered branch behind the label."""
+
+    @property
+    def end(self) -> Ref:
+        """The end point."""
+        return Ref(self.train.id, "end")
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What identifies it in the tables."""
+        return {"branch": self.branch, "level": self.level, "seed": self.seed}
+
+
+Branch = Callable[["Builder", int], Solution]
+BRANCHES: dict[str, Branch] = {}
+OPTIONS: dict[str, dict[str, Any]] = {}
+
+
+def branch(name: str, **options: Any) -> Callable[[Branch], Branch]:
+    """Register a branch and its options with their defaults."""
+
+    def register(function: Branch) -> Branch:
+        BRANCHES[name], OPTIONS[name] = function, options
+        return function
+
+    return register
+
+
+@dataclass
+class Builder:
+    """What a branch needs to emit its cells, for one seed."""
+
+    spec: StudySpec
+    space: Space
+    examples: int
+    graph: Graph
+    seed: int
+    order: str = "shared"
+    label: str = "imp"
+    name: str = "imp"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    memo: dict[tuple[Any, ...], Solution] = field(default_factory=dict)
+
+    @property
+    def rewind(self) -> int:
+        """k, in steps."""
+        return self.spec.rewind.steps(self.spec.train.steps_per_epoch(self.examples))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the dense run."""
+        return self.spec.train.steps(self.examples)
+
+    @property
+    def rewound(self) -> Ref:
+        """The dense network's point at step k."""
+        return Ref(self.dense().train.id, f"step-{self.rewind}")
+
+    def dense(self) -> Solution:
+        """The dense network: level 0 of every branch."""
+        marks = sorted(
+            {
+                self.rewind,
+                *(c.steps(self.spec.train.steps_per_epoch(self.examples)) for c in self.spec.train.checkpoints),
+            }
+        )
+        plain = replace(self, label="dense", name="dense", order=self.spec.order)
+        return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
+
+    def solve(self, name: str, level: int) -> Solution:
+        """The solution of another branch at a level, under this builder's data order."""
+        if level == 0:
+            return self.dense()
+        same = name == self.name
+        other = self if same else replace(self, name=name, label=self._label(name), options=OPTIONS[name])
+        key = (other.label, other.order, level)
+        if key not in self.memo:
+            self.memo[key] = replace(BRANCHES[name](other, level), base=name)
+        return self.memo[key]
+
+    def keep(self, level: int) -> list[int]:
+        """Imp's exact counts at a level."""
+        return counts(self.space, self.spec.fraction, level, self.spec.scope)
+
+    def prune(self, point: Ref, parent: Ref | None, level: int, tag: str) -> Ref:
+        """The mask that the study's criterion makes of a point, nested in ``parent``, with imp's count."""
+        inputs = {
+            "criterion": self.spec.criterion,
+            "point": point,
+            "parent": parent,
+            "keep": self.keep(level),
+        }
+        if self.spec.criterion in DRAWS:
+            inputs |= {"seed": self.seed, "stream": f"prune:{tag}:{level}"}
+        return self._mask(tag, level, inputs)
+
+    def random_mask(self, level: int, like: Ref | None) -> Ref:
+        """A random mask with imp's count; with ``like``, with the counts per layer of that mask."""
+        inputs = {
+            "criterion": "random",
+            "point": None,
+            "parent": None,
+            "seed": self.seed,
+            "stream": f"prune:{level}",
+        }
+        return self._mask(self.label, level, {**inputs, **({"like": like} if like else {"keep": self.keep(level)})})
+
+    def train(
+        self,
+        level: int,
+        *,
+        start: dict[str, Any],
+        mask: Ref | None,
+        pruned: Ref | None = None,
+        first: int | None = None,
+        lr: float | None = None,
+        marks: list[int] | None = None,
+    ) -> Solution:
+        """Train from a start: ``{"point": ref}`` or ``{"init": stream}``, from step ``first`` (default k) to the end.
+
+        ``pruned`` is the point that the mask was made from; ``lr`` a constant rate in place of the schedule.
+        """
+        first = self.rewind if first is None else first
+        shared = level == 0 or self.order == "shared"
+        inputs = {
+            "recipe": self.spec.train.document(),
+            "seed": self.seed,
+            "start": start,
+            "mask": mask,
+            "order": "" if shared else f"level-{level}",
+            "first": first,
+            "lr": lr,
+            "checkpoints": marks or [],
+        }
+        labels = {"branch": self.label, "level": level, "seed": self.seed}
+        node = self.graph.add(Node(f"train/{self.label}/L{level}/s{self.seed}", "train", inputs, labels))
+        began = start["point"] if "point" in start else Ref(node.id, f"step-{first}")
+        return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned)
+
+    def sibling(self, solution: Solution) -> Solution:
+        """The same start and mask trained under another data order."""
+        inputs = dict(solution.train.inputs) | {
+            "order": f"{solution.train.inputs['order']}sibling",
+            "checkpoints": [],
+        }
+        node = Node(
+            f"{solution.train.id}/sibling",
+            "train",
+            inputs,
+            {**solution.labels, "branch": f"{solution.branch} (sibling)"},
+        )
+        return replace(solution, train=self.graph.add(node))
+
+    def _mask(self, tag: str, level: int, inputs: dict[str, Any]) -> Ref:
+        labels = {"branch": tag, "level": level, "seed": self.seed}
+        node = self.graph.add(Node(f"mask/{tag}/L{level}/s{self.seed}", "mask", inputs, labels))
+        return Ref(node.id, "mask")
+
+    def _label(self, name: str) -> str:
+        return name if self.order == self.spec.order else f"{name}-{self.order}"

@@ -1,0 +1,76 @@
+"""What cells cost: for the order they run in, and for the plan. No number of a result depends on this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sublevel.problem import Problem
+from sublevel.study.graph import Node
+from sublevel.study.worker import arithmetic
+from sublevel.train.engine import train
+from sublevel.train.recipe import Recipe
+
+PRODUCTS = 60
+"""Hessian products that a spectrum of ten takes, as a guess."""
+
+BASE = 450 * 2**20
+"""Resident bytes of a process that has imported torch."""
+
+
+def units(problem: Problem) -> Callable[[Node], float]:
+    """The cost of a node in training-example passes (forward and backward); a forward pass alone is a third."""
+    sizes = {name: len(getattr(problem.splits, name)) for name in ("train", "validation", "test")}
+
+    def cost(node: Node) -> float:
+        inputs = node.inputs
+        both = min(inputs.get("size") or sizes["train"], sizes["train"]) + min(
+            inputs.get("size") or sizes["test"], sizes["test"]
+        )
+        if node.kind == "train":
+            recipe = Recipe.from_document(dict(inputs["recipe"]))
+            steps = recipe.steps(sizes["train"]) - inputs["first"]
+            epochs = steps / recipe.steps_per_epoch(sizes["train"])
+            return epochs * (sizes["train"] + sizes["validation"] / 3)
+        if node.kind == "segment":
+            again = 2 if inputs["policy"] == "recomputed" else 1
+            return again * both * (inputs["points"] + 4 * inputs["refine"]) / 3
+        if node.kind == "leg":
+            return both * 2 / 3
+        if node.kind == "spectrum":
+            return 3 * PRODUCTS * inputs["k"] / 10 * min(inputs["size"] or sizes["train"], sizes["train"])
+        return sizes["train"] * 1.5 if node.kind == "solution" else 0.0
+
+    return cost
+
+
+def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -> float:
+    """Training examples per second of one job, measured for about ``seconds``."""
+    start, steps = problem.init(0), 2
+    while True:
+        began = time.perf_counter()
+        with arithmetic(threads):
+            train(
+                problem.space, problem.module, start, problem.splits.train, prepare=problem.prepare,
+                loss=problem.mean_loss(), recipe=recipe, seed=0, rates=[1e-6] * steps,
+            )  # fmt: skip
+        spent = time.perf_counter() - began
+        if spent > seconds:
+            return steps * recipe.batch_size / spent
+        steps *= 4
+
+
+def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
+    """Bytes of a worker: the data, a batch's activations, the vectors of training, the basis of Lanczos."""
+    data = sum(part.x.numel() * part.x.element_size() for part in (problem.splits.train, problem.splits.test))
+    width = 8 if recipe.dtype == "float64" else 4
+    basis = max((n.inputs["steps"] for n in waiting if n.kind == "spectrum"), default=0) / 2
+    vectors = problem.space.dim * width * (8 + basis)
+    return int(BASE + 2 * data + vectors + 3 * width * problem.field_batch * problem.activations)
+
+
+def disk(node: Node, problem: Problem) -> int:
+    """Bytes that a cell adds to the store."""
+    if node.kind == "train":
+        return 4 * problem.space.dim * (1 + len(node.inputs["checkpoints"])) + 4096
+    return problem.space.dim // 8 + 1024 if node.kind == "mask" else 4096

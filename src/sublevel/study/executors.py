@@ -1,0 +1,137 @@
+"""Executors: where jobs run. In the shape of ``concurrent.futures``; a job and its answer are JSON strings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Queue
+from typing import Any, Protocol
+
+from sublevel.study.worker import run_job
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Executor(Protocol):
+    """Runs jobs; ``slots`` of them at once."""
+
+    slots: int
+
+    def submit(self, job: str, progress: Progress) -> Future[str]:
+        """Start a job; the future holds its answer, or WorkerDied."""
+        ...
+
+    def shutdown(self) -> None:
+        """End everything, running jobs too. Cells are whole or absent, so nothing is lost but their time."""
+        ...
+
+
+class WorkerDied(Exception):
+    """A worker process ended without an answer (killed, out of memory)."""
+
+
+class InProcess:
+    """Jobs run here, one at a time: for problems that only this process can build, and for debugging."""
+
+    slots = 1
+
+    def __init__(self, problem: Any = None) -> None:
+        self.problem = problem
+
+    def submit(self, job: str, progress: Progress) -> Future[str]:
+        """Run the job now."""
+        future: Future[str] = Future()
+        future.set_result(run_job(job, progress, self.problem))
+        return future
+
+    def shutdown(self) -> None:
+        """Nothing is left running."""
+
+
+class Workers:
+    """A pool of worker processes, each fed with one JSON line per job over a pipe.
+
+    A worker that dies is replaced; its job's future raises WorkerDied.
+    """
+
+    def __init__(self, slots: int, threads: int) -> None:
+        self.slots = slots
+        self._threads = threads
+        self._idle: Queue[_Worker] = Queue()
+        self._all: list[_Worker] = []
+        self._closing = False
+        for _ in range(slots):
+            self._idle.put(self._start())
+
+    def submit(self, job: str, progress: Progress) -> Future[str]:
+        """Hand the job to an idle worker; the caller keeps at most ``slots`` jobs running."""
+        future: Future[str] = Future()
+        threading.Thread(target=self._serve, args=(job, progress, future), daemon=True).start()
+        return future
+
+    def shutdown(self) -> None:
+        """Kill the workers and wait for them."""
+        self._closing = True
+        for worker in self._all:
+            worker.kill()
+
+    def _serve(self, job: str, progress: Progress, future: Future[str]) -> None:
+        worker = self._idle.get()
+        try:
+            future.set_result(worker.ask(job, progress))
+        except Exception as error:  # whatever went wrong, the future must end
+            worker.kill()
+            try:
+                worker = worker if self._closing else self._start()
+            finally:
+                future.set_exception(WorkerDied(f"a worker process died: {error}"))
+        finally:
+            self._idle.put(worker)
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._threads)
+        self._all.append(worker)
+        return worker
+
+
+class _Worker:
+    def __init__(self, threads: int) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sublevel.study.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    def ask(self, job: str, progress: Progress) -> str:
+        """Send a job and wait for its answer, passing its progress on."""
+        process = self.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"job": job, "path": [p or os.getcwd() for p in sys.path]}) + "\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            row = json.loads(line)
+            if "answer" in row:
+                return row["answer"]
+            progress(row["progress"])
+        raise WorkerDied(f"exit code {process.wait()}")
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what a dead process did not read is in the way of closing
+                    pipe.close()

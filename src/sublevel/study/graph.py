@@ -1,0 +1,78 @@
+"""The graph of a study: cells by readable names, and what each needs from which other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An object that another cell will make: ``Ref("train/imp/L3/s0", "end")``."""
+
+    node: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One cell before its inputs are known.
+
+    ``inputs`` is JSON with `Ref` in it; ``labels`` are for people and tables, and no part of the cell's identity.
+    """
+
+    id: str
+    kind: str
+    inputs: Mapping[str, Any]
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> list[Ref]:
+        """The references among the inputs."""
+        return list(_refs(self.inputs))
+
+    def resolved(self, digests: Mapping[Ref, str]) -> dict[str, Any]:
+        """The inputs with every reference replaced by the digest of its object."""
+        return _resolve(self.inputs, digests)
+
+
+class Graph:
+    """Nodes by name, in the order they were added; every node is added after those it needs."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+
+    def add(self, node: Node) -> Node:
+        """Add a node; the same one twice is one, two different ones of a name are an error."""
+        known = self.nodes.setdefault(node.id, node)
+        if (known.kind, known.inputs) != (node.kind, node.inputs):
+            raise ValueError(f"two different cells are called {node.id}")
+        return known
+
+    def dependents(self) -> dict[str, list[str]]:
+        """For every node, the nodes that need it."""
+        out: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for node in self.nodes.values():
+            for name in dict.fromkeys(ref.node for ref in node.needs):
+                out[name].append(node.id)
+        return out
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, Mapping):
+        for v in value.values():
+            yield from _refs(v)
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from _refs(v)
+
+
+def _resolve(value: Any, digests: Mapping[Ref, str]) -> Any:
+    if isinstance(value, Ref):
+        return digests[value]
+    if isinstance(value, Mapping):
+        return {k: _resolve(v, digests) for k, v in value.items()}
+    return [_resolve(v, digests) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,211 @@
+"""The schedule: from a graph to results, whatever is cached, damaged, diverging or killed on the way."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from sublevel.errors import StoreError
+from sublevel.study.executors import Executor, WorkerDied
+from sublevel.study.graph import Graph, Node, Ref
+from sublevel.study.store import Store
+
+ATTEMPTS = 3
+"""How often a cell is tried when its worker dies or what it reads is damaged."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed)."""
+
+    node: Node
+    status: str
+    key: str = ""
+    entry: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Whether there is a result."""
+        return self.status in ("cached", "done")
+
+
+class Listener:
+    """Is told what happens; does nothing by itself."""
+
+    def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
+        """What is there, what will run, and what each would cost in arbitrary units."""
+
+    def started(self, node: Node) -> None:
+        """A cell began to run."""
+
+    def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
+        """A running cell reports."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """A node is settled."""
+
+    def tick(self) -> None:
+        """Some time went by."""
+
+
+@dataclass
+class Schedule:
+    """Runs a graph. ``keyed(node, inputs)`` gives a cell's key, ``job(node, key, inputs)`` its job string."""
+
+    graph: Graph
+    store: Store
+    keyed: Callable[[Node, Any], str]
+    job: Callable[[Node, str, Any], str]
+    urgency: Mapping[str, float]
+    listener: Listener = field(default_factory=Listener)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._dependents = self.graph.dependents()
+        self._missing = {n.id: len({r.node for r in n.needs}) for n in self.graph.nodes.values()}
+        self._todo: list[tuple[float, int, str]] = []
+        self._running: dict[Future[str], Node] = {}
+        self._keys: dict[str, str] = {}
+        self._same: dict[str, list[str]] = {}
+        self._attempts: dict[str, int] = {}
+        self._repairs: dict[str, list[str]] = {}
+        self._looked = False
+        self._place = {name: i for i, name in enumerate(self.graph.nodes)}
+
+    def look(self) -> list[Node]:
+        """Settle everything that is cached; return the nodes that would run, as far as can be known."""
+        if not self._looked:
+            self._looked = True
+            for name in [n for n, missing in self._missing.items() if not missing]:
+                self._ready(name)
+        return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
+
+    def run(self, executor: Executor) -> dict[str, Outcome]:
+        """Run to the end. A failed cell fails what needs it and nothing else. StoreError ends everything."""
+        self.look()
+        while self._todo or self._running:
+            while self._todo and len(self._running) < executor.slots:
+                self._submit(heapq.heappop(self._todo)[2], executor)
+            done, _ = wait(self._running, timeout=0.25, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._collect(self._running.pop(future), future)
+            self.listener.tick()
+        return self.outcomes
+
+    def _ready(self, name: str) -> None:
+        """Everything that a node needs is there: find it in the store, or queue it."""
+        node = self.graph.nodes[name]
+        if any(not self.outcomes[r.node].good for r in node.needs):
+            broken = next(r.node for r in node.needs if not self.outcomes[r.node].good)
+            self._settle(
+                Outcome(
+                    node,
+                    "skipped",
+                    error={"kind": "skipped", "message": f"needs {broken}, which did not finish"},
+                )
+            )
+            return
+        self._keys[name] = key = self.keyed(node, self._inputs(node))
+        entry = self.store.read_entry(key)
+        if entry is not None:
+            self._settle(_outcome(node, "cached", key, entry))
+        elif key in self._same:
+            self._same[key].append(name)
+        else:
+            self._same[key] = [name]
+            self._queue(name)
+
+    def _queue(self, name: str) -> None:
+        heapq.heappush(self._todo, (-self.urgency.get(name, 0.0), self._place[name], name))
+
+    def _inputs(self, node: Node) -> dict[str, Any]:
+        digests: dict[Ref, str] = {r: self.outcomes[r.node].entry["objects"][r.output] for r in node.needs}
+        return node.resolved(digests)
+
+    def _submit(self, name: str, executor: Executor) -> None:
+        """Start a cell, unless another run has finished it meanwhile."""
+        node, key = self.graph.nodes[name], self._keys[name]
+        entry = self.store.read_entry(key)
+        if entry is not None:
+            self._finish(node, _outcome(node, "cached", key, entry))
+            return
+        self.listener.started(node)
+        job = self.job(node, key, self._inputs(node))
+        future = executor.submit(job, lambda row: self.listener.progressed(node, row))
+        self._running[future] = node
+
+    def _collect(self, node: Node, future: Future[str]) -> None:
+        key = self._keys[node.id]
+        try:
+            answer = json.loads(future.result())
+        except WorkerDied as died:
+            answer = {"error": {"kind": "worker", "message": str(died), "traceback": "", "digest": ""}}
+        if "entry" in answer:
+            self._finish(node, _outcome(node, "done", key, answer["entry"]))
+            return
+        error = answer["error"]
+        if error["kind"] == "store":
+            raise StoreError(error["message"])
+        if error["kind"] in ("worker", "damaged") and self._try_again(node, error):
+            return
+        self._finish(node, Outcome(node, "failed", key, error=error))
+
+    def _try_again(self, node: Node, error: Mapping[str, Any]) -> bool:
+        """Queue a cell once more; first the cell that made a damaged object."""
+        self._attempts[node.id] = self._attempts.get(node.id, 0) + 1
+        if self._attempts[node.id] >= ATTEMPTS:
+            return False
+        makers = [
+            r.node
+            for r in node.needs
+            if error["digest"] and error["digest"] in self.outcomes[r.node].entry["objects"].values()
+        ]
+        if makers:
+            self.store.set_aside(self.store.object_path(error["digest"]))
+            self._repairs.setdefault(makers[0], []).append(node.id)
+            if len(self._repairs[makers[0]]) == 1:
+                self._queue(makers[0])
+        else:
+            self._queue(node.id)
+        return True
+
+    def _finish(self, node: Node, outcome: Outcome) -> None:
+        """Settle a cell that ran, the nodes with the same key, and those that waited for its repair."""
+        waiting = self._repairs.pop(node.id, [])
+        if node.id not in self.outcomes:
+            for name in self._same.pop(outcome.key, [node.id]):
+                twin = self.graph.nodes[name]
+                self._settle(Outcome(twin, outcome.status, outcome.key, outcome.entry, outcome.error))
+        elif outcome.good:
+            self.outcomes[node.id] = outcome
+        for name in waiting:
+            self._queue(name)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.node.id] = outcome
+        self.listener.finished(outcome)
+        for name in self._dependents[outcome.node.id]:
+            self._missing[name] -= 1
+            if not self._missing[name]:
+                self._ready(name)
+
+
+def _outcome(node: Node, status: str, key: str, entry: dict[str, Any]) -> Outcome:
+    """The outcome of an entry; one that holds a divergence is a failure, kept so that it is not tried again."""
+    if "failure" in entry:
+        return Outcome(node, "failed", key, entry, entry["failure"])
+    return Outcome(node, status, key, entry)
+
+
+def urgencies(graph: Graph, cost: Callable[[Node], float]) -> dict[str, float]:
+    """For every node, the cost of the longest chain that begins with it: what to run first."""
+    dependents = graph.dependents()
+    out: dict[str, float] = {}
+    for name in reversed(list(graph.nodes)):
+        out[name] = cost(graph.nodes[name]) + max((out[d] for d in dependents[name]), default=0.0)
+    return out

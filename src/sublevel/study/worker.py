@@ -1,0 +1,185 @@
+"""A worker: one JSON string in, one JSON string out.
+
+The same function runs a job in this process and in a worker process (``python -m sublevel.study.worker``), which
+reads jobs from standard input, a line each, and answers on its standard output. Nothing of the caller's main module
+is imported, so it works from notebooks and from scripts without a main guard.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from queue import Queue
+from typing import Any
+
+from sublevel.errors import DamagedEntry, Diverged, ModelError, StoreError, SublevelError
+from sublevel.study.store import Store, canonical, digest
+
+Say = Callable[[dict[str, Any]], None]
+
+
+def run_job(job: str, progress: Say = lambda row: None, local: Any = None) -> str:
+    """Compute one cell and write its entry; the answer is its digests and values, or its error.
+
+    ``local`` is a problem that this process has already. The job holds ``key``, ``kind``, ``inputs``, ``problem``,
+    ``identity`` (the digest of the problem's fingerprint, or None), ``store``, ``threads`` and ``labels``.
+    """
+    started = time.perf_counter()
+    document = json.loads(job)
+    try:
+        with arithmetic(document["threads"]):
+            return json.dumps({"entry": _compute(document, progress, local, started)})
+    except Diverged as error:
+        return json.dumps({"entry": _keep_divergence(document, error, started)})
+    except Exception as error:
+        return json.dumps({"error": _described(error)})
+
+
+def _compute(job: dict[str, Any], progress: Say, local: Any, started: float) -> dict[str, Any]:
+    from sublevel.study import kernels  # noqa: F401 - registers them
+    from sublevel.study.cells import KERNELS, Context
+
+    store = _store(job["store"])
+    problem = local
+    if problem is None:
+        problem = _problem(canonical(job["problem"]).decode(), job["identity"], job["store"])
+    function, version = KERNELS[job["kind"]]
+    output = function(Context(problem, store, progress), **job["inputs"])
+    objects = {name: store.put_tensors(tensors) for name, tensors in output.objects.items()}
+    return _keep(store, job, {"version": version, "values": finite(output.values), "objects": objects}, started)
+
+
+def _keep(store: Store, job: dict[str, Any], result: dict[str, Any], started: float) -> dict[str, Any]:
+    about = {name: job[name] for name in ("key", "kind", "inputs", "labels")}
+    body = {**about, **result, "seconds": round(time.perf_counter() - started, 3)}
+    store.write_entry(job["key"], body)
+    return body
+
+
+def _keep_divergence(job: dict[str, Any], error: Diverged, started: float) -> dict[str, Any]:
+    """Divergence is a result: it would happen again, so it is kept and not tried again."""
+    failure = {"kind": "diverged", "message": str(error)}
+    return _keep(_store(job["store"]), job, {"values": {}, "objects": {}, "failure": failure}, started)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become null, an empty field of a table."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=1)
+def _store(path: str) -> Store:
+    return Store(path)
+
+
+@lru_cache(maxsize=1)
+def _problem(description: str, identity: str | None, store: str) -> Any:
+    """The problem, which must be the one that the keys were made from: its code or its data may have been edited."""
+    from sublevel.problem import Problem
+
+    problem = Problem.from_description(json.loads(description), _store(store).get_tensors)
+    if identity is not None and digest(canonical(problem.fingerprint())) != identity:
+        raise ModelError("the network's code or the data have changed since the run began: start it again")
+    return problem
+
+
+@contextmanager
+def arithmetic(threads: int) -> Iterator[None]:
+    """What belongs to the numerics class and is set per process; put back afterwards, for a job in a user's own."""
+    import torch
+
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (
+        torch.get_num_threads(),
+        _flushes(),
+        bool(cuda.allow_tf32),
+        bool(cudnn.allow_tf32),
+        bool(cudnn.deterministic),
+        bool(cudnn.benchmark),
+    )
+    try:
+        _set(threads, True, False, False, True, False)
+        yield
+    finally:
+        _set(*before)
+
+
+def _set(threads: int, flush: bool, matmul_tf32: bool, cudnn_tf32: bool, deterministic: bool, benchmark: bool) -> None:
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(flush)
+    torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+    torch.backends.cudnn.allow_tf32 = cudnn_tf32
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = benchmark
+
+
+def _flushes() -> bool:
+    """Whether denormal numbers are flushed to zero now (torch sets it, but does not tell)."""
+    import torch
+
+    return bool(torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0)
+
+
+def _described(error: Exception) -> dict[str, Any]:
+    kinds = [(DamagedEntry, "damaged"), (StoreError, "store"), (SublevelError, "refused")]
+    kind = next((name for cls, name in kinds if isinstance(error, cls)), "error")
+    text = str(error) if isinstance(error, SublevelError) else f"{type(error).__name__}: {error}"
+    return {
+        "kind": kind,
+        "message": text,
+        "digest": getattr(error, "digest", ""),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def main() -> None:
+    """Serve jobs until standard input ends; what user code prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+
+    def say(row: dict[str, Any]) -> None:
+        answers.write(json.dumps(row) + "\n")
+        answers.flush()
+
+    for line in _lines():
+        request = json.loads(line)
+        sys.path[:] = request["path"]
+        answer = run_job(request["job"], progress=lambda row: say({"progress": finite(row)}))
+        say({"answer": answer})
+
+
+def _lines() -> Iterator[str]:
+    """Lines of standard input; when it ends, so does the process, even in the middle of a job: the parent is gone."""
+    lines: Queue[str] = Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    main()

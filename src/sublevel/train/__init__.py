@@ -1,0 +1,1 @@
+"""Training by a frozen recipe: from one point to others."""

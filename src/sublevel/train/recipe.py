@@ -1,0 +1,166 @@
+"""The recipe: everything that decides a training run but the network, the data and the seed.
+
+Lengths of training carry their unit: ``160ep`` or ``62560it``. A bare number is refused where both would make sense.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from math import ceil, cos, inf, pi
+from typing import Any
+
+SCHEDULES = ("constant", "milestones", "cosine")
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training in steps (``it``) or epochs (``ep``).
+
+    >>> Duration.parse("160ep").steps(391), str(Duration.parse("2000it"))
+    (62560, '2000it')
+    """
+
+    count: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: object) -> Duration:
+        """Read ``160ep``, ``0.5ep`` or ``2000it``; ValueError says what is allowed."""
+        if isinstance(text, cls):
+            return text
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(it|ep)\s*", text) if isinstance(text, str) else None
+        if not match:
+            raise ValueError(
+                f"a length of training is steps or epochs with its unit, as '2000it' or '160ep'; got {text!r}"
+            )
+        count, unit = float(match[1]), match[2]
+        if unit == "it" and count != int(count):
+            raise ValueError(f"steps are whole; got {text!r}")
+        return cls(count, unit)
+
+    def steps(self, per_epoch: int) -> int:
+        """The length in steps, with ``per_epoch`` of them in an epoch."""
+        return round(self.count * per_epoch) if self.unit == "ep" else int(self.count)
+
+    def __str__(self) -> str:
+        return f"{Decimal(repr(self.count)).normalize():f}{self.unit}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let study files hold durations as text."""
+        from pydantic_core import core_schema as schema
+
+        return schema.no_info_plain_validator_function(
+            cls.parse, serialization=schema.plain_serializer_function_ser_schema(str)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """SGD with momentum and weight decay on all parameters, and a schedule of the learning rate.
+
+    ``crop`` pads by so many pixels and crops at random, ``flip`` mirrors at random. The last, smaller batch of an
+    epoch is kept. ``gamma`` is the factor at each of the ``milestones``; ``warmup`` rises linearly to ``lr``. Steps of
+    ``checkpoints`` are stored beside the end point.
+
+    A field that is added later carries ``introduced`` in its metadata: while it has that value it is no part of
+    a cell's key, so old results stay valid; a changed default does not reuse them.
+    """
+
+    length: Duration = field(default_factory=lambda: Duration(160, "ep"))
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: str = "constant"
+    milestones: tuple[Duration, ...] = ()
+    gamma: float = 0.1
+    warmup: Duration = field(default_factory=lambda: Duration(0, "it"))
+    crop: int = 0
+    flip: bool = False
+    dtype: str = "float32"
+    checkpoints: tuple[Duration, ...] = ()
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
+
+    def __post_init__(self) -> None:
+        for name, ok, allowed in (
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("lr", 0 < self.lr < inf, "positive and finite"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < inf, "0 or more, and finite"),
+            ("gamma", 0 < self.gamma <= 1, "in (0, 1]"),
+            ("crop", self.crop >= 0, "0 or more"),
+            ("length", self.length.count > 0, "longer than 0"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+            ("nesterov", not self.nesterov or self.momentum > 0, "used with momentum"),
+        ):
+            if not ok:
+                raise ValueError(f"{name} must be {allowed}, got {_shown(getattr(self, name))}")
+        if bool(self.milestones) != (self.schedule == "milestones"):
+            raise ValueError(f"milestones and schedule = 'milestones' belong together, got schedule {self.schedule!r}")
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Steps in one epoch of ``examples``, the last batch kept."""
+        return ceil(examples / self.batch_size)
+
+    def steps(self, examples: int) -> int:
+        """Steps of the whole run."""
+        return self.length.steps(self.steps_per_epoch(examples))
+
+    def rates(self, examples: int) -> list[float]:
+        """The learning rate of every step."""
+        per_epoch, total = self.steps_per_epoch(examples), self.steps(examples)
+        drops = [m.steps(per_epoch) for m in self.milestones]
+        rise = self.warmup.steps(per_epoch)
+        return [self._rate(step, total, drops, rise) for step in range(total)]
+
+    def _rate(self, step: int, total: int, drops: list[int], rise: int) -> float:
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        if self.schedule == "milestones":
+            return self.lr * self.gamma ** sum(step >= drop for drop in drops)
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + cos(pi * (step - rise) / max(total - rise, 1)))
+        return self.lr
+
+    def with_length(self, length: str | Duration) -> Recipe:
+        """The same recipe for another length."""
+        return replace(self, length=Duration.parse(length))
+
+    def document(self) -> dict[str, object]:
+        """The recipe as JSON for a cell's key (see the class on fields that are left out)."""
+        kept = (
+            f
+            for f in fields(self)
+            if "introduced" not in f.metadata or getattr(self, f.name) != f.metadata["introduced"]
+        )
+        return {f.name: _plain(getattr(self, f.name)) for f in kept}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Recipe:
+        """The way back from `document`; fields that were left out have the value they were introduced with."""
+        known = {f.name: f for f in fields(cls)}
+        values = {name: f.metadata["introduced"] for name, f in known.items() if "introduced" in f.metadata}
+        for name, value in document.items():
+            if name in ("length", "warmup"):
+                value = Duration.parse(value)
+            elif name in ("milestones", "checkpoints"):
+                value = tuple(Duration.parse(v) for v in value)
+            values[name] = value
+        return cls(**values)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Duration):
+        return str(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, Duration) else repr(value)

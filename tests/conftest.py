@@ -1,0 +1,22 @@
+"""Shapes are checked while the tests run: every ``Float[Tensor, "D"]`` of these modules is an assertion here."""
+
+from __future__ import annotations
+
+import pytest
+from jaxtyping import install_import_hook
+
+SHAPED = ("field", "geometry", "prune", "risk", "rng", "space", "train")
+install_import_hook([f"sublevel.{name}" for name in SHAPED], "shapes.check")
+
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("sublevel", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("sublevel")
+
+
+@pytest.fixture(autouse=True)
+def _own_seed():
+    """No test sees what another drew."""
+    torch.manual_seed(0)

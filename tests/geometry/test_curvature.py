@@ -1,0 +1,289 @@
+"""The spectra that geometry reports, against dense float64 eigenvalues: nets by case, policy and mask; quadratics."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from cases import CASES_BY_POLICY, QUADRATICS, Spec, dense, even, ids, named, spread
+from sublevel.field import Autograd, Quadratic
+from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.lanczos import extremes, lanczos
+
+F64 = torch.float64
+MASKS = ("all", "random", "dead")
+every = pytest.mark.parametrize(("case", "policy"), CASES_BY_POLICY, ids=map(ids, CASES_BY_POLICY))
+
+
+def at(field):
+    return torch.zeros(field.dim, dtype=F64)
+
+
+@cache
+def spectrum_of(case, policy, kind):
+    return top_eigenvalues(case.field(policy), case.point, k=5, mask=case.masks()[kind])
+
+
+def check(spectrum, hessian, mask, k):
+    """Everything that a spectrum promises, held against the dense Hessian."""
+    n, dim = (len(hessian) if mask is None else int(mask.sum())), len(hessian)
+    inside = slice(None) if mask is None else mask.nonzero().squeeze(1)
+    small = hessian[inside][:, inside]
+    values = torch.linalg.eigvalsh(small).flip(0)
+    scale = float(values.abs().max())
+    k = min(k, n)
+    assert spectrum.dimension == n
+    assert spectrum.values.shape == (k,)
+    assert spectrum.vectors.shape == (k, dim)
+    assert spectrum.converged, spectrum.stop
+    assert spectrum.stop == "converged"
+    torch.testing.assert_close(spectrum.values, values[:k], rtol=0, atol=1e-6 * scale)
+    assert bool((spectrum.values.diff() <= 0).all())
+    gram = spectrum.vectors @ spectrum.vectors.T
+    torch.testing.assert_close(gram, torch.eye(k, dtype=F64), rtol=0, atol=1e-6)
+    if mask is not None:
+        assert bool((spectrum.vectors[:, ~mask] == 0).all())
+    products = spectrum.vectors @ hessian
+    if mask is not None:
+        products = products * mask
+    residuals = (products - spectrum.values[:, None] * spectrum.vectors).norm(dim=1)
+    torch.testing.assert_close(spectrum.residuals, residuals, rtol=1e-4, atol=1e-11 * max(scale, 1))
+    assert bool((spectrum.residuals <= max(spectrum.bound, 1e-300)).all())
+    assert spectrum.pair_converged == [True] * k
+    return values
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@every
+def test_every_net_in_every_subspace(case, policy, kind):
+    mask = case.masks()[kind]
+    spectrum = spectrum_of(case, policy, kind)
+    values = check(spectrum, dense(case, policy)[2], mask, 5)
+    lowest = float(values[-1])
+    if lowest < -1e-3 * float(values.abs().max()):
+        assert float(spectrum.smallest[0]) == pytest.approx(lowest, abs=1e-6 * float(values.abs().max()))
+        assert spectrum.negative_count >= 1
+
+
+@every
+def test_interlacing(case, policy):
+    """The k-th eigenvalue of a subspace is never above that of R^D, and not below the one (D - n) further down."""
+    mask = case.masks()["random"]
+    whole, inside = (spectrum_of(case, policy, kind).values for kind in ("all", "random"))
+    assert bool((inside <= whole + 1e-6 * whole[0]).all())
+    everything = torch.linalg.eigvalsh(dense(case, policy)[2]).flip(0)
+    removed = case.space.dim - int(mask.sum())
+    low = everything[removed : removed + 5]
+    assert bool((inside[: len(low)] >= low - 1e-6 * whole[0]).all())
+
+
+@pytest.mark.parametrize("name", ["wide", "convolution"])
+def test_many_pairs_in_more_than_fifty_steps(name):
+    case = named(name)
+    spectrum = top_eigenvalues(case.field(), case.point, k=40)
+    assert spectrum.products - 40 > 50
+    check(spectrum, dense(case, "stored")[2], None, 40)
+
+
+@pytest.mark.parametrize("kind", ["all", "half"])
+@pytest.mark.parametrize("k", [1, 2, 5, 12])
+@pytest.mark.parametrize("spec", QUADRATICS, ids=str)
+def test_every_quadratic(spec, k, kind):
+    mask = None if kind == "all" else torch.arange(len(spec.values)) % 2 == 0
+    field = Quadratic(spec.hessian)
+    spectrum = top_eigenvalues(field, at(field), k=k, mask=mask)
+    check(spectrum, spec.hessian, mask, k)
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("spec", [s for s in QUADRATICS if "double" in s.name or "triple" in s.name], ids=str)
+def test_copies_are_found_from_every_start(spec, seed):
+    """A restart that stops too early misses a copy that hides just above the floor."""
+    field = Quadratic(torch.tensor(spec.values, dtype=F64))
+    found = top_eigenvalues(field, at(field), k=2, seed=seed)
+    torch.testing.assert_close(found.values, spec.top[:2], rtol=0, atol=1e-6 * float(spec.top[0]))
+    assert found.converged
+
+
+@pytest.mark.parametrize("copies", [5, 8])
+def test_more_copies_than_restarts_are_found_or_said(copies):
+    field = Quadratic(torch.tensor([2.0] * copies + list(spread(-3, 0, 60)), dtype=F64))
+    found = top_eigenvalues(field, at(field), k=copies, restarts=2)
+    truth = torch.full((copies,), 2.0, dtype=F64)
+    assert not found.converged or torch.allclose(found.values, truth, atol=1e-6)
+    assert found.converged or "restart" in found.stop
+    enough = top_eigenvalues(field, at(field), k=copies, restarts=copies + 1)
+    assert enough.converged
+    torch.testing.assert_close(enough.values, truth, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["zero", "identity", "rank-one", "rank-three", "one-dimension"])
+def test_as_many_as_there_are(name):
+    """Exhausted Krylov spaces: k = n, and k beyond it, which gives n."""
+    spec = next(s for s in QUADRATICS if s.name == name)
+    field, n = Quadratic(spec.hessian), len(spec.values)
+    for k in (n, n + 7):
+        check(top_eigenvalues(field, at(field), k=k), spec.hessian, None, n)
+
+
+def test_zero_hessian():
+    field = Quadratic(torch.zeros(20, dtype=F64))
+    found = top_eigenvalues(field, at(field), k=3)
+    assert found.values.tolist() == [0.0] * 3
+    assert found.negative_count == 0
+    assert found.negative_mass == 0.0
+
+
+def test_a_linear_function_is_flat():
+    field = Autograd(lambda t: t.sum(), 6)
+    assert top_eigenvalues(field, at(field), k=2).values.tolist() == [0.0, 0.0]
+
+
+def test_negative_eigenvalues_are_reported_with_their_sign():
+    values = torch.tensor([*spread(-3, 0, 40), -7.0, -0.5, 3.0], dtype=F64)
+    field = Quadratic(values)
+    found = top_eigenvalues(field, at(field), k=2, negative=2)
+    assert found.smallest.tolist() == pytest.approx([-7.0, -0.5], abs=1e-6)
+    assert bool((found.smallest_residuals <= found.bound).all())
+    assert found.negative_count == 2
+    assert 0 < found.negative_mass < 0.5
+    definite = top_eigenvalues(Quadratic(values.abs()), at(field), k=2)
+    assert definite.negative_count == 0
+    assert definite.negative_mass == 0.0
+
+
+def test_top_is_largest_algebraic_and_the_bound_is_relative_to_the_largest_magnitude():
+    field = Quadratic(torch.tensor([-50.0, -2.0, -1.0], dtype=F64))
+    found = top_eigenvalues(field, at(field), k=2, tolerance=1e-5)
+    assert found.values.tolist() == pytest.approx([-1.0, -2.0])
+    assert found.bound == pytest.approx(5e-4)
+
+
+def test_negative_mass_is_the_share_of_the_trace_of_a_projector():
+    """Averaged over starts: the dimension of the negative space over n."""
+    values = torch.tensor([-3.0, -2.0, *([1.0] * 6)], dtype=F64)
+    field = Quadratic(values)
+    shares = [top_eigenvalues(field, at(field), k=1, seed=seed, restarts=0).negative_mass for seed in range(200)]
+    assert np.mean(shares) == pytest.approx(2 / 8, abs=3 * np.std(shares) / math.sqrt(200))
+
+
+def test_too_few_steps_are_said():
+    field = Quadratic(torch.tensor(spread(-4, 2, 400), dtype=F64))
+    found = top_eigenvalues(field, at(field), k=10, steps=12)
+    assert not found.converged
+    assert not all(found.pair_converged)
+    assert "steps" in found.stop
+    assert float(found.residuals.max()) > found.bound
+    for ok, residual in zip(found.pair_converged, found.residuals.tolist(), strict=True):
+        assert ok == (residual <= found.bound)
+
+
+def test_fewer_steps_than_pairs_are_said():
+    field = Quadratic(torch.tensor(even(0.1, 1, 300), dtype=F64))
+    found = top_eigenvalues(field, at(field), k=20, steps=5, restarts=1)
+    assert not found.converged
+    assert "steps" in found.stop
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_hessian_that_is_not_finite_is_no_answer(bad):
+    values = torch.ones(8, dtype=F64)
+    values[3] = bad
+    with pytest.raises(FloatingPointError, match="not finite"):
+        top_eigenvalues(Quadratic(values), torch.zeros(8, dtype=F64), k=2)
+
+
+def test_float32_has_no_ghosts():
+    """300 steps in float32 on a known diagonal: each eigenvalue once."""
+    values = torch.cat([torch.tensor([100.0, 50.0, 25.0, 12.0, 6.0]), torch.logspace(-4, 0, 600)])
+    ritz = lanczos(lambda v: values * v, torch.randn(605), steps=300)
+    assert ritz.products == 300
+    top = values.double().sort(descending=True).values[:30].numpy()
+    np.testing.assert_allclose(ritz.values[::-1][:30], top, atol=1e-3)
+    assert ritz.values[0] > -1e-3
+    vectors = ritz.vectors(np.arange(300) >= 270)
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(30), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("k", "tolerance"), [(5, None), (20, 1e-5)])
+def test_float32_spectra_converge_at_their_tolerance(k, tolerance):
+    values = torch.cat([torch.tensor([100.0, 50.0, 25.0, 12.0, 6.0]), torch.logspace(-4, 0, 600)])
+    found = top_eigenvalues(Quadratic(values), torch.zeros(605), k=k, tolerance=tolerance)
+    assert found.converged, found.stop
+    torch.testing.assert_close(found.values.float(), values.sort(descending=True).values[:k], rtol=0, atol=found.bound)
+
+
+def test_float32_basis_stays_orthogonal_where_the_plain_recurrence_loses_it():
+    values = torch.cat([torch.tensor([1000.0]), torch.linspace(0, 1, 500)])
+    start = torch.randn(501)
+    ritz = lanczos(lambda v: values * v, start, steps=200)
+    gram = ritz.basis @ ritz.basis.T - torch.eye(len(ritz.basis))
+    assert float(gram.abs().max()) < 1e-5
+    assert int((ritz.values > 900).sum()) == 1
+    assert ritz.weights.sum() == pytest.approx(1.0)
+
+
+def test_residuals_are_true_even_of_an_operator_that_rounds():
+    """Residuals are computed anew, not read from the recurrence."""
+    values, noise = torch.tensor(spread(-2, 1, 80), dtype=F64), 1e-5
+
+    def operator(v):
+        return values * v + noise * torch.sign(v)
+
+    found = extremes(operator, lambda run: torch.randn(80, dtype=F64), k=2, tolerance=1e-9, steps=60, restarts=0)
+    difference = operator(found.vectors) - found.values[:, None] * found.vectors
+    torch.testing.assert_close(found.residuals, difference.norm(dim=1), rtol=1e-8, atol=0)
+    assert found.stop != "converged"
+
+
+def test_a_mask_of_everything_is_no_mask():
+    case = named("perceptron")
+    ones = torch.ones(case.space.dim, dtype=torch.bool)
+    a, b = (top_eigenvalues(case.field(), case.point, k=3, mask=mask) for mask in (None, ones))
+    torch.testing.assert_close(a.values, b.values, rtol=0, atol=1e-12)
+
+
+def test_empty_subspaces_and_no_eigenvalues_are_refused():
+    field = Quadratic(torch.ones(4, dtype=F64))
+    with pytest.raises(ValueError, match="subspace of dimension 0"):
+        top_eigenvalues(field, at(field), k=1, mask=torch.zeros(4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="k = 0"):
+        top_eigenvalues(field, at(field), k=0)
+
+
+def test_a_mask_of_another_length_is_refused():
+    field = Quadratic(torch.ones(4, dtype=F64))
+    with pytest.raises(ValueError, match=r"length 3 .* dimension 4"):
+        top_eigenvalues(field, at(field), k=1, mask=torch.ones(3, dtype=torch.bool))
+
+
+def test_the_same_seed_gives_the_same_bits():
+    field = Quadratic(Spec("", spread(-3, 1, 50)).hessian)
+    one, two = (top_eigenvalues(field, at(field), k=4, seed=3) for _ in range(2))
+    assert torch.equal(one.vectors, two.vectors)
+    assert torch.equal(one.values, two.values)
+    other = top_eigenvalues(field, at(field), k=4, seed=4)
+    assert not torch.equal(one.vectors, other.vectors)
+    torch.testing.assert_close(one.values, other.values, rtol=0, atol=1e-6)
+
+
+def test_weight_decay_shifts_the_spectrum():
+    case = named("perceptron")
+    plain = top_eigenvalues(case.field(), case.point, k=4).values
+    shifted = top_eigenvalues(case.field().plus_weight_decay(0.01), case.point, k=4).values
+    torch.testing.assert_close(shifted, plain + 0.01, rtol=0, atol=1e-8)
+
+
+def test_a_dead_filter_can_be_left_out():
+    """Behind one the recomputed variance is 0 and its gain 1/sqrt(eps): the top eigenvalue in R^D explodes."""
+    case = named("convolution")
+    mask = case.masks()["dead"]
+    pruned = case.point.project(mask)
+    field = case.field("recomputed")
+    whole = top_eigenvalues(field, pruned, k=1)
+    without = top_eigenvalues(field, pruned, k=1, mask=~case.space.dead(mask))
+    assert float(whole.values[0]) > 100 * float(without.values[0])

@@ -1,0 +1,183 @@
+"""A description holds the right numbers, whatever draws it later."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from sublevel.report.describe import Figure, Panel, Series, legend
+from sublevel.report.figures import FIGURES, Drawn, figures
+from sublevel.report.palette import BRANCHES, styles
+from sublevel.report.prepare import clean, over_seeds, with_density
+from sublevel.tables import COLUMNS
+
+
+def known(test_errors: dict[tuple[str, int], list[float]]) -> dict[str, pd.DataFrame]:
+    rows = [
+        {"branch": b, "level": v, "seed": s, "density": 0.8**v, "test_error": e}
+        for (b, v), errors in test_errors.items()
+        for s, e in enumerate(errors)
+    ]
+    return {"levels": pd.DataFrame(rows)}
+
+
+def figure(drawn: Drawn, key: str) -> Figure:
+    return next(f for f in drawn.all if f.key == key)
+
+
+def panel(drawn: Drawn, key: str, title: str) -> Panel:
+    return next(p for p in figure(drawn, key).views[0].panels if p.title.startswith(title))
+
+
+def series(panel: Panel, label: str) -> Series:
+    return next(s for s in panel.series if s.label == label and s.mode != "faint")
+
+
+def test_mean_and_t_interval_of_known_numbers():
+    drawn = figures(known({("dense", 0): [0.10, 0.12, 0.14], ("imp", 1): [0.08, 0.10], ("imp", 2): [0.2, 0.2]}))
+    shown = panel(drawn, "accuracy", "Test error")
+    imp, dense = series(shown, "imp"), series(shown, "dense")
+    assert imp.x == pytest.approx([0.8, 0.64])
+    assert imp.y == pytest.approx([9.0, 20.0])
+    # n = 2: t_{0.975, 1} = 12.7062, s = sqrt(2), so the half-width is 12.7062 points
+    assert imp.high[0] - imp.y[0] == pytest.approx(12.7062, abs=1e-4)
+    assert imp.high[1] == imp.low[1] == pytest.approx(20.0)
+    # n = 3: t_{0.975, 2} = 4.30265, s = 2
+    assert dense.y == pytest.approx([12.0, 12.0])
+    assert dense.high[0] - 12 == pytest.approx(4.30265 * 2 / math.sqrt(3), abs=1e-4)
+    assert dense.interval == "band"
+    assert dense.x == pytest.approx([1.0, 0.64])
+
+
+def test_the_interval_agrees_with_scipy():
+    from scipy import stats
+
+    values = np.random.default_rng(1).normal(size=7)
+    row = over_seeds(pd.DataFrame({"g": 0, "v": values}), "v", ["g"]).iloc[0]
+    low, high = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def test_one_seed_has_points_and_no_interval():
+    drawn = figures(known({("dense", 0): [0.1], ("imp", 1): [0.1]}))
+    shown = panel(drawn, "accuracy", "Test error")
+    assert all(math.isnan(v) for s in shown.series for v in s.low)
+    assert not any(s.mode == "faint" for s in shown.series)
+    assert figure(drawn, "accuracy").notes == ("One seed: points only, no intervals.",)
+
+
+def test_dense_is_at_the_left_of_a_logarithmic_axis(tables):
+    axis = panel(figures(tables), "accuracy", "Test error").x
+    assert axis.log
+    assert axis.reverse
+    assert [text for _, text in axis.ticks] == ["100%", "50%"]
+
+
+def test_rows_without_a_value_do_not_count():
+    drawn = figures(known({("imp", 1): [0.1, math.nan, 0.3]}))
+    assert series(panel(drawn, "accuracy", "Test error"), "imp").y == pytest.approx([20.0])
+
+
+def test_every_registered_figure_is_drawn_from_a_whole_study(tables):
+    drawn = figures(tables)
+    assert drawn.missing == []
+    assert len(drawn.all) >= len(FIGURES)
+    assert len({f.key for f in drawn.all}) == len(drawn.all)
+    for f in drawn.all:
+        assert f.how.endswith(".")
+        assert f.trap.endswith(".")
+        assert all(not p.empty for v in f.views for p in v.panels)
+
+
+def test_empty_and_missing_tables_give_no_figure_and_name_it():
+    for nothing in (synthetic.empty(), {}):
+        drawn = figures(nothing)
+        assert drawn.all == []
+        assert sorted(drawn.missing) == sorted(e.name for e in FIGURES)
+
+
+@pytest.mark.parametrize("name", [n for n in COLUMNS if n != "failures"])
+def test_any_table_may_be_missing(tiny, name):
+    drawn = figures({k: v for k, v in tiny.items() if k != name})
+    assert drawn.all
+
+
+def test_any_column_of_measurements_may_be_empty(tiny):
+    tables = tiny
+    levels = tables["levels"].assign(validation_error=None, train_loss=np.nan, overlap_imp="")
+    titles = [p.title for p in figure(figures(tables | {"levels": levels}), "accuracy").views[0].panels]
+    assert titles == ["Test error (%)", "Train error (%)"]
+
+
+def test_a_branch_that_no_list_knows_has_a_look_of_its_own():
+    looks = styles(["imp", "mine", "yours"])
+    assert looks["imp"] == BRANCHES["imp"]
+    assert len({(s.colour, s.marker) for s in looks.values()}) == 3
+
+
+def test_no_two_branches_share_colour_or_shape():
+    assert len({s.colour for s in BRANCHES.values()}) == len(BRANCHES)
+    assert len({s.marker for b, s in BRANCHES.items() if b != "dense"}) == len(BRANCHES) - 1
+
+
+def test_undefined_volumes_are_crosses_with_their_reason(tables):
+    volumes = tables["volumes"].copy()
+    volumes.loc[volumes["level"] == 5, ["log_volume", "effective_radius"]] = math.nan
+    volumes.loc[volumes["level"] == 5, "reason"] = "lambda_10 <= 0"
+    volumes.loc[volumes["level"] == 4, "stationary"] = False
+    drawn = figures(tables | {"volumes": volumes})
+    shown = panel(drawn, "volumes", "Effective radius, own")
+    crosses = series(shown, "undefined")
+    assert len(crosses.x) == 9
+    assert "lambda_10 <= 0" in crosses.hover[0]
+    assert list(series(shown, "imp").hollow) == [False, False, False, True]
+    assert any("undefined, mostly: lambda_10 <= 0" in n for n in figure(drawn, "volumes").notes)
+
+
+def test_eigenvalues_of_zero_or_less_have_no_place_on_a_logarithm(tiny):
+    tables = tiny
+    spectra = tables["spectra"].copy()
+    spectra.loc[(spectra["end"] == "largest") & (spectra["index"] > 8), "eigenvalue"] = -0.5
+    shown = panel(figures(tables | {"spectra": spectra}), "spectra", "Largest, own")
+    assert min(v for s in shown.series for v in s.y if math.isfinite(v)) > 0
+
+
+def test_the_error_margin_is_a_line_at_two_points(tiny):
+    tables = tiny
+    shown = panel(figures(tables), "barriers", "Error barrier")
+    assert series(shown, "margin, 2 points").y == [2.0, 2.0]
+
+
+def test_refined_alphas_of_single_seeds_do_not_bend_the_mean():
+    rows = [
+        {"path": "successive", "branch": "imp", "level_from": 0, "level_to": 1, "seed": s, "order": "shared",
+         "split": "train", "buffers": "none", "alpha": a, "loss": 1.0 + s, "error": 0.1}
+        for s in (0, 1) for a in (0.0, 0.5, 1.0, 0.5 + 0.01 * (s + 1))
+    ]  # fmt: skip
+    line = panel(figures({"profiles": pd.DataFrame(rows)}), "paths-successive", "Loss").series[0]
+    assert line.x == [0.0, 0.5, 1.0]
+    assert line.y == pytest.approx([1.5, 1.5, 1.5])
+
+
+def test_densities_are_looked_up_and_fall_back_on_the_level():
+    levels = pd.DataFrame({"branch": ["imp", "imp"], "level": [1.0, 1.0], "seed": [0.0, 1.0], "density": [0.8, 0.8]})
+    asked = pd.DataFrame({"branch": ["imp", "imp", "other", "dense"], "level": [1.0, 1, 1, 0], "seed": [0.0, 9, 0, 0]})
+    assert with_density(asked, levels)["density"].tolist() == pytest.approx([0.8, 0.8, 0.8, 1.0])
+
+
+def test_tables_read_back_from_csv_give_the_same_figures(tiny, tmp_path):
+    tables = tiny
+    for name, frame in tables.items():
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    back = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in tables}
+    pd.testing.assert_frame_equal(clean(back)["volumes"], clean(tables)["volumes"])
+    assert [f.key for f in figures(back).all] == [f.key for f in figures(tables).all]
+
+
+def test_legends_name_each_label_once_in_the_order_of_the_branches(tables):
+    names = [s.label for s in legend(figure(figures(tables), "masks").views[0])]
+    assert names == ["dense", "imp", "oneshot", "reinit", "chance"]

@@ -1,0 +1,286 @@
+"""Every branch: its mask, where it starts, how it trains, against the protocol's table and the reference step."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import floor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import sublevel as sl
+import sublevel.study.branches
+import tiny_runs
+from sublevel.data.batches import epoch_plan, gather
+from sublevel.space import Point, project
+from sublevel.study.builder import BRANCHES
+from sublevel.study.cells import stored_point
+from sublevel.train.engine import train
+from sublevel.train.step import State, step
+
+SEED, LEVELS, FRACTION, REWIND, STEPS = 4, 3, 0.3, 3, 8
+RECIPE = {"epochs": 2, "batch_size": 50, "lr": 0.05, "schedule": "milestones", "milestones": ["5it"], "gamma": 0.2}
+DROP, FINETUNE_LR = 5, 0.05 * 0.2
+
+EXTRA = [
+    {"name": "imp", "order": "independent"},
+    {"name": "reinit", "label": "reinit-from-k", "options": {"from_step": "rewind"}},
+    {"name": "random-prune", "label": "random-layers", "options": {"per_layer": True}},
+]
+LABELS = [*BRANCHES, "imp-independent", "reinit-from-k", "random-layers"]
+ITERATIVE = {"imp", "finetune", "imp-independent"}
+IMPS_MASK = {"finetune-mask", "reinit", "reinit-from-k"}
+FROM_K = {"imp", "oneshot", "random-prune", "random-layers", "imp-independent"}
+
+
+def net(classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 12), nn.ReLU(),
+        nn.Linear(12, classes),
+    )  # fmt: skip
+
+
+def tensors() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    a = {k: torch.from_numpy(v) for k, v in tiny_runs.arrays().items()}
+    return {split: (a[f"{split}_x"][:, None], a[f"{split}_y"]) for split in ("train", "test")}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> sl.Result:
+    """Every registered branch with its defaults, and the options; a new branch is tested with no further code."""
+    problem = sl.Problem(net, **tensors(), validation=40)
+    study = sl.Study(
+        problem,
+        seeds=[SEED],
+        levels=LEVELS,
+        fraction=FRACTION,
+        rewind=f"{REWIND}it",
+        branches=[*BRANCHES, *EXTRA],
+        train=RECIPE,
+        measure={"paths": {"points": 3, "refine": 0, "successive": None, "to_dense": None,
+                           "orders": {"branches": ["imp"], "levels": [1]}}},
+        out=tmp_path_factory.mktemp("branches"),
+    )  # fmt: skip
+    done = study.run(jobs=1, report=False)
+    assert len(done.failures) == 0, done.failures
+    return done
+
+
+def entry(result: sl.Result, name: str) -> dict:
+    (key,) = [c["key"] for c in result.document["cells"] if c["cell"] == name]
+    found = result.store.read_entry(key)
+    assert found is not None
+    return found
+
+
+def rewound(result: sl.Result) -> Point:
+    return stored_point(result.store, entry(result, f"train/dense/L0/s{SEED}")["objects"][f"step-{REWIND}"])
+
+
+def same(a: Point, b: Point) -> bool:
+    return torch.equal(a.theta, b.theta) and all(torch.equal(a.buffers[n], b.buffers[n]) for n in a.buffers)
+
+
+def ticket(result: sl.Result, label: str, level: int):
+    return result.ticket(label, level, seed=SEED)
+
+
+every = pytest.mark.parametrize("label", LABELS)
+levels = pytest.mark.parametrize("level", range(1, LEVELS + 1))
+
+
+@every
+@levels
+def test_the_count_is_exact(result: sl.Result, label: str, level: int) -> None:
+    space = result.problem.space
+    left = int(space.prunable.sum())
+    for _ in range(level):
+        left -= floor(FRACTION * left + 0.5)
+    mask = ticket(result, label, level).mask
+    assert int((mask & space.prunable).sum()) == left
+    assert bool(mask[~space.prunable].all()), "biases and BatchNorm are never pruned"
+    row = result.levels.query(f"branch == '{label}' and level == {level}").iloc[0]
+    assert row["remaining"] == left
+    assert row["density"] == pytest.approx(left / int(space.prunable.sum()))
+
+
+@every
+@levels
+def test_pruned_coordinates_are_exactly_zero_and_the_others_moved(result: sl.Result, label: str, level: int) -> None:
+    t = ticket(result, label, level)
+    end = t.end.theta
+    assert bool((end[~t.mask] == 0).all())
+    assert not torch.signbit(end[~t.mask]).any()
+    assert float((end[t.mask] != t.start.theta[t.mask]).float().mean()) > 0.8
+
+
+@every
+def test_masks_are_nested_where_they_must_be(result: sl.Result, label: str) -> None:
+    masks = [ticket(result, label, level).mask for level in range(1, LEVELS + 1)]
+    nested = [bool((b & ~a).sum() == 0) for a, b in pairwise(masks)]
+    if not label.startswith("random"):
+        assert all(nested)
+    else:
+        assert not any(nested), "random masks of successive levels are independent draws"
+
+
+@levels
+def test_iterative_masks_keep_the_largest_of_what_was_left(result: sl.Result, level: int) -> None:
+    """From the previous end point of the branch itself, by a sort that has nothing to do with the package's."""
+    for label in ITERATIVE | {"oneshot"}:
+        one_go = level == 1 or label == "oneshot"
+        before = result.point("dense", seed=SEED) if one_go else ticket(result, label, level - 1).end
+        prunable = result.problem.space.prunable
+        among = prunable if one_go else prunable & ticket(result, label, level - 1).mask
+        mask = ticket(result, label, level).mask
+        kept, gone = before.theta[mask & prunable].abs(), before.theta[among & ~mask].abs()
+        assert kept.min() >= gone.max(), label
+
+
+@levels
+def test_masks_that_are_imps(result: sl.Result, level: int) -> None:
+    imp = ticket(result, "imp", level).mask
+    for label in IMPS_MASK:
+        assert torch.equal(ticket(result, label, level).mask, imp), label
+    space = result.problem.space
+    per_layer = [int(imp[layer.coordinates].sum()) for layer in space.prunable_layers]
+    by_layer = ticket(result, "random-layers", level).mask
+    assert [int(by_layer[layer.coordinates].sum()) for layer in space.prunable_layers] == per_layer
+    anywhere = ticket(result, "random-prune", level).mask
+    assert [int(anywhere[layer.coordinates].sum()) for layer in space.prunable_layers] != per_layer
+    assert not torch.equal(by_layer, imp)
+
+
+@levels
+def test_where_each_branch_starts(result: sl.Result, level: int) -> None:
+    """Weights and buffers alike."""
+    k, dense = rewound(result), result.point("dense", seed=SEED)
+    assert not torch.equal(k.buffers["1.running_mean"], dense.buffers["1.running_mean"])
+    for label in FROM_K:
+        assert same(ticket(result, label, level).start, k), label
+    before = {"finetune": "finetune", "finetune-mask": "imp"}
+    for label, previous in before.items():
+        expected = dense if level == 1 else ticket(result, previous, level - 1).end
+        assert same(ticket(result, label, level).start, expected), label
+    fresh = result.problem.init(SEED, f"reinit:{level}")
+    for label in ("reinit", "reinit-from-k"):
+        start = ticket(result, label, level).start
+        assert same(start, fresh), label
+        assert bool((start.buffers["1.running_mean"] == 0).all())
+        stored = entry(result, f"train/{label}/L{level}/s{SEED}")["objects"]
+        (name,) = [digest for output, digest in stored.items() if output.startswith("step-")]
+        mask = ticket(result, label, level).mask
+        assert same(stored_point(result.store, name), fresh.project(mask)), "what the ticket draws is what was trained"
+
+
+def test_new_initialisations_differ_between_levels_and_from_the_dense_one(result: sl.Result) -> None:
+    starts = [ticket(result, "reinit", level).start.theta for level in range(1, LEVELS + 1)]
+    starts.append(result.problem.init(SEED).theta)
+    assert len({float(s.double().sum()) for s in starts}) == len(starts)
+
+
+def reference(result: sl.Result, start: Point, mask: torch.Tensor, first: int, lr: float | None, order: str) -> Point:
+    """The same run, a step at a time, with nothing but the reference step."""
+    p = result.problem
+    data, per_epoch = p.splits.train, 4
+    state = State(project(start.theta, mask), torch.zeros_like(start.theta), start.buffers)
+    for now in range(first, STEPS):
+        epoch, i = divmod(now, per_epoch)
+        plan = epoch_plan(len(data), seed=SEED, epoch=epoch, order=order, pad=0, flip=False)
+        x = p.prepare(gather(data.x, plan, 50 * i, 50 * (i + 1), height=6, width=6))
+        rate = lr if lr is not None else 0.05 * (0.2 if now >= DROP else 1.0)
+        batch = (x, data.y[plan.index[50 * i : 50 * (i + 1)]])
+        state, _ = step(
+            p.space, p.module, state, mask, batch, loss=p.mean_loss(), lr=rate, momentum=0.9, weight_decay=1e-4
+        )
+    return Point(state.theta, state.buffers)
+
+
+@every
+@levels
+def test_the_end_is_that_of_the_reference(result: sl.Result, label: str, level: int) -> None:
+    """Schedule from step k, from step 0, or at a constant rate; momentum zero at the start; the data order by name."""
+    t = ticket(result, label, level)
+    first = 0 if label == "reinit" else REWIND
+    lr = FINETUNE_LR if label.startswith("finetune") else None
+    order = f"level-{level}" if label == "imp-independent" else ""
+    expected = reference(result, t.start, t.mask, first, lr, order)
+    assert torch.allclose(t.end.theta, expected.theta, atol=2e-6, rtol=1e-4)
+    for name, buffer in expected.buffers.items():
+        assert torch.allclose(t.end.buffers[name].double(), buffer.double(), atol=1e-5), name
+    row = result.levels.query(f"branch == '{label}' and level == {level}").iloc[0]
+    assert row["steps"] == STEPS - first
+
+
+def test_the_dense_run_is_that_of_the_reference(result: sl.Result) -> None:
+    p = result.problem
+    expected = reference(result, p.init(SEED), p.space.full_mask(), 0, None, "")
+    assert torch.allclose(result.point("dense", seed=SEED).theta, expected.theta, atol=2e-6, rtol=1e-4)
+
+
+def test_a_shared_order_replays_and_an_independent_one_does_not(result: sl.Result) -> None:
+    shared, own = ticket(result, "imp", 1), ticket(result, "imp-independent", 1)
+    assert torch.equal(shared.mask, own.mask)
+    assert same(shared.start, own.start)
+    assert not torch.equal(shared.end.theta, own.end.theta)
+    p = result.problem
+    replayed = reference(result, shared.start, shared.mask, REWIND, None, "level-1")
+    assert torch.allclose(replayed.theta, own.end.theta, atol=2e-6, rtol=1e-4)
+    sibling = entry(result, f"train/imp/L1/s{SEED}/sibling")["objects"]["end"]
+    end = stored_point(result.store, sibling)
+    assert not torch.equal(end.theta, shared.end.theta)
+    assert bool((end.theta[~shared.mask] == 0).all())
+    assert p.space.dim == len(end.theta)
+
+
+def test_rewinding_differs_from_going_on_only_through_momentum(result: sl.Result) -> None:
+    p = result.problem
+    for momentum, equal in ((0.0, True), (0.9, False)):
+        recipe = sl.Recipe(batch_size=50, momentum=momentum).with_length("2ep")
+        common = {"prepare": p.prepare, "loss": p.mean_loss(), "recipe": recipe, "seed": SEED}
+        dense = train(p.space, p.module, p.init(SEED), p.splits.train, checkpoints=[REWIND], **common)
+        again = train(
+            p.space, p.module, dense.checkpoints[REWIND], p.splits.train,
+            mask=p.space.full_mask(), first=REWIND, **common,
+        )  # fmt: skip
+        assert same(again.end, dense.end) is equal
+
+
+def test_cells_that_branches_share_are_one(result: sl.Result) -> None:
+    keys = {c["cell"]: c["key"] for c in result.document["cells"]}
+    first = f"L1/s{SEED}"
+    assert keys[f"mask/finetune/{first}"] == keys[f"mask/imp/{first}"] == keys[f"mask/oneshot/{first}"]
+    assert keys[f"mask/imp-independent/{first}"] == keys[f"mask/imp/{first}"]
+    assert keys[f"train/finetune-mask/{first}"] == keys[f"train/finetune/{first}"]
+    assert keys[f"train/oneshot/{first}"] == keys[f"train/imp/{first}"]
+    assert keys[f"train/imp-independent/{first}"] != keys[f"train/imp/{first}"]
+    second = f"L2/s{SEED}"
+    assert len({keys[f"train/{b}/{second}"] for b in ("imp", "oneshot", "finetune", "finetune-mask")}) == 4
+
+
+def test_every_solution_is_in_the_table_once(result: sl.Result) -> None:
+    rows = [tuple(r) for r in result.levels[["branch", "level", "seed"]].itertuples(index=False)]
+    assert rows == [("dense", 0, SEED), *((b, n, SEED) for b in LABELS for n in range(1, LEVELS + 1))]
+    assert len(result.history.query("branch == 'dense'")) == 2
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_counts_under_both_scopes(tmp_path: Path, scope: str) -> None:
+    problem = sl.Problem(net, **tensors(), validation=40)
+    study = sl.Study(problem, levels=2, fraction=0.5, scope=scope, branches=["imp", "random-prune"],
+                     train={"length": "2it", "batch_size": 50}, out=tmp_path)  # fmt: skip
+    done = study.run(jobs=1, report=False)
+    sizes = [layer.size for layer in problem.space.prunable_layers]
+    for label in ("imp", "random-prune"):
+        mask = done.ticket(label, 2).mask
+        left = [int(mask[layer.coordinates].sum()) for layer in problem.space.prunable_layers]
+        once = [n - floor(0.5 * n + 0.5) for n in sizes]
+        exact = [n - floor(0.5 * n + 0.5) for n in once]
+        if scope == "layer":
+            assert left == exact
+        else:
+            total = sum(sizes) - floor(0.5 * sum(sizes) + 0.5)
+            assert sum(left) == total - floor(0.5 * total + 0.5)
+            assert left != exact

@@ -1,0 +1,122 @@
+"""What fails keeps its reason, stops only what needs it, and is not tried in vain."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tiny_runs import cli, python
+
+pytestmark = pytest.mark.slow
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with open(folder / "tables" / f"{name}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_branch_that_diverges_stops_no_other(workshop: Path) -> None:
+    """finetune is sent to infinity; imp and the dense network are none of its business."""
+    run = workshop / "sublevel-runs" / "small"
+    command = ("run", "small.toml", "--set", "finetune_lr=1e38", "--jobs", 1)
+    done = cli(*command, cwd=workshop)
+    assert done.returncode == 1, done.stderr
+    assert "failed: train/finetune/L1/s0: training diverged" in done.stdout
+    failures = {row["cell"]: row for row in table(run, "failures")}
+    assert failures["train/finetune/L1/s0"]["kind"] == "diverged"
+    assert "lower lr" in failures["train/finetune/L1/s0"]["error"]
+    assert failures["solution/finetune/L1/s0"]["kind"] == "skipped"
+    assert "train/finetune/L1/s0" in failures["solution/finetune/L1/s0"]["error"]
+    solutions = {(row["branch"], row["level"]) for row in table(run, "levels")}
+    assert solutions == {("dense", "0"), ("imp", "1"), ("imp", "2")}
+    assert "training diverged" in (run / "report.html").read_text(encoding="utf-8")
+
+    again = cli(*command, cwd=workshop)
+    assert again.returncode == 1
+    assert "to run" not in again.stdout, "what diverged would diverge again"
+
+
+@pytest.mark.parametrize("epochs", [1, "1it"])
+def test_a_dense_network_that_diverges(workshop: Path, epochs: int | str) -> None:
+    """Everything needs it. With a single step the loss on the way is finite and only the end point is not."""
+    length = f"train.length={epochs}" if isinstance(epochs, str) else f"train.epochs={epochs}"
+    done = cli("run", "small.toml", "--set", "train.lr=1e38", "--set", length, "--set", "rewind=0it", cwd=workshop)
+    run = workshop / "sublevel-runs" / "small"
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert "failed: train/dense/L0/s0: training diverged" in done.stdout
+    assert table(run, "levels") == []
+    kinds = [row["kind"] for row in table(run, "failures")]
+    assert kinds.count("diverged") == 1
+    assert set(kinds) == {"diverged", "skipped"}
+    assert "training diverged" in (run / "report.html").read_text(encoding="utf-8")
+
+
+OWN = """
+import os
+from tiny_net import Net
+
+
+class Fussy(Net):
+    def forward(self, x):
+        if float((self.linear.weight == 0).float().mean()) > 0.5:
+            {trouble}
+        return super().forward(x)
+
+
+def fussy(classes):
+    return Fussy(classes, 4)
+"""
+
+
+def own(workshop: Path, trouble: str) -> tuple[str, ...]:
+    (workshop / "fussy_net.py").write_text(OWN.format(trouble=trouble))
+    return ("run", "small.toml", "--set", "model.name=fussy_net:fussy", "--set", 'branches=["imp"]')
+
+
+def test_own_code_that_raises_at_some_weights(workshop: Path) -> None:
+    """At level 2 only; the message of the exception is kept, and the cell is tried again after the code is mended."""
+    command = own(workshop, "raise ArithmeticError('too few weights')")
+    done = cli(*command, "--jobs", 1, cwd=workshop)
+    assert done.returncode == 1, done.stderr
+    run = workshop / "sublevel-runs" / "small"
+    failures = {row["cell"]: row for row in table(run, "failures")}
+    assert failures["train/imp/L2/s0"]["error"] == "ArithmeticError: too few weights"
+    assert {row["branch"] for row in table(run, "levels")} == {"dense", "imp"}
+    assert "too few weights" in (run / "report.html").read_text(encoding="utf-8")
+    own(workshop, "pass")
+    assert cli(*command, "--jobs", 1, cwd=workshop).returncode == 0
+    assert table(run, "failures") == []
+
+
+def test_a_worker_that_dies_every_time_is_a_failed_cell(workshop: Path) -> None:
+    """As by running out of memory: three attempts, then the reason, and the others go on."""
+    done = cli(*own(workshop, "os._exit(7)"), "--jobs", 2, cwd=workshop, timeout=180)
+    assert done.returncode == 1, done.stderr
+    run = workshop / "sublevel-runs" / "small"
+    failures = {row["cell"]: row for row in table(run, "failures")}
+    assert failures["train/imp/L2/s0"]["kind"] == "worker"
+    assert "exit code 7" in failures["train/imp/L2/s0"]["error"]
+    assert len(table(run, "levels")) == 2
+
+
+def test_damaged_data_of_ones_own_heal(workshop: Path) -> None:
+    """Tensors given in Python travel to the workers through the store; a damaged copy is replaced."""
+    script = workshop / "own_data.py"
+    script.write_text(
+        "import sys, numpy as np, torch, sublevel as sl\n"
+        "a = {k: torch.from_numpy(v) for k, v in np.load('data.npz').items()}\n"
+        "pair = lambda s: (a[f'{s}_x'][:, None], a[f'{s}_y'])\n"
+        "problem = sl.Problem('tiny_net:tiny', train=pair('train'), test=pair('test'), validation=40)\n"
+        "study = sl.Study(problem, seeds=[int(sys.argv[1])], levels=1, train={'length': '2it', 'batch_size': 50})\n"
+        "result = study.run(jobs=2, report=False)\n"
+        "print(len(result.failures), result.document['problem']['data']['object'])\n"
+    )
+    first = python(script, 0, cwd=workshop)
+    assert first.stdout.startswith("0 "), first.stderr
+    name = first.stdout.split()[1]
+    path = workshop / "sublevel-runs" / ".store" / "objects" / name[:2] / name
+    path.write_bytes(path.read_bytes()[:-1])
+    second = python(script, 1, cwd=workshop)
+    assert second.stdout.startswith("0 "), (second.stdout, second.stderr)

@@ -1,0 +1,79 @@
+"""Worker processes: one that dies is replaced and said so; nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sublevel.study.executors import WorkerDied, Workers
+from tiny_runs import until
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    pool = Workers(1, threads=1)
+    yield pool
+    pool.shutdown()
+
+
+def ask(workers: Workers, job: str) -> dict[str, object]:
+    return json.loads(workers.submit(job, lambda row: None).result(timeout=60))
+
+
+def pids(workers: Workers) -> list[int]:
+    return [w.process.pid for w in workers._all if w.process.poll() is None]
+
+
+def test_a_job_that_is_none_is_answered_with_an_error(workers: Workers) -> None:
+    assert "error" in ask(workers, json.dumps({"kind": "nothing"}))
+
+
+def test_an_idle_worker_that_was_killed_is_replaced(workers: Workers) -> None:
+    """A job as large as a pipe holds, too: what could not be sent must not be in the way of saying so."""
+    for job in ("{}", json.dumps({"long": "x" * 300_000})):
+        (pid,) = pids(workers)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not pids(workers))
+        with pytest.raises(WorkerDied):
+            workers.submit(job, lambda row: None).result(timeout=30)
+        assert "error" in ask(workers, "{}")
+        assert pids(workers) != [pid]
+
+
+def test_shutdown_leaves_no_process_and_no_waiting_future(workers: Workers) -> None:
+    future = workers.submit("{}", lambda row: None)
+    workers.shutdown()
+    end = time.monotonic() + 20
+    while not future.done() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert future.done()
+    assert pids(workers) == []
+    workers.shutdown()
+
+
+def test_a_file_of_ones_own_does_not_hide_the_library(tmp_path, monkeypatch) -> None:
+    """Workers are started where the user is, where a file may be called like a module of Python."""
+    (tmp_path / "queue.py").write_text("raise RuntimeError('this is not the queue of the library')\n")
+    monkeypatch.chdir(tmp_path)
+    pool = Workers(1, threads=1)
+    try:
+        assert "error" in ask(pool, "{}")
+    finally:
+        pool.shutdown()
+
+
+def test_a_job_in_this_process_leaves_its_arithmetic_as_it_was() -> None:
+    from sublevel.study.worker import arithmetic
+
+    tiny, threads = torch.full((1,), 1e-310, dtype=torch.float64), torch.get_num_threads()
+    with arithmetic(threads + 1):
+        assert torch.get_num_threads() == threads + 1
+        assert float(tiny * 1.0) == 0
+    assert torch.get_num_threads() == threads
+    assert float(tiny * 1.0) > 0

@@ -1,0 +1,294 @@
+"""A user's own network, data and loss, joined: what is taken, what is refused and how it is named."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import own_net
+from sublevel.errors import ConfigError, DataError, ModelError
+from sublevel.problem import Problem, importable
+from sublevel.space import Point
+
+
+def samples(n, seed, classes=3):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 6, generator=rng), torch.randint(0, classes, (n,), generator=rng)
+
+
+def own(**changes):
+    given = {"model": own_net.build, "train": samples(60, 0), "test": samples(20, 1), "validation": 10}
+    return Problem(**(given | changes))
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, n, seed, noise=0.0):
+        self.x, self.y = samples(n, seed)
+        self.noise = noise
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i] + self.noise * torch.rand(6), int(self.y[i])
+
+
+def test_tensors_and_a_factory():
+    problem = own(options={"width": 5})
+    assert problem.space.dim == 6 * 5 + 5 + 5 * 3 + 3
+    assert [len(problem.part(s)) for s in ("train", "validation", "test")] == [50, 10, 20]
+    assert problem.splits.classes == ("0", "1", "2")
+    field = problem.field("test")
+    at = problem.init(0)
+    x, y = samples(20, 1)
+    outputs = problem.space.call(problem.module.eval(), at.theta, at.buffers, x)
+    want = nn.functional.cross_entropy(outputs, y)
+    assert field.loss(at) == pytest.approx(float(want.detach()), rel=1e-6)
+    assert field.evaluate(at).examples == 20
+
+
+def test_a_dataset_is_the_tensors_it_gives():
+    by_tensor, by_item = own(), own(train=Pairs(60, 0), test=Pairs(20, 1))
+    assert by_item.splits.digest == by_tensor.splits.digest
+    listed = [(x, int(y)) for x, y in zip(*samples(60, 0), strict=True)]
+    assert own(train=listed).splits.digest == by_tensor.splits.digest
+
+
+def test_a_dataset_that_reads_differently_twice_is_refused():
+    with pytest.raises(DataError, match="two readings of the train Dataset differ"):
+        own(train=Pairs(60, 0, noise=0.1)).splits
+    with pytest.raises(DataError, match="two readings of the test Dataset differ"):
+        own(test=Pairs(20, 1, noise=1e-6)).splits
+
+
+def test_arrays_are_taken_as_tensors_are():
+    arrays = tuple(t.numpy() for t in samples(60, 0))
+    assert own(train=arrays).splits.digest == own().splits.digest
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (iter([1]), "train data must be a pair of tensors or arrays, or a map-style Dataset, got list_iterator"),
+        ([(torch.zeros(6), 0), (torch.zeros(5), 0)], "train data must give pairs .*one shape"),
+        ([torch.zeros(6), torch.zeros(6)], "train data must give pairs"),
+        ([(torch.zeros(6), 0, "extra")], "train data must give pairs"),
+        ((torch.zeros(4, 6), torch.tensor([0, 1, 2, -1])), "label -1 at index 3"),
+        ((torch.zeros(4, 6), torch.tensor([0, 1, 2])), "4 samples but 3 labels"),
+        ((torch.full((4, 6), float("nan")), torch.tensor([0, 1, 2, 0])), "sample 0 .*not finite"),
+    ],
+)
+def test_data_that_are_none_are_refused(train, message):
+    with pytest.raises(DataError, match=message):
+        own(train=train).splits
+
+
+def test_one_of_two_parts_is_refused():
+    with pytest.raises(DataError, match="need both train and test"):
+        own(test=None).splits
+
+
+def test_an_output_that_does_not_fit_the_labels():
+    with pytest.raises(ModelError, match=r"own_net:build gives outputs of shape \[7\].*3 classes; expected \[3\]"):
+        own(options={"outputs": 7}).space
+    with pytest.raises(ModelError, match=r"fails on inputs of shape \[6\]"):
+        own(model=lambda: nn.Linear(5, 3)).space
+
+
+def test_regression():
+    x = torch.randn(40, 6)
+    for y, outputs in ((x.sum(1), 1), (x[:, :2] * 2, 2)):
+        problem = own(train=(x, y), test=(x[:9], y[:9]), loss="squared", options={"outputs": outputs})
+        at = problem.init(0)
+        got = problem.field("test").evaluate(at)
+        z = problem.space.call(problem.module, at.theta, {}, x[:9])
+        assert got.loss == pytest.approx(
+            float(((z.squeeze(1) if outputs == 1 else z) - y[:9]).square().mean() / 2), rel=1e-5
+        )
+        assert got.error != got.error
+        assert problem.splits.classes == ()
+
+
+def test_regression_does_not_broadcast():
+    x = torch.randn(40, 6)
+    with pytest.raises(ModelError, match=r"outputs of shape \[3\] for one example, but its target has shape \[\]"):
+        own(train=(x, x.sum(1)), test=(x, x.sum(1)), loss="squared").space
+
+
+def test_squared_loss_on_class_labels_is_refused():
+    problem = own(loss="squared")
+    with pytest.raises(ModelError, match="do not fit targets"):
+        problem.field().loss(problem.init(0))
+
+
+def test_the_same_seed_is_the_same_point_and_the_global_generator_is_not_touched():
+    problem = own()
+    state = torch.get_rng_state()
+    one, two, other = problem.init(0), problem.init(0), problem.init(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one.theta, two.theta)
+    assert not torch.equal(one.theta, other.theta)
+    assert not torch.equal(problem.init(0, "init:again").theta, one.theta)
+
+
+def test_in_double_precision():
+    problem = own().on("cpu", "float64")
+    at = problem.init(0)
+    assert at.theta.dtype == torch.float64
+    torch.testing.assert_close(at.theta, own().init(0).theta.double())
+    assert problem.field().grad(at).dtype == torch.float64
+
+
+def test_a_subset_is_stratified_and_fixed():
+    x, _ = samples(300, 0)
+    y = torch.tensor([0] * 150 + [1] * 100 + [2] * 50)
+    problem = own(train=(x, y), validation=0)
+    part = problem.part("train", 60)
+    assert torch.bincount(part.y).tolist() == [30, 20, 10]
+    again = own(train=(x, y), validation=0).part("train", 60)
+    assert torch.equal(part.x, again.x)
+    assert torch.equal(part.y, again.y)
+    assert problem.part("train", 300) is problem.part("train")
+    assert len(problem.part("train", 10**6)) == 300
+    assert len(problem.field("train", size=60).x) == 60
+
+
+def test_recomputed_statistics_of_the_test_field_come_from_training_examples():
+    def build():
+        return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+    problem = own(model=build)
+    at = problem.init(0)
+    settled = problem.field("test", policy="recomputed").settle(at)
+    views = problem.space.views(at.theta)
+    first = problem.part("train").x @ views["0.weight"].T + views["0.bias"]
+    torch.testing.assert_close(settled.buffers["1.running_mean"], first.mean(0), rtol=1e-5, atol=1e-6)
+
+
+# --- Names for the store.
+
+
+def test_the_fingerprint_is_stable_and_sees_what_matters():
+    one = own().fingerprint()
+    assert one == own().fingerprint() == own(device="cpu").fingerprint()
+    assert json.loads(json.dumps(one)) == one
+    differing = [
+        own(train=samples(60, 5)),
+        own(validation=11),
+        own(options={"width": 5}),
+        own(version="2"),
+        own(prunable=lambda name, owner, parameter: name == "0.weight"),
+    ]
+    texts = {json.dumps(p.fingerprint(), sort_keys=True) for p in [own(), *differing]}
+    assert len(texts) == 6
+    x = torch.randn(30, 6)
+    squared = {"train": (x, x[:, :3]), "test": (x, x[:, :3]), "loss": "squared"}
+    assert own(**squared).fingerprint()["loss"] == "squared"
+
+
+def test_code_without_source_has_no_fingerprint_unless_it_has_a_version():
+    scope: dict = {"nn": nn}
+    exec("def build():\n    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))", scope)
+    assert own(model=scope["build"]).fingerprint() is None
+    assert own(model=scope["build"], version="1").fingerprint() is not None
+
+
+def test_a_loss_that_is_a_function_is_not_cached_and_not_portable():
+    problem = own(loss=lambda outputs, targets: outputs.square().sum(1))
+    assert problem.fingerprint() is None
+    assert not problem.portable
+    assert problem.field().loss(problem.init(0)) > 0
+
+
+def test_what_another_process_finds():
+    assert importable("my.nets:tiny")
+    assert not importable("__main__:tiny")
+    assert importable(own_net.build)
+    assert not importable(own_net.Holder.nested)
+    assert not importable(lambda: nn.Linear(6, 3))
+    assert not importable(functools.partial(own_net.build, width=3))
+    assert own().portable
+    assert not own(prunable=lambda *_: True).portable
+
+
+def test_description_round_trip():
+    stored = {}
+
+    def put(tensors):
+        stored["d1"] = tensors
+        return "d1"
+
+    problem = own(options={"width": 5}, train_size=40, version="3")
+    document = json.loads(json.dumps(problem.description(put)))
+    again = Problem.from_description(document, stored.__getitem__)
+    assert again.model == "own_net:build"
+    assert again.splits.digest == problem.splits.digest
+    assert again.fingerprint() == problem.fingerprint()
+    assert torch.equal(again.init(2).theta, problem.init(2).theta)
+
+
+def test_description_of_named_data_holds_no_tensors():
+    problem = Problem("lenet-300-100", train_size=100, test_size=50, root=".")
+    document = json.loads(json.dumps(problem.description(lambda tensors: pytest.fail("stored"))))
+    again = Problem.from_description(document, lambda digest: pytest.fail("loaded"))
+    assert again.fingerprint() == problem.fingerprint()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ConfigError, match="unknown model 'lenet-300'"):
+        Problem("lenet-300").space
+    with pytest.raises(ConfigError, match="unknown loss 'mse'"):
+        own(loss="mse").field()
+    with pytest.raises(ConfigError, match="unknown option 'depth'"):
+        own(options={"depth": 3}).space
+
+
+def test_the_field_is_a_function_of_points_alone():
+    problem = own()
+    at = problem.init(0)
+    before = problem.field().loss(at)
+    problem.space.write(problem.module, Point(at.theta * 0))
+    assert problem.field().loss(at) == before
+
+
+def test_weights_that_a_factory_reads_are_part_of_the_fingerprint(tmp_path):
+    """The same code, other weights: other results."""
+    from safetensors.torch import load_file, save_file
+
+    def pretrained():
+        net = own_net.build()
+        net.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+        return net
+
+    prints = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(own_net.build().state_dict(), tmp_path / "weights.safetensors")
+        prints.append(own(model=pretrained, version="1").fingerprint())
+    assert prints[0]["values"] != prints[1]["values"]
+    assert prints[0]["model"] == prints[1]["model"]
+
+
+def test_a_factory_that_draws_elsewhere_is_refused():
+    def foreign():
+        net = own_net.build()
+        nn.init.constant_(net[0].bias, float(np.random.default_rng().random()))
+        return net
+
+    with pytest.raises(ModelError, match=r"two builds of model .* from one seed differ"):
+        own(model=foreign, version="1").fingerprint()
+
+
+def test_a_loss_that_does_not_take_the_labels_is_refused_before_anything_runs():
+    x, y = samples(60, 0)
+    real = {"train": (x, torch.randn(60, 3)), "test": (x[:20], torch.randn(20, 3))}
+    assert own(**real, loss="squared").space.dim
+    with pytest.raises(ModelError, match=r"outputs of shape|does not take"):
+        own(train=(x, torch.randn(60)), test=(x[:20], torch.randn(20)), loss="cross-entropy").space
+    with pytest.raises(ModelError):
+        own(train=(x, y), test=(x[:20], y[:20]), loss="squared").space
