@@ -21,7 +21,7 @@ SUBLEVEL = [sys.executable, "-m", "sublevel.cli", "run", "demo", "--set", "level
 SMALL = [
     *("--set", 'branches=["imp","finetune","oneshot","finetune-mask","reinit","random-prune"]'),
     *("--set", "train.epochs=3", "--set", "rewind=40it"),
-    *("--set", "measure={legs={size=500}, paths={size=500, from_start={}, orders={}}, spectra={size=300, k=5}}"),
+    *("--set", "geometry={legs={size=500}, paths={size=500, from_start={}, orders={}}, spectra={size=300, k=5}}"),
 ]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from common import record, spread
 
 SUBLEVEL = [sys.executable, "-m", "sublevel.cli"]
-SMALL = ["--set", "levels=6", "--set", "seeds=4", "--set", "branches=imp,finetune", "--set", "measure={}"]
+SMALL = ["--set", "levels=6", "--set", "seeds=4", "--set", "branches=imp,finetune", "--set", "geometry={}"]
 
 
 def run(*arguments: str, out: Path) -> float:

@@ -61,15 +61,15 @@ name = "tiny_net:tiny"
 epochs = 2
 batch_size = 50
 lr = 0.05
-[measure.legs]
+[geometry.legs]
 branches = ["imp"]
-[measure.paths]
+[geometry.paths]
 points = 3
 refine = 0
 successive = { branches = ["imp"] }
 orders = { branches = ["imp"], levels = [1] }
 to_dense = { branches = ["finetune"] }
-[measure.spectra]
+[geometry.spectra]
 branches = ["imp"]
 levels = [1]
 k = 2

@@ -49,16 +49,7 @@ def run(
     jobs
         Worker processes; the numbers do not depend on it. Default: cores / threads of the study.
     """
-    from sublevel.runs.console import console, listener
-
-    chosen = _study(study, overrides, out, store, device)
-    for note in chosen.notes():
-        console().print(f"note: {note}", markup=False)
-    with listener() as watching:
-        result = chosen.run(jobs=jobs, listener=watching)
-    watching.summary(result)
-    print(f"report: {result.folder / 'report.html'}")
-    return 1 if result.unfinished else 0
+    return _carry_out(_document(study, overrides), jobs, out, store, device)
 
 
 @app.command
@@ -73,10 +64,49 @@ def plan(
 ) -> int:
     """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run."""
     from sublevel.runs.console import show_plan
+    from sublevel.runs.study import Study
 
-    chosen = _study(study, overrides, out, store, device)
+    chosen = Study(_document(study, overrides), out=out, store=store, device=device)
     show_plan(chosen, chosen.plan(jobs))
     return 0
+
+
+@app.command
+def measure(
+    *checkpoints: Path,
+    model: str,
+    data: str = "fashion-mnist-small",
+    root: str | None = None,
+    mask: tuple[Path, ...] = (),
+    name: str = "measured",
+    overrides: Set = (),
+    jobs: int | None = None,
+    out: Out = RUNS,
+    store: StoreAt = None,
+    device: Device = "auto",
+) -> int:
+    """Measure checkpoints that were trained elsewhere: losses, paths between them, spectra, volumes.
+
+    Parameters
+    ----------
+    checkpoints
+        State dicts: safetensors, or files of torch.save (loaded with weights_only). The first is the reference.
+    model
+        A registered network, or module:function.
+    data
+        A data source, with its root.
+    mask
+        Files of 0/1 tensors by weight name: one for each checkpoint, or one for all.
+    name
+        The run's name.
+    """
+    from sublevel.runs.given import document
+    from sublevel.study.spec import override
+
+    study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
+    for assignment in overrides:
+        study = override(study, assignment)
+    return _carry_out(study, jobs, out, store, device)
 
 
 @app.command
@@ -152,14 +182,27 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
-def _study(target: str, overrides: tuple[str, ...], out: Path, store: Path | None, device: str) -> Any:
-    from sublevel.runs.study import Study
+def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     from sublevel.study.spec import override, read
 
     document = read(target)
     for assignment in overrides:
         document = override(document, assignment)
-    return Study(document, out=out, store=store, device=device)
+    return document
+
+
+def _carry_out(document: dict[str, Any], jobs: int | None, out: Path, store: Path | None, device: str) -> int:
+    from sublevel.runs.console import console, listener
+    from sublevel.runs.study import Study
+
+    chosen = Study(document, out=out, store=store, device=device)
+    for note in chosen.notes():
+        console().print(f"note: {note}", markup=False)
+    with listener() as watching:
+        result = chosen.run(jobs=jobs, listener=watching)
+    watching.summary(result)
+    print(f"report: {result.folder / 'report.html'}")
+    return 1 if result.unfinished else 0
 
 
 def _folder(run: Path) -> Path:

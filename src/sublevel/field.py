@@ -68,6 +68,65 @@ class Field(ABC):
         return Sum(self, Quadratic(torch.full((self.dim,), float(decay), dtype=torch.float64)))
 
 
+class Stochastic(ABC):
+    """A loss that is seen one batch at a time, in a planned order: what curves and samplers are trained on.
+
+    It is no `Field`: two calls at one point differ, so estimators that differentiate a function refuse it. Step i
+    always means the same batch.
+    """
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """D."""
+
+    @property
+    @abstractmethod
+    def examples(self) -> int:
+        """N, the number of examples that the batches are drawn from (1 for closed forms)."""
+
+    @abstractmethod
+    def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
+        """The mean loss of the batch of a step, and its gradient; nothing is read back from the device."""
+
+
+class EveryExample(Stochastic):
+    """A field as the stochastic field whose every batch is all of it: the sampler's noise without the batches'.
+
+    ``examples`` is N where the field is the mean over N of them (by default what its evaluation says).
+    """
+
+    def __init__(self, field: Field, examples: int | None = None) -> None:
+        require_field(field, "EveryExample")
+        self.field = field
+        self._examples = examples
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.field.dim
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return 1 if self._examples is None else self._examples
+
+    def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
+        """Loss and gradient of the field."""
+        theta = as_point(at).theta
+        return theta.new_tensor(self.field.loss(at)), self.field.grad(at)
+
+
+def require_field(field: object, who: str) -> None:
+    """Refuse what is not a deterministic field, a `Stochastic` above all.
+
+    Raises TypeError naming what was got.
+    """
+    if not isinstance(field, Field):
+        why = ": its value changes from call to call" if isinstance(field, Stochastic) else ""
+        raise TypeError(f"{who} needs a field (a deterministic function of a point), got {type(field).__name__}{why}")
+
+
 class Quadratic(Field):
     """``1/2 (theta - center)^T H (theta - center) + g^T theta + offset``.
 

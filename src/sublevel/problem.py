@@ -111,12 +111,23 @@ class Problem:
         """The initial point of ``seed``: weights as the factory draws them, and fresh buffers."""
         return self.space.point(self._build(seed, stream)).to(self.device, self.torch_dtype)
 
-    def part(self, split: str, size: int | None = None) -> Part:
-        """The examples of ``train``, ``validation`` or ``test``, or a fixed stratified subset of ``size``."""
+    def part(self, split: str, size: int | None = None, nth: int = 0) -> Part:
+        """The examples of ``train``, ``validation`` or ``test``, or a fixed stratified subset of ``size``.
+
+        ``nth`` asks for another subset, disjoint from those before it. DataError where the examples do not suffice.
+        """
         part: Part = getattr(self.splits, split)
         if size is None or size >= len(part):
+            if nth:
+                raise DataError(f"there is one subset of all {len(part)} {split} examples, not {nth + 1} disjoint ones")
             return part
-        keep = datasets.stratified(part.y.cpu(), size, generator(0, "subset")).to(part.y.device)
+        left, y = torch.arange(len(part)), part.y.cpu()
+        for i in range(nth + 1):
+            if len(left) < size:
+                raise DataError(f"{nth + 1} disjoint subsets of {size} need more than the {len(part)} {split} examples")
+            chosen = datasets.stratified(y[left], size, generator(0, f"subset:{i}" if i else "subset"))
+            keep, left = left[chosen], left[~chosen]
+        keep = keep.to(part.y.device)
         return Part(part.x[keep], part.y[keep])
 
     @cached_property
@@ -140,13 +151,20 @@ class Problem:
         return max(50, min(1000, ACTIVATIONS // self.activations))
 
     def field(
-        self, split: str = "train", *, size: int | None = None, policy: str = "stored", batch_size: int | None = None
+        self,
+        split: str = "train",
+        *,
+        size: int | None = None,
+        policy: str = "stored",
+        batch_size: int | None = None,
+        part: int = 0,
     ) -> EmpiricalRisk:
         """The loss over a split, without augmentation, as a field, in batches of ``batch_size`` (see `field_batch`).
 
-        Under the ``recomputed`` policy the statistics come from training examples, ``size`` of them.
+        Under the ``recomputed`` policy the statistics come from training examples, ``size`` of them. ``part`` asks for
+        another subset of that size, disjoint from those before it.
         """
-        examples = self.part(split, size)
+        examples = self.part(split, size, part)
         return EmpiricalRisk(
             self.space,
             self.module,
@@ -156,7 +174,7 @@ class Problem:
             prepare=self.prepare,
             policy=policy,
             batch_size=batch_size or self.field_batch,
-            calibration=self.part("train", size).x,
+            calibration=self.part("train", size, part if split == "train" else 0).x,
         )
 
     def mean_loss(self) -> Loss:

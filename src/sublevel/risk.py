@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from sublevel._types import Float, Tensor
 from sublevel.errors import ModelError, unknown
-from sublevel.field import At, Evaluation, Field, hessian_products
+from sublevel.field import At, Evaluation, Field, Stochastic, hessian_products
+from sublevel.rng import generator
 from sublevel.space import STATISTICS, Point, Space, as_point
 
 POLICIES = ("stored", "batch", "recomputed")
@@ -105,7 +106,7 @@ class EmpiricalRisk(Field):
         loss = wrong = torch.zeros((), dtype=torch.float64, device=point.theta.device)
         with torch.no_grad():
             for x, y in self._batches():
-                outputs = self._forward(point.theta, point.buffers, x)
+                outputs = self.outputs(point.theta, point.buffers, x, self.policy)
                 loss = loss + self.loss_of(outputs, y).sum(dtype=torch.float64)
                 if y.dtype == torch.int64:
                     wrong = wrong + (outputs.argmax(dim=-1) != y).sum()
@@ -116,7 +117,7 @@ class EmpiricalRisk(Field):
         """The loss of every example."""
         point = self.settle(at)
         with torch.no_grad():
-            parts = [self.loss_of(self._forward(point.theta, point.buffers, x), y) for x, y in self._batches()]
+            parts = [self.loss_of(self.outputs(point.theta, point.buffers, x, self.policy), y) for x, y in self._batches()]
         return torch.cat(parts)
 
     def grad(self, at: At) -> Float[Tensor, "D"]:
@@ -144,7 +145,7 @@ class EmpiricalRisk(Field):
         theta = point.theta.detach().requires_grad_()
         total: Tensor | None = None
         for x, y in self._batches():
-            loss = self.loss_of(self._forward(theta, point.buffers, x), y).sum() / len(self.x)
+            loss = self.loss_of(self.outputs(theta, point.buffers, x, self.policy), y).sum() / len(self.x)
             part = differentiate(loss, theta)
             total = part if total is None else total.add_(part)
         assert total is not None
@@ -155,8 +156,9 @@ class EmpiricalRisk(Field):
             part = slice(start, start + self.batch_size)
             yield self.prepare(self.x[part]), self.y[part]
 
-    def _forward(self, theta: Tensor, buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        batch = self.policy == "batch"
+    def outputs(self, theta: Tensor, buffers: Mapping[str, Tensor], x: Tensor, policy: str) -> Tensor:
+        """The network's outputs for prepared inputs, with BatchNorm's statistics those of ``buffers`` or the batch's."""
+        batch = policy == "batch"
         if batch:  # the module writes running statistics: let it write copies
             buffers = {name: b.clone() for name, b in buffers.items()}
         with fixed_mode(self.module, statistics=batch):
@@ -172,6 +174,53 @@ class EmpiricalRisk(Field):
                 for i in range(0, len(self.calibration), self.batch_size)
             ),
         )
+
+
+class MiniBatches(Stochastic):
+    """An empirical risk seen in batches of ``batch_size``, in an order planned by (seed, ``stream``, epoch).
+
+    The last, smaller batch of an epoch is kept. BatchNorm follows the risk's policy, but for ``recomputed``, which has
+    no meaning for one batch and becomes ``batch``. No augmentation; dropout is off.
+    """
+
+    def __init__(self, risk: EmpiricalRisk, *, batch_size: int = 128, seed: int = 0, stream: str = "batches") -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.risk = risk
+        self.batch_size, self.seed, self.stream = min(batch_size, len(risk.x)), seed, stream
+        self.policy = "batch" if risk.policy == "recomputed" else risk.policy
+        self._plan: tuple[int, Tensor] | None = None
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.risk.dim
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(self.risk.x)
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in one pass over the examples."""
+        return -(-self.examples // self.batch_size)
+
+    def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
+        """The mean loss of the batch, and its gradient with the buffers held constant."""
+        point = as_point(at)
+        theta = point.theta.detach().requires_grad_()
+        index = self._batch(step)
+        outputs = self.risk.outputs(theta, point.buffers, self.risk.prepare(self.risk.x[index]), self.policy)
+        loss = self.risk.loss_of(outputs, self.risk.y[index]).mean()
+        return loss.detach(), torch.autograd.grad(loss, theta)[0]
+
+    def _batch(self, step: int) -> Tensor:
+        epoch, inside = divmod(step, self.per_epoch)
+        if self._plan is None or self._plan[0] != epoch:
+            order = torch.randperm(self.examples, generator=generator(self.seed, self.stream, epoch))
+            self._plan = (epoch, order.to(self.risk.x.device))
+        return self._plan[1][inside * self.batch_size : (inside + 1) * self.batch_size]
 
 
 def recomputed_statistics(

@@ -149,6 +149,12 @@ class Space:
         """The layers whose weights may be pruned."""
         return (layer for layer in self.layers if layer.prunable)
 
+    def indicator(self, name: str) -> Bool[Tensor, "D"]:
+        """1 on the coordinates of the layer of that name (CPU)."""
+        out = torch.zeros(self.dim, dtype=torch.bool)
+        out[next(layer for layer in self.layers if layer.name == name).coordinates] = True
+        return out
+
     def full_mask(self) -> Bool[Tensor, "D"]:
         """The mask of the dense network (CPU)."""
         return torch.ones(self.dim, dtype=torch.bool)

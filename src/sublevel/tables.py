@@ -10,12 +10,16 @@ from __future__ import annotations
 SOLUTION = ("branch", "level", "seed")
 """What identifies a solution. The dense network is branch ``dense``, level 0."""
 
+SPECTRUM = (*SOLUTION, "space", "operator", "part", "buffers")
+"""What identifies a spectrum."""
+
 PATH = ("path", "branch", "level_from", "level_to", "seed", "order", "split", "buffers")
 """What identifies a path under one buffer policy.
 
 ``path`` is ``successive`` (level_from = level_to - 1, level 0 is the dense solution), ``to-dense``
 (level_from = 0), ``from-start`` (the rewound start m * theta_k to the end of the same level) or ``orders``
-(two data orders from the same start: instability). ``order`` is ``shared`` or ``independent``.
+(two data orders from the same start) or ``instability`` (the dense run's end, and that of a run that left it at
+``step`` for another data order). ``order`` is ``shared`` or ``independent``.
 ``split`` is ``train`` or ``test``. ``buffers`` is the BatchNorm policy: ``stored`` (those of the
 first end), ``averaged``, ``recomputed``, ``batch``, or ``none`` for a network without statistics.
 """
@@ -76,6 +80,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # One row per path: its ends, its maximum, and the barrier in every definition in use.
     "paths": (
         *PATH,
+        "step",  # where a second data order began, for the instability of the dense run
         "points",
         "loss_from",
         "loss_to",
@@ -98,13 +103,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     # The profile of each path.
     "profiles": (*PATH, "alpha", "loss", "error"),
-    # Extreme eigenvalues of the Hessian. space = own | all | next; end = largest | smallest; index from 1.
-    "spectra": (*SOLUTION, "space", "buffers", "end", "index", "eigenvalue", "residual", "converged"),
+    # Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions);
+    # space = own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest;
+    # index from 1.
+    "spectra": (*SPECTRUM, "end", "index", "eigenvalue", "residual", "converged"),
     # One row per spectrum: dimension, effort and what Lanczos saw.
     "curvature": (
-        *SOLUTION,
-        "space",
-        "buffers",
+        *SPECTRUM,
         "dimension",
         "examples",
         "excluded",  # coordinates of dead filters left out
@@ -117,11 +122,83 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "converged",
         "stop",
     ),
+    # The whole spectrum by stochastic Lanczos quadrature: nodes and weights of every probe (weights sum to 1).
+    "densities": (*SPECTRUM, "probe", "node", "weight"),
+    # What is read off a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) |
+    # log-determinant (of max(H, 0) + setting, in nats) | learning coefficient (at N beta = setting, from chains with
+    # their split R-hat and effective sample size).
+    "estimates": (*SPECTRUM, "quantity", "setting", "value", "se", "draws", "r_hat", "ess", "reason"),
+    # Curvature along sets of coordinates, of equal count in every layer: pruned (by the next level), kept, random; and
+    # along the steepest eigenvector. width = the finite distance, both ways, at which the loss has risen by ``rise``
+    # along random unit vectors.
+    "coordinates": (
+        *SOLUTION,
+        "part",
+        "buffers",
+        "set",
+        "count",
+        "curvature",  # the mean of H_ii over the set
+        "se",
+        "rise",
+        "width",  # the median over directions
+        "width_low",
+        "width_high",
+        "directions",
+        "capped",  # directions along which the loss did not rise that far within the radius looked at
+        "reason",
+    ),
+    # The loss along one random unit vector of each of these sets, and along the steepest eigenvector.
+    "slices": (*SOLUTION, "part", "buffers", "set", "radius", "loss", "error"),
+    # Share of the span of the k steepest directions that a solution has in common with the dense one's, and by chance;
+    # the smallest and the largest principal angle in radians.
+    "overlaps": (*SOLUTION, "part", "k", "overlap", "chance", "smallest_angle", "largest_angle"),
+    # Spectra along training, in the run's own subspace.
+    "training": (
+        *SOLUTION,
+        "step",
+        "part",
+        "buffers",
+        "index",
+        "eigenvalue",
+        "smallest",
+        "converged",
+        "loss",
+        "error",
+        "gradient_norm",
+    ),
+    # Can a solution be joined to the dense one below a height? found = segment | curve | not found, at the height of
+    # the higher end; the maxima say it for every other height. Not found proves nothing: the effort stands beside it.
+    "membership": (
+        *SOLUTION,
+        "part",
+        "buffers",
+        "threshold",
+        "found",
+        "segment_max",
+        "curve_max",
+        "lowest_max",
+        "excess",  # lowest_max - threshold
+        "evaluations",
+        "gradient_steps",
+        "reason",
+    ),
+    # Train loss and error on planes; level = how often the grid was refined there.
+    "planes": ("plane", "kind", "seed", "buffers", "x", "y", "loss", "error", "level", "reason"),
+    # Where solutions and checkpoints lie on a plane, and how far from it.
+    "landmarks": ("plane", "seed", "name", "x", "y", "residual"),
+    # Sublevel persistence on a plane's grid: dimension 0 = basins, 1 = rings around peaks.
+    "persistence": ("plane", "seed", "dimension", "birth", "death", "x", "y"),
+    # Every two solutions, joined at the maximum of their segment (an upper bound). of = loss | error.
+    "joins": ("of", "a", "b", "buffers", "height_a", "height_b", "maximum"),
+    # The disconnectivity graph that the joins make, as its drawing: a leaf is a solution at its height (x0, y0), a line
+    # rises to the height at which sublevel sets merge, or leads across there.
+    "tree": ("of", "part", "name", "x0", "y0", "x1", "y1"),
     # Volume of the basin, one row per method. top-k: the ellipsoid of the quadratic at theta in the span of the k
     # steepest directions, at the height eps + nonstationarity over its own minimum; no sublevel set of the loss itself.
     "volumes": (
         *SOLUTION,
         "space",
+        "part",
         "buffers",
         "method",
         "k",

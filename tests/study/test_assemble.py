@@ -29,7 +29,7 @@ def test_a_score_that_draws_has_its_own_draw_for_every_seed_and_level():
 
 
 def test_the_prune_leg_starts_at_the_point_that_the_mask_was_made_from():
-    made = study(branches=["imp", {"name": "oneshot", "levels": [3]}, "reinit"], measure={"legs": {}})
+    made = study(branches=["imp", {"name": "oneshot", "levels": [3]}, "reinit"], geometry={"legs": {}})
     legs = {n.id: n.inputs for n in made.cells[0].nodes.values() if n.kind == "leg" and n.labels["leg"] == "prune"}
     assert legs["leg/prune/stored/oneshot/L3/s0"]["a"].node == "train/dense/L0/s0"
     assert legs["leg/prune/stored/imp/L3/s0"]["a"].node == "train/imp/L2/s0"
@@ -37,7 +37,7 @@ def test_the_prune_leg_starts_at_the_point_that_the_mask_was_made_from():
 
 
 def test_successive_solutions_are_joined_at_chosen_levels_too():
-    made = study(branches=[{"name": "imp", "levels": [3]}], measure={"paths": {"to_dense": {"levels": []}}})
+    made = study(branches=[{"name": "imp", "levels": [3]}], geometry={"paths": {"to_dense": {"levels": []}}})
     (path,) = [n for n in made.cells[0].nodes.values() if n.kind == "segment"]
     assert (path.inputs["a"].node, path.inputs["b"].node) == ("train/imp/L2/s0", "train/imp/L3/s0")
 

@@ -59,7 +59,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> sl.Result:
         rewind=f"{REWIND}it",
         branches=[*BRANCHES, *EXTRA],
         train=RECIPE,
-        measure={"paths": {"points": 3, "refine": 0, "successive": None, "to_dense": None,
+        geometry={"paths": {"points": 3, "refine": 0, "successive": None, "to_dense": None,
                            "orders": {"branches": ["imp"], "levels": [1]}}},
         out=tmp_path_factory.mktemp("branches"),
     )  # fmt: skip

@@ -74,13 +74,13 @@ def waiting(source: Any = "tiny.toml", **keys: Any) -> dict[str, int]:
         {"name": "another-name"},
         {"seeds": [5, 3]},
         {"seeds": [3]},
-        {"branches": [{"name": "imp", "label": "one"}, {"name": "oneshot", "label": "two"}], "measure": {}},
-        {"branches": ["reinit", "imp"], "measure": {}},
+        {"branches": [{"name": "imp", "label": "one"}, {"name": "oneshot", "label": "two"}], "geometry": {}},
+        {"branches": ["reinit", "imp"], "geometry": {}},
         {"out": "elsewhere", "store": "sublevel-runs/.store"},
         {"model": {"options": {}}},
         {"train": {"momentum": 0.9}},
         {"train": {"length": "2ep"}},
-        {"levels": 1, "measure": {}},
+        {"levels": 1, "geometry": {}},
     ],
 )
 def test_what_changes_no_number_changes_no_key(there: Path, keys: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def test_what_changes_numbers_changes_the_dense_run(there: Path, keys: dict[str,
     [({"fraction": 0.41}, 2), ({"scope": "layer"}, 2), ({"order": "independent"}, 2), ({"finetune_lr": 0.01}, 8)],
 )
 def test_what_changes_the_branches_keeps_the_dense_run(there: Path, keys: dict[str, Any], cached: int) -> None:
-    plan = sl.Study("tiny.toml", **keys, measure={}).plan(jobs=1)
+    plan = sl.Study("tiny.toml", **keys, geometry={}).plan(jobs=1)
     assert plan.cells["train"]["cached"] >= cached
     assert plan.cells["train"]["to run"] > 0
 

@@ -1,8 +1,8 @@
-"""Extreme eigenvalues of the Hessian of a field, in R^D or in the subspace of a mask.
+"""Curvature of a field: extreme eigenvalues, densities, traces, log-determinants, in R^D or in a mask's subspace.
 
-In a subspace the operator is v -> m * H (m * v) on its n coordinates: start vectors and dimension are those of the
-subspace, so no zero of the mask appears as an eigenvalue. By Cauchy interlacing the k-th eigenvalue at one theta
-is never larger in the subspace than in R^D: a difference between two *solutions* must be read in one space.
+By Cauchy interlacing the k-th eigenvalue at one theta is never larger in a subspace than in R^D: a difference between
+two *solutions* must be read in one space. Every estimator takes ``operator`` (`OPERATORS`: the Hessian, the GGN, a
+Fisher matrix) and ``scale`` (`filter_norms`: the adaptive curvature D_s A D_s, which rescaling does not change).
 """
 
 from __future__ import annotations
@@ -13,15 +13,63 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import At, Field
+from sublevel.field import At, Field, require_field
 from sublevel.geometry.lanczos import extremes
-from sublevel.rng import generator
+from sublevel.geometry.operators import (
+    OPERATORS,
+    Operator,
+    check_counts,
+    curvature_operator,
+    fisher,
+    ggn,
+    hessian,
+    subspace_dimension,
+)
+from sublevel.geometry.quadrature import (
+    SpectralDensity,
+    log_determinant,
+    log_determinant_of,
+    spectral_density,
+)
+from sublevel.geometry.subspaces import (
+    EigenspaceOverlap,
+    eigenspace_overlap,
+    filter_norms,
+    layer_masks,
+    matched_sets,
+)
+from sublevel.geometry.traces import Diagonal, along, diagonal, diagonal_entries, trace
 from sublevel.space import as_point
+
+__all__ = [
+    "OPERATORS",
+    "Diagonal",
+    "EigenspaceOverlap",
+    "Operator",
+    "SpectralDensity",
+    "Spectrum",
+    "along",
+    "diagonal",
+    "diagonal_entries",
+    "eigenspace_overlap",
+    "filter_norms",
+    "fisher",
+    "ggn",
+    "hessian",
+    "layer_masks",
+    "log_determinant",
+    "log_determinant_of",
+    "matched_sets",
+    "spectral_density",
+    "subspace_dimension",
+    "top_eigenvalues",
+    "trace",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The largest algebraic eigenvalues of a Hessian, and what is needed to trust them.
+    """The largest algebraic eigenvalues of a curvature operator, and what is needed to trust them.
 
     ``values`` [k] descending (float64), ``vectors`` [k, D] (zero outside the mask), ``residuals`` [k] =
     |H v - lambda v|, computed anew, ``pair_converged`` [k]. A pair is converged when its residual is at most ``bound``;
@@ -57,16 +105,20 @@ def top_eigenvalues(
     restarts: int = 3,
     negative: int = 1,
     seed: int = 0,
+    operator: str = "hessian",
+    scale: Float[Tensor, "D"] | None = None,
 ) -> Spectrum:
-    """The k largest algebraic eigenvalues of the Hessian at ``theta``, by Lanczos with full reorthogonalisation.
+    """The k largest algebraic eigenvalues of the curvature at ``theta``, by Lanczos with full reorthogonalisation.
 
     ``mask`` restricts to its subspace. ``tolerance`` bounds the residuals, relative to the largest |eigenvalue|
     (default 1e-7 in float64, 1e-3 in float32: the error of an isolated eigenvalue is of the order of its square);
     ``steps`` bounds the products of one run; ``restarts`` the searches for copies of multiple eigenvalues;
     ``negative`` eigenvalues at the lower end are waited for too. Negative eigenvalues are never made positive.
 
-    Raises ValueError where the subspace is empty, the mask of another length or k not positive, FloatingPointError
-    where a Hessian product is not finite.
+    With a ``scale`` the vectors are in scaled coordinates (see `Operator.scaled`).
+
+    Raises ValueError where the subspace is empty, the mask of another length, k not positive or larger than the
+    subspace (`subspace_dimension` tells it), FloatingPointError where a product is not finite.
 
     >>> from sublevel.field import Quadratic
     >>> field = Quadratic(torch.tensor([4.0, 4.0, 1.0, -2.0], dtype=torch.float64))
@@ -74,47 +126,38 @@ def top_eigenvalues(
     >>> [round(float(value), 6) for value in spectrum.values], spectrum.converged
     ([4.0, 4.0, 1.0], True)
     """
-    point = as_point(theta)
-    dim, at = len(point.theta), point.theta
-    if mask is not None and len(mask) != dim:
-        raise ValueError(f"a mask of length {len(mask)} does not fit a point of dimension {dim}")
-    index = torch.arange(dim, device=at.device) if mask is None else mask.to(at.device).nonzero().squeeze(1)
-    if k < 1 or not len(index):
-        raise ValueError(f"no eigenvalues to find: k = {k} in a subspace of dimension {len(index)}")
-    tolerance = tolerance or (1e-7 if at.dtype == torch.float64 else 1e-3)
-
-    def embed(v: Tensor) -> Tensor:
-        return v if mask is None else at.new_zeros((*v.shape[:-1], dim)).index_copy_(-1, index, v)
-
-    def operator(v: Tensor) -> Tensor:
-        product = field.hvp(point, embed(v))
-        return product if mask is None else product[..., index]
-
-    def draw(run: int) -> Tensor:
-        v = torch.randn(len(index), generator=generator(seed, "probe", run), dtype=torch.float64)
-        return v.to(at)
-
+    require_field(field, "top_eigenvalues")
+    n, dtype = subspace_dimension(theta, mask), as_point(theta).theta.dtype
+    if not 1 <= k <= n:
+        what = "no eigenvalues to find" if k < 1 or not n else "more eigenvalues than there are"
+        raise ValueError(f"{what}: k = {k} in a subspace of dimension {n}")
+    check_counts(steps=steps)
+    check_counts(0, restarts=restarts, negative=negative)
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
+    tolerance = tolerance or (1e-7 if dtype == torch.float64 else 1e-3)
+    of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
     found = extremes(
-        operator,
-        draw,
+        of,
+        lambda run: of.draw(seed, run),
         k=k,
         tolerance=tolerance,
         steps=steps,
         restarts=restarts,
-        negative=min(negative, len(index) - 1),
+        negative=min(negative, n - 1),
     )
     bound = tolerance * float(np.abs(found.first.values).max())
     below = found.first.values < -bound
     return Spectrum(
         values=found.values,
-        vectors=embed(found.vectors),
+        vectors=of.embed(found.vectors),
         residuals=found.residuals,
         pair_converged=found.converged,
         converged=found.stop == "converged",
         stop=found.stop,
         bound=bound,
         products=found.products,
-        dimension=len(index),
+        dimension=n,
         smallest=found.lowest,
         smallest_residuals=found.lowest_residuals,
         negative_count=int(below.sum()),

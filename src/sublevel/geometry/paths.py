@@ -1,4 +1,4 @@
-"""Segments between points, and the barriers on them.
+"""Paths between points, the segment above all, and the barriers on them.
 
 A maximum over a grid of alphas is a lower bound on the maximum of the segment; the grid is therefore refined around
 its maxima, and what the refinement added is reported as the margin. Three heights are in use and all are given
@@ -7,15 +7,20 @@ its maxima, and what the refinement added is reported as the margin. Three heigh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite, isnan
 
 import numpy as np
 
 from sublevel.errors import unknown
-from sublevel.field import At, Evaluation, Field
+from sublevel.field import At, Evaluation, Field, require_field
 from sublevel.space import Point, as_point, lerp
 
 BUFFERS = ("averaged", "stored")
+
+Path = Callable[[float], Point]
+"""alpha in [0, 1] -> the point there; it starts and stops at the points it joins."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class Barrier:
     rise: float
     margin: float
 
+    @property
+    def reason(self) -> str:
+        """Why there is no height to read: a value on the path that is not finite; empty where all are."""
+        if isfinite(self.maximum) and isfinite(self.start) and isfinite(self.end):
+            return ""
+        return f"not finite on the path: {self.start:.3g} at its start, {self.maximum:.3g} at alpha = {self.alpha:.3g}"
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -47,10 +59,20 @@ class Profile:
     coarse: np.ndarray
     """Which of the alphas belong to the first, even grid."""
     policy: str
+    reason: str = ""
+    """Why the profile is not to be trusted: losses on the way that are not finite; empty otherwise."""
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations of the field it took."""
+        return len(self.alphas)
 
     def barrier(self, of: str = "loss") -> Barrier:
-        """The barrier of ``loss`` or ``error``."""
-        q = {"loss": self.loss, "error": self.error}[of]
+        """The barrier of ``loss`` or ``error``.
+
+        Where a value is inf or nan so are the maximum and the heights over it, and `Barrier.reason` says it.
+        """
+        q = self._values(of)
         start, end, top = q[0], q[-1], q.max()
         with np.errstate(invalid="ignore"):  # an infinite end has no height: nan
             chord = (1 - self.alphas) * start + self.alphas * end
@@ -65,6 +87,69 @@ class Profile:
                 margin=float(top - q[self.coarse].max()),
             )
 
+    def excess(self, threshold: float, of: str = "loss") -> float:
+        """The excess height over a threshold: the path's maximum - threshold, in the unit of ``of``.
+
+        At or below 0 the path stays in the sublevel set of the threshold, at the grid's resolution. Above 0 it proves
+        nothing about other paths. inf or nan where a value on the path is.
+
+        Raises ValueError where the threshold is nan.
+        """
+        if isnan(threshold):
+            raise ValueError("a threshold is a height of the loss or error, got nan")
+        return float(self._values(of).max()) - threshold
+
+    def _values(self, of: str) -> np.ndarray:
+        """The quantity itself; -inf, which a maximum would pass over in silence, as nan."""
+        if of not in ("loss", "error"):
+            raise unknown("quantity of a profile", of, ("loss", "error"))
+        q = self.loss if of == "loss" else self.error
+        return np.where(np.isneginf(q), np.nan, q)
+
+
+def along(field: Field, path: Path, *, points: int = 21, refine: int = 2, buffers: str = "averaged") -> Profile:
+    """Loss and error along any path, sampled as a segment is.
+
+    ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
+    the maximum of the loss and of the error. The buffers are those of the points that the path gives; ``buffers`` is
+    their name in the result, unless the field's policy computes them anew at every alpha.
+
+    Raises TypeError where the field is stochastic, ValueError below 3 points or for a negative ``refine``.
+
+    >>> import torch
+    >>> from sublevel.field import Quadratic
+    >>> def arc(alpha):
+    ...     angle = torch.tensor(torch.pi * alpha, dtype=torch.float64)
+    ...     return Point(torch.stack([angle.cos(), angle.sin()]))
+    >>> round(along(Quadratic(torch.tensor([1.0, 1.0])), arc).barrier().height, 12)
+    0.0
+    """
+    require_field(field, "a profile")
+    if points < 3 or refine < 0:
+        raise ValueError(f"a path needs at least 3 points, got {points}, and rounds of refinement >= 0, got {refine}")
+    seen: dict[float, Evaluation] = {}
+
+    def look(alphas: list[float]) -> None:
+        for alpha in alphas:
+            if alpha not in seen:
+                seen[alpha] = field.evaluate(path(alpha))
+
+    grid = [i / (points - 1) for i in range(points)]
+    look(grid)
+    for _ in range(refine):
+        look(_beside(seen, [e.loss for _, e in sorted(seen.items())]))
+        look(_beside(seen, [e.error for _, e in sorted(seen.items())]))
+    alphas = sorted(seen)
+    loss = np.array([seen[alpha].loss for alpha in alphas])
+    return Profile(
+        alphas=np.array(alphas),
+        loss=loss,
+        error=np.array([seen[alpha].error for alpha in alphas]),
+        coarse=np.isin(alphas, grid),
+        policy=buffers if field.policy == "stored" else field.policy,
+        reason=_not_finite(alphas, loss),
+    )
+
 
 def segment(field: Field, a: At, b: At, *, points: int = 21, refine: int = 2, buffers: str = "averaged") -> Profile:
     """Loss and error on the segment from a to b.
@@ -73,35 +158,17 @@ def segment(field: Field, a: At, b: At, *, points: int = 21, refine: int = 2, bu
     the maximum of the loss and of the error. ``buffers`` says what the statistics are between the ends:
     ``averaged`` lerps them with theta, ``stored`` keeps those of a (and of b at b itself only if they are the same).
     Under a field whose policy is ``recomputed`` or ``batch`` they are computed at every alpha and this is moot.
+    Losses that are not finite are named in ``reason``.
+
+    Raises TypeError where the field is stochastic.
     """
-    if points < 3:
-        raise ValueError(f"a segment needs at least 3 points, got {points}")
+    require_field(field, "a segment")
     if buffers not in BUFFERS:
         raise unknown("buffers of a path", buffers, BUFFERS)
     start, end = as_point(a), as_point(b)
     if buffers == "stored":
         end = Point(end.theta, start.buffers)
-    seen: dict[float, Evaluation] = {}
-
-    def look(alphas: list[float]) -> None:
-        for alpha in alphas:
-            if alpha not in seen:
-                seen[alpha] = field.evaluate(lerp(start, end, alpha))
-
-    grid = [i / (points - 1) for i in range(points)]
-    look(grid)
-    for _ in range(refine):
-        look(_beside(seen, [e.loss for _, e in sorted(seen.items())]))
-        look(_beside(seen, [e.error for _, e in sorted(seen.items())]))
-    alphas = sorted(seen)
-    policy = buffers if field.policy == "stored" else field.policy
-    return Profile(
-        alphas=np.array(alphas),
-        loss=np.array([seen[alpha].loss for alpha in alphas]),
-        error=np.array([seen[alpha].error for alpha in alphas]),
-        coarse=np.isin(alphas, grid),
-        policy=policy,
-    )
+    return along(field, lambda alpha: lerp(start, end, alpha), points=points, refine=refine, buffers=buffers)
 
 
 def barrier(field: Field, a: At, b: At, *, of: str = "loss", points: int = 21, refine: int = 2) -> Barrier:
@@ -124,3 +191,11 @@ def _beside(seen: dict[float, Evaluation], values: list[float]) -> list[float]:
     top = int(np.argmax(values))
     neighbours = [i for i in (top - 1, top + 1) if 0 <= i < len(alphas)]
     return [(alphas[top] + alphas[i]) / 2 for i in neighbours]
+
+
+def _not_finite(alphas: list[float], loss: np.ndarray) -> str:
+    bad = np.flatnonzero(~np.isfinite(loss))
+    if not len(bad):
+        return ""
+    first = f"first at alpha = {alphas[bad[0]]:.3g} ({loss[bad[0]]})"
+    return f"the loss is not finite at {len(bad)} of {len(loss)} points, {first}"

@@ -2,61 +2,55 @@
 
 A basin is S = {theta : L(theta) - L(theta*) <= eps} as far as rays from theta* reach it. Its volume spans thousands of
 orders of magnitude, so everything is in nats, and volumes of different dimension are compared by the effective radius
-(V / omega_n)^(1/n), never by V. omega_n = pi^(n/2) / Gamma(n/2 + 1) is the unit ball's volume.
+(V / omega_n)^(1/n), never by V: log V_n - log V_k contains (n-k)/2 log 2 eps and changes its sign with eps.
+omega_n = pi^(n/2) / Gamma(n/2 + 1) is the unit ball's volume.
+
+| method | what it gives | source |
+|---|---|---|
+| ``top-k`` | the ellipsoid of the k steepest directions | |
+| ``logdet`` | the ellipsoid of the whole damped curvature | Laplace's method |
+| ``radial`` | the star-shaped part in a ball, by rays in random directions | Huang et al. 1906.03291 |
+| ``importance`` | the same set, by rays that follow the curvature | Scherlis and Belrose 2501.18812 |
+| ``thermodynamic`` | the partition function under a Gaussian prior | Gelman and Meng 1998 |
+| ``llc`` | no volume: how it scales with eps, the local learning coefficient | Lau et al. 2308.12108 |
+
+>>> sorted(METHODS)
+['importance', 'llc', 'logdet', 'radial', 'thermodynamic', 'top-k']
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import exp, lgamma, log, nan, pi
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log, nan, sqrt
 
 from sublevel._types import Bool, Tensor
-from sublevel.errors import unknown
-from sublevel.field import At, Field
-from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.field import At, Field, require_field
+from sublevel.geometry.basin import METHODS, Estimator, Volume, estimator, log_unit_ball, prepared
+from sublevel.geometry.ellipsoids import ellipsoid, logdet, top_k
+from sublevel.geometry.estimate import Estimate
+from sublevel.geometry.learning import LearningCoefficient, learning_coefficient
+from sublevel.geometry.preconditioners import Preconditioner
+from sublevel.geometry.radial import importance, radial
 
-
-def log_unit_ball(n: int) -> float:
-    """Log omega_n, the volume of the unit ball in R^n.
-
-    >>> round(exp(log_unit_ball(3)) / pi, 6)
-    1.333333
-    """
-    return n / 2 * log(pi) - lgamma(n / 2 + 1)
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume in nats with what is needed to trust it.
-
-    ``log_volume`` is nan where the estimator is undefined, and ``reason`` then says why; ``reason`` also warns of a
-    value that is defined but not to be trusted. ``n`` is the dimension that the volume is measured in (k for the
-    top-k estimator). ``effective_radius`` = (V / omega_n)^(1/n). ``se`` is a standard error in nats (0 where the
-    estimator draws nothing).
-    """
-
-    log_volume: float
-    effective_radius: float
-    n: int
-    eps: float
-    se: float = 0.0
-    reason: str = ""
-    diagnostics: Mapping[str, object] = field(default_factory=dict)
-
-
-Estimator = Callable[..., Volume]
-METHODS: dict[str, Estimator] = {}
-
-
-def estimator(name: str) -> Callable[[Estimator], Estimator]:
-    """Register a volume estimator ``f(field, theta, *, eps, mask, **options) -> Volume``."""
-
-    def register(function: Estimator) -> Estimator:
-        METHODS[name] = function
-        return function
-
-    return register
+__all__ = [
+    "METHODS",
+    "Estimator",
+    "LearningCoefficient",
+    "Preconditioner",
+    "Volume",
+    "dimension_slope",
+    "ellipsoid",
+    "estimator",
+    "importance",
+    "learning_coefficient",
+    "log_unit_ball",
+    "log_volume",
+    "logdet",
+    "radial",
+    "sweep",
+    "top_k",
+]
 
 
 def log_volume(
@@ -70,53 +64,76 @@ def log_volume(
 ) -> Volume:
     """The log-volume of the basin of ``theta`` at the height ``eps`` above its loss, by a named estimator.
 
+    In a ``mask``'s subspace the basin is cut by it and has its dimension. ``options`` are those of the estimator.
+
+    Raises TypeError for what is no field, ConfigError for a method or an option that is not known, ValueError unless
+    eps is positive.
+
     >>> import torch
+    >>> from math import exp, pi
     >>> from sublevel.field import Quadratic
     >>> disc = Quadratic(torch.tensor([1.0, 1.0], dtype=torch.float64))
     >>> v = log_volume(disc, torch.zeros(2, dtype=torch.float64), eps=0.5, k=2)
     >>> round(exp(v.log_volume) / pi, 6), round(v.effective_radius, 6)
     (1.0, 1.0)
     """
-    if method not in METHODS:
-        raise unknown("volume estimator", method, METHODS)
-    if not eps > 0:
-        raise ValueError(f"eps is a height above the minimum and must be positive, got {eps}")
-    return METHODS[method](field, theta, eps=eps, mask=mask, **options)
+    return sweep(field, theta, method=method, eps=[eps], mask=mask, **options)[0]
 
 
-@estimator("top-k")
-def top_k(
-    field: Field, theta: At, *, eps: float, mask: Bool[Tensor, "D"] | None = None, k: int = 10, **options
-) -> Volume:
-    """The ellipsoid of the k largest Hessian eigenvalues (see `ellipsoid`)."""
-    spectrum = top_eigenvalues(field, theta, k=k, mask=mask, **options)
-    slopes = spectrum.vectors.double() @ field.grad(theta).to(spectrum.vectors).double()
-    error = max(spectrum.residuals.tolist())
-    return ellipsoid(spectrum.values.tolist(), slopes.tolist(), eps=eps, converged=spectrum.converged, error=error)
+def sweep(
+    field: Field,
+    theta: At,
+    *,
+    method: str = "top-k",
+    eps: Sequence[float],
+    mask: Bool[Tensor, "D"] | None = None,
+    **options,
+) -> list[Volume]:
+    """The volumes at several heights; what does not depend on eps (spectra, directions, chains) is done once.
 
+    Volumes of one sweep share their draws: their errors are not independent.
 
-def ellipsoid(
-    values: Sequence[float], slopes: Sequence[float], *, eps: float, converged: bool = True, error: float = 0.0
-) -> Volume:
-    """The k-dimensional ellipsoid {1/2 d^T H d <= eps} in the span of the k eigenvectors:
-
-    log V_(k) = log omega_k + (k/2) log 2 eps - 1/2 sum_{i <= k} log lambda_i.
-
-    ``values`` are the k largest eigenvalues, ``slopes`` the gradient's components along their eigenvectors. Undefined
-    if lambda_k <= 0, or so small that its ``error`` (the largest residual) leaves the sign open. At fixed k, eps only
-    adds a constant: a sweep of it shows nothing. A trained network is not stationary: with a gradient g the
-    quadratic's own minimum lies 1/2 g^T H^-1 g deeper, so the set {q <= q(theta) + eps} has the height
-    eps + 1/2 g^T H^-1 g over the span. The volume is given at that height, the term is reported, and it is flagged
-    where it exceeds eps (the solution is then no minimum at this resolution).
+    Raises what `log_volume` raises.
     """
-    k = len(values)
-    if values[-1] <= error:
-        within = f", known to {error:.1g}" if values[-1] > 0 else ""
-        return Volume(nan, nan, k, eps, nan, f"eigenvalue {k} is {values[-1]:.3g}{within}: not positive")
-    excess = 0.5 * sum(slope**2 / value for slope, value in zip(slopes, values, strict=True))
-    log_v = log_unit_ball(k) + k / 2 * log(2 * (eps + excess)) - 0.5 * sum(map(log, values))
-    reasons = [] if converged else ["eigenvalues not converged"]
-    if excess > eps:
-        reasons.append(f"not stationary: 1/2 g^T H^-1 g = {excess:.3g} exceeds eps")
-    diagnostics = {"nonstationarity": excess, "stationary": excess <= eps}
-    return Volume(log_v, exp((log_v - log_unit_ball(k)) / k), k, eps, 0.0, "; ".join(reasons), diagnostics)
+    require_field(field, "log_volume")
+    for height in eps:
+        if not height > 0:
+            raise ValueError(f"eps is a height above the minimum and must be positive, got {height}")
+    at = prepared(field, theta, method, {"mask": mask, **options})
+    return [at(height) for height in eps]
+
+
+def dimension_slope(volumes: Sequence[Volume]) -> Estimate:
+    """``d log V / d log eps`` by least squares over a sweep: n/2 on a quadratic, whatever the estimator.
+
+    It checks one estimator against another without a common constant. Below n/2, theta is not stationary, rays are
+    capped, or the loss grows faster than a quadratic; above it, more slowly. ``se`` is that of independent volumes; a
+    sweep's share their draws, which makes it an upper limit in practice. ``diagnostics``: ``expected`` = n/2, and
+    ``local``, the slopes between neighbours.
+
+    Raises ValueError for fewer than two different heights, or volumes of different dimension.
+
+    >>> import torch
+    >>> from sublevel.field import Quadratic
+    >>> ball = Quadratic(torch.ones(6, dtype=torch.float64))
+    >>> round(dimension_slope(sweep(ball, torch.zeros(6, dtype=torch.float64), eps=[0.1, 0.2, 0.4], k=6)).value, 9)
+    3.0
+    """
+    if len({v.eps for v in volumes}) < 2:
+        raise ValueError(f"a slope needs volumes at two heights at least, got {len({v.eps for v in volumes})}")
+    if len({v.n for v in volumes}) > 1:
+        raise ValueError(f"volumes of dimensions {sorted({v.n for v in volumes})} lie on no common line")
+    x = [log(v.eps) for v in volumes]
+    mean = sum(x) / len(x)
+    spread = sum((one - mean) ** 2 for one in x)
+    shares = [(one - mean) / spread for one in x]
+    value = sum(share * v.log_volume for share, v in zip(shares, volumes, strict=True))
+    se = sqrt(sum((share * v.se) ** 2 for share, v in zip(shares, volumes, strict=True)))
+    reason = next((v.reason for v in volumes if v.reason), "")
+    diagnostics = {"expected": volumes[0].n / 2, "local": _local_slopes(volumes)}
+    return Estimate(value, se, len(volumes), reason=reason, diagnostics=diagnostics)
+
+
+def _local_slopes(volumes: Sequence[Volume]) -> list[float]:
+    ordered = sorted(volumes, key=lambda v: v.eps)
+    return [(b.log_volume - a.log_volume) / log(b.eps / a.eps) if b.eps > a.eps else nan for a, b in pairwise(ordered)]

@@ -173,7 +173,10 @@ class Result:
     def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
         """The mask, start and end of a solution."""
         entry = self._training(branch, level, seed)
-        inputs, began = entry["inputs"], entry["inputs"]["start"]
+        inputs = entry["inputs"]
+        if "start" not in inputs:
+            raise ConfigError(f"{branch!r} was trained elsewhere: where it started from is not known here")
+        began = inputs["start"]
         mask = stored_mask(self.store, inputs["mask"]) if inputs["mask"] else self.problem.space.full_mask()
         if "point" in began:
             start = stored_point(self.store, began["point"])
@@ -243,13 +246,13 @@ class Result:
     def _training(self, branch: str, level: int, seed: int) -> dict[str, Any]:
         wanted = {"branch": branch if level else "dense", "level": level, "seed": seed}
         for cell in self.document["cells"]:
-            if cell["kind"] == "train" and cell["labels"] == wanted:
+            if cell["kind"] in ("train", "given") and cell["labels"] in (wanted, wanted | {"branch": branch}):
                 entry = self.store.read_entry(cell["key"]) if cell["key"] else None
                 if entry is None or "failure" in entry:
                     why = cell.get("error", {}).get("message", "run the study again")
                     raise StoreError(f"there is no result for {cell['cell']}: {why}")
                 return entry
-        known = sorted({c["labels"]["branch"] for c in self.document["cells"] if c["kind"] == "train"})
+        known = sorted({c["labels"]["branch"] for c in self.document["cells"] if c["kind"] in ("train", "given")})
         raise ConfigError(
             f"no solution of branch {branch!r} at level {level} with seed {seed}; branches: {', '.join(known)}"
         )

@@ -20,6 +20,8 @@ from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.executors import Executor, InProcess, Workers
+from sublevel.study.given import Given
+from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import Listener, Schedule, urgencies
 from sublevel.study.spec import StudySpec, merged, parse, read
@@ -74,7 +76,7 @@ class Study:
             raise ConfigError(
                 f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {list(shape)}"
             )
-        return assemble(self.spec, self.problem.space, len(self.problem.splits.train))
+        return assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
@@ -111,6 +113,8 @@ class Study:
         _ = self.cells
         store = Store(self.store_path)
         store.check_writable()
+        for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
+            store.put(data)
         schedule = self._schedule(store, listener or Listener())
         waiting = schedule.look()
         weigh = costs.units(self.problem)
@@ -148,6 +152,17 @@ class Study:
                 "set finetune_lr (chosen on held-out images) to compare with it"
             )
         return notes
+
+    @cached_property
+    def _given(self) -> list[Given]:
+        """The points that were trained elsewhere, read and checked."""
+        found = [read_given(point, self.problem) for point in self.spec.given]
+        if found:
+            from sublevel.field import check_deterministic
+
+            few = min(64, len(self.problem.splits.train))
+            check_deterministic(self.problem.field("train", size=few), found[0].at.to(self.problem.device))
+        return found
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any] | None:

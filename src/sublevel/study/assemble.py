@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -9,19 +10,26 @@ from sublevel.errors import ConfigError, unknown
 from sublevel.prune.scores import score_function
 from sublevel.prune.select import counts
 from sublevel.space import Space
-from sublevel.study import branches, measure  # noqa: F401 - branches registers them
+from sublevel.study import branches, measurements  # noqa: F401 - branches registers them
 from sublevel.study.builder import BRANCHES, OPTIONS, Builder, Solution
+from sublevel.study.given import Given
+from sublevel.study.given import assemble as assemble_given
 from sublevel.study.graph import Graph
 from sublevel.study.spec import BranchSpec, Order, StudySpec, label
 
 
-def assemble(spec: StudySpec, space: Space, examples: int) -> tuple[Graph, list[Solution]]:
+def assemble(spec: StudySpec, space: Space, examples: int, given: Sequence[Given] = ()) -> tuple[Graph, list[Solution]]:
     """The graph of all cells of a study, and its solutions, dense ones first within a seed.
 
-    Raises ConfigError for an unknown branch, option or criterion, and for sizes that cannot be.
+    ``given`` points are measured in place of solutions that are trained. Raises ConfigError for an unknown branch,
+    option or criterion, and for sizes that cannot be.
     """
-    check(spec, space, examples)
     graph, solutions, builders = Graph(), [], {}
+    if given:
+        solutions, builder = assemble_given(spec, space, graph, list(given))
+        measurements.add(measurements.Scene(spec, space, graph, solutions, {builder.seed: builder}))
+        return graph, solutions
+    check(spec, space, examples)
     for seed in spec.seeds:
         base = builders[seed] = Builder(spec, space, examples, graph, seed, order=spec.order)
         solutions.append(base.dense())
@@ -33,7 +41,7 @@ def assemble(spec: StudySpec, space: Space, examples: int) -> tuple[Graph, list[
                 b.solve(chosen.name, level)
                 for level in (range(1, spec.levels + 1) if chosen.levels is None else chosen.levels)
             ]
-    measure.add(spec, space, graph, solutions, builders)
+    measurements.add(measurements.Scene(spec, space, graph, solutions, builders))
     return graph, solutions
 
 

@@ -69,11 +69,18 @@ class Builder:
     name: str = "imp"
     options: Mapping[str, Any] = field(default_factory=dict)
     memo: dict[tuple[Any, ...], Solution] = field(default_factory=dict)
+    first: Solution | None = None
+    """The given point that stands for the dense network in a study that trains nothing."""
 
     @property
     def rewind(self) -> int:
         """k, in steps."""
-        return self.spec.rewind.steps(self.spec.train.steps_per_epoch(self.examples))
+        return self.spec.rewind.steps(self.per_epoch)
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return self.spec.train.steps_per_epoch(self.examples)
 
     @property
     def steps(self) -> int:
@@ -87,12 +94,11 @@ class Builder:
 
     def dense(self) -> Solution:
         """The dense network: level 0 of every branch."""
-        marks = sorted(
-            {
-                self.rewind,
-                *(c.steps(self.spec.train.steps_per_epoch(self.examples)) for c in self.spec.train.checkpoints),
-            }
-        )
+        if self.first is not None:
+            return self.first
+        paths = self.spec.geometry.paths
+        left = paths.instability.steps if paths and paths.instability else ()
+        marks = sorted({self.rewind, *(d.steps(self.per_epoch) for d in (*self.spec.train.checkpoints, *left))})
         plain = replace(self, label="dense", name="dense", order=self.spec.order)
         return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
 
@@ -179,6 +185,14 @@ class Builder:
             {**solution.labels, "branch": f"{solution.branch} (sibling)"},
         )
         return replace(solution, train=self.graph.add(node))
+
+    def reordered(self, step: int) -> Solution:
+        """The dense run, left at ``step`` for another data order."""
+        inputs = dict(self.dense().train.inputs) | {"order": "reordered", "checkpoints": [], "first": step}
+        inputs |= {"start": {"point": Ref(self.dense().train.id, f"step-{step}")}}
+        labels = {**self.dense().labels, "branch": f"dense (reordered at step {step})"}
+        node = self.graph.add(Node(f"{self.dense().train.id}/reordered/step-{step}", "train", inputs, labels))
+        return replace(self.dense(), train=node)
 
     def _mask(self, tag: str, level: int, inputs: dict[str, Any]) -> Ref:
         labels = {"branch": tag, "level": level, "seed": self.seed}

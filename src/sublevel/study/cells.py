@@ -5,7 +5,7 @@ The inputs of a cell are JSON in which every object is a digest, so its key says
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,13 @@ from sublevel.study.store import Store, canonical, digest
 from sublevel.train.engine import ENGINE
 
 Json = Any
+
+Row = dict[str, Any]
+Rows = Iterator[tuple[str, Row]]
+"""(table, row) pairs."""
+
+BESIDE = "levels (more columns)"
+"""The table of what a cell adds to the row of a solution that another cell makes."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,42 @@ def kernel(kind: str, version: int) -> Callable[[Kernel], Kernel]:
     return register
 
 
+Extract = Callable[[Mapping[str, Any], Row, Row], Rows]
+EXTRACT: dict[str, Extract] = {}
+
+
+def rows(kind: str) -> Callable[[Extract], Extract]:
+    """Register how an entry becomes rows: ``(resolved study, labels, entry) -> rows``."""
+
+    def register(extract: Extract) -> Extract:
+        EXTRACT[kind] = extract
+        return extract
+
+    return register
+
+
+Cost = Callable[[Mapping[str, Any], Mapping[str, int]], float]
+COSTS: dict[str, Cost] = {}
+
+
+def cost(kind: str) -> Callable[[Cost], Cost]:
+    """Register what a cell costs: ``(inputs, sizes of the splits) ->`` forward and backward passes of one example.
+
+    A kind without a registered cost takes no time to speak of.
+    """
+
+    def register(weigh: Cost) -> Cost:
+        COSTS[kind] = weigh
+        return weigh
+
+    return register
+
+
+def register() -> None:
+    """Make every kind of cell known."""
+    from sublevel.study import given, kernels, measurements  # noqa: F401
+
+
 def numerics(device: str, dtype: str, threads: int) -> dict[str, Json]:
     """The numerics class: bits are promised within one of these, on one kind of processor."""
     return {
@@ -77,8 +120,7 @@ def numerics(device: str, dtype: str, threads: int) -> dict[str, Json]:
 
 def key(kind: str, inputs: Json, problem: Json, numerics: Json) -> str:
     """A cell's key: SHA-256 of everything its result depends on."""
-    from sublevel.study import kernels  # noqa: F401 - registers them
-
+    register()
     if kind not in KERNELS:
         raise unknown("kind of cell", kind, KERNELS)
     document = {
@@ -103,7 +145,11 @@ def mask_tensors(mask: Bool[Tensor, "D"]) -> dict[str, Tensor]:
 
 def stored_point(store: Store, name: str) -> Point:
     """The way back from `point_tensors`, on the CPU."""
-    tensors = store.get_tensors(name)
+    return point_of(store.get_tensors(name))
+
+
+def point_of(tensors: Mapping[str, Tensor]) -> Point:
+    """A point from its named tensors."""
     return Point(tensors["theta"], {k.removeprefix("buffer:"): t for k, t in tensors.items() if k != "theta"})
 
 

@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 
 from sublevel.problem import Problem
+from sublevel.study.cells import COSTS, register
 from sublevel.study.graph import Node
 from sublevel.study.worker import arithmetic
 from sublevel.train.engine import train
 from sublevel.train.recipe import Recipe
-
-PRODUCTS = 60
-"""Hessian products that a spectrum of ten takes, as a guess."""
 
 BASE = 450 * 2**20
 """Resident bytes of a process that has imported torch."""
@@ -22,26 +20,8 @@ def units(problem: Problem) -> Callable[[Node], float]:
     """The cost of a node in training-example passes (forward and backward); a forward pass alone is a third."""
     sizes = {name: len(getattr(problem.splits, name)) for name in ("train", "validation", "test")}
 
-    def cost(node: Node) -> float:
-        inputs = node.inputs
-        both = min(inputs.get("size") or sizes["train"], sizes["train"]) + min(
-            inputs.get("size") or sizes["test"], sizes["test"]
-        )
-        if node.kind == "train":
-            recipe = Recipe.from_document(dict(inputs["recipe"]))
-            steps = recipe.steps(sizes["train"]) - inputs["first"]
-            epochs = steps / recipe.steps_per_epoch(sizes["train"])
-            return epochs * (sizes["train"] + sizes["validation"] / 3)
-        if node.kind == "segment":
-            again = 2 if inputs["policy"] == "recomputed" else 1
-            return again * both * (inputs["points"] + 4 * inputs["refine"]) / 3
-        if node.kind == "leg":
-            return both * 2 / 3
-        if node.kind == "spectrum":
-            return 3 * PRODUCTS * inputs["k"] / 10 * min(inputs["size"] or sizes["train"], sizes["train"])
-        return sizes["train"] * 1.5 if node.kind == "solution" else 0.0
-
-    return cost
+    register()
+    return lambda node: COSTS[node.kind](node.inputs, sizes) if node.kind in COSTS else 0.0
 
 
 def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -> float:

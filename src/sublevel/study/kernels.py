@@ -1,4 +1,4 @@
-"""The kernels: what each kind of cell computes.
+"""The kernels that make solutions: training and masks. Those that measure them stand in ``measurements``.
 
 A kernel is short: load, one numerical call, return. One whose numbers change gets a new version.
 """
@@ -6,21 +6,30 @@ A kernel is short: load, one numerical call, return. One whose numbers change ge
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from sublevel.errors import Diverged
-from sublevel.geometry import paths
-from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.distance import displacement, mask_overlap
-from sublevel.problem import Problem
 from sublevel.prune.scores import score_function
 from sublevel.prune.select import layer_counts, select
 from sublevel.rng import generator
 from sublevel.space import Point
-from sublevel.study.cells import Context, Json, Output, kernel, mask_tensors, point_tensors
+from sublevel.study.cells import (
+    BESIDE,
+    Context,
+    Json,
+    Output,
+    Row,
+    Rows,
+    cost,
+    kernel,
+    mask_tensors,
+    point_tensors,
+    rows,
+)
 from sublevel.train.engine import Progress, train
 from sublevel.train.recipe import Recipe
 
@@ -97,175 +106,23 @@ def mask_cell(
     return Output({"remaining": space.remaining(mask)}, {"mask": mask_tensors(mask)})
 
 
-@kernel("solution", 1)
-def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
-    """Losses, errors, norms, and what is left where."""
-    p, at, own = c.problem, c.point(point), c.mask(mask)
-    own = p.space.full_mask().to(at.theta.device) if own is None else own
-    splits = [s for s in ("train", "validation", "test") if len(p.part(s))]
-    seen = {split: p.field(split).evaluate(at) for split in splits}
-    if not math.isfinite(seen["train"].loss):
-        raise Diverged(f"training diverged: the end point's loss is {seen['train'].loss}")
-    field = p.field("train")
-    gradient = field.grad(at)
-    alive = {layer.name: rows for layer, rows in p.space.filters(own)}
-    values = {
-        **{f"{split}_{what}": getattr(e, what) for split, e in seen.items() for what in ("loss", "error")},
-        "buffers": field.policy,
-        "density": p.space.density(own),
-        "remaining": p.space.remaining(own),
-        "prunable": int(p.space.prunable.sum()),
-        "gradient_norm": float(gradient.double().norm()),
-        "gradient_norm_own": float(gradient[own].double().norm()),
-        "weight_norm": float(at.theta.double().norm()),
-        "collapsed_layers": sum(not rows.any() for rows in alive.values()),
-        "dead_filters": sum(int((~rows).sum()) for rows in alive.values()),
-        "max_bn_gain": _largest_gain(p, at),
-    }
-    layers = [
-        {
-            "layer": layer.name,
-            "index": i,
-            "prunable": layer.size,
-            "remaining": int(own[layer.coordinates].sum()),
-        }
-        for i, layer in enumerate(p.space.prunable_layers)
-    ]
-    return Output({"row": values, "layers": layers})
+@rows("train")
+def train_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """``history``, and the number of steps beside the row of ``levels``."""
+    yield BESIDE, {**labels, "steps": entry["values"]["history"][-1]["step"] - entry["inputs"]["first"]}
+    for row in entry["values"]["history"]:
+        yield "history", {**labels, **row}
 
 
-@kernel("overlap", 1)
-def overlap_cell(c: Context, *, mask: str, reference: str) -> Output:
-    """How much of a mask is in another, and how much would be by chance."""
-    a, b = c.mask(mask), c.mask(reference)
-    assert a is not None
-    assert b is not None
-    found = mask_overlap(a, b, c.problem.space.prunable.to(a.device))
-    return Output({"overlap_imp": found.share, "overlap_chance": found.chance})
+@rows("mask")
+def mask_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """None: a mask is seen in the solutions that have it."""
+    return iter(())
 
 
-@kernel("leg", 1)
-def leg_cell(
-    c: Context, *, a: str, a_mask: str | None, b: str, b_mask: str | None, size: int | None, policy: str
-) -> Output:
-    """Loss and error at both ends of a leg, on the training and the test set, and how far apart they are."""
-    start, end = c.point(a, a_mask), c.point(b, b_mask)
-    rows = []
-    for split in ("train", "test"):
-        field = c.problem.field(split, size=size, policy=policy)
-        one, two = field.evaluate(start), field.evaluate(end)
-        rows.append(
-            {
-                "split": split,
-                "buffers": field.policy,
-                "loss_start": one.loss,
-                "loss_end": two.loss,
-                "error_start": one.error,
-                "error_end": two.error,
-                **asdict(displacement(start.theta, end.theta)),
-            }
-        )
-    return Output({"rows": rows})
-
-
-@kernel("segment", 1)
-def segment_cell(
-    c: Context,
-    *,
-    a: str,
-    a_mask: str | None,
-    b: str,
-    b_mask: str | None,
-    points: int,
-    refine: int,
-    size: int | None,
-    policy: str,
-) -> Output:
-    """The profile of a segment and its barriers, on the training and the test set."""
-    start, end = c.point(a, a_mask), c.point(b, b_mask)
-    distance = displacement(start.theta, end.theta).distance
-    out = []
-    for split in ("train", "test"):
-        field = c.problem.field(split, size=size, policy="stored" if policy == "averaged" else policy)
-        profile = paths.segment(field, start, end, points=points, refine=refine, buffers="averaged")
-        out.append(
-            {
-                "split": split,
-                "buffers": profile.policy,
-                "distance": distance,
-                "alphas": profile.alphas.tolist(),
-                "profile_loss": profile.loss.tolist(),
-                "profile_error": profile.error.tolist(),
-                "loss": asdict(profile.barrier("loss")),
-                "error": asdict(profile.barrier("error")),
-            }
-        )
-    return Output({"segments": out})
-
-
-@kernel("spectrum", 1)
-def spectrum_cell(
-    c: Context,
-    *,
-    point: str,
-    mask: str | None,
-    alive: str | None,
-    k: int,
-    size: int | None,
-    policy: str,
-    tolerance: float | None,
-    steps: int,
-    restarts: int,
-    negative: int,
-) -> Output:
-    """The extreme eigenvalues of the training loss at a point, in the subspace of a mask."""
-    at, space, own = c.point(point), c.mask(mask), c.mask(alive)
-    field = c.problem.field("train", size=size, policy=policy)
-    dead = None if own is None else c.problem.space.dead(own)
-    if dead is not None and bool(dead.any()):
-        space = ~dead if space is None else space & ~dead
-    found = top_eigenvalues(
-        field, at, k=k, mask=space, tolerance=tolerance, steps=steps, restarts=restarts, negative=negative
-    )
-    gradient = field.grad(at)
-    slopes = found.vectors.double() @ gradient.double()
-    row = {
-        "buffers": field.policy,
-        "dimension": found.dimension,
-        "examples": len(field.x),
-        "excluded": 0 if dead is None else int(dead.sum()),
-        "largest": float(found.values[0]),
-        "smallest": float(found.smallest[0]),
-        "negative_count": found.negative_count,
-        "negative_mass": found.negative_mass,
-        "gradient_norm": float((gradient if space is None else gradient[space]).double().norm()),
-        "products": found.products,
-        "converged": found.converged,
-        "stop": found.stop,
-    }
-    ends = {
-        "largest": (found.values, found.residuals),
-        "smallest": (found.smallest, found.smallest_residuals),
-    }
-    pairs = [
-        {
-            "end": end,
-            "index": i + 1,
-            "eigenvalue": value,
-            "residual": residual,
-            "converged": residual <= found.bound,
-        }
-        for end, (values, residuals) in ends.items()
-        for i, (value, residual) in enumerate(zip(values.tolist(), residuals.tolist(), strict=True))
-    ]
-    return Output({"row": row, "pairs": pairs, "slopes": slopes.tolist()})
-
-
-def _largest_gain(p: Problem, at: Point) -> float | None:
-    """Max 1/sqrt(var + eps) over BatchNorm channels: near 316 behind a dead filter."""
-    modules = dict(p.module.named_modules())
-    gains = [
-        torch.rsqrt(at.buffers[f"{name}.running_var"] + float(modules[name].eps)).max()  # type: ignore[arg-type]
-        for name in p.space.statistics
-    ]
-    return max(map(float, gains), default=None)
+@cost("train")
+def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """The epochs from the start to the end, with a look at the held-out examples after each."""
+    recipe = Recipe.from_document(dict(inputs["recipe"]))
+    epochs = (recipe.steps(sizes["train"]) - inputs["first"]) / recipe.steps_per_epoch(sizes["train"])
+    return epochs * (sizes["train"] + sizes["validation"] / 3)

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from sublevel.errors import ConfigError, nearest
+from sublevel.study.blocks import GeometrySpec, Strict
 from sublevel.train.recipe import Duration, Recipe
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
 Order = Literal["shared", "independent"]
-Space = Literal["own", "all", "next"]
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error; so is true or false where a number is meant, and infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError(f"true or false cannot be meant here, got {value}")
-        return value
 
 
 class DataSpec(Strict):
@@ -49,14 +27,14 @@ class DataSpec(Strict):
     validation: int | float = Field(default=0.1, ge=0)
     train_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=1)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class ModelSpec(Strict):
     """A registered network or an import path ``module:function``, with its options."""
 
     name: str = "lenet-300-100"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     version: str | None = None
 
 
@@ -70,66 +48,15 @@ class BranchSpec(Strict):
     levels: tuple[int, ...] | None = None
     label: str = ""
     order: Order | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Where(Strict):
-    """Which solutions to measure: by branch, level and number of seeds; absent means all."""
+class GivenSpec(Strict):
+    """A point that was trained elsewhere: its name in the tables, its checkpoint, and a mask's file."""
 
-    branches: tuple[str, ...] | None = None
-    levels: tuple[int, ...] | None = None
-    seeds: int | None = Field(default=None, ge=0)
-
-    def admits(self, branch: str, level: int, nth_seed: int) -> bool:
-        """Whether a solution is asked for."""
-        return (
-            (self.branches is None or branch in self.branches)
-            and (self.levels is None or level in self.levels)
-            and (self.seeds is None or nth_seed < self.seeds)
-        )
-
-
-class LegsSpec(Where):
-    """Both legs of a level, on ``size`` training examples and as many of the test set (absent: all)."""
-
-    size: int | None = Field(default=None, ge=1)
-    buffers: tuple[Literal["stored", "recomputed"], ...] = ("stored", "recomputed")
-
-
-class PathsSpec(Strict):
-    """Segments: from one level to the next, to the dense solution, from the rewound start, between data orders."""
-
-    points: int = Field(default=21, ge=3)
-    refine: int = Field(default=2, ge=0)
-    size: int | None = Field(default=None, ge=1)
-    buffers: tuple[Literal["averaged", "recomputed", "batch"], ...] = ("averaged", "recomputed")
-    successive: Where | None = Where()
-    to_dense: Where | None = Where()
-    from_start: Where | None = None
-    orders: Where | None = None
-
-
-class SpectraSpec(Where):
-    """The ``k`` largest Hessian eigenvalues on ``size`` training examples, and the volume that they give."""
-
-    k: int = Field(default=10, ge=1)
-    size: int | None = Field(default=None, ge=1)
-    spaces: tuple[Space, ...] = ("own", "all", "next")
-    policy: Literal["stored", "recomputed", "batch"] = "stored"
-    tolerance: float | None = Field(default=None, gt=0)
-    steps: int = Field(default=200, ge=2)
-    restarts: int = Field(default=3, ge=0)
-    negative: int = Field(default=3, ge=0)
-    exclude_dead: bool = False
-    eps: float = Field(default=0.1, gt=0)
-
-
-class MeasureSpec(Strict):
-    """What is measured beside the losses of every solution; an absent block is not measured."""
-
-    legs: LegsSpec | None = None
-    paths: PathsSpec | None = None
-    spectra: SpectraSpec | None = None
+    name: str = Field(min_length=1)
+    path: str
+    mask: str | None = None
 
 
 def _recipe(value: Any) -> Any:
@@ -160,7 +87,7 @@ class StudySpec(Strict):
     """A whole study. ``fraction`` of the remaining weights goes at each of ``levels``; survivors are rewound to
     ``rewind``. ``order`` is the data order of the levels, ``scope`` where scores compete, ``finetune_lr`` the rate of
     the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell are part of a result's
-    identity, the number of jobs is not.
+    identity, the number of jobs is not. With ``given`` points nothing is trained: they are measured.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -178,7 +105,8 @@ class StudySpec(Strict):
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     train: Annotated[Recipe, BeforeValidator(_recipe)] = Field(default_factory=Recipe)
-    measure: MeasureSpec = MeasureSpec()
+    geometry: GeometrySpec = GeometrySpec()
+    given: tuple[GivenSpec, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -195,13 +123,17 @@ class StudySpec(Strict):
                     raise ValueError(
                         f"branch {known!r} asks for level {level}; the study has levels 1 to {self.levels}"
                     )
-        for name, where in _wheres(self.measure):
+        points = [point.name for point in self.given]
+        if len(set(points)) != len(points):
+            raise ValueError(f"two given points have one name: {points}")
+        known, last = (points, len(points) - 1) if points else ([*labels, "dense"], self.levels)
+        for name, where in self.geometry.wheres():
             for branch in where.branches or ():
-                if branch not in (*labels, "dense"):
-                    raise ValueError(f"{name} asks for branch {branch!r}{nearest(branch, [*labels, 'dense'])}")
+                if branch not in known:
+                    raise ValueError(f"{name} asks for branch {branch!r}{nearest(branch, known)}")
             for level in where.levels or ():
-                if not 0 <= level <= self.levels:
-                    raise ValueError(f"{name} asks for level {level}; the study has levels 0 (dense) to {self.levels}")
+                if not 0 <= level <= last:
+                    raise ValueError(f"{name} asks for level {level}; the study has levels 0 (dense) to {last}")
         return self
 
     def document(self) -> dict[str, Any]:
@@ -224,7 +156,7 @@ def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:
 
 
 def read(target: str) -> dict[str, Any]:
-    """The raw study of a preset or a TOML file."""
+    """The raw study of a preset or a TOML file. ``extends = "demo"`` begins from a preset's keys, group by group."""
     path = Path(target)
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
@@ -234,11 +166,24 @@ def read(target: str) -> dict[str, Any]:
         source = PRESETS / f"{target}.toml"
     else:
         raise ConfigError(f"{target!r} is neither a study file (.toml) nor a preset{nearest(target, preset_names())}")
+    return {"name": source.stem, **_extended(source)}
+
+
+def _extended(source: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(source.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source.name} is not valid TOML: {error}") from error
-    return {"name": source.stem, **document}
+    base = document.pop("extends", None)
+    if base is None:
+        return document
+    if base not in preset_names():
+        raise ConfigError(f"{source.name}: extends names no preset: {base!r}{nearest(str(base), preset_names())}")
+    return merged(_without(read(base), "name"), document)
+
+
+def _without(document: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in document.items() if k != key}
 
 
 def preset_names() -> list[str]:
@@ -290,14 +235,6 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _wheres(measure: MeasureSpec) -> Iterator[tuple[str, Where]]:
-    paths = measure.paths
-    kinds = {k: getattr(paths, k) for k in ("successive", "to_dense", "from_start", "orders")} if paths else {}
-    named = {"measure.legs": measure.legs, "measure.spectra": measure.spectra}
-    named |= {f"measure.paths.{k}": v for k, v in kinds.items()}
-    return ((name, where) for name, where in named.items() if where is not None)
 
 
 def _sentence(error: Any, where: str) -> str:

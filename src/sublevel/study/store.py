@@ -43,6 +43,13 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def serialised(tensors: Mapping[str, Any]) -> bytes:
+    """Named tensors as safetensors bytes."""
+    from safetensors.torch import save
+
+    return save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())})
+
+
 class Store:
     """A folder of results, shared by any number of runs and processes.
 
@@ -145,9 +152,7 @@ class Store:
 
     def put_tensors(self, tensors: Mapping[str, Any]) -> str:
         """Keep named tensors as one safetensors object; the bytes do not depend on the order of the names."""
-        from safetensors.torch import save
-
-        return self.put(save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}))
+        return self.put(serialised(tensors))
 
     def get_tensors(self, name: str) -> dict[str, Any]:
         """The tensors of an object, on the CPU."""

@@ -44,9 +44,9 @@ def run_job(job: str, progress: Say = lambda row: None, local: Any = None) -> st
 
 
 def _compute(job: dict[str, Any], progress: Say, local: Any, started: float) -> dict[str, Any]:
-    from sublevel.study import kernels  # noqa: F401 - registers them
-    from sublevel.study.cells import KERNELS, Context
+    from sublevel.study.cells import KERNELS, Context, register
 
+    register()
     store = _store(job["store"])
     problem = local
     if problem is None:

@@ -1,0 +1,310 @@
+"""Spectral densities and sums over the spectrum, by stochastic Lanczos quadrature.
+
+From a random unit vector v, m Lanczos steps give the m-point Gauss rule of v's spectral measure: nodes are the Ritz
+values, weights the squared first components of their eigenvectors (Golub and Welsch 1969). n times its mean over v is an
+unbiased estimate of tr f(A), up to the rule's error (Ubaru, Chen and Saad 2017; Ghorbani et al. 1901.10159; Papyan
+1811.07062). Every run is reorthogonalised fully, twice: without it the rule holds ghosts of the largest eigenvalues.
+The runs go in lockstep, so that one pass over the data serves a product of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite, nan, pi, sqrt
+
+import numpy as np
+import torch
+
+from sublevel._types import Bool, Float, Tensor
+from sublevel.errors import unknown
+from sublevel.field import At, Field, require_field
+from sublevel.geometry.estimate import Estimate, mean_and_se
+from sublevel.geometry.operators import Operator, check_counts, curvature_operator, finite
+
+METHODS = ("lanczos", "exact")
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Tridiagonal:
+    """The Lanczos matrix of one run: ``diagonal`` [m], ``side`` [m], whose last entry leads out of it.
+
+    ``exhausted``: the Krylov space is invariant, and the rule exact for every function.
+    """
+
+    diagonal: np.ndarray
+    side: np.ndarray
+    exhausted: bool
+
+    def rule(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes ascending and weights of the Gauss rule, of the first ``steps`` where they are given."""
+        a, b = self.diagonal[:steps], self.side[:steps]
+        values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+        return values, s[0] ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """A spectral density on a ``grid`` [G] of eigenvalues: ``density`` [G], of integral 1, and its ``se`` [G]."""
+
+    grid: np.ndarray
+    density: np.ndarray
+    se: np.ndarray
+    width: float
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralDensity:
+    """The spectrum of an operator on R^n as Gauss rules, one from each probe.
+
+    ``nodes`` and ``weights`` hold an array of at most ``steps`` entries for every probe; weights sum to 1. For the
+    method ``exact`` there is one, of all n eigenvalues. ``bound`` is the rounding of the products, in units of the
+    eigenvalues: a node within it of 0 has no sign. ``products`` counts operator products.
+    """
+
+    nodes: tuple[np.ndarray, ...]
+    weights: tuple[np.ndarray, ...]
+    dimension: int
+    steps: int
+    products: int
+    bound: float
+    exact: bool = False
+    runs: tuple[Tridiagonal, ...] = ()
+
+    def per_probe(self, f: Function) -> np.ndarray:
+        """``n sum_i w_i f(x_i)`` of every probe: independent estimates of tr f(A)."""
+        return np.array([self.dimension * (w @ f(x)) for x, w in zip(self.nodes, self.weights, strict=True)])
+
+    def integrate(self, f: Function) -> Estimate:
+        """The sum of f over all n eigenvalues, with its standard error over the probes.
+
+        ``f`` maps an array of eigenvalues to an array. The error does not hold what the rule itself misses:
+        see `quadrature_error`.
+        """
+        values = self.per_probe(f)
+        if self.exact:
+            return Estimate(float(values[0]), 0.0, 0, self.products)
+        return Estimate(*mean_and_se(values.tolist()), len(values), self.products)
+
+    def quadrature_error(self, f: Function) -> float:
+        """The sum of f with all steps less that with half of them; 0 where every run is exhausted.
+
+        Once the rule converges like m^-2 or faster, a third of it is left to come. Before it does, where f bends more
+        sharply than the nodes lie, it is a sign and no bound.
+        """
+        if self.exact or all(run.exhausted for run in self.runs):
+            return 0.0
+        return float(np.mean(self.per_probe(f) - self.halved().per_probe(f)))
+
+    def halved(self) -> SpectralDensity:
+        """The same runs, cut to half the steps: no further products."""
+        steps = max(self.steps // 2, 1)
+        return replace(self, **_rules(self.runs, steps), steps=steps)
+
+    def density(self, grid: np.ndarray, width: float) -> Smoothed:
+        """The density smoothed by a Gaussian of standard deviation ``width``, in units of the eigenvalues.
+
+        Raises ValueError unless the width is positive.
+        """
+        if not width > 0:
+            raise ValueError(f"width must be positive, got {width}")
+        rows = np.array([self._smooth(x, w, grid, width) for x, w in zip(self.nodes, self.weights, strict=True)])
+        se = rows.std(axis=0, ddof=1) / sqrt(len(rows)) if len(rows) > 1 else np.full(len(grid), nan)
+        return Smoothed(grid, rows.mean(axis=0), np.zeros(len(grid)) if self.exact else se, width)
+
+    def _smooth(self, x: np.ndarray, w: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
+        return np.exp(-0.5 * ((grid[:, None] - x) / width) ** 2) @ w / (width * sqrt(2 * pi))
+
+    @property
+    def negative_mass(self) -> Estimate:
+        """The share of the n eigenvalues below -``bound``.
+
+        A step is no smooth function: what lies within a node's distance of 0 is counted only roughly, on either side.
+        """
+        count = self.integrate(lambda x: (x < -self.bound).astype(float))
+        return replace(count, value=count.value / self.dimension, se=count.se / self.dimension)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest node: an upper bound on the lowest eigenvalue."""
+        return float(min(x[0] for x in self.nodes))
+
+    @property
+    def highest(self) -> float:
+        """The highest node: a lower bound on the largest eigenvalue."""
+        return float(max(x[-1] for x in self.nodes))
+
+
+def spectral_density(
+    field: Field,
+    theta: At,
+    *,
+    probes: int = 10,
+    steps: int = 100,
+    mask: Bool[Tensor, "D"] | None = None,
+    operator: str = "hessian",
+    scale: Float[Tensor, "D"] | None = None,
+    method: str = "lanczos",
+    together: int = 8,
+    seed: int = 0,
+) -> SpectralDensity:
+    """The density of the spectrum at ``theta``, from ``probes`` Lanczos runs of at most ``steps`` products.
+
+    At most ``together`` runs advance at once; their bases take together * steps * n numbers. ``method`` ``exact`` forms
+    the matrix instead, in n products. ``operator`` and ``scale`` choose the curvature (see `curvature_operator`).
+
+    Raises ValueError for counts below 1, a mask of another length or an empty subspace, FloatingPointError where a
+    product is not finite.
+
+    >>> from sublevel.field import Quadratic
+    >>> field = Quadratic(torch.tensor([4.0, 4.0, 1.0, -2.0], dtype=torch.float64))
+    >>> found = spectral_density(field, torch.zeros(4, dtype=torch.float64), method="exact")
+    >>> round(found.integrate(np.abs).value, 6), found.negative_mass.value
+    (11.0, 0.25)
+    """
+    require_field(field, "spectral_density")
+    if method not in METHODS:
+        raise unknown("method of a spectral density", method, METHODS)
+    check_counts(probes=probes, steps=steps, together=together)
+    of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
+    if method == "exact":
+        return _exact(of, together)
+    runs: list[Tridiagonal] = []
+    for start in range(0, probes, together):
+        block = [of.draw(seed, i, stream="probe:quadrature") for i in range(start, min(start + together, probes))]
+        runs += lockstep(of, torch.stack(block), steps=steps)
+    rules = _rules(tuple(runs), None)
+    largest = max(float(np.abs(x).max()) for x in rules["nodes"])
+    products = sum(len(run.diagonal) for run in runs)
+    return SpectralDensity(**rules, dimension=of.dimension, steps=steps, products=products, bound=rounding(of, largest))
+
+
+def lockstep(
+    operator: Callable[[Tensor], Tensor], starts: Float[Tensor, "K n"], *, steps: int
+) -> list[Tridiagonal]:
+    """Lanczos from every row of ``starts`` at once, one product [K, n] a step, each run fully reorthogonalised.
+
+    A run whose Krylov space is exhausted goes on as zeros until the others end.
+
+    Raises FloatingPointError where a product is not finite.
+    """
+    runs, n = starts.shape
+    steps = min(steps, n)
+    basis = starts.new_empty((runs, steps, n))
+    diagonal, side = torch.zeros(2, runs, steps, dtype=torch.float64)
+    lengths = torch.zeros(runs, dtype=torch.int64)
+    alive, scale = torch.ones(runs, dtype=torch.bool), torch.zeros(runs, dtype=torch.float64)
+    v = starts / starts.norm(dim=1, keepdim=True)
+    for m in range(steps):
+        basis[:, m] = v
+        w = finite(operator(v))
+        diagonal[:, m] = (w.double() * v.double()).sum(dim=1).cpu()
+        w = _orthogonal(_orthogonal(w, basis[:, : m + 1]), basis[:, : m + 1])
+        beta = w.double().norm(dim=1).cpu()
+        side[:, m] = beta
+        lengths += alive
+        scale = torch.maximum(scale, torch.maximum(diagonal[:, m].abs(), beta))
+        alive &= (beta > 10 * torch.finfo(v.dtype).eps * scale) & (m + 1 < n)
+        if not bool(alive.any()):
+            break
+        v = torch.where(alive.to(w.device)[:, None], w / beta.to(w)[:, None], 0)
+    ends = zip(diagonal.numpy(), side.numpy(), lengths.tolist(), alive.tolist(), strict=True)
+    return [Tridiagonal(a[:m], b[:m], not going) for a, b, m, going in ends]
+
+
+def log_determinant(
+    field: Field,
+    theta: At,
+    *,
+    damping: float,
+    probes: int = 10,
+    steps: int = 100,
+    mask: Bool[Tensor, "D"] | None = None,
+    operator: str = "hessian",
+    scale: Float[Tensor, "D"] | None = None,
+    method: str = "lanczos",
+    together: int = 8,
+    seed: int = 0,
+) -> Estimate:
+    """``sum_i log(max(lambda_i, 0) + damping)`` over all n eigenvalues, in nats, by stochastic Lanczos quadrature.
+
+    ``damping`` decides the answer and is always stated: as a prior precision over N it makes this the Laplace
+    evidence's determinant. Negative eigenvalues are clipped to 0, and ``diagnostics["clipped_mass"]`` is their share of
+    n. ``diagnostics["quadrature_error"]`` is the change from half the steps to all of them, a sign of what the rule
+    still misses and no bound; ``reason`` is set where a third of it exceeds the standard error. With ``damping`` 0 the sum is defined only where every Ritz value is
+    positive; it is nan otherwise.
+
+    Raises ValueError for a damping that is negative or not finite, and what `spectral_density` raises.
+
+    >>> from sublevel.field import Quadratic
+    >>> field = Quadratic(torch.tensor([3.0, 1.0, -2.0], dtype=torch.float64))
+    >>> found = log_determinant(field, torch.zeros(3, dtype=torch.float64), damping=1.0, method="exact")
+    >>> round(found.value / np.log(2.0), 6)
+    3.0
+    """
+    if not (isfinite(damping) and damping >= 0):
+        raise ValueError(f"damping must be finite and not negative, got {damping}")
+    require_field(field, "log_determinant")
+    spectrum = spectral_density(
+        field,
+        theta,
+        probes=probes,
+        steps=steps,
+        mask=mask,
+        operator=operator,
+        scale=scale,
+        method=method,
+        together=together,
+        seed=seed,
+    )
+    return log_determinant_of(spectrum, damping)
+
+
+def log_determinant_of(spectrum: SpectralDensity, damping: float) -> Estimate:
+    """The damped log-determinant of a spectrum that is at hand (see `log_determinant`): several dampings, one price."""
+    clipped = spectrum.negative_mass
+    diagnostics: dict[str, object] = {
+        "damping": damping,
+        "dimension": spectrum.dimension,
+        "steps": spectrum.steps,
+        "lowest": spectrum.lowest,
+        "highest": spectrum.highest,
+        "clipped_mass": clipped.value,
+        "clipped_mass_se": clipped.se,
+    }
+    if not damping and spectrum.lowest <= spectrum.bound:
+        reason = f"the lowest Ritz value is {spectrum.lowest:.3g}: without damping the determinant has no logarithm"
+        return Estimate(nan, nan, clipped.draws, spectrum.products, reason, diagnostics)
+
+    def damped_log(x: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(x, 0) + damping)
+
+    found, error = spectrum.integrate(damped_log), spectrum.quadrature_error(damped_log)
+    sampling = found.se if isfinite(found.se) else 0.0
+    missed = abs(error) / 3 > max(sampling, 1e-9 * abs(found.value))
+    reason = f"quadrature not converged: {error:+.3g} nats from half the steps to all of {spectrum.steps}" if missed else ""
+    return replace(found, reason=reason, diagnostics=diagnostics | {"quadrature_error": error})
+
+
+def rounding(operator: Operator, largest: float) -> float:
+    """How far rounding may move an eigenvalue: 100 units of the last place of the largest |eigenvalue|."""
+    return 100 * torch.finfo(operator.like.dtype).eps * largest
+
+
+def _exact(operator: Operator, together: int) -> SpectralDensity:
+    values = np.linalg.eigvalsh(operator.matrix(together))
+    n, largest = len(values), float(np.abs(values).max())
+    return SpectralDensity((values,), (np.full(n, 1 / n),), n, n, n, rounding(operator, largest), exact=True)
+
+
+def _rules(runs: tuple[Tridiagonal, ...], steps: int | None) -> dict:
+    nodes, weights = zip(*(run.rule(steps) for run in runs), strict=True)
+    return {"nodes": nodes, "weights": weights, "runs": runs}
+
+
+def _orthogonal(w: Tensor, rows: Tensor) -> Tensor:
+    """Every row of w [K, n] made orthogonal to its own rows [K, m, n]."""
+    coefficients = torch.bmm(rows, w[:, :, None])
+    return w - torch.bmm(coefficients.mT, rows)[:, 0]

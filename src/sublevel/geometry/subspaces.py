@@ -1,0 +1,131 @@
+"""Which coordinates and which directions: layers, matched sets, filter norms, and how two eigenspaces lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sublevel._types import Bool, Float, Int, Tensor
+from sublevel.field import At
+from sublevel.rng import generator
+from sublevel.space import Layer, Space, as_point
+
+
+def filter_norms(space: Space, theta: At) -> Float[Tensor, "D"]:
+    """The scale of every coordinate, for adaptive curvature D_s A D_s (``scale`` of the estimators).
+
+    A coordinate of a prunable layer has the norm of its filter: of its row, the weights into one output channel or
+    unit (Li et al. 1712.09913, section 4). Any other coordinate, a bias or an affine of a norm, has |theta_i|, as in
+    ASAM (Kwon et al. 2102.11600, equation 3). Rescaling a filter that a normalisation follows, or whole layers of a
+    ReLU network against each other, leaves the adaptive curvature as it was.
+
+    >>> space = Space.of(torch.nn.Linear(2, 1))
+    >>> filter_norms(space, torch.tensor([3.0, 4.0, -2.0])).tolist()
+    [5.0, 5.0, 2.0]
+    """
+    point = as_point(theta)
+    _fits(space, "theta", point.theta)
+    out = point.theta.detach().abs()
+    for layer in space.prunable_layers:
+        rows = point.theta[layer.coordinates].detach().view(layer.shape[0], -1)
+        norms = rows.double().norm(dim=1).to(out)
+        out[layer.coordinates] = norms.repeat_interleave(layer.size // layer.shape[0])
+    return out
+
+
+def layer_masks(space: Space, mask: Bool[Tensor, "D"] | None = None) -> dict[str, Bool[Tensor, "D"]]:
+    """The subspace of every layer, for curvature layer by layer; inside ``mask`` where one is given.
+
+    A layer of which the mask leaves nothing has no subspace, and is not listed.
+
+    >>> {name: int(own.sum()) for name, own in layer_masks(Space.of(torch.nn.Linear(2, 3))).items()}
+    {'weight': 6, 'bias': 3}
+    """
+    whole = space.full_mask() if mask is None else mask
+    _fits(space, "the mask", whole)
+    out = {}
+    for layer in space.layers:
+        own = torch.zeros_like(whole)
+        own[layer.coordinates] = whole[layer.coordinates]
+        if bool(own.any()):
+            out[layer.name] = own
+    return out
+
+
+def matched_sets(
+    space: Space, before: Bool[Tensor, "D"], after: Bool[Tensor, "D"], *, seed: int = 0
+) -> dict[str, Int[Tensor, "c"]]:
+    """The coordinates that a pruning step removed, and sets to compare them with: ``pruned``, ``kept``, ``random``.
+
+    From every prunable layer as many coordinates of each: the smaller of how many were pruned and how many were kept
+    there, drawn at random where there are more. ``random`` is drawn from all that were there before. So neither the
+    number of coordinates nor the layers they lie in can make a difference. Ascending, on the CPU.
+
+    Raises ValueError where a mask has another length, ``after`` is not nested in ``before``, or no layer has both.
+    """
+    _fits(space, "the mask before", before)
+    _fits(space, "the mask after", after)
+    before, after = before.cpu(), after.cpu()
+    if bool((after & ~before).any()):
+        raise ValueError(f"the mask after restores {int((after & ~before).sum())} coordinates that were pruned before")
+    kinds = {"pruned": before & ~after, "kept": after, "random": before}
+    drawn = {kind: [_sample(layer, i, kind, kinds, seed) for i, layer in enumerate(space.layers)] for kind in kinds}
+    sets = {kind: torch.cat(parts) for kind, parts in drawn.items()}
+    if not len(sets["pruned"]):
+        raise ValueError("no layer has both pruned and kept weights: there is nothing to match")
+    return sets
+
+
+def _sample(layer: Layer, number: int, kind: str, kinds: dict[str, Tensor], seed: int) -> Tensor:
+    own = {name: mask[layer.coordinates].nonzero().squeeze(1) + layer.start for name, mask in kinds.items()}
+    count = min(len(own["pruned"]), len(own["kept"])) if layer.prunable else 0
+    order = torch.randperm(len(own[kind]), generator=generator(seed, f"probe:matched:{kind}", number))
+    return own[kind][order[:count]].sort().values
+
+
+@dataclass(frozen=True, eq=False)
+class EigenspaceOverlap:
+    """How much two k-dimensional subspaces of R^n share.
+
+    ``overlap`` in [0, 1]: 1 for the same space, 0 for orthogonal ones, k / n = ``chance`` on average for two at random.
+    ``angles`` [k]: principal angles in radians, ascending; overlap is the mean of their squared cosines.
+    """
+
+    overlap: float
+    chance: float
+    angles: Float[Tensor, "k"]
+
+
+def eigenspace_overlap(
+    a: Float[Tensor, "k D"], b: Float[Tensor, "k D"], *, dimension: int | None = None
+) -> EigenspaceOverlap:
+    """``|A B^T|_F^2 / k`` of two spaces with orthonormal rows A and B (Gur-Ari et al. 1812.04754), and their angles.
+
+    ``dimension`` is n where both lie in one subspace of R^D. Small angles come from sines, as cosines lose them
+    (Bjorck and Golub 1973).
+
+    Raises ValueError where rows are not orthonormal (to 1e-3), or more than the dimension.
+
+    >>> x, y = torch.eye(4)[:2], torch.eye(4)[1:3]
+    >>> found = eigenspace_overlap(x, y)
+    >>> found.overlap, found.chance, [round(float(angle), 4) for angle in found.angles]
+    (0.5, 0.5, [0.0, 1.5708])
+    """
+    k, n = len(a), dimension or a.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"{k} directions in a space of dimension {n} have no overlap")
+    a, b = a.double(), b.double()
+    for name, rows in (("first", a), ("second", b)):
+        off = float((rows @ rows.T - torch.eye(k, dtype=rows.dtype, device=rows.device)).abs().max())
+        if not off <= 1e-3:
+            raise ValueError(f"the rows of the {name} space are not orthonormal: off by {off:.2g}")
+    across = a @ b.T
+    cosines = torch.linalg.svdvals(across)
+    sines = torch.linalg.svdvals(b - across.T @ a).flip(0)
+    return EigenspaceOverlap(float(across.square().sum()) / k, k / n, torch.atan2(sines, cosines))
+
+
+def _fits(space: Space, what: str, vector: Tensor) -> None:
+    if len(vector) != space.dim:
+        raise ValueError(f"{what} has {len(vector)} entries, the space {space.dim}")

@@ -1,0 +1,234 @@
+"""What a study may measure: one block for each measurement, each saying where, how and on how many examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from sublevel.train.recipe import Duration
+
+Space = Literal["own", "all", "next"]
+"""The solution's own subspace, R^D, and the subspace that the next level would leave it."""
+
+Policy = Literal["stored", "recomputed", "batch"]
+Operator = Literal["hessian", "ggn", "adaptive"]
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error; so is true or false where a number is meant, and infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(f"true or false cannot be meant here, got {value}")
+        return value
+
+
+class Where(Strict):
+    """Which solutions to measure: by branch, level and number of seeds; absent means all."""
+
+    branches: tuple[str, ...] | None = None
+    levels: tuple[int, ...] | None = None
+    seeds: int | None = Field(default=None, ge=0)
+
+    def admits(self, branch: str, level: int, nth_seed: int) -> bool:
+        """Whether a solution is asked for."""
+        return (
+            (self.branches is None or branch in self.branches)
+            and (self.levels is None or level in self.levels)
+            and (self.seeds is None or nth_seed < self.seeds)
+        )
+
+
+class Examples(Where):
+    """Where to measure, and on which training examples: ``size`` of them (absent: all), under a buffer policy.
+
+    ``parts`` disjoint subsets are measured one by one, the same at every level: five of a fifth each show how much a
+    number depends on the choice of examples.
+    """
+
+    size: int | None = Field(default=None, ge=1)
+    policy: Policy = "stored"
+    parts: int = Field(default=1, ge=1)
+
+
+class LegsSpec(Where):
+    """Both legs of a level, on ``size`` training examples and as many of the test set (absent: all)."""
+
+    size: int | None = Field(default=None, ge=1)
+    buffers: tuple[Literal["stored", "recomputed"], ...] = ("stored", "recomputed")
+
+
+class PathsSpec(Strict):
+    """Segments: from one level to the next, to the dense solution, from the rewound start, between data orders.
+
+    ``orders`` trains each solution again from its start under another data order; ``instability`` does so from
+    the dense run's ``steps``.
+    """
+
+    points: int = Field(default=21, ge=3)
+    refine: int = Field(default=2, ge=0)
+    size: int | None = Field(default=None, ge=1)
+    buffers: tuple[Literal["averaged", "recomputed", "batch"], ...] = ("averaged", "recomputed")
+    successive: Where | None = Where()
+    to_dense: Where | None = Where()
+    from_start: Where | None = None
+    orders: Where | None = None
+    instability: InstabilitySpec | None = None
+
+
+class InstabilitySpec(Strict):
+    """Two data orders from the dense run's ``steps`` on, for the first ``seeds`` seeds (Frankle et al. 1912.05671)."""
+
+    steps: tuple[Duration, ...] = Field(min_length=1)
+    seeds: int | None = Field(default=None, ge=0)
+
+
+class SpectraSpec(Examples):
+    """The ``k`` largest eigenvalues on ``size`` training examples, and the volume that they give.
+
+    ``operators``: the Hessian, the Gauss-Newton matrix (``ggn``), the Hessian between filter-normalised directions
+    (``adaptive``). ``layers`` adds the largest eigenvalues within each prunable layer.
+    """
+
+    k: int = Field(default=10, ge=1)
+    spaces: tuple[Space, ...] = ("own", "all", "next")
+    operators: tuple[Operator, ...] = ("hessian",)
+    layers: bool = False
+    tolerance: float | None = Field(default=None, gt=0)
+    steps: int = Field(default=200, ge=2)
+    restarts: int = Field(default=3, ge=0)
+    negative: int = Field(default=3, ge=0)
+    exclude_dead: bool = False
+    eps: float = Field(default=0.1, gt=0)
+
+
+class DensitySpec(Examples):
+    """The whole spectrum by stochastic Lanczos quadrature: its density, trace and log-determinant.
+
+    ``damping`` is the delta of log(max(lambda, 0) + delta): a prior precision over N, which decides the answer.
+    """
+
+    probes: int = Field(default=8, ge=1)
+    steps: int = Field(default=60, ge=2)
+    spaces: tuple[Space, ...] = ("own", "all")
+    operator: Literal["hessian", "ggn"] = "hessian"
+    damping: tuple[float, ...] = (1e-1, 1e-3)
+
+
+class CoordinatesSpec(Examples):
+    """Curvature and finite-scale widths along the weights that the next level prunes, keeps, and random ones.
+
+    Equal counts in every layer. ``probes`` vectors give the mean curvature of a set, ``directions`` random unit
+    vectors in it the widths at a rise of ``rise`` nats.
+    """
+
+    probes: int = Field(default=16, ge=2)
+    directions: int = Field(default=4, ge=0)
+    rise: float = Field(default=0.1, gt=0)
+
+
+class OverlapsSpec(Examples):
+    """How much of the span of the ``k`` steepest directions a solution shares with the dense one's."""
+
+    k: int = Field(default=10, ge=1)
+
+
+class VolumesSpec(Examples):
+    """Volumes by several estimators, over several heights ``eps``; what their draws are is said in the release."""
+
+    methods: tuple[Literal["logdet", "radial", "importance", "llc", "thermodynamic"], ...] = (
+        "logdet",
+        "radial",
+        "importance",
+        "llc",
+    )
+    eps: tuple[float, ...] = (0.03, 0.1, 0.3)
+    spaces: tuple[Space, ...] = ("own", "all")
+    rays: int = Field(default=64, ge=2)
+    radius: float = Field(default=100.0, gt=0)
+    damping: float = Field(default=1e-3, gt=0)
+    k: int = Field(default=10, ge=1)
+    probes: int = Field(default=8, ge=1)
+    steps: int = Field(default=60, ge=2)
+    chains: int = Field(default=4, ge=2)
+    draws: int = Field(default=200, ge=10)
+    burn_in: int = Field(default=200, ge=0)
+    gamma: float = Field(default=100.0, gt=0)
+
+
+class ConnectSpec(Examples):
+    """Whether a solution can be joined to the dense one without leaving its sublevel set: a segment, then a curve."""
+
+    bends: int = Field(default=1, ge=1)
+    iterations: int = Field(default=200, ge=1)
+    points: int = Field(default=21, ge=3)
+    batch_size: int = Field(default=128, ge=1)
+
+
+class PlanesSpec(Strict):
+    """Planes: through three solutions of one seed, along two random filter-normalised directions, or two eigenvectors.
+
+    A solution is written ``dense`` or ``branch/level``. Cells whose corners differ by more than ``tolerance`` nats are
+    refined ``refine`` times.
+    """
+
+    through: tuple[tuple[str, str, str], ...] = ()
+    random: tuple[str, ...] = ()
+    eigen: tuple[str, ...] = ()
+    seeds: int | None = Field(default=1, ge=0)
+    size: int | None = Field(default=None, ge=1)
+    policy: Policy = "stored"
+    points: int = Field(default=15, ge=3)
+    refine: int = Field(default=1, ge=0)
+    radius: float = Field(default=1.0, gt=0)
+    tolerance: float = Field(default=0.5, gt=0)
+
+
+class TopologySpec(Where):
+    """The disconnectivity graph of all chosen solutions: a segment between every two of them."""
+
+    points: int = Field(default=11, ge=3)
+    refine: int = Field(default=1, ge=0)
+    size: int | None = Field(default=None, ge=1)
+    buffers: Literal["averaged", "recomputed", "batch"] = "averaged"
+
+
+class TrainingSpec(Examples):
+    """Spectra along training, at the recipe's checkpoints and the rewind step."""
+
+    k: int = Field(default=3, ge=1)
+
+
+class GeometrySpec(Strict):
+    """What is measured beside the losses of every solution; an absent block is not measured."""
+
+    legs: LegsSpec | None = None
+    paths: PathsSpec | None = None
+    spectra: SpectraSpec | None = None
+    density: DensitySpec | None = None
+    coordinates: CoordinatesSpec | None = None
+    overlaps: OverlapsSpec | None = None
+    training: TrainingSpec | None = None
+    volumes: VolumesSpec | None = None
+    connect: ConnectSpec | None = None
+    planes: PlanesSpec | None = None
+    topology: TopologySpec | None = None
+
+    def wheres(self) -> Iterator[tuple[str, Where]]:
+        """Every choice of solutions among the blocks, with the name of its key."""
+        for name in type(self).model_fields:
+            yield from _wheres(f"geometry.{name}", getattr(self, name))
+
+
+def _wheres(name: str, block: Any) -> Iterator[tuple[str, Where]]:
+    if isinstance(block, Where):
+        yield name, block
+    elif isinstance(block, BaseModel):
+        for inner in type(block).model_fields:
+            yield from _wheres(f"{name}.{inner}", getattr(block, inner))

@@ -1,0 +1,136 @@
+"""Planes through solutions: loss and error, where solutions and the dense run's checkpoints lie, persistence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from sublevel.errors import ConfigError, nearest
+from sublevel.geometry.adaptive import Mesh, adaptive_scan
+from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.planes import Frame, eigen_plane, plane_through, random_plane
+from sublevel.geometry.topology import persistence
+from sublevel.study.blocks import PlanesSpec
+from sublevel.study.builder import Solution
+from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
+from sublevel.study.graph import Node, Ref
+from sublevel.study.measurements.base import Scene, measurement, used
+
+
+@measurement("planes")
+def planes(scene: Scene, block: PlanesSpec) -> None:
+    """One cell for every plane and seed."""
+    for seed in scene.seeds(block.seeds):
+        for kind, wanted in (("through", block.through), ("random", block.random), ("eigen", block.eigen)):
+            for names in wanted:
+                chosen = [_named(scene, name, seed) for name in ([names] if isinstance(names, str) else names)]
+                _add(scene, block, kind, names if isinstance(names, str) else ", ".join(names), chosen)
+
+
+def _named(scene: Scene, name: str, seed: int) -> Solution:
+    branch, _, level = name.partition("/")
+    wanted = (branch, int(level) if level.isdecimal() else 0, seed)
+    for s in scene.solutions:
+        if (s.branch, s.level, s.seed) == wanted:
+            return s
+    known = [f"{s.branch}/{s.level}" if s.level else s.branch for s in scene.solutions if s.seed == seed]
+    raise ConfigError(f"geometry.planes: the study has no solution {name!r}{nearest(name, known)}")
+
+
+def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[Solution]) -> None:
+    dense = scene.builders[chosen[0].seed].dense().train
+    kept = {f"dense at step {n}": Ref(dense.id, f"step-{n}") for n in dense.inputs.get("checkpoints", ())}
+    inputs = {
+        "kind": kind,
+        "anchors": [s.end for s in chosen],
+        "names": [f"{s.branch} L{s.level}" if s.level else s.branch for s in chosen],
+        "mask": chosen[0].mask if kind == "eigen" else None,
+        "trajectory": list(kept.values()),
+        "steps": list(kept),
+        "points": block.points,
+        "refine": block.refine,
+        "radius": block.radius,
+        "tolerance": block.tolerance,
+        "size": block.size,
+        "policy": block.policy,
+    }
+    labels = {"plane": f"{kind}: {names}", "kind": kind, "seed": chosen[0].seed}
+    scene.graph.add(Node(f"plane/{kind}/{names}/s{chosen[0].seed}", "plane", inputs, labels))
+
+
+@kernel("plane", 1)
+def plane_cell(
+    c: Context,
+    *,
+    kind: str,
+    anchors: list[str],
+    names: list[str],
+    mask: str | None,
+    trajectory: list[str],
+    steps: list[str],
+    points: int,
+    refine: int,
+    radius: float,
+    tolerance: float,
+    size: int | None,
+    policy: str,
+) -> Output:
+    """The frame, the mesh on it, the places of what is named, and the persistence of the mesh's grid."""
+    at = [c.point(name) for name in anchors]
+    field = c.problem.field("train", size=size, policy=policy)
+    if kind == "through":
+        frame = plane_through(*at)
+    elif kind == "random":
+        frame = random_plane(c.problem.space, at[0])
+    else:
+        frame = eigen_plane(at[0], top_eigenvalues(field, at[0], k=2, mask=c.mask(mask)).vectors)
+    places = dict(zip(names, at, strict=True)) | dict(zip(steps, map(c.point, trajectory), strict=True))
+    xs, ys = frame.window(points, 0.25)
+    grow = 1.0 if kind == "through" else radius
+    mesh = adaptive_scan(field, frame, xs * grow, ys * grow, tolerance=tolerance, levels=refine, points=places)
+    return Output(
+        {
+            "buffers": mesh.policy,
+            "reason": mesh.reason,
+            "rows": mesh.rows(),
+            "landmarks": [{"name": n, "x": x, "y": y, "residual": r} for n, (x, y, r) in mesh.points.items()],
+            "persistence": _persistence(mesh, frame),
+        }
+    )
+
+
+def _persistence(mesh: Mesh, frame: Frame) -> list[dict[str, float | None]]:
+    plane = mesh.plane(mesh.xs, mesh.ys)
+    found = persistence(np.where(np.isfinite(plane.loss), plane.loss, np.inf))
+    columns = (found.dimension, found.birth, found.death, plane.xs[found.column], plane.ys[found.row])
+    return [
+        {
+            "dimension": int(d),
+            "birth": float(b),
+            "death": float(e) if isfinite(e) else None,
+            "x": float(x),
+            "y": float(y),
+        }
+        for d, b, e, x, y in zip(*columns, strict=True)
+    ]
+
+
+@rows("plane")
+def plane_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """``planes``, ``landmarks`` and ``persistence``."""
+    values = entry["values"]
+    about = {**labels, "buffers": values["buffers"], "reason": values["reason"]}
+    for x, y, loss, error, level in values["rows"]:
+        yield "planes", {**about, "x": x, "y": y, "loss": loss, "error": error, "level": level}
+    for table in ("landmarks", "persistence"):
+        for row in values[table]:
+            yield table, {**labels, **row}
+
+
+@cost("plane")
+def plane_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """The base grid, and a share of each refinement."""
+    return inputs["points"] ** 2 * (1 + inputs["refine"]) * used(inputs, sizes) / 3

@@ -1,0 +1,105 @@
+"""Every solution: losses, errors, norms, what is left where, and how much of imp's mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from sublevel.errors import Diverged
+from sublevel.geometry.distance import mask_overlap
+from sublevel.problem import Problem
+from sublevel.space import Point
+from sublevel.study.cells import BESIDE, Context, Output, Row, Rows, cost, kernel, rows
+from sublevel.study.measurements.base import Scene
+
+
+def add(scene: Scene) -> None:
+    """Every solution is evaluated, whatever else a study asks for."""
+    for s in scene.solutions:
+        scene.add("solution", s, inputs={"point": s.end, "mask": s.mask})
+        reference = scene.builders[s.seed].memo.get(("imp", scene.spec.order, s.level))
+        if s.level and reference is not None:
+            scene.add("overlap", s, inputs={"mask": s.mask, "reference": reference.mask})
+
+
+@kernel("solution", 1)
+def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
+    """Losses, errors, norms, and what is left where."""
+    p, at, own = c.problem, c.point(point), c.mask(mask)
+    own = p.space.full_mask().to(at.theta.device) if own is None else own
+    splits = [s for s in ("train", "validation", "test") if len(p.part(s))]
+    seen = {split: p.field(split).evaluate(at) for split in splits}
+    if not math.isfinite(seen["train"].loss):
+        raise Diverged(f"training diverged: the end point's loss is {seen['train'].loss}")
+    field = p.field("train")
+    gradient = field.grad(at)
+    alive = {layer.name: rows for layer, rows in p.space.filters(own)}
+    values = {
+        **{f"{split}_{what}": getattr(e, what) for split, e in seen.items() for what in ("loss", "error")},
+        "buffers": field.policy,
+        "density": p.space.density(own),
+        "remaining": p.space.remaining(own),
+        "prunable": int(p.space.prunable.sum()),
+        "gradient_norm": float(gradient.double().norm()),
+        "gradient_norm_own": float(gradient[own].double().norm()),
+        "weight_norm": float(at.theta.double().norm()),
+        "collapsed_layers": sum(not rows.any() for rows in alive.values()),
+        "dead_filters": sum(int((~rows).sum()) for rows in alive.values()),
+        "max_bn_gain": largest_gain(p, at),
+    }
+    layers = [
+        {
+            "layer": layer.name,
+            "index": i,
+            "prunable": layer.size,
+            "remaining": int(own[layer.coordinates].sum()),
+        }
+        for i, layer in enumerate(p.space.prunable_layers)
+    ]
+    return Output({"row": values, "layers": layers})
+
+
+@kernel("overlap", 1)
+def overlap_cell(c: Context, *, mask: str, reference: str) -> Output:
+    """How much of a mask is in another, and how much would be by chance."""
+    a, b = c.mask(mask), c.mask(reference)
+    assert a is not None
+    assert b is not None
+    found = mask_overlap(a, b, c.problem.space.prunable.to(a.device))
+    return Output({"overlap_imp": found.share, "overlap_chance": found.chance})
+
+
+@rows("solution")
+def solution_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """``levels`` and ``layers``."""
+    yield "levels", {**labels, **entry["values"]["row"]}
+    for layer in entry["values"]["layers"]:
+        yield "layers", {**labels, **layer, "density": layer["remaining"] / layer["prunable"]}
+
+
+@rows("overlap")
+def overlap_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """Beside the row of ``levels``."""
+    yield BESIDE, {**labels, **entry["values"]}
+
+
+@cost("solution")
+def solution_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """A pass over everything, and a gradient."""
+    return sizes["train"] * 1.5
+
+
+def largest_gain(p: Problem, at: Point) -> float | None:
+    """Max 1/sqrt(var + eps) over BatchNorm channels: near 316 behind a dead filter."""
+    return max(gains(p, at), default=None)
+
+
+def gains(p: Problem, at: Point) -> Iterator[float]:
+    """The largest gain of every BatchNorm."""
+    modules = dict(p.module.named_modules())
+    for name in p.space.statistics:
+        eps = float(modules[name].eps)  # type: ignore[arg-type]
+        yield float(torch.rsqrt(at.buffers[f"{name}.running_var"] + eps).max())

@@ -1,0 +1,129 @@
+"""Volumes of a basin by several estimators, over several heights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import log
+from typing import Any
+
+from sublevel._types import Bool, Tensor
+from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.volume import Volume, sweep
+from sublevel.risk import EmpiricalRisk
+from sublevel.space import Point
+from sublevel.study.blocks import VolumesSpec
+from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
+from sublevel.study.measurements.base import Scene, examples, measurement, used
+
+STABILITY = 0.2
+"""Step size times the steepest curvature of a chain: its variance there is 5% too large."""
+
+OPTIONS: dict[str, Callable[[VolumesSpec], dict[str, Any]]] = {
+    "logdet": lambda b: {"damping": b.damping, "probes": b.probes, "steps": b.steps},
+    "radial": lambda b: {"radius": b.radius, "samples": b.rays},
+    "importance": lambda b: {"radius": b.radius, "samples": b.rays, "k": b.k},
+    "llc": lambda b: {"chains": b.chains, "draws": b.draws, "burn_in": b.burn_in, "gamma": b.gamma},
+    "thermodynamic": lambda b: {"chains": b.chains, "draws": b.draws, "burn_in": b.burn_in, "gamma": b.gamma},
+}
+"""What each estimator is asked for, from the options of the block."""
+
+
+@measurement("volumes")
+def volumes(scene: Scene, block: VolumesSpec) -> None:
+    """One cell for each estimator and space: what does not depend on eps is done once."""
+    for s in scene.admitted(block):
+        for space, mask in scene.masks(s, block.spaces):
+            for method in block.methods:
+                for part, which in examples(block):
+                    inputs = {"point": s.end, "mask": mask, "method": method, "eps": list(block.eps)}
+                    inputs |= {"options": OPTIONS[method](block), **which}
+                    names = [method, space, *([f"part-{part}"] if part else [])]
+                    scene.add("volume", s, *names, inputs=inputs, space=space, part=part)
+
+
+@kernel("volume", 1)
+def volume_cell(
+    c: Context,
+    *,
+    point: str,
+    mask: str | None,
+    method: str,
+    eps: Sequence[float],
+    options: Mapping[str, Any],
+    size: int | None,
+    policy: str,
+    part: int = 0,
+) -> Output:
+    """A sweep of one estimator over eps."""
+    field = c.problem.field("train", size=size, policy=policy, part=part)
+    at, space = c.point(point), c.mask(mask)
+    more = _temperature(field, at, space, options["gamma"]) if method == "llc" else {}
+    found = sweep(field, at, method=method, eps=eps, mask=space, **options, **more)
+    return Output({"buffers": field.policy, "method": method, "volumes": [_plain(v) for v in found]})
+
+
+def _temperature(field: EmpiricalRisk, at: Point, space: Bool[Tensor, "D"] | None, gamma: float) -> dict[str, float]:
+    """N beta = N / log N, and a step that leaves the steepest direction a bias of `STABILITY` / 4."""
+    n_beta = len(field.x) / log(len(field.x))
+    steepest = float(top_eigenvalues(field, at, k=1, mask=space, restarts=0).values[0])
+    return {"n_beta": n_beta, "step_size": STABILITY / (n_beta * max(steepest, 0.0) + gamma)}
+
+
+def _plain(v: Volume) -> dict[str, Any]:
+    """A volume as JSON, with those of its diagnostics that are numbers or words."""
+    kept = {k: d for k, d in v.diagnostics.items() if isinstance(d, bool | int | float | str)}
+    return {
+        "eps": v.eps,
+        "n": v.n,
+        "log_volume": v.log_volume,
+        "effective_radius": v.effective_radius,
+        "se": v.se,
+        "reason": v.reason,
+        "diagnostics": kept,
+    }
+
+
+@rows("volume")
+def volume_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """``volumes``, or ``estimates`` for what is no volume."""
+    values = entry["values"]
+    about = {**labels, "buffers": values["buffers"]}
+    for v in values["volumes"]:
+        d = v["diagnostics"]
+        if values["method"] == "llc":
+            if v is values["volumes"][0]:
+                yield "estimates", {**about, **_coefficient(v)}
+            continue
+        row = {"method": values["method"], "dimension": v["n"], "k": v["n"]}
+        row |= {n: v[n] for n in ("eps", "log_volume", "effective_radius", "se", "reason")}
+        yield "volumes", {**about, **row, **{n: d.get(n) for n in ("nonstationarity", "stationary")}}
+
+
+def _coefficient(v: Mapping[str, Any]) -> Row:
+    """The local learning coefficient as a row of ``estimates``."""
+    d = v["diagnostics"]
+    doubts = [part for part in v["reason"].split("; ") if not part.startswith("a scaling exponent")]
+    return {
+        "operator": "",
+        "quantity": "learning coefficient",
+        "setting": d["n_beta"],
+        "value": d["learning_coefficient"],
+        "se": d["se"],
+        "draws": d["chains"],
+        "r_hat": d["r_hat"],
+        "ess": d["ess"],
+        "reason": "; ".join(doubts),
+    }
+
+
+@cost("volume")
+def volume_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """Products, rays or steps of chains."""
+    o, n = inputs["options"], used(inputs, sizes)
+    if inputs["method"] == "logdet":
+        return 3 * (o["probes"] + 1) * o["steps"] * n
+    if "samples" in o:
+        per_ray = 6 + 4 * log(max(len(inputs["eps"]), 2))
+        return len(inputs["eps"]) * o["samples"] * per_ray * n / 3 + 3 * 60 * n
+    ladder = 8 if inputs["method"] == "thermodynamic" else 1
+    return ladder * o["chains"] * (o["draws"] + o["burn_in"]) * n * 4 / 3
