@@ -37,6 +37,18 @@ class Tied(nn.Module):
         return self.out(torch.tanh(self.second(torch.tanh(self.first(x)))))
 
 
+class Attention(nn.Module):
+    """Softmax attention by the library's function, whose fused kernels have no second derivative."""
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+
+
+def attention() -> nn.Module:
+    layers = nn.Unflatten(1, (1, 4, 3)), nn.Linear(3, 12), Attention(), nn.Flatten(), nn.Linear(16, 3)
+    return nn.Sequential(*layers)
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
 
@@ -172,6 +184,7 @@ CASES = (
     Case("dropout", dropout, seed=8),
     Case("frozen", frozen, seed=9),
     Case("regression", regression, loss="squared", seed=10),
+    Case("attention", attention, shape=(12,), seed=11),
 )
 CASES_BY_POLICY = [(case, policy) for case in CASES for policy in case.policies]
 
@@ -256,7 +269,15 @@ def naive_group_norm(norm: nn.Module, x: Tensor) -> Tensor:
     return z * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
+def naive_attention(_: nn.Module, qkv: Tensor) -> Tensor:
+    q, k, v = qkv.chunk(3, dim=-1)
+    scores = (q[..., :, None, :] * k[..., None, :, :]).sum(-1) / q.shape[-1] ** 0.5
+    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+    return (weights[..., None] * v[..., None, :, :]).sum(-2)
+
+
 NAIVE = {
+    Attention: naive_attention,
     nn.BatchNorm1d: naive_batch_norm,
     nn.BatchNorm2d: naive_batch_norm,
     nn.LayerNorm: naive_layer_norm,
@@ -292,6 +313,26 @@ def dense(case: Case, policy: str) -> tuple[Tensor, Tensor, Tensor]:
     mean = lambda t: losses(t).mean()  # noqa: E731
     hessian = torch.func.hessian(mean)(theta)
     return losses(theta).detach(), torch.func.grad(mean)(theta), (hessian + hessian.T) / 2
+
+
+@cache
+def dense_gauss_newton(case: Case, policy: str) -> Tensor:
+    """``1/N sum_i J_i^T H_i J_i`` [D, D]: the outputs' Jacobian by torch.func, the loss's Hessian by formula."""
+    outputs, theta = naive_outputs(case, policy, case.point), case.point.theta
+    jacobian, z = torch.func.jacrev(outputs)(theta), outputs(theta).detach()
+    if case.loss == "squared":
+        inner = torch.eye(z.shape[1], dtype=z.dtype).expand(len(z), -1, -1) / z.shape[1]
+    else:
+        p = z.exp() / z.exp().sum(1, keepdim=True)
+        inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    return torch.einsum("nca,ncd,ndb->ab", jacobian, inner, jacobian) / len(z)
+
+
+@cache
+def dense_example_grads(case: Case, policy: str) -> Tensor:
+    """The gradient of every example's loss [N, D], by torch.func."""
+    outputs = naive_outputs(case, policy, case.point)
+    return torch.func.jacrev(lambda t: naive_losses(case, outputs(t), case.data[1]))(case.point.theta)
 
 
 # --- Quadratics with a constructed spectrum.

@@ -52,7 +52,9 @@ def nearest(got: str, allowed: Iterable[str]) -> str:
     """
     words = sorted(allowed)
     close = get_close_matches(got, words, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(words)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; allowed: {', '.join(words)}" if words else ""
 
 
 def unknown(kind: str, got: str, allowed: Iterable[str], where: str = "") -> ConfigError:

@@ -7,6 +7,7 @@ a cache key, whether a worker process can import it, and whether its output fits
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -187,10 +188,12 @@ class Problem:
         It holds the values that the factory draws, not only its code: weights that it reads from a file count too.
         Raises ModelError where two builds from one seed differ.
         """
+        _check_options(self.options)
         name = self.model if isinstance(self.model, str) else qualified_name(self.model)
         factory = None if isinstance(self.model, str) else self.model
         model = models.fingerprint(name, self.module, factory, options=self.options, version=self.version)
-        if model is None or not isinstance(self.loss, str):
+        loss = self.loss if isinstance(self.loss, str) else models.own_code(self.loss, self.version)
+        if model is None or loss is None:
             return None
         weights = hashlib.sha256(self.space.prunable.numpy().tobytes()).hexdigest()
         values = [_values(self._build(0, "template")) for _ in range(2)]
@@ -204,7 +207,7 @@ class Problem:
             "model": model,
             "values": values[0],
             "prunable": weights,
-            "loss": self.loss,
+            "loss": loss,
         }
 
     @property
@@ -247,7 +250,11 @@ class Problem:
     def _build(self, seed: int, stream: str) -> nn.Module:
         with seeded(seed, stream):
             shape, classes = self.splits.input_shape, max(len(self.splits.classes), 1)
-            return models.build(self.model, input_shape=shape, classes=classes, **self.options)
+            net = models.build(self.model, input_shape=shape, classes=classes, **self.options)
+        for name, parameter in net.named_parameters():
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise ModelError(f"model {self.name}: {name} has no shape yet; give lazy layers their input size")
+        return net
 
     def _check_output(self, module: nn.Module) -> None:
         """Refuse a network whose output does not fit the labels, before anything is trained."""
@@ -260,6 +267,8 @@ class Problem:
             raise ModelError(f"model {self.name} fails on inputs of shape {shape}: {error}") from error
         finally:
             module.train()
+        if not isinstance(output, Tensor):
+            raise ModelError(f"model {self.name} gives a {type(output).__name__} for a batch; expected a tensor")
         if classes and (output.ndim != 2 or output.shape[1] != classes):
             raise ModelError(
                 f"model {self.name} gives outputs of shape {list(output.shape[1:])} for one example, "
@@ -293,6 +302,17 @@ def importable(model: str | Callable[..., Any]) -> bool:
     return module != "__main__" and "." not in name and getattr(found, name, None) is model
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Options are part of a key, and cross to other processes."""
+    for name, value in options.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"model option {name!r} is of type {type(value).__name__}; options are numbers, texts and lists of them"
+            ) from None
+
+
 def _values(module: nn.Module) -> str:
     """SHA-256 of every parameter and buffer."""
     out = hashlib.sha256()
@@ -305,6 +325,8 @@ def _own(train: Any, test: Any) -> Dataset:
     """Data of a user's own, read twice where reading could differ."""
     (train_x, train_y), (test_x, test_y) = _read(train, "train"), _read(test, "test")
     labels = torch.cat([train_y.reshape(-1), test_y.reshape(-1)])
+    if not len(train_y) or not len(test_y):
+        raise DataError(f"own data: {len(train_y)} training and {len(test_y)} test examples; at least one of each")
     classes = () if labels.is_floating_point() else tuple(str(i) for i in range(int(labels.max()) + 1))
     own = Dataset("own", train_x, train_y, test_x, test_y, classes, "tensors given in Python")
     datasets.check(own)
@@ -313,7 +335,10 @@ def _own(train: Any, test: Any) -> Dataset:
 
 def _read(source: Any, split: str) -> Samples:
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(t, Tensor | np.ndarray) for t in source):
-        return _typed(*map(torch.as_tensor, source))
+        try:
+            return _typed(*map(torch.as_tensor, source))
+        except TypeError as error:
+            raise DataError(f"{split} data must be numbers: {error}") from error
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         raise DataError(
             f"{split} data must be a pair of tensors or arrays, or a map-style Dataset, got {type(source).__name__}"

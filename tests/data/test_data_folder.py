@@ -98,7 +98,7 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path):
 
 def test_unequal_sizes_name_two_files_and_the_way_out(tmp_path):
     root = write_tree(tmp_path, image_tree() | {"train/red/big.png": png(size=(8, 8))})
-    message = "test/blue/0.png is 6 x 4, train/red/big.png is 8 x 8; the option size=32"
+    message = "test/blue/0.png is 6 x 4, train/red/big.png is 8 x 8; data.options.size=32"
     with pytest.raises(DataError, match=re.escape(message)):
         load("folder", root=root)
     assert load("folder", root=root, size=5).train_x.shape == (7, 3, 5, 5)
@@ -123,7 +123,7 @@ def test_refusals(tmp_path, tree, message):
 
 @pytest.mark.parametrize("options", [{"channels": 2}, {"size": 0}, {"size": 1.5}, {"test_fraction": 1.0}])
 def test_impossible_options(tmp_path, options):
-    with pytest.raises(ConfigError, match=f"data.{next(iter(options))} is .*; allowed: "):
+    with pytest.raises(ConfigError, match=f"data.options.{next(iter(options))} is .*; allowed: "):
         load("folder", root=tmp_path, **options)
 
 

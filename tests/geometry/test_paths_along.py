@@ -12,7 +12,7 @@ import torch
 
 from cases import named
 from sublevel.errors import ConfigError
-from sublevel.field import Autograd, EveryExample, Evaluation, Quadratic
+from sublevel.field import Autograd, Evaluation, EveryExample, Quadratic
 from sublevel.geometry.paths import along, barrier, segment
 from sublevel.space import Point, lerp
 
@@ -110,7 +110,7 @@ def test_finite_losses_have_no_reason():
 
 def test_a_stochastic_field_is_refused():
     noisy = EveryExample(Quadratic(t(1.0)))
-    with pytest.raises(TypeError, match="a segment needs a field .* got EveryExample: its value changes from call"):
+    with pytest.raises(TypeError, match=r"a segment needs a field .* got EveryExample: its value changes from call"):
         inspect.unwrap(segment)(noisy, t(0.0), t(1.0))
     with pytest.raises(TypeError, match="a profile needs a field"):
         inspect.unwrap(along)(noisy, around)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 
@@ -89,7 +90,7 @@ def test_full_steps_on_a_net(case):
         assert got == pytest.approx(n * float(shares @ (values.clamp(min=0) + 0.1).log()), rel=1e-8)
 
 
-SEEDS, PROBES = 2000, 6
+SEEDS, PROBES = 2000, 4
 
 
 def groups(spectrum):
@@ -257,9 +258,9 @@ def test_what_is_refused():
         spectral_density(field, theta, mask=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="subspace of dimension 0"):
         spectral_density(field, theta, mask=torch.zeros(2, dtype=torch.bool))
-    for estimator in (spectral_density, lambda *at: log_determinant(*at, damping=1.0)):
-        with pytest.raises(TypeError, match="changes from call to call"):
-            estimator(EveryExample(field), theta)
+    for estimator, options in ((spectral_density, {}), (log_determinant, {"damping": 1.0})):
+        with pytest.raises(TypeError, match=r"needs a field .* changes from call to call"):
+            inspect.unwrap(estimator)(EveryExample(field), theta, **options)
     for method in ("lanczos", "exact"):
         with pytest.raises(FloatingPointError, match="not finite"):
             spectral_density(*quadratic((1.0, math.nan)), method=method)

@@ -247,3 +247,65 @@ def test_a_registered_network_is_its_name_options_and_revision():
     assert prints()["options"] == {}
     assert prints(width=8)["options"] == {"width": 8}
     assert prints()["state"]["bn.num_batches_tracked"] == [[], "int64"]
+
+
+CONFIGURED = """
+import os
+from torch import nn
+
+CONFIG = {"slope": 0.01, "widths": {3, 4}}
+
+class Leaky(nn.Module):
+    limit = 6.0
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.act = nn.LeakyReLU(float(os.environ.get("SLOPE", "0.01")))
+        self.gain = float(os.environ.get("GAIN", "1"))
+
+    def forward(self, x):
+        return self.act(self.linear(x)).clamp(max=self.limit) * CONFIG["slope"] * self.gain
+
+def leaky():
+    return Leaky()
+"""
+
+
+def marked(path):
+    net = make(path)
+    return fingerprint(path, net, options={})
+
+
+@pytest.mark.parametrize("change", ["global", "class", "torch", "instance"])
+def test_what_the_source_does_not_say_is_in_the_fingerprint(write, monkeypatch, change):
+    """A dict that forward reads, a class attribute set later, a module's own numbers."""
+    path = f"{write(CONFIGURED)}:leaky"
+    before = marked(path)
+    assert before == marked(path)
+    module = sys.modules[path.partition(":")[0]]
+    if change == "global":
+        module.CONFIG["slope"] = 0.9
+    elif change == "class":
+        module.Leaky.limit = 1.0
+    else:
+        monkeypatch.setenv("SLOPE" if change == "torch" else "GAIN", "0.9")
+    assert marked(path) != before
+
+
+def test_an_object_that_nothing_tells_is_not_cached(write):
+    text = CONFIGURED.replace('"widths": {3, 4}', '"other": object()')
+    path = f"{write(text)}:leaky"
+    assert marked(path) is None
+    assert fingerprint(path, make(path), options={}, version="1") is not None
+
+
+def test_a_file_edited_after_the_import_is_not_cached(write, tmp_path):
+    """What runs is the old code; a new process that reads the new text must not find its numbers."""
+    path = f"{write(CONFIGURED)}:leaky"
+    assert marked(path) is not None
+    file = tmp_path / f"{path.partition(':')[0]}.py"
+    file.write_text(CONFIGURED + "\n# a remark changes nothing\n")
+    assert marked(path) is not None
+    file.write_text(CONFIGURED.replace('CONFIG["slope"] *', "3 *"))
+    assert marked(path) is None

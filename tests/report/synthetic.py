@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import synthetic_geometry as geometry
 from sublevel.tables import COLUMNS
 
 BRANCHES = ("imp", "oneshot", "finetune", "reinit", "random-prune", "random-imp")
@@ -52,12 +53,16 @@ def make(
         rows["levels"].append(key | _level(branch, level, density, draw))
         rows["layers"] += [key | _layer(i, name, density) for i, name in enumerate(LAYERS)]
         rows["history"] += [key | _epoch(e, curves, draw) for e in range(1, curves + 1)] if level in (0, levels) else []
-        rows["spectra"] += [key | r for r in _spectrum(level, draw)]
-        rows["curvature"] += [key | _curvature(space, level, draw) for space in ("own", "all", "next")]
+        for operator in geometry.OPERATORS:
+            base = {"operator": operator, "part": 0}
+            rows["spectra"] += [key | base | r for r in _spectrum(level, draw)]
+            rows["curvature"] += [key | base | _curvature(space, level, draw) for space in ("own", "all", "next")]
         rows["volumes"] += [key | _volume(space, branch, level, draw) for space in ("own", "all", "next")]
         if level:
             rows["legs"] += [key | r for r in _legs(level, draw)]
             _paths(rows, branch, level, seed, draw)
+        geometry.solution(rows, key, density, LAYERS)
+    geometry.study(rows, keys, levels)
     rows["claims"] = _claims(seeds)
     return {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
 

@@ -51,11 +51,11 @@ def folder(
 
 def _check_options(channels: int | None, size: int | None, test_fraction: float) -> None:
     if channels not in (None, 1, 3):
-        raise ConfigError(f"data.channels is {channels!r}; allowed: 1 (grey), 3 (colour)")
+        raise ConfigError(f"data.options.channels is {channels!r}; allowed: 1 (grey), 3 (colour)")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise ConfigError(f"data.size is {size!r}; allowed: a whole number of pixels, at least 1")
+        raise ConfigError(f"data.options.size is {size!r}; allowed: a whole number of pixels, at least 1")
     if not isinstance(test_fraction, float) or not 0 < test_fraction < 1:
-        raise ConfigError(f"data.test_fraction is {test_fraction!r}; allowed: a fraction between 0 and 1")
+        raise ConfigError(f"data.options.test_fraction is {test_fraction!r}; allowed: a fraction between 0 and 1")
 
 
 def _decode_all(root: Path, channels: int | None, size: int | None) -> tuple[list[str], Tensor]:
@@ -110,7 +110,7 @@ def _assemble(paths: list[str], x: Tensor, test_fraction: float, origin: str) ->
     classes, y = _classes(labels)
     if parts is None:
         test = stratified(y, round(len(y) * test_fraction), generator(0, "split:folder"))
-        hint = f"too few images to hold out {test_fraction} of each class (data.test_fraction)"
+        hint = f"too few images to hold out {test_fraction} of each class (data.options.test_fraction)"
     else:
         test = torch.tensor([part == "test" for part in parts])
         hint = "both must have the same class folders"

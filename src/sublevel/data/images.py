@@ -165,7 +165,7 @@ def stack(names: list[str], pixels: list[Pixels]) -> Tensor:
         if image.shape[:2] != first:
             raise DataError(
                 f"images are of unequal sizes (height x width): {names[0]} is {first[0]} x {first[1]}, "
-                f"{name} is {image.shape[0]} x {image.shape[1]}; the option size=32 resizes all to 32 x 32"
+                f"{name} is {image.shape[0]} x {image.shape[1]}; data.options.size=32 resizes all to 32 x 32"
             )
     channels = 3 if any(image.ndim == 3 for image in pixels) else 1
     out = np.empty((len(pixels), channels, *first), np.uint8)

@@ -79,7 +79,7 @@ def load(name: str, *, root: str | Path | None = None, **options: Any) -> Datase
     allowed = list(inspect.signature(function).parameters)[1:]
     for option in options:
         if option not in allowed:
-            raise unknown(f"option of data source {name!r}:", option, [*allowed, "root"], f"data.{option}")
+            raise unknown(f"option of data source {name!r}:", option, [*allowed, "root"], f"data.options.{option}")
     return check(function(None if root is None else Path(root).expanduser(), **options))
 
 

@@ -74,7 +74,8 @@ def learning_coefficient(
     >>> import torch
     >>> from sublevel.field import Quadratic
     >>> disc = EveryExample(Quadratic(torch.ones(2, dtype=torch.float64)))
-    >>> found = learning_coefficient(disc, torch.zeros(2, dtype=torch.float64), n_beta=100, step_size=4e-3, gamma=1)
+    >>> start, chains = torch.zeros(2, dtype=torch.float64), {"burn_in": 20, "draws": 300}
+    >>> found = learning_coefficient(disc, start, n_beta=100, step_size=4e-3, gamma=1, **chains)
     >>> abs(found.value - 1.1) < 4 * found.se, found.reason
     (True, '')
     """
@@ -143,7 +144,7 @@ def llc(
         n_beta=n_beta,
         step_size=step_size,
         gamma=gamma,
-        field=field if stochastic else None,
+        field=field,
         mask=mask,
         chains=chains,
         burn_in=burn_in,
@@ -176,7 +177,7 @@ def thermodynamic(
     examples: int | None = None,
     mask: Bool[Tensor, "D"] | None = None,
     stochastic: Stochastic | None = None,
-    rungs: int = 10,
+    rungs: int = 8,
     stability: float = 0.1,
     chains: int = 4,
     burn_in: int = 200,
@@ -222,7 +223,7 @@ def thermodynamic(
             draws=draws,
             seed=seed + rung * 1_000_003,
             mask=mask,
-            field=field if stochastic else None,
+            field=field,
             every=every,
         )
         traces.append(_trace(samples))

@@ -15,15 +15,9 @@ import torch
 
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At, Field, require_field
+from sublevel.field import At, Field, Likelihood, require_field
 from sublevel.rng import generator
 from sublevel.space import as_point
-
-try:  # SHIM
-    from sublevel.field import Likelihood
-except ImportError:
-    class Likelihood(Field):
-        pass
 
 LARGEST_MATRIX = 20_000
 """The largest dimension whose matrix is formed: 3.2 GB in float64."""
@@ -56,7 +50,7 @@ class Operator:
 
     @property
     def dimension(self) -> int:
-        """n."""
+        """N."""
         return len(self.like) if self.index is None else len(self.index)
 
     def embed(self, v: Float[Tensor, "*K n"]) -> Float[Tensor, "*K D"]:

@@ -1,10 +1,9 @@
 """Spectral densities and sums over the spectrum, by stochastic Lanczos quadrature.
 
 From a random unit vector v, m Lanczos steps give the m-point Gauss rule of v's spectral measure: nodes are the Ritz
-values, weights the squared first components of their eigenvectors (Golub and Welsch 1969). n times its mean over v is an
-unbiased estimate of tr f(A), up to the rule's error (Ubaru, Chen and Saad 2017; Ghorbani et al. 1901.10159; Papyan
-1811.07062). Every run is reorthogonalised fully, twice: without it the rule holds ghosts of the largest eigenvalues.
-The runs go in lockstep, so that one pass over the data serves a product of all of them.
+values, weights the squared first components of their eigenvectors (Golub and Welsch 1969). n times its mean over v is
+an unbiased estimate of tr f(A), up to the rule's error (Ubaru, Chen and Saad 2017; Ghorbani et al. 1901.10159; Papyan
+1811.07062). The runs go in `lockstep`, so that one pass over the data serves a product of all of them.
 """
 
 from __future__ import annotations
@@ -20,29 +19,12 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
 from sublevel.field import At, Field, require_field
 from sublevel.geometry.estimate import Estimate, mean_and_se
-from sublevel.geometry.operators import Operator, check_counts, curvature_operator, finite
+from sublevel.geometry.lockstep import Tridiagonal, lockstep
+from sublevel.geometry.operators import Operator, check_counts, curvature_operator
 
 METHODS = ("lanczos", "exact")
 
 Function = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Tridiagonal:
-    """The Lanczos matrix of one run: ``diagonal`` [m], ``side`` [m], whose last entry leads out of it.
-
-    ``exhausted``: the Krylov space is invariant, and the rule exact for every function.
-    """
-
-    diagonal: np.ndarray
-    side: np.ndarray
-    exhausted: bool
-
-    def rule(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes ascending and weights of the Gauss rule, of the first ``steps`` where they are given."""
-        a, b = self.diagonal[:steps], self.side[:steps]
-        values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
-        return values, s[0] ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,39 +163,6 @@ def spectral_density(
     return SpectralDensity(**rules, dimension=of.dimension, steps=steps, products=products, bound=rounding(of, largest))
 
 
-def lockstep(
-    operator: Callable[[Tensor], Tensor], starts: Float[Tensor, "K n"], *, steps: int
-) -> list[Tridiagonal]:
-    """Lanczos from every row of ``starts`` at once, one product [K, n] a step, each run fully reorthogonalised.
-
-    A run whose Krylov space is exhausted goes on as zeros until the others end.
-
-    Raises FloatingPointError where a product is not finite.
-    """
-    runs, n = starts.shape
-    steps = min(steps, n)
-    basis = starts.new_empty((runs, steps, n))
-    diagonal, side = torch.zeros(2, runs, steps, dtype=torch.float64)
-    lengths = torch.zeros(runs, dtype=torch.int64)
-    alive, scale = torch.ones(runs, dtype=torch.bool), torch.zeros(runs, dtype=torch.float64)
-    v = starts / starts.norm(dim=1, keepdim=True)
-    for m in range(steps):
-        basis[:, m] = v
-        w = finite(operator(v))
-        diagonal[:, m] = (w.double() * v.double()).sum(dim=1).cpu()
-        w = _orthogonal(_orthogonal(w, basis[:, : m + 1]), basis[:, : m + 1])
-        beta = w.double().norm(dim=1).cpu()
-        side[:, m] = beta
-        lengths += alive
-        scale = torch.maximum(scale, torch.maximum(diagonal[:, m].abs(), beta))
-        alive &= (beta > 10 * torch.finfo(v.dtype).eps * scale) & (m + 1 < n)
-        if not bool(alive.any()):
-            break
-        v = torch.where(alive.to(w.device)[:, None], w / beta.to(w)[:, None], 0)
-    ends = zip(diagonal.numpy(), side.numpy(), lengths.tolist(), alive.tolist(), strict=True)
-    return [Tridiagonal(a[:m], b[:m], not going) for a, b, m, going in ends]
-
-
 def log_determinant(
     field: Field,
     theta: At,
@@ -233,15 +182,15 @@ def log_determinant(
     ``damping`` decides the answer and is always stated: as a prior precision over N it makes this the Laplace
     evidence's determinant. Negative eigenvalues are clipped to 0, and ``diagnostics["clipped_mass"]`` is their share of
     n. ``diagnostics["quadrature_error"]`` is the change from half the steps to all of them, a sign of what the rule
-    still misses and no bound; ``reason`` is set where a third of it exceeds the standard error. With ``damping`` 0 the sum is defined only where every Ritz value is
-    positive; it is nan otherwise.
+    still misses and no bound; ``reason`` is set where a third of it exceeds the standard error. With ``damping`` 0 the
+    sum is defined only where every Ritz value is positive; it is nan otherwise.
 
     Raises ValueError for a damping that is negative or not finite, and what `spectral_density` raises.
 
     >>> from sublevel.field import Quadratic
     >>> field = Quadratic(torch.tensor([3.0, 1.0, -2.0], dtype=torch.float64))
     >>> found = log_determinant(field, torch.zeros(3, dtype=torch.float64), damping=1.0, method="exact")
-    >>> round(found.value / np.log(2.0), 6)
+    >>> round(found.value / float(np.log(2.0)), 6)
     3.0
     """
     if not (isfinite(damping) and damping >= 0):
@@ -284,7 +233,9 @@ def log_determinant_of(spectrum: SpectralDensity, damping: float) -> Estimate:
     found, error = spectrum.integrate(damped_log), spectrum.quadrature_error(damped_log)
     sampling = found.se if isfinite(found.se) else 0.0
     missed = abs(error) / 3 > max(sampling, 1e-9 * abs(found.value))
-    reason = f"quadrature not converged: {error:+.3g} nats from half the steps to all of {spectrum.steps}" if missed else ""
+    reason = (
+        f"quadrature not converged: {error:+.3g} nats from half the steps to all of {spectrum.steps}" if missed else ""
+    )
     return replace(found, reason=reason, diagnostics=diagnostics | {"quadrature_error": error})
 
 
@@ -302,9 +253,3 @@ def _exact(operator: Operator, together: int) -> SpectralDensity:
 def _rules(runs: tuple[Tridiagonal, ...], steps: int | None) -> dict:
     nodes, weights = zip(*(run.rule(steps) for run in runs), strict=True)
     return {"nodes": nodes, "weights": weights, "runs": runs}
-
-
-def _orthogonal(w: Tensor, rows: Tensor) -> Tensor:
-    """Every row of w [K, n] made orthogonal to its own rows [K, m, n]."""
-    coefficients = torch.bmm(rows, w[:, :, None])
-    return w - torch.bmm(coefficients.mT, rows)[:, 0]

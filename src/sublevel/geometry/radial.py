@@ -161,8 +161,7 @@ class Rays:
         capped = sum(e.capped for e in exits) / len(exits)
         reason = because(
             {
-                f"effective sample size {found.ess:.3g} of {self.search.samples} rays is below {AMPLE}": found.ess
-                < AMPLE,
+                f"effective sample size {found.ess:.3g} of {len(exits)} rays is below {AMPLE}": found.ess < AMPLE,
                 f"{capped:.2%} of the rays reach the radius {self.search.radius:g}": capped > 0,
             }
         )
@@ -183,28 +182,25 @@ class Rays:
         cap = self.search.radius / float(v.double().norm())
 
         def rise(t: float) -> float:
-            loss = self.field.loss(Point(self.point.theta + t * v, self.point.buffers))
-            if isnan(loss):
-                raise FloatingPointError(f"the loss is not a number at {t:.3g} along ray {i}")
-            return (loss - self.base) / eps
+            return (self.field.loss(Point(self.point.theta + t * v, self.point.buffers)) - self.base) / eps
 
         return first_exit(rise, cap=cap, guess=guess, growth=self.search.growth, tolerance=TIGHT / self.of.dimension)
 
     def _about(self, log_v: float, found: Weighed, exits: list[Exit], capped: float) -> dict[str, object]:
-        n = self.of.dimension
+        n, search = self.of.dimension, self.search
         return {
-            "measure": f"Lebesgue, within the ball of radius {self.search.radius:g} around theta",
-            "assumes": f"the basin is seen along rays, each to its first exit among steps of a factor {self.search.growth:g}",
+            "measure": f"Lebesgue, within the ball of radius {search.radius:g} around theta",
+            "assumes": f"the basin is what rays reach, to their first exit among steps of a factor {search.growth:g}",
             "preconditioner": self.precondition.name,
             "clipped": self.precondition.clipped,
             "products": self.precondition.products,
-            "log_share": log_v - log_unit_ball(n) - n * log(self.search.radius),
-            "samples": self.search.samples,
+            "log_share": log_v - log_unit_ball(n) - n * log(search.radius),
+            "samples": search.samples,
             "ess": found.ess,
             "delta_se": found.delta_se,
             "capped": capped,
-            "failure": self.search.failure,
-            "lower_bound": log_v - log(1 / self.search.failure),
+            "failure": search.failure,
+            "lower_bound": log_v - log(1 / search.failure),
             "tolerance": TIGHT,
             "evaluations": sum(e.evaluations for e in exits) + 1,
         }
@@ -226,9 +222,10 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     The delta method's error, the weights' relative deviation over sqrt(m), comes from the very tail that a sample
     lacks: of log-normal weights with the log-variance 4 a thousand draws miss the truth 12 times in 100 at "95%", a
     hundred draws 20 times. The logarithms' spread above their median is seen by every draw. A log-normal law of that
-    spread s^2 has the error sqrt((e^(s^2) - 1) / m) and the effective sample size m e^(-s^2); ``se`` is the larger of the two
-    errors, ``ess`` the smaller of this size and (sum w)^2 / sum w^2. With m - 1 degrees of freedom the interval then
-    covers at its level in those cases too. Below the median only the delta method speaks: short rays weigh nothing.
+    spread s^2 has the error sqrt((e^(s^2) - 1) / m), or s^2 / 2 where that is less (how far its mean lies above its
+    median), and the effective sample size m e^(-s^2). ``se`` is the larger of the two errors, ``ess`` the smaller of
+    this size and (sum w)^2 / sum w^2. With m - 1 degrees of freedom the interval then covers at its level in those
+    cases too. Below the median only the delta method speaks: short rays weigh nothing.
 
     >>> weigh(np.zeros(4))
     Weighed(log_mean=0.0, se=0.0, delta_se=0.0, ess=4.0)
@@ -242,8 +239,9 @@ def weigh(log_weights: np.ndarray) -> Weighed:
         return Weighed(log_mean, nan, nan, ess)
     delta = float(w.std(ddof=1) / w.mean()) / sqrt(m)
     above = log_weights - np.median(log_weights)
-    spread = min(float((above[above > 0] ** 2).sum()) / (m / 2), 700.0)
-    return Weighed(log_mean, max(delta, sqrt(np.expm1(spread) / m)), delta, min(ess, m * exp(-spread)))
+    spread = float((above[above > 0] ** 2).sum()) / (m / 2)
+    log_normal = min(sqrt(np.expm1(min(spread, 700.0)) / m), spread / 2)
+    return Weighed(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)))
 
 
 @dataclass(frozen=True)
@@ -260,16 +258,18 @@ def first_exit(rise: Callable[[float], float], *, cap: float, guess: float, grow
 
     From a quarter of ``guess`` (less where that is outside) outwards by factors of ``growth`` until outside or at
     ``cap``; then the bracket is closed by secants in log t and log rise, which are exact for powers of t, and by
-    bisection where they do not help.
+    bisection where they do not help. What overflows is outside.
+
+    Raises FloatingPointError where the exit itself is decided by what is not a number.
     """
     count = 1
     low = min(guess, cap) / LEAD
-    while (at_low := rise(low)) > 1:
+    while not (at_low := rise(low)) <= 1:
         low, count = low / LEAD, count + 1
     while True:
         high = min(low * growth, cap)
         at_high, count = rise(high), count + 1
-        if at_high > 1:
+        if not at_high <= 1:
             break
         if high == cap:
             return Exit(log(cap), True, count)
@@ -288,11 +288,13 @@ def _close(
         x = _secant(low, high, at_low, at_high) if slow < 2 else (low + high) / 2
         x = min(max(x, low + tolerance / 2), high - tolerance / 2)
         value, count = rise(x), count + 1
-        if value > 1:
-            high, at_high = x, value
-        else:
+        if value <= 1:
             low, at_low = x, value
+        else:
+            high, at_high = x, value
         slow = slow + 1 if high - low > width / 2 else 0
+    if isnan(at_high):
+        raise FloatingPointError(f"the loss is not a number from {exp(high):.3g} on along a ray, and not high before")
     return (low + high) / 2, count
 
 

@@ -1,6 +1,7 @@
-"""Langevin sampling of a local, tempered posterior by stochastic gradients (Welling and Teh 2011, Lau et al. 2308.12108).
+"""Langevin sampling of a local, tempered posterior, by stochastic gradients.
 
-The density is exp(-N beta L(w) - gamma/2 |w - w0|^2) around the start w0, and a step of size eta
+Welling and Teh 2011; as a probe of a minimum, Lau et al. 2308.12108. The density is
+exp(-N beta L(w) - gamma/2 |w - w0|^2) around the start w0, and a step of size eta
 
     w <- w - (eta/2) (N beta grad L(w) + gamma (w - w0)) + N(0, eta).
 
@@ -12,8 +13,9 @@ variance of coordinate i is 1 / (a_i (1 - eta a_i / 4)), and it diverges where e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, nan, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,33 +44,35 @@ class Target:
     n_beta: float
     gamma: float
 
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """Where a chain stands: theta [D], and what the batch says there."""
-
-    theta: Float[Tensor, "D"]
-    loss: Float[Tensor, ""]
-    potential: Float[Tensor, ""]
-    """n_beta L + gamma/2 |w - start|^2."""
-    force: Float[Tensor, "n"]
-    """Its gradient."""
+    def at(self, away: Float[Tensor, "n"]) -> Point:
+        """The point that lies ``away`` from the start."""
+        return Point(self.start.theta + self.of.embed(away), self.start.buffers)
 
 
-@dataclass(frozen=True, eq=False)
-class Info:
+class State(NamedTuple):
+    """Where a chain stands: ``away`` [n] = w - start in the subspace, and what the batch of this state says there.
+
+    ``potential`` is n_beta L + gamma/2 |w - start|^2, ``force`` [n] its gradient.
+    """
+
+    away: Tensor
+    loss: Tensor
+    potential: Tensor
+    force: Tensor
+
+
+class Info(NamedTuple):
     """What a step tells: the logarithm of the ratio that a Metropolis correction would accept it by."""
 
-    log_acceptance: Float[Tensor, ""]
+    log_acceptance: Tensor
 
 
-def begin(target: Target, theta: Float[Tensor, "D"], batch: int) -> State:
-    """The state at theta, on a batch."""
-    loss, gradient = target.stochastic.loss_and_grad(replace(target.start, theta=theta), batch)
-    away = target.of.restrict(theta - target.start.theta)
+def begin(target: Target, away: Float[Tensor, "n"], batch: int) -> State:
+    """The state at a distance from the start, on a batch."""
+    loss, gradient = target.stochastic.loss_and_grad(target.at(away), batch)
     force = torch.add(target.gamma * away, target.of.restrict(gradient), alpha=target.n_beta)
     loss = loss.double()
-    return State(theta, loss, target.n_beta * loss + target.gamma / 2 * (away @ away), force)
+    return State(away, loss, target.n_beta * loss + target.gamma / 2 * (away @ away), force)
 
 
 def step(target: Target, state: State, noise: Float[Tensor, "n"], batch: int) -> tuple[State, Info]:
@@ -79,8 +83,7 @@ def step(target: Target, state: State, noise: Float[Tensor, "n"], batch: int) ->
     """
     eta = target.step_size
     kick = sqrt(eta) * noise
-    move = torch.add(kick, state.force, alpha=-eta / 2)
-    new = begin(target, state.theta + target.of.embed(move), batch)
+    new = begin(target, torch.add(state.away + kick, state.force, alpha=-eta / 2), batch)
     both = state.force + new.force
     drift = both @ torch.add(kick / 2, both, alpha=-eta / 8)
     return new, Info(state.potential - new.potential + drift)
@@ -125,7 +128,8 @@ def sample(
     ``n_beta`` is N beta, N the number of training examples and not of a batch. In a ``mask``'s subspace only its
     coordinates move. Every chain has its own noise and its own batches. L is evaluated on
 
-    - ``field``, the whole deterministic loss, at every ``every``-th step: without bias, at the price of a pass;
+    - ``field``, the whole deterministic loss, at every ``every``-th step: without bias, at the price of a pass
+      (nothing more where every batch is the whole set: `EveryExample`);
     - the batch, where no field is given: L_B(w) - L_B(start) on one and the same batch B, drawn before w has moved on
       it. For batches drawn independently that has no bias either, and its noise is that of a difference. In a planned
       epoch the batch is one of those that w has not moved on yet, which raises it by a term of order eta, and a smaller
@@ -142,12 +146,11 @@ def sample(
     target = Target(stochastic, point, of, step_size, n_beta, gamma)
     length = burn_in + draws * every
     runs = [_chain(target, c, burn_in, length, every, seed, field) for c in range(chains)]
-    whole = isinstance(stochastic, EveryExample)
     return Samples(
         rises=np.stack([rises for rises, _, _ in runs]),
-        acceptance=float(np.mean([accepted for _, accepted, _ in runs])) if whole else nan,
+        acceptance=float(np.mean([accepted for _, accepted, _ in runs])) if isinstance(stochastic, EveryExample) else nan,
         last=torch.stack([last for _, _, last in runs]),
-        source="field" if field is not None or whole else "batches",
+        source="batches" if field is None and not isinstance(stochastic, EveryExample) else "field",
         step_size=step_size,
         n_beta=n_beta,
         gamma=gamma,
@@ -161,7 +164,7 @@ def _chain(
     """Rises and mean acceptance after the burn-in, and the last theta."""
     first = chain * (length + 1)
     reference = _Reference(target, field)
-    state = begin(target, target.start.theta, first)
+    state = begin(target, target.start.theta.new_zeros(target.of.dimension), first)
     rises, log_acceptance = [], []
     for i, noise in enumerate(_noise(target.of, length, seed, chain), start=1):
         state, info = step(target, state, noise, first + i)
@@ -176,21 +179,26 @@ def _chain(
             f"the loss of chain {chain} is not finite at step {at}: step_size {target.step_size:g} is too large"
         )
     accepted = torch.stack(log_acceptance).clamp_max(0).exp().mean()
-    return found, float(accepted), state.theta
+    return found, float(accepted), target.at(state.away).theta
+
+
+def sees_all(stochastic: Stochastic, field: Field | None = None) -> bool:
+    """Whether every batch is the whole of the field (of any field, where none is given)."""
+    return isinstance(stochastic, EveryExample) and (field is None or stochastic.field is field)
 
 
 class _Reference:
     """L(w) - L(start) on the same examples."""
 
     def __init__(self, target: Target, field: Field | None) -> None:
-        self.target, self.field = target, field
-        whole = isinstance(target.stochastic, EveryExample)
-        self.base = field.loss(target.start) if field else self._at_start(0) if whole else None
+        self.target = target
+        whole = sees_all(target.stochastic, field)
+        self.field = None if whole else field
+        self.base = self._at_start(0) if whole else None if field is None else field.loss(target.start)
 
     def rise(self, state: State, batch: int) -> Tensor:
         if self.field is not None:
-            loss = self.field.loss(replace(self.target.start, theta=state.theta))
-            return state.loss.new_tensor(loss - self.base)  # pyright: ignore[reportOperatorIssue]
+            return state.loss.new_tensor(self.field.loss(self.target.at(state.away))) - self.base
         return state.loss - (self._at_start(batch) if self.base is None else self.base)
 
     def _at_start(self, batch: int) -> Tensor:
@@ -222,7 +230,7 @@ def split_r_hat(traces: np.ndarray) -> float:
     nan for fewer than four draws, 1 where nothing varies.
 
     >>> round(split_r_hat(np.array([[0.0, 1.0, 0.0, 1.0], [5.0, 6.0, 5.0, 6.0]])), 3)
-    5.066
+    4.143
     """
     halves = _halves(traces)
     if halves.shape[1] < 2:

@@ -177,8 +177,8 @@ def disconnectivity(leaves: Mapping[str, float], joins: Mapping[tuple[str, str],
     top = {name: number for number, name in enumerate(names)}
     for height, i, j in sorted(ends, key=lambda e: (e[0], *sorted((names.index(e[1]), names.index(e[2]))))):
         if top[i] != top[j] and height < inf:
-            both = top[i], top[j]
-            held = nodes[both[0]].leaves + nodes[both[1]].leaves
+            both = tuple(sorted((top[i], top[j])))
+            held = tuple(sorted(nodes[both[0]].leaves + nodes[both[1]].leaves, key=names.index))
             nodes.append(Node(height, held, both))
             top |= dict.fromkeys(held, len(nodes) - 1)
     return MergeTree(tuple(nodes), tuple(sorted(set(top.values()))))

@@ -7,9 +7,9 @@ the diagonal over the set. Off-diagonal entries alone make them vary: they are e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import nan
 
 import torch
 
@@ -35,8 +35,8 @@ def trace(
     """The trace of the curvature at ``theta``, from ``probes`` products.
 
     ``hutchinson`` is the mean of z^T A z. ``hutch++`` (Meyer et al. 2010.09649, algorithm 1) spends a third of the
-    products on a sketch Q of the range of A, a third on tr(Q^T A Q), which is exact, and a third on Hutchinson's estimate
-    of what the sketch has left; its standard error is that of those independent residual probes given the sketch.
+    products on a sketch Q of the range of A, a third on tr(Q^T A Q), which is exact, and a third on Hutchinson's
+    estimate of what the sketch has left; its standard error is that of those residual probes, independent given Q.
     ``exact`` takes n products. ``draws`` are the independent probes that the error comes from.
 
     Raises ConfigError for an unknown method, ValueError for counts below 1 (below 3 for ``hutch++``), a mask of another
@@ -127,8 +127,8 @@ def diagonal(
 ) -> Diagonal:
     """The diagonal of the curvature, as the mean of z * A z (Bekas et al. 2007; with random signs no division).
 
-    The variance of entry i is the sum of A_ij^2 over j != i, over ``probes``. The trace of `trace` from the same seed is
-    its sum.
+    The variance of entry i is the sum of A_ij^2 over j != i, over ``probes``. Its sum is what `trace` gives from the
+    same seed.
 
     Raises ValueError for counts below 1, a mask of another length or an empty subspace.
 
@@ -223,9 +223,11 @@ def _mean_along(of: Operator, name: str, index: list[int], probes: int, together
     return Estimate(*mean_and_se(values), probes, probes, diagnostics={"size": size})
 
 
-def _entries(of: Operator, index: range | list[int], together: int):
+def _entries(of: Operator, index: range | list[int], together: int) -> Iterator[float]:
     """A_ii for every i of ``index``."""
-    for position, (_, product) in zip(index, of.products(lambda i: of.unit(index[i]), len(index), together), strict=True):
+    for position, (_, product) in zip(
+        index, of.products(lambda i: of.unit(index[i]), len(index), together), strict=True
+    ):
         yield float(product[position])
 
 

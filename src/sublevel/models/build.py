@@ -90,7 +90,7 @@ def import_module(module_name: str, path: str) -> ModuleType:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ModelError(f"model {path!r}: importing {module_name} failed: {error}") from error
         raise ModelError(f"model {path!r}: there is no module {error.name!r}, installed or in {os.getcwd()}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"model {path!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
 
 
@@ -105,7 +105,7 @@ def call(
     arguments = bind(factory, name, {"input_shape": input_shape, "classes": classes}, options)
     try:
         net = factory(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"model {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise ModelError(f"model {name!r} returned {type(net).__name__}; it must return a torch.nn.Module")

@@ -13,7 +13,7 @@ from torch import nn
 
 from sublevel.models.build import qualified_name, resolve
 from sublevel.models.registry import find
-from sublevel.models.source import NoSource, source_digest
+from sublevel.models.source import NoSource, function_digest, source_digest
 
 
 def fingerprint(
@@ -47,6 +47,17 @@ def fingerprint(
         "source": source,
         "version": version,
     }
+
+
+def own_code(function: Callable[..., Any], version: str | None = None) -> dict[str, Any] | None:
+    """Return what identifies a function of the user's own, such as a loss, or None if nothing does."""
+    try:
+        source: str | None = function_digest(function)
+    except NoSource:
+        source = None
+    if source is None and version is None:
+        return None
+    return {"name": qualified_name(function), "source": source, "version": version}
 
 
 def registered(name: str, module: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The source code that makes up a network, as one digest.
 
 Read are the factory, the classes of the network's modules with their bases, and what these mention by name:
-the user's functions, classes and plain constants, followed through files that are neither installed nor part
-of Python. What is reached in other ways (an attribute of an object, a file that is read) is not seen.
+the user's functions, classes and constants, followed through files that are neither installed nor part of Python;
+and the attributes that the network's modules hold now. What is reached in other ways (a file that is read, a
+number behind an object) is not seen: an object whose content cannot be told stops the reading.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ import inspect
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import nn
 
+from sublevel.models.constants import is_inert, is_plain, tell
+from sublevel.models.loaded import matches_its_file
+
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+IGNORED = set(vars(nn.Module()))
+"""What every module holds: its parts, its tensors, its hooks, whether it trains."""
 
 Texts = dict[str, str]
 """Qualified name -> source, or repr of a constant."""
@@ -36,8 +43,21 @@ def source_digest(factory: Callable[..., Any], module: nn.Module) -> str:
     """
     texts: Texts = {}
     gather_factory(factory, texts)
-    for part in module.modules():
+    for name, part in module.named_modules():
         gather(type(part), texts, part_of_net=True)
+        gather_attributes(f"module {name}", part, texts)
+    return digest_of(texts)
+
+
+def function_digest(function: Callable[..., Any]) -> str:
+    """Return the SHA-256 of a function's source and what it mentions. Raises NoSource as `source_digest` does."""
+    texts: Texts = {}
+    gather_factory(function, texts)
+    return digest_of(texts)
+
+
+def digest_of(texts: Texts) -> str:
+    """Return the SHA-256 of texts in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(texts):
         for text in (name, texts[name]):
@@ -59,6 +79,22 @@ def gather_factory(factory: Any, texts: Texts) -> None:
         raise NoSource(f"an object of type {type(factory).__name__}")
 
 
+def gather_attributes(name: str, part: nn.Module, texts: Texts) -> None:
+    """Add what a module holds beside its tensors and submodules: sizes, slopes, activation functions.
+
+    In a class of PyTorch's an object that is neither is left out; in a user's own it raises NoSource.
+    """
+    theirs = belongs_to_torch(type(part))
+    for key, value in sorted(vars(part).items()):
+        if key in IGNORED or (theirs and not is_plain(value) and not callable(value)):
+            continue
+        if isinstance(value, (type, FunctionType)):
+            texts[f"{name}.{key}"] = f"{value.__module__}:{value.__qualname__}"
+            gather(value, texts)
+        elif not is_inert(value):
+            texts[f"{name}.{key}"] = plain(value)
+
+
 def gather(thing: type | FunctionType, texts: Texts, *, part_of_net: bool = False) -> None:
     """Add the source of a function or class, and of what it mentions.
 
@@ -69,6 +105,9 @@ def gather(thing: type | FunctionType, texts: Texts, *, part_of_net: bool = Fals
     if name in texts or belongs_to_torch(thing) or (library and not part_of_net):
         return
     texts[name] = source_of(thing)
+    for key, value in vars(thing).items() if isinstance(thing, type) and not library else ():
+        if "__" not in key and is_plain(value):
+            texts[f"{name}.{key}"] = tell(value)
     for base in thing.__mro__[1:] if isinstance(thing, type) else ():
         gather(base, texts, part_of_net=part_of_net)
     if not library:
@@ -82,7 +121,7 @@ def follow(function: FunctionType, texts: Texts) -> None:
     for key, value in captured(function):
         if isinstance(value, (type, FunctionType)):
             gather(value, texts)
-        elif not isinstance(value, (ModuleType, BuiltinFunctionType)):
+        elif not is_inert(value):
             texts[f"{name}.{key}"] = plain(value)
     keys = mentioned(function.__code__)
     for key in keys:
@@ -92,8 +131,8 @@ def follow(function: FunctionType, texts: Texts) -> None:
         for path, each in reached.items():
             if isinstance(each, (type, FunctionType)):
                 gather(each, texts)
-            elif "__" not in path and is_plain(each):
-                texts[path] = repr(each)
+            elif "__" not in path and not is_inert(each):
+                texts[path] = plain(each)
 
 
 def captured(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -147,26 +186,23 @@ def is_installed(module: ModuleType) -> bool:
 
 
 def source_of(thing: type | FunctionType) -> str:
-    """Return the source text; of a notebook's class, which has no file, that of its functions."""
+    """Return the source text; of a notebook's class, which has no file, that of its functions.
+
+    Raises NoSource where the file has been edited since it was imported: its text is not what runs.
+    """
+    if not all(map(matches_its_file, functions_of(thing))):
+        raise NoSource(f"{thing.__qualname__}: its file has changed since it was imported")
     try:
         return inspect.getsource(thing)
     except (OSError, TypeError) as error:
         functions = list(functions_of(thing)) if isinstance(thing, type) else []
         if not functions:
             raise NoSource(thing.__qualname__) from error
-        attributes = sorted((k, repr(v)) for k, v in vars(thing).items() if "__" not in k and is_plain(v))
-        return "".join([repr(attributes), *(source_of(function) for function in functions)])
-
-
-def is_plain(value: object) -> bool:
-    """Return whether a value is None, a number, a text, or a tuple or list of these: repr tells it all."""
-    if isinstance(value, (tuple, list)):
-        return all(is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
+        return "".join(source_of(function) for function in functions)
 
 
 def plain(value: object) -> str:
-    """Return the repr of a plain value; raise NoSource for an object whose content repr does not tell."""
+    """Return a text that tells a constant; raise NoSource for an object whose content none tells."""
     if not is_plain(value):
-        raise NoSource(type(value).__name__)
-    return repr(value)
+        raise NoSource(f"an object of type {type(value).__name__}")
+    return tell(value)

@@ -1,7 +1,8 @@
 """What a figure is, before anything draws it: plain frozen data.
 
 A ``Figure`` has one or more ``View``s (the choices that a reader makes: a branch, a split), a view has
-``Panel``s, a panel has ``Series`` or one ``Heat``. No back end's vocabulary enters here.
+``Panel``s, a panel has ``Series``, one ``Heat``, or one ``Landscape`` with ``Series`` on it. No back end's
+vocabulary enters here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 class Axis:
     """One axis. ``ticks`` are (value, text) pairs; empty leaves the choice to the back end.
 
-    ``hover`` is a d3 format for values under the pointer (``.3~p`` is a percentage of 3 digits).
+    ``hover`` is a d3 format for values under the pointer (``.3~p`` is a percentage of 3 digits); empty leaves
+    the value out, where the place on the axis is not the quantity itself. ``bare``: no numbers and no ticks,
+    since only the order along the axis means something.
     """
 
     title: str = ""
@@ -30,6 +33,7 @@ class Axis:
     reverse: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
     hover: str = ".4~g"
+    bare: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,8 @@ class Series:
 
     ``mode``: ``line``, ``both`` (line and markers), ``points``, or ``faint`` (single seeds behind a
     mean). ``low`` and ``high`` are the ends of the interval, drawn as ``bars`` or as a ``band``.
-    ``hollow`` marks the points that should not be trusted in full; ``hover`` adds a text to each.
+    ``hollow`` marks the points that should not be trusted in full; ``hover`` adds a text to each. A line is
+    broken at every y that is not finite. ``z``: the heights of the points in a solid landscape.
     """
 
     label: str
@@ -52,6 +57,7 @@ class Series:
     hollow: Sequence[bool] = ()
     hover: Sequence[str] = ()
     legend: bool = True
+    z: Numbers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +73,42 @@ class Heat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """Heights over a rectangle: ``z[row][column]`` at ``(x[column], y[row])``, NaN where nothing is known.
+
+    Drawn as filled contours, or as a surface in three dimensions where ``solid``. ``z`` is what is drawn
+    (a logarithm, say); ``ticks`` say in words what some heights mean, and ``texts`` what each of them means.
+    Colours run from ``low`` to ``high``.
+    """
+
+    x: Numbers
+    y: Numbers
+    z: Sequence[Numbers]
+    texts: Sequence[Sequence[str]]
+    title: str
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    solid: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One pair of axes. Its title names the quantity on the y axis."""
+    """One pair of axes. Its title names the quantity on the y axis, or the height of a landscape."""
 
     title: str
     x: Axis
     y: Axis = field(default_factory=Axis)
     series: Sequence[Series] = ()
     heat: Heat | None = None
+    landscape: Landscape | None = None
 
     @property
     def empty(self) -> bool:
         """True where nothing finite would be drawn: such a panel is left out, never shown as empty axes."""
-        if self.heat is not None:
-            return not any(math.isfinite(v) for row in self.heat.z for v in row)
+        for matrix in (self.heat, self.landscape):
+            if matrix is not None:
+                return not any(math.isfinite(v) for row in matrix.z for v in row)
         return not any(math.isfinite(v) for s in self.series for v in s.y)
 
 
@@ -94,7 +122,10 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure with what a reader needs: how to read it, and the trap in it. ``notes`` come from the data."""
+    """A figure with what a reader needs: how to read it, and the trap in it. ``notes`` come from the data.
+
+    ``printed`` is how many of its views are written for print where not all are.
+    """
 
     key: str
     title: str
@@ -103,6 +134,7 @@ class Figure:
     trap: str
     notes: Sequence[str] = ()
     columns: int = 2
+    printed: int = 1
 
 
 def view(panels: Sequence[Panel], **choice: str) -> View:
@@ -135,19 +167,33 @@ def _ticked(panel: Panel) -> Panel:
 def log_ticks(values: Sequence[float]) -> tuple[tuple[float, str], ...]:
     """At most about eight ticks at 1, 2, 5 or at powers of ten, over the range of some positive values.
 
+    Within less than half a decade they are evenly spaced, or there would be one or none.
+
     >>> [text for _, text in log_ticks([0.03, 2.0])]
     ['0.02', '0.05', '0.1', '0.2', '0.5', '1', '2']
     >>> [text for _, text in log_ticks([2e-5, 3e2])]
     ['10⁻⁵', '10⁻⁴', '0.001', '0.01', '0.1', '1', '10', '100']
+    >>> [text for _, text in log_ticks([76.0, 116.0])]
+    ['80', '90', '100', '110']
     """
     positive = [v for v in values if math.isfinite(v) and v > 0]
     if not positive:
         return ()
     low, high = math.log10(min(positive)), math.log10(max(positive))
+    if 0 < high - low < 0.5:
+        return _even_ticks(min(positive), max(positive))
     steps = (1, 2, 5) if high - low < 2.4 else (1, 3) if high - low < 4 else (1,)
     skip = max(1, math.ceil((high - low) / 8))
     marks = [s * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for s in steps if e % skip == 0]
     return tuple((v, _power(v)) for v in marks if low - 0.31 <= math.log10(v) <= high + 0.31)
+
+
+def _even_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Three to seven round values between two positive ones, where there are as many."""
+    size = 10.0 ** math.floor(math.log10(high - low))
+    step = next(s * size for s in (0.2, 0.5, 1.0, 2.0, 5.0) if (high - low) / (s * size) <= 6)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return tuple((i * step, plain(i * step, 4)) for i in range(first, last + 1))
 
 
 def _power(value: float) -> str:
@@ -166,11 +212,27 @@ def words(panel: Panel) -> str:
     >>> words(Panel(title="Test error (%)", x=Axis(title="weights remaining"), series=[line]))
     'Test error (%) against weights remaining. imp: 5 to 7.5.'
     """
-    head = f"{panel.title} against {panel.x.title}." if panel.x.title else f"{panel.title}."
+    head = f"{panel.title} against {panel.x.title}." if panel.x.title and not panel.landscape else f"{panel.title}."
     if panel.heat is not None:
         return f"{head} A map of {len(panel.heat.rows)} rows: {', '.join(panel.heat.rows[:20])}."
+    if panel.landscape is not None:
+        return f"{head} {_relief(panel.landscape, panel.series)}"
     parts = [_span(s) for s in panel.series if s.mode != "faint"]
     return " ".join([head, *[p for p in parts if p][:16]])
+
+
+def _relief(landscape: Landscape, series: Sequence[Series]) -> str:
+    """A landscape in words: its kind, its lowest and its highest place, and what lies on it."""
+    kind = "A surface in three dimensions" if landscape.solid else "A contour map"
+    places = [
+        (value, text, x, y)
+        for row, texts, y in zip(landscape.z, landscape.texts, landscape.y, strict=True)
+        for value, text, x in zip(row, texts, landscape.x, strict=True)
+        if math.isfinite(value)
+    ]
+    (_, low, x, y), (_, high, *_) = min(places), max(places)
+    named = ", ".join(s.label for s in series[:12])
+    return f"{kind}, from {low} at ({x:.3g}, {y:.3g}) up to {high}." + (f" On it: {named}." if named else "")
 
 
 def _span(series: Series) -> str:

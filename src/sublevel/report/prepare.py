@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,12 @@ from sublevel.tables import COLUMNS
 TEXT = {
     *("branch", "buffers", "layer", "leg", "split", "path", "order", "subspace", "space", "end", "stop"),
     *("method", "reason", "claim", "statement", "comparison", "unit", "reading", "cell", "kind"),
+    *("operator", "quantity", "set", "found", "plane", "name", "of", "a", "b"),
 }
+ALSO_TEXT = {"failures": {"error"}, "tree": {"part"}}
+"""Columns that are names in one table and numbers in the others."""
+ABSENT = {"part": 0.0, "operator": "hessian"}
+"""What an empty cell of a column that came later means: the first part of the examples, the Hessian."""
 FLAGS = {"converged", "stationary"}
 
 
@@ -30,8 +36,13 @@ def clean(tables: Mapping[str, Frame]) -> dict[str, Frame]:
 def _clean(frame: Frame | None, name: str) -> Frame:
     columns = COLUMNS[name]
     frame = pd.DataFrame(columns=list(columns)) if frame is None else frame
-    text = TEXT | {"error"} if name == "failures" else TEXT
-    return pd.DataFrame({c: _column(frame, c, c in text) for c in columns}).reset_index(drop=True)
+    text = TEXT | ALSO_TEXT.get(name, set())
+    out = pd.DataFrame({c: _column(frame, c, c in text) for c in columns}).reset_index(drop=True)
+    if "part" in columns and "part" not in text:
+        out["part"] = out["part"].fillna(ABSENT["part"])
+    if "operator" in columns and name != "estimates":  # a learning coefficient has no operator
+        out["operator"] = out["operator"].replace("", ABSENT["operator"])
+    return out
 
 
 def _column(frame: Frame, column: str, text: bool) -> Column:
@@ -58,11 +69,23 @@ def over_seeds(frame: Frame, value: str, by: Sequence[str]) -> Frame:
     kept = frame[np.isfinite(frame[value].to_numpy(dtype=float))]
     values = kept[value].to_numpy(dtype=float)
     code, first, n = _groups([kept[column].to_numpy() for column in by])
-    mean = np.bincount(code, values, minlength=len(n)) / n
-    squares = np.bincount(code, (values - mean[code]) ** 2, minlength=len(n))
-    half = stdtrit(np.where(n > 1, n - 1.0, np.nan), 0.975) * np.sqrt(squares / np.maximum(n - 1, 1) / n)
+    mean, half = t_intervals(values, code, n)
     keys = {column: kept[column].to_numpy()[first] for column in by}
     return pd.DataFrame({**keys, "mean": mean, "low": mean - half, "high": mean + half, "n": n})
+
+
+def t_intervals(values: np.ndarray, code: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each group and the half-width of its 95% t interval (NaN for one value).
+
+    ``code`` is the group of each value, ``n`` the size of each group.
+
+    >>> mean, half = t_intervals(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]), np.array([2, 1]))
+    >>> mean.tolist(), half.round(4).tolist()
+    ([2.0, 5.0], [12.7062, nan])
+    """
+    mean = np.bincount(code, values, minlength=len(n)) / n
+    squares = np.bincount(code, (values - mean[code]) ** 2, minlength=len(n))
+    return mean, stdtrit(np.where(n > 1, n - 1.0, np.nan), 0.975) * np.sqrt(squares / np.maximum(n - 1, 1) / n)
 
 
 def _groups(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,6 +135,52 @@ def where(frame: Frame, **equal: object) -> Frame:
     for column, value in equal.items():
         keep &= np.asarray(frame[column].to_numpy() == value, dtype=bool)
     return frame[keep]
+
+
+def first_part(frame: Frame) -> Frame:
+    """The rows on the first part of the examples: means over seeds are taken there, as every study has it.
+
+    >>> first_part(pd.DataFrame({"part": [0.0, 1.0], "v": [3, 4]}))["v"].tolist()
+    [3]
+    """
+    return where(frame, part=0.0)
+
+
+def parts_note(frame: Frame, value: str, by: Sequence[str], what: str) -> str:
+    """One sentence on how much a value moves between disjoint parts of the examples; empty for a single part.
+
+    The spread of a solution is (max - min) / |mean| over its parts; the sentence gives the median over solutions.
+
+    >>> frame = pd.DataFrame({"seed": [0, 0, 1, 1], "part": [0, 1, 0, 1], "v": [9.0, 11.0, 19.0, 21.0]})
+    >>> parts_note(frame, "v", ["seed"], "the largest eigenvalue").partition(" (median")[0].partition("; ")[2]
+    'between them the largest eigenvalue spreads by 15%'
+    """
+    kept = frame[np.isfinite(frame[value])]
+    grouped = kept.groupby(list(by))[value]
+    spread = ((grouped.max() - grouped.min()) / grouped.mean().abs())[grouped.count() > 1]
+    spread = spread[np.isfinite(spread)]
+    if spread.empty:
+        return ""
+    return (
+        f"Drawn is the first of {kept['part'].nunique()} disjoint parts of the training examples; between them "
+        f"{what} spreads by {100 * float(spread.median()):.2g}% (median over solutions of (max - min) / |mean|)."
+    )
+
+
+def doubts_note(doubtful: int, total: int, what: str, reasons: Column) -> str:
+    """One sentence on how many estimates are not to be trusted, with the most frequent reason; empty for none.
+
+    Of a reason the words up to the first number count, so that reasons of one kind are counted together.
+
+    >>> doubts_note(2, 5, "volumes", pd.Series(["size 3 is below 50", "size 4 is below 50"]))
+    '2 of 5 volumes are not to be trusted (hollow), mostly: size 3 is below 50.'
+    """
+    if not doubtful:
+        return ""
+    given = reasons[reasons != ""]
+    kind = given.map(lambda r: re.split(r"[-+]?[0-9]", r, maxsplit=1)[0])
+    mostly = f", mostly: {given[kind == kind.value_counts().index[0]].iloc[0]}" if len(given) else ""
+    return f"{doubtful:,} of {total:,} {what} are not to be trusted (hollow){mostly}."
 
 
 def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles: bool = True) -> str:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from sublevel.report.describe import Axis, Heat, Panel, Series, View, legend
+from sublevel.report.describe import Axis, Heat, Landscape, Panel, Series, View, legend
 from sublevel.report.numbers import percent
 from sublevel.report.palette import HEAT
 
@@ -39,6 +39,7 @@ DASHES: dict[str, Any] = {"solid": "-", "dash": "--", "dot": ":"}
 WIDTH = {1: 5.2, 2: 3.5, 3: 2.7}  # inches of a panel, by columns: two fill the width of a page
 HEIGHT = 2.35
 ABOVE = 0.3  # inches, for the title
+DPI = 220  # of what is rasterised: surfaces
 MARKUP = str.maketrans({"$": r"\$"})
 
 
@@ -47,8 +48,8 @@ def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
     with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         canvas = draw(view, title, columns)
         svg, pdf = stem.parent / f"{stem.name}.svg", stem.parent / f"{stem.name}.pdf"
-        canvas.savefig(svg, metadata={"Date": None})
-        canvas.savefig(pdf, metadata={"CreationDate": None})
+        canvas.savefig(svg, metadata={"Date": None}, dpi=DPI)
+        canvas.savefig(pdf, metadata={"CreationDate": None}, dpi=DPI)
     return [svg, pdf]
 
 
@@ -66,21 +67,34 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     width, height = wide * columns, high * rows + below + ABOVE
     canvas = Canvas(figsize=(width, height))
     choice = ", ".join(f"{k} {v}" for k, v in view.choice.items() if v)
-    text = plain_text(f"{title}: {choice}" if choice else title)
-    canvas.text(0.12 / width, 1 - 0.1 / height, text, ha="left", va="top", fontsize=9.5)
+    text = f"{title}{'' if title.endswith('?') else ':'} {choice}" if choice else title
+    size = min(9.5, 9.5 * 14.5 * (width - 0.24) / len(text))  # about 14.5 letters an inch
+    canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(text), ha="left", va="top", fontsize=size)
     for index, panel in enumerate(view.panels):
         row, column = divmod(index, columns)
-        left, right = (1.5, 0.2) if panel.heat is not None else (0.6, 0.15)
+        left, right = _sides(panel)
         x, y = wide * column + left, below + high * (rows - 1 - row) + 0.5
         box = (x / width, y / height, (wide - left - right) / width, (high - 0.85) / height)
-        _panel(canvas.add_axes(box), panel)
+        if panel.landscape is not None and panel.landscape.solid:
+            _solid(canvas.add_axes(box, projection="3d"), panel, panel.landscape)
+        else:
+            _panel(canvas.add_axes(box), panel)
     if handles:
         canvas.legend(handles=handles, loc="lower center", ncols=per_row, fontsize=7.5, borderpad=0.2)
     return canvas
 
 
+def _sides(panel: Panel) -> tuple[float, float]:
+    """Inches to the left and to the right of the axes: names of rows need room, a solid has its numbers inside."""
+    if panel.landscape is not None and panel.landscape.solid:
+        return 0.1, 0.35
+    return (1.5, 0.2) if panel.heat is not None else (0.6, 0.15)
+
+
 def _height(panel: Panel) -> float:
-    """Inches: a map grows with its rows."""
+    """Inches: a map grows with its rows, and a landscape is about as high as wide."""
+    if panel.landscape is not None:
+        return 1.3 * HEIGHT
     return HEIGHT if panel.heat is None else max(HEIGHT, 0.85 + 0.14 * len(panel.heat.rows))
 
 
@@ -103,6 +117,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(plain_text(panel.title))
     if panel.heat is not None:
         _heat(axes, panel.heat)
+    if panel.landscape is not None:
+        _contour(axes, panel.landscape)
     for series in panel.series:
         _series(axes, series)
     _axis(axes, panel.x, "x")
@@ -114,7 +130,10 @@ def _axis(axes: Axes, axis: Axis, which: str) -> None:
     one.set_label_text(plain_text(axis.title))
     if axis.log:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    if axis.ticks:
+    if axis.bare:
+        one.set_major_locator(NullLocator())
+        axes.grid(False, axis=which)  # pyright: ignore[reportArgumentType]
+    elif axis.ticks:
         one.set_major_locator(FixedLocator([v for v, _ in axis.ticks]))
         one.set_minor_locator(NullLocator())
         one.set_ticklabels([plain_text(t) for _, t in axis.ticks])
@@ -169,6 +188,39 @@ def _heat(axes: Axes, heat: Heat) -> None:
     bar = axes.figure.colorbar(mesh, ax=axes)
     marks = [heat.low + (heat.high - heat.low) * i / 4 for i in range(5)]
     bar.set_ticks(marks, labels=[percent(10**m) for m in marks])
+
+
+def _contour(axes: Axes, landscape: Landscape) -> None:
+    colours = LinearSegmentedColormap.from_list("heat", HEAT)
+    z = np.ma.masked_invalid(np.asarray(landscape.z, dtype=float))
+    levels = np.linspace(landscape.low, landscape.high, 17)
+    filled = axes.contourf(np.asarray(landscape.x), np.asarray(landscape.y), z, levels=levels, cmap=colours)
+    axes.grid(False)
+    bar = axes.figure.colorbar(filled, ax=axes)
+    bar.set_ticks([v for v, _ in landscape.ticks], labels=[plain_text(t) for _, t in landscape.ticks])
+
+
+def _solid(axes: Any, panel: Panel, landscape: Landscape) -> None:
+    """A surface seen from above; it is rasterised, since thousands of facets would make a slow file."""
+    axes.set_title(plain_text(panel.title))
+    colours = LinearSegmentedColormap.from_list("heat", HEAT)
+    x, y = np.meshgrid(landscape.x, landscape.y)
+    z = np.asarray(landscape.z, dtype=float)
+    axes.plot_surface(x, y, z, cmap=colours, vmin=landscape.low, vmax=landscape.high, rstride=1, cstride=1,
+                      linewidth=0, antialiased=False, rasterized=True)  # fmt: skip
+    lift = 0.02 * (landscape.high - landscape.low)
+    for series in panel.series:
+        marker = MARKERS.get(series.style.marker, "o")
+        line: Any = "none" if series.mode == "points" else "-"
+        axes.plot(series.x, series.y, [v + lift for v in series.z or ()], color=series.style.colour, linestyle=line,
+                  marker=marker, markersize=5 if line == "none" else 2.5, markeredgecolor="white", markeredgewidth=0.5,
+                  zorder=10)  # fmt: skip
+    axes.set_xlabel(plain_text(panel.x.title), fontsize=7, labelpad=-6)
+    axes.set_ylabel(plain_text(panel.y.title), fontsize=7, labelpad=-6)
+    axes.set_zticks([v for v, _ in landscape.ticks], [plain_text(t) for _, t in landscape.ticks])
+    axes.tick_params(labelsize=6, pad=-2)
+    axes.view_init(elev=38, azim=-58)
+    axes.computed_zorder = False
 
 
 def _handle(series: Series) -> Line2D:

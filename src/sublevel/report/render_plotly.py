@@ -7,13 +7,13 @@ Fonts, background and grid are the page's business (its script adds them), so th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from html import escape
 from typing import Any
 
 from sublevel.report.describe import Axis, Figure, Heat, Panel, Series, View, legend, words
 from sublevel.report.numbers import percent
 from sublevel.report.palette import HEAT
+from sublevel.report.render_relief import relief, relief_scale
+from sublevel.report.text import numbers, safe
 
 SIZES = {"both": 7, "points": 8, "faint": 4}
 
@@ -29,9 +29,8 @@ def _view(view: View) -> dict[str, Any]:
         "legend": [_entry(s) for s in legend(view)],
         "panels": [_panel(p) for p in view.panels],
     }
-    heats = [p.heat for p in view.panels if p.heat is not None]
-    if heats:
-        shown["scale"] = _scale(heats[0])
+    heats = [_scale(p.heat) for p in view.panels if p.heat is not None][:1]
+    shown["scales"] = heats + [relief_scale(p.landscape) for p in view.panels if p.landscape is not None]
     return shown
 
 
@@ -49,6 +48,9 @@ def _entry(series: Series) -> dict[str, Any]:
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
+    if panel.landscape is not None:
+        axes = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y)}
+        return {"title": panel.title, "words": words(panel), "rows": 0, **relief(panel, panel.landscape, axes)}
     heat = panel.heat
     data = [_heat(heat)] if heat is not None else [t for s in panel.series for t in _traces(s, panel)]
     layout = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y) if panel.heat is None else _rows(panel.heat)}
@@ -62,6 +64,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
         out["title"] = {"text": safe(axis.title)}
     if axis.reverse:
         out["autorange"] = "reversed"
+    if axis.bare:
+        return out | {"showticklabels": False, "ticks": "", "showgrid": False}
     if axis.ticks:
         out |= {
             "tickmode": "array",
@@ -92,8 +96,8 @@ def _traces(series: Series, panel: Panel) -> list[dict[str, Any]]:
 
 def _template(series: Series, panel: Panel) -> str:
     text = "<br>%{text}" if series.hover else ""
-    x = f"{safe(panel.x.title)} %{{x:{panel.x.hover}}}"
-    return f"<b>{safe(series.label)}</b><br>{x}: %{{y:{panel.y.hover}}}{text}<extra></extra>"
+    x = f"{safe(panel.x.title)} %{{x:{panel.x.hover}}}: " if panel.x.hover else ""
+    return f"<b>{safe(series.label)}</b><br>{x}%{{y:{panel.y.hover}}}{text}<extra></extra>"
 
 
 def _look(series: Series) -> dict[str, Any]:
@@ -178,29 +182,8 @@ def _rows(heat: Heat) -> dict[str, Any]:
 def _scale(heat: Heat) -> dict[str, Any]:
     """The colour scale, which the page draws beside the map and not on it: nothing can overlap."""
     marks = [heat.low + (heat.high - heat.low) * i / 4 for i in range(5)]
-    return {"title": heat.title, "colours": list(HEAT), "marks": [percent(10**m) for m in marks]}
-
-
-def numbers(values: Iterable[float]) -> list[float | None]:
-    """Numbers for JSON: six significant digits, ``null`` for what is not finite.
-
-    >>> numbers([1.0, float("nan"), 0.123456789])
-    [1, None, 0.123457]
-    """
-    return [_number(float(v)) for v in values]
-
-
-def _number(value: float) -> float | None:
-    if not math.isfinite(value):
-        return None
-    short = float(f"{value:.6g}")
-    return int(short) if short == int(short) and abs(short) < 1e9 else short
-
-
-def safe(text: str) -> str:
-    """Text from data, with what plotly would read as markup or as a template made harmless.
-
-    >>> safe("<b>x</b> %{y}")
-    '&lt;b&gt;x&lt;/b&gt; %&#123;y}'
-    """
-    return escape(text, quote=False).replace("%{", "%&#123;")
+    return {
+        "title": heat.title,
+        "colours": list(HEAT),
+        "marks": [[25 * i, percent(10**m)] for i, m in enumerate(marks)],
+    }

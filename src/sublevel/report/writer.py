@@ -30,15 +30,16 @@ def write(
 
     ``tables`` has the keys of ``sublevel.tables.COLUMNS``; any may be missing or empty. ``summary`` is the
     run's ``summary.json``; missing keys are left out of the page. With ``figures=False`` only the page is
-    written; else each figure's first view as SVG and PDF, or with ``views="all"`` every branch and split too
+    written; else each figure's first view (of planes the contours and the surface) as SVG and PDF, or with
+    ``views="all"`` every branch and split too
     (about half a second each). The same input gives the same bytes, page and figures alike, with the same
     versions of the drawing libraries.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     drawn = describe_figures(tables)
-    count = {"first": 1, "all": None}[views]
-    stems = {f.key: names(f)[:count] for f in drawn.all} if figures else {}
+    whole = {"first": False, "all": True}[views]
+    stems = {f.key: names(f)[: None if whole else f.printed] for f in drawn.all} if figures else {}
     if figures:
         write_figures(drawn, stems, out / "figures")
     path = out / page

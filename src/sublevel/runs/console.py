@@ -52,8 +52,9 @@ class Watching(Listener):
         self.running[node.id] = {}
 
     def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
-        """A running cell reports."""
+        """A running cell reports; one that runs in this process is seen by nobody else meanwhile."""
         self.running[node.id] = dict(row)
+        self.tick()
 
     def finished(self, outcome: Outcome) -> None:
         """Count it, and speak up at once if it failed."""
@@ -101,7 +102,7 @@ class Watching(Listener):
         if result.unfinished:
             failed = len(result.unfinished) - skipped
             console().print(f"{failed} cells failed and {skipped} were skipped for it; see the report", markup=False)
-        damaged = result.store.damaged()
+        damaged = result.document["last_run"]["damaged"]
         if damaged:
             console().print(
                 f"{len(damaged)} damaged files are set aside in {result.store.path / 'damaged'}", markup=False

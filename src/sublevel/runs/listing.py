@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
@@ -51,7 +52,8 @@ def show(target: str | None, filters: Sequence[str], out: Path) -> int:
     rows = [row for row in found if all(str(row.get(k)) == v for k, v in wanted.items())]
     table = Table("run", "cell", "status", "key", "values", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row["run"], row["cell"], row["status"], row["key"][:12], row["values"])
+        cells = (row["run"], row["cell"], row["status"], row["key"][:12], row["values"])
+        table.add_row(*map(escape, cells))
     console().print(table)
     console().print(f"{len(rows)} cells", markup=False)
     return 0
@@ -63,9 +65,9 @@ def _runs(out: Path) -> int:
         d = result.document
         cells = d["about"]["cells"]
         table.add_row(
-            d["study"]["name"],
-            d["about"]["model"]["name"],
-            d["study"]["data"]["name"] if d["problem"] is None or "name" in d["problem"]["data"] else "own",
+            escape(d["study"]["name"]),
+            escape(d["about"]["model"]["name"]),
+            escape(d["study"]["data"]["name"]) if d["problem"] is None or "name" in d["problem"]["data"] else "own",
             str(d["study"]["levels"]),
             str(len(d["study"]["seeds"])),
             str(sum(cells.values())) + (f", {cells['failed']} failed" if cells["failed"] else ""),

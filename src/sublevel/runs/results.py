@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from sublevel.space import Point
 
 MANIFEST = "study.json"
+PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
 
 
-def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float) -> None:
+def write_manifest(
+    study: Study, outcomes: Mapping[str, Outcome], seconds: float, damaged: Sequence[str] = ()
+) -> None:
     """Say which cell of the study has which key, and what it was run with."""
+    computed = sum(o.status == "done" for o in outcomes.values())
     p, splits = study.problem, study.problem.splits
     folder = study.folder
     cells = [
@@ -76,17 +80,36 @@ def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float
             "notes": study.notes(),
             "cells": {
                 "done": sum(o.good for o in outcomes.values()),
-                "failed": sum(not o.good for o in outcomes.values()),
+                "failed": sum(o.status == "failed" for o in outcomes.values()),
+                "skipped": sum(o.status == "skipped" for o in outcomes.values()),
             },
+            **_computed_with(folder, computed),
             "seconds": {"cells": {kind: round(s, 3) for kind, s in sorted(spent.items())}},
         },
-        "last_run": {"seconds": round(seconds, 3), "computed": sum(o.status == "done" for o in outcomes.values())},
+        "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},
     }
     write_text(folder / MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
+def _computed_with(folder: Path, computed: int) -> dict[str, Any]:
+    """Versions and hardware of the last run that computed something; a look at old results changes neither."""
+    try:
+        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["about"]
+        before = {name: about[name] for name in ("versions", "hardware")}
+    except (OSError, ValueError, KeyError, TypeError):
+        before = None
+    return before if before and not computed else {"versions": versions(), "hardware": machine()}
+
+
 def _lasting(outcome: Outcome) -> str:
     return "done" if outcome.good else outcome.status
+
+
+def check_writable(folder: Path) -> None:
+    """Fail now, with one sentence, rather than after an hour of training."""
+    probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
+    write_text(probe, "")
+    probe.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -121,15 +144,21 @@ class Ticket:
 class Result:
     """A finished run, read from its folder. ``result.levels`` is the table of that name; so for every table."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, problem: Problem | None = None) -> None:
         self.folder = Path(folder)
         path = self.folder / MANIFEST
+        if problem is not None:
+            self.__dict__["problem"] = problem
         try:
             self.document = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{self.folder} is not the folder of a run: it has no {MANIFEST}") from None
         except ValueError as error:
             raise StoreError(f"{path} is damaged: {error}; run the study again to make it anew") from None
+        absent = PARTS - set(self.document) if isinstance(self.document, dict) else PARTS
+        if absent:
+            parts = ", ".join(sorted(absent))
+            raise StoreError(f"{path} is damaged: it has no {parts}; run the study again to make it anew")
 
     @cached_property
     def store(self) -> Store:
@@ -199,6 +228,7 @@ class Result:
         for name, table in self.tables.items():
             write_text(self.folder / "tables" / f"{name}.csv", to_csv(table))
         summary = self.summary()
+        summary |= {"written_with": versions()}
         self.report(self.folder / "report.html", summary)
         files = {name: digest((self.folder / name).read_bytes()) for name in self.files}
         write_text(path, json.dumps(summary | {"state": state, "files": files}, indent=1, sort_keys=True) + "\n")
@@ -226,8 +256,6 @@ class Result:
             "name": d["study"]["name"],
             "study": d["study"],
             "numerics": d["numerics"],
-            "versions": versions(),
-            "hardware": machine(),
             **d["about"],
             "seconds": {"total": round(sum(seconds["cells"].values()), 3), **seconds},
             "sublevel": versions()["sublevel"],

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sublevel.errors import ConfigError
 from sublevel.problem import Problem
 from sublevel.runs.plan import Plan, make
-from sublevel.runs.results import Result, write_manifest
+from sublevel.runs.results import Result, check_writable, write_manifest
 from sublevel.study import costs
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
@@ -76,6 +80,7 @@ class Study:
             raise ConfigError(
                 f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {list(shape)}"
             )
+        _check_last_batch(self.problem, recipe.batch_size)
         return assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
 
     @cached_property
@@ -111,8 +116,12 @@ class Study:
         started = time.time()
         _check_jobs(jobs)
         _ = self.cells
+        for note in self.notes() if listener is None else ():
+            warnings.warn(note, stacklevel=2)
         store = Store(self.store_path)
         store.check_writable()
+        check_writable(self.folder)
+        damaged = set(store.damaged())
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
         schedule = self._schedule(store, listener or Listener())
@@ -125,8 +134,9 @@ class Study:
                 schedule.run(executor)
             finally:
                 executor.shutdown()
-        write_manifest(self, schedule.outcomes, seconds=time.time() - started)
-        result = Result(self.folder)
+        aside = sorted(set(store.damaged()) - damaged)
+        write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside)
+        result = Result(self.folder, problem=self.problem)
         if report:
             result.write()
         return result
@@ -135,8 +145,10 @@ class Study:
         """What a reader should know about how this study runs."""
         notes = []
         if self._fingerprint is None:
+            what = "network" if isinstance(self.problem.loss, str) else "network or the loss"
             notes.append(
-                "the network's code has no source that can be read and no version, so its cells are not cached: "
+                f"the code of the {what} cannot be read whole (it was typed, edited since it was imported, or holds "
+                "objects that no text tells) and has no version, so its cells are not cached: "
                 "give Problem(version=...) to keep them"
             )
         if not self.problem.portable:
@@ -144,7 +156,8 @@ class Study:
                 "the network is defined where other processes cannot import it, so cells run one at a time in this "
                 "process: put it in a module of its own to use several"
             )
-        rate = next(r for r in reversed(self.spec.train.rates(len(self.problem.splits.train))) if r > 0)
+        rates = self.spec.train.rates(len(self.problem.splits.train))
+        rate = next((r for r in reversed(rates) if r > 0), self.spec.train.lr)
         tunes = any(b.name.startswith("finetune") for b in self.spec.branches)
         if tunes and self.spec.finetune_lr is None and rate < self.spec.train.lr / 1000:
             notes.append(
@@ -199,14 +212,27 @@ class Study:
         return InProcess(self.problem) if one else Workers(slots, self.spec.threads)
 
 
+def _check_last_batch(problem: Problem, batch_size: int) -> None:
+    """Refuse a last batch that the network cannot be trained on: BatchNorm over a single value."""
+    left = len(problem.splits.train) % batch_size
+    if left != 1 or batch_size == 1:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(problem.module).train()(problem.prepare(problem.splits.train.x[:1]))
+    except ValueError as error:
+        raise ConfigError(
+            f"train.batch_size {batch_size} leaves a last batch of one of the {len(problem.splits.train)} training "
+            f"examples, which the network cannot be trained on ({error}); choose another size"
+        ) from error
+
+
 def _check_jobs(jobs: int | None) -> None:
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}")
 
 
 def _device(asked: str, fallback: str = "cpu") -> str:
-    import torch
-
     if asked != "auto":
         try:
             torch.zeros(1, device=asked)

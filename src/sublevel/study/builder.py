@@ -158,7 +158,7 @@ class Builder:
         first = self.rewind if first is None else first
         shared = level == 0 or self.order == "shared"
         inputs = {
-            "recipe": self.spec.train.document(),
+            "recipe": {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"},
             "seed": self.seed,
             "start": start,
             "mask": mask,

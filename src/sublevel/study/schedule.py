@@ -129,7 +129,7 @@ class Schedule:
 
     def _submit(self, name: str, executor: Executor) -> None:
         """Start a cell, unless another run has finished it meanwhile."""
-        node, key = self.graph.nodes[name], self._keys[name]
+        node, key = self.graph.nodes[name], self._current_key(name)
         entry = self.store.read_entry(key)
         if entry is not None:
             self._finish(node, _outcome(node, "cached", key, entry))
@@ -138,6 +138,14 @@ class Schedule:
         job = self.job(node, key, self._inputs(node))
         future = executor.submit(job, lambda row: self.listener.progressed(node, row))
         self._running[future] = node
+
+    def _current_key(self, name: str) -> str:
+        """The key from the inputs as they are now: a repair may have made other bits of them."""
+        key = self.keyed(self.graph.nodes[name], self._inputs(self.graph.nodes[name]))
+        if key != self._keys[name]:
+            self._same[key] = self._same.pop(self._keys[name], [name])
+            self._keys |= dict.fromkeys(self._same[key], key)
+        return key
 
     def _collect(self, node: Node, future: Future[str]) -> None:
         key = self._keys[node.id]

@@ -46,7 +46,7 @@ class BranchSpec(Strict):
 
     name: str
     levels: tuple[int, ...] | None = None
-    label: str = ""
+    label: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._()-]*)?$")
     order: Order | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -60,8 +60,13 @@ class GivenSpec(Strict):
 
 
 def _recipe(value: Any) -> Any:
-    """``epochs = 8`` is short for ``length = "8ep"``."""
-    if not isinstance(value, Mapping) or "epochs" not in value:
+    """``epochs = 8`` is short for ``length = "8ep"``; true and false are no numbers."""
+    if not isinstance(value, Mapping):
+        return value
+    for key, given in value.items():
+        if isinstance(given, bool) and key in Recipe.__dataclass_fields__ and key not in ("nesterov", "flip"):
+            raise ValueError(f"{key}: true or false cannot be meant here, got {given}")
+    if "epochs" not in value:
         return value
     if "length" in value:
         raise ValueError("epochs and length say the same thing: give one of them")
@@ -158,8 +163,8 @@ def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:
 def read(target: str) -> dict[str, Any]:
     """The raw study of a preset or a TOML file. ``extends = "demo"`` begins from a preset's keys, group by group."""
     path = Path(target)
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
+    if path.suffix == ".toml" or _is_file(path):
+        if not _is_file(path):
             raise ConfigError(f"there is no study file {target}")
         source = path
     elif target in preset_names():
@@ -169,11 +174,20 @@ def read(target: str) -> dict[str, Any]:
     return {"name": source.stem, **_extended(source)}
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, say
+        return False
+
+
 def _extended(source: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(source.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source.name} is not valid TOML: {error}") from error
+    if not document:
+        raise ConfigError(f"{source.name} is empty: a study says at least which network, data and levels it is about")
     base = document.pop("extends", None)
     if base is None:
         return document

@@ -16,7 +16,7 @@ from sublevel._types import Bool, Tensor
 from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
-from sublevel.rng import seeded
+from sublevel.rng import derive, seeded
 from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
 from sublevel.train.step import Loss
@@ -88,12 +88,16 @@ def train(
         module.train()
         with seeded(seed, f"dropout:{order}", epoch):
             total = torch.zeros((), dtype=torch.float64, device=data.x.device)
+            seen = 0
             for i in range(inside, inside + stop - now):
                 step = epoch * per_epoch + i
-                total += run.step(*batch(plan, i), rates[step])
+                torch.manual_seed(derive(seed, f"dropout:{order}", step))  # the same from wherever a run begins
+                x, y = batch(plan, i)
+                total += run.step(x, y, rates[step]) * len(y)
+                seen += len(y)
                 if step + 1 in checkpoints:
                     saved[step + 1] = run.point()
-        progress = Progress(stop, last, epoch, rates[stop - 1], float(total) / (stop - now))
+        progress = Progress(stop, last, epoch, rates[stop - 1], float(total) / seen)
         _check_finite(progress, run.theta, now)
         now = stop
         row = {"step": stop, "epoch": epoch, "lr": progress.lr, "train_loss": progress.train_loss}

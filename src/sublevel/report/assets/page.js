@@ -6,6 +6,7 @@
     displaylogo: false, responsive: true, showLink: false, plotlyServerURL: "", showTips: false,
     modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]], toImageButtonOptions: { format: "svg" },
   };
+  const turning = { ...config, modeBarButtons: [["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]], scrollZoom: false };
   const coarse = matchMedia("(pointer: coarse)").matches;
   const figures = [...document.querySelectorAll("figure[data-key]")].map((node) => ({
     node, data: JSON.parse(node.querySelector("script.data").textContent), view: 0, plots: [], hidden: new Set(), drawn: false,
@@ -17,12 +18,14 @@
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // Themes: what the data do not know. The keys are plotly's dotted paths, so that relayout takes them too.
-  function theme() {
+  function theme(solid) {
     const [ink, soft, grid, rule, tint] = ["--ink", "--soft", "--grid", "--rule", "--tint"].map(colour);
     const axis = (a) => ({ [`${a}.gridcolor`]: grid, [`${a}.linecolor`]: rule, [`${a}.tickcolor`]: rule, [`${a}.zerolinecolor`]: rule });
+    const space = (a) => ({ ...axis(`scene.${a}axis`), [`scene.${a}axis.backgroundcolor`]: "rgba(0,0,0,0)", [`scene.${a}axis.color`]: soft });
+    const axes = solid ? { ...space("x"), ...space("y"), ...space("z") } : { ...axis("xaxis"), ...axis("yaxis") };
     return {
       "font.color": soft, "hoverlabel.bgcolor": tint, "hoverlabel.bordercolor": rule, "hoverlabel.font.color": ink,
-      "modebar.color": soft, "modebar.activecolor": ink, ...axis("xaxis"), ...axis("yaxis"),
+      "modebar.color": soft, "modebar.activecolor": ink, ...axes,
     };
   }
   function expand(flat) {
@@ -44,13 +47,25 @@
     };
   }
   function layout(panel, width) {
-    const themed = expand(theme());
-    return {
+    const themed = expand(theme(panel.solid));
+    const common = {
       ...themed, font: { ...font, ...themed.font }, autosize: true, showlegend: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 44, r: 14, t: 12, b: 44 },
-      hovermode: "closest", hoverlabel: { ...themed.hoverlabel, align: "left" }, dragmode: coarse ? false : "zoom",
+      hovermode: "closest", hoverlabel: { ...themed.hoverlabel, align: "left" },
+    };
+    if (panel.solid) return { ...common, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: scene(panel.layout.scene, themed.scene, width < 420 ? 1.25 : 1) };
+    return {
+      ...common, dragmode: coarse ? false : "zoom",
       xaxis: axis(panel.layout.xaxis, themed.xaxis, width < 420, true),
       yaxis: axis(panel.layout.yaxis, themed.yaxis, width < 420, false),
+    };
+  }
+
+  function scene(described, themed, far) {
+    const side = (a) => ({ showspikes: false, nticks: 5, tickfont: { size: 10 }, ...described[a], ...themed[a], title: { ...described[a].title, font: { size: 11 } } });
+    return {
+      xaxis: side("xaxis"), yaxis: side("yaxis"), zaxis: side("zaxis"), dragmode: "turntable", hovermode: "closest",
+      aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.7 }, camera: { eye: { x: 1.05 * far, y: -1.15 * far, z: 1.35 * far }, center: { x: 0, y: 0, z: -0.16 } },
     };
   }
 
@@ -110,6 +125,7 @@
       const plot = make("div", frame, { className: "plot" });
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", panel.words);
+      if (panel.flat || panel.solid) plot.classList.add("square");
       if (panel.rows) plot.style.height = `${Math.min(1400, Math.max(220, 70 + 19 * panel.rows))}px`;
       return plot;
     });
@@ -129,7 +145,7 @@
       const plot = figure.plots[i];
       const data = panel.data.map((trace) => ({ ...trace, visible: !figure.hidden.has(trace.name) }));
       try {
-        Plotly.newPlot(plot, data, layout(panel, plot.clientWidth), config);
+        Plotly.newPlot(plot, data, layout(panel, plot.clientWidth), panel.solid ? turning : config);
       } catch (error) {
         state.errors.push(`${figure.data.key}: ${error.message}`);
       }
@@ -166,14 +182,14 @@
     const box = figure.node.querySelector(".legend");
     const view = figure.data.views[figure.view];
     box.replaceChildren();
-    box.hidden = !view.legend.length && !view.scale;
+    box.hidden = !view.legend.length && !view.scales.length;
     for (const entry of view.legend) {
       const button = make("button", box, { type: "button" });
       button.setAttribute("aria-pressed", String(!figure.hidden.has(entry.trace)));
       button.append(swatch(entry), entry.name);
       button.addEventListener("click", () => toggle(figure, entry.trace, button));
     }
-    if (view.scale) scale(box, view.scale);
+    view.scales.forEach((described) => scale(box, described));
   }
   function toggle(figure, name, button) {
     const shown = figure.hidden.has(name);
@@ -189,15 +205,19 @@
     make("div", frame, { textContent: described.title });
     make("div", frame, { className: "bar" }).style.background = `linear-gradient(to right, ${described.colours.join(", ")})`;
     const marks = make("div", frame, { className: "marks" });
-    for (const mark of described.marks) make("span", marks, { textContent: mark });
+    for (const [at, text] of described.marks) {
+      const mark = make("span", marks, { textContent: text });
+      mark.style.left = `${at}%`;
+      mark.style.transform = `translateX(-${at}%)`;
+    }
   }
 
   // Light, dark, paper.
+  const panelOf = (figure, i) => figure.data.views[figure.view].panels[i];
   function restyle() {
-    const flat = theme();
     for (const figure of figures) {
       legend(figure);
-      if (figure.drawn) figure.plots.forEach((plot) => Plotly.relayout(plot, flat));
+      if (figure.drawn) figure.plots.forEach((plot, i) => Plotly.relayout(plot, theme(panelOf(figure, i).solid)));
     }
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
@@ -209,8 +229,8 @@
       if (!figure.drawn) continue;
       const wide = figure.plots.length === 1 || innerWidth < 1;
       const size = on ? { autosize: false, width: wide ? 660 : 322 } : { autosize: true, width: undefined };
-      const paper = on ? { "font.color": "#333333" } : theme();
-      figure.plots.forEach((plot) => Plotly.relayout(plot, { ...paper, ...size }));
+      const paper = (solid) => (on ? { "font.color": "#333333" } : theme(solid));
+      figure.plots.forEach((plot, i) => Plotly.relayout(plot, { ...paper(panelOf(figure, i).solid), ...size }));
     }
   }
   addEventListener("beforeprint", () => forPrint(true));

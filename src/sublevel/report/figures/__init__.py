@@ -11,7 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sublevel.report.describe import Figure
-from sublevel.report.figures import accuracy, curvature, layers, legs, paths, volume
+from sublevel.report.figures import (
+    accuracy,
+    coordinates,
+    curvature,
+    densities,
+    layers,
+    legs,
+    membership,
+    paths,
+    planes,
+    steepest,
+    tree,
+    volume,
+    volume_methods,
+)
 from sublevel.report.figures.registry import FIGURES, SECTIONS
 from sublevel.report.frame import Frame
 from sublevel.report.prepare import clean
@@ -21,12 +35,19 @@ __all__ = [
     "SECTIONS",
     "Drawn",
     "accuracy",
+    "coordinates",
     "curvature",
+    "densities",
     "figures",
     "layers",
     "legs",
+    "membership",
     "paths",
+    "planes",
+    "steepest",
+    "tree",
     "volume",
+    "volume_methods",
 ]
 
 

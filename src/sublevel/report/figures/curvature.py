@@ -1,13 +1,19 @@
-"""Curvature: the extreme eigenvalues of the Hessian in three spaces."""
+"""Curvature: the extreme eigenvalues of the Hessian and its kin, in three spaces and layer by layer."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import SPACES, by_branch, density_axis, level_axis, mean_of
+from sublevel.report.figures.measured import measured, networks, sparse_branches, with_dense
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
-from sublevel.report.palette import PLAIN, Style, known_first, ramp
-from sublevel.report.prepare import choices, seeds_note, where, with_density
+from sublevel.report.palette import PLAIN, Style, ramp
+from sublevel.report.prepare import choices, first_part, parts_note, seeds_note, where, with_density
+from sublevel.tables import SOLUTION
+
+LAYER = "layer "
 
 INTERLACING = (
     "Interlacing: at one point, deleting coordinates can only lower the k-th largest eigenvalue, so "
@@ -15,25 +21,51 @@ INTERLACING = (
 )
 
 
+OPERATORS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "adaptive": "adaptive"}
+CONTROL = (
+    "At equal density random-prune stands beside imp in the same space: what pruning does to any mask of that "
+    "count is seen there, and only the difference is imp's."
+)
+KINDS_OF_CURVATURE = (
+    "Choose the Hessian, the Gauss-Newton matrix (never negative) or the adaptive curvature (between "
+    "filter-normalised directions, so that the scale of the weights drops out)."
+)
+
+
+def operators(table: Frame, *columns: str) -> list[tuple[Frame, dict[str, str]]]:
+    """The rows and the reader's words for every operator in a table, the Hessian first, then by other columns."""
+    rank = {o: i for i, o in enumerate(OPERATORS)}
+    found = choices(table, ["operator", *columns])
+    found.sort(key=lambda c: rank.get(c["operator"], len(rank)))
+    return [(where(table, **c), c | {"operator": OPERATORS.get(c["operator"], c["operator"])}) for c in found]
+
+
 @figure("Curvature", "largest eigenvalues")
 def sharpness(tables: Tables) -> Figure:
     """The largest eigenvalue against density in three spaces, and the smallest beside it."""
-    table = with_density(tables["curvature"], tables["levels"])
+    whole = with_density(in_spaces(tables["curvature"]), tables["levels"])
+    table = first_part(whole)
     return Figure(
         key="sharpness",
-        title="The largest eigenvalue of the Hessian",
-        views=[_sharpness(where(table, **c), c) for c in choices(table, ["buffers"])],
-        how="The largest algebraic eigenvalue of the Hessian of the train loss against density, in the "
+        title="The largest eigenvalue",
+        views=[_sharpness(rows, choice) for rows, choice in operators(table, "buffers")],
+        how=f"The largest algebraic eigenvalue of the curvature of the train loss against density, in the "
         "solution's own subspace, in the original space and in the subspace of the next level; last, the "
-        "smallest Ritz value in the original space.",
-        trap=f"{INTERLACING} With BatchNorm the eigenvalues also scale with the weights' norm, and a dead "
-        "filter can raise them by orders of magnitude.",
+        f"smallest Ritz value in the original space. {KINDS_OF_CURVATURE} {CONTROL}",
+        trap=f"{INTERLACING} With BatchNorm the eigenvalues of the Hessian also scale with the weights' norm (the "
+        "adaptive ones do not), and a dead filter can raise them by orders of magnitude.",
         notes=[
             seeds_note(table),
             "On a logarithmic axis the mean is the geometric one." * bool(len(table)),
             *_doubts(table),
+            parts_note(where(whole, operator="hessian"), "largest", [*SOLUTION, "space"], "the largest eigenvalue"),
         ],
     )
+
+
+def in_spaces(table: Frame) -> Frame:
+    """The rows whose space is a whole one: own, all, next. Layers have a figure of their own."""
+    return table[table["space"].isin(list(SPACES))]
 
 
 def _sharpness(frame: Frame, choice: dict[str, str]) -> View:
@@ -70,16 +102,20 @@ def _doubts(table: Frame) -> list[str]:
 @figure("Curvature", "spectra")
 def spectra(tables: Tables) -> Figure:
     """The ends of the spectrum by index, one line for each level, for every branch and space."""
-    table = tables["spectra"]
-    branches = [b for b in known_first(table["branch"]) if b != "dense"] or ["dense"]
-    names = [{"branch": b, "buffers": p} for b in branches for p in sorted(where(table, branch=b)["buffers"].unique())]
+    table = first_part(in_spaces(tables["spectra"]))
+    names = [
+        (rows, {"branch": b, **choice})
+        for b in sparse_branches(table)
+        for rows, choice in operators(with_dense(table, b), "buffers")
+        if b in set(rows["branch"])
+    ]
     return Figure(
         key="spectra",
         title="The ends of the spectrum",
-        views=[_spectra(table, **c) for c in names],
+        views=[_spectra(rows, choice) for rows, choice in names],
         how="The largest eigenvalues by index in each space (logarithmic), one line for each level from "
         "cold to warm and the dense network in grey; the last panel shows the smallest ones in the "
-        "original space, negative eigenvalues included.",
+        f"original space, negative eigenvalues included. {KINDS_OF_CURVATURE}",
         trap="Only the ends are shown: negative eigenvalues are never turned positive, those of 0 or "
         "less have no place on a logarithmic axis, and the bulk between the ends decides traces and "
         "volumes.",
@@ -87,11 +123,10 @@ def spectra(tables: Tables) -> Figure:
     )
 
 
-def _spectra(table: Frame, branch: str, buffers: str) -> View:
+def _spectra(frame: Frame, choice: dict[str, str]) -> View:
     """A branch's levels, with the dense network beside them."""
-    frame = table[table["branch"].isin([branch, "dense"]) & (table["buffers"] == buffers)]
     panels = [_ends(frame, space, "largest") for space in SPACES]
-    return view([*panels, _ends(frame, "all", "smallest")], branch=branch, buffers=buffers)
+    return view([*panels, _ends(frame, "all", "smallest")], **choice)
 
 
 def _ends(frame: Frame, space: str, end: str) -> Panel:
@@ -116,3 +151,69 @@ def _lines(frame: Frame, levels: list[float], log: bool) -> list[Series]:
             hollow=loose, style=style, hover=["not converged" if v else "" for v in loose],
         ))  # fmt: skip
     return found
+
+
+@figure("Curvature", "curvature layer by layer")
+def layers_curvature(tables: Tables) -> Figure:
+    """The largest eigenvalue of every layer's own block of the curvature, by level."""
+    whole = tables["curvature"]
+    whole = whole[whole["space"].str.startswith(LAYER)]
+    table = first_part(whole)
+    order = _input_first(table, tables["layers"])
+    return Figure(
+        key="layer-curvature",
+        title="The largest eigenvalue in each layer",
+        views=[
+            _blocks(rows, order, {"branch": b, **choice})
+            for b in sparse_branches(table)
+            for rows, choice in operators(with_dense(table, b), "buffers")
+            if b in set(rows["branch"])
+        ],
+        how="The largest eigenvalue of the block of the curvature that belongs to one layer's remaining weights, for "
+        "the layers from input to output, one line for each level from cold to warm, the dense network in grey.",
+        trap="A block leaves out every interaction between layers, so the largest of the blocks is only a lower bound "
+        "of the whole matrix's largest eigenvalue; a layer that has lost weights is a smaller block, and by "
+        "interlacing that alone lowers its eigenvalue.",
+        notes=[
+            "Means over seeds are geometric." if table["seed"].nunique() > 1 else "",
+            *_doubts(table),
+            parts_note(whole, "largest", [*SOLUTION, "space", "operator"], "a layer's largest eigenvalue"),
+        ],
+        columns=1,
+    )
+
+
+def _input_first(table: Frame, layers: Frame) -> list[str]:
+    """The layers in the order of the network; those that its table does not know follow by name."""
+    known = layers.drop_duplicates("layer").set_index("layer")["index"]
+    names = sorted({s.removeprefix(LAYER) for s in table["space"]})
+    return sorted(names, key=lambda n: float(known.get(n, len(known))))
+
+
+def _blocks(frame: Frame, order: list[str], choice: dict[str, str]) -> View:
+    place = {name: float(i) for i, name in enumerate(order)}
+    rows = frame.assign(place=frame["space"].str.removeprefix(LAYER).map(place))
+    every = -(-len(order) // 24)
+    ticks = tuple((float(i), _short(n)) for i, n in enumerate(order) if i % every == 0)
+    axis = Axis(title="layer, from input to output", ticks=ticks, hover="")
+    title = "Largest eigenvalue of the layer's block"
+    return view([Panel(title=title, x=axis, y=Axis(log=True), series=_by_layer(rows, order))], **choice)
+
+
+def _by_layer(rows: Frame, order: list[str]) -> list[Series]:
+    levels = sorted(rows["level"].unique())
+    found: list[Series] = []
+    for name, branch, level in networks(rows):
+        style = PLAIN if branch == "dense" else Style(ramp(levels.index(level), len(levels)))
+        label = name if branch == "dense" else f"level {level:g}"
+        mine = where(rows, branch=branch, level=level)
+        mine = mine.assign(doubtful=mine["converged"] == 0, reason="not converged")
+        lines = [s for s in measured(mine, "largest", label, style, by="place", x="place", log=True) if s.mode == "both"]
+        found += [replace(s, hover=[f"{order[int(x)]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]) for s in lines]
+    return found
+
+
+def _short(name: str, length: int = 14) -> str:
+    """A layer's name without the ending that all weights share, cut in front."""
+    text = name.removesuffix(".weight")
+    return text if len(text) <= length else f"…{text[1 - length:]}"

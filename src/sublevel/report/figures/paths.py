@@ -6,6 +6,7 @@ import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, by_branch, density_axis, flat, mean_of
+from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.palette import PLAIN, Style, dashed, known_first, ramp
@@ -40,6 +41,7 @@ KINDS = {  # title, where it goes, trap
         "barriers than levels with independent ones.",
     ),
 }
+INSTABILITY = "instability"
 ERROR_MARGIN = 2.0  # points: the declared margin of equivalence
 
 
@@ -47,6 +49,7 @@ ERROR_MARGIN = 2.0  # points: the declared margin of equivalence
 def profiles(tables: Tables) -> list[Figure]:
     """One figure for each kind of path: loss and error along the segment, coloured by level."""
     table = tables["profiles"]
+    table = table[table["path"] != INSTABILITY]  # its paths differ in the step, which a profile does not name
     kinds = [k for k in KINDS if k in set(table["path"])] + sorted(set(table["path"]) - set(KINDS))
     return [_kind(where(table, path=k), k) for k in kinds]
 
@@ -106,7 +109,8 @@ HEIGHTS = (
 @figure("Paths between solutions", "barriers")
 def barriers(tables: Tables) -> Figure:
     """Barriers and heights of every kind of path against the density of its end."""
-    table = with_density(tables["paths"], tables["levels"], "level_to").assign(level=tables["paths"]["level_to"])
+    paths = tables["paths"][tables["paths"]["path"] != INSTABILITY]
+    table = with_density(paths, tables["levels"], "level_to").assign(level=paths["level_to"])
     rank = {k: i for i, k in enumerate(KINDS)}
     names = choices(table, ["path", "split", "order", "buffers"])
     names.sort(key=lambda c: (rank.get(c["path"], 9), c["path"], c["split"] != "train", c["order"], c["buffers"]))
@@ -130,5 +134,43 @@ def _barriers(frame: Frame, choice: dict[str, str]) -> View:
         series = by_branch(frame, column, scale)
         if column.startswith("error") and np.isfinite(frame[column]).any():
             series.append(flat("margin, 2 points", ERROR_MARGIN, frame["density"], dashed(PLAIN, "dot")))
+        panels.append(Panel(title=title, x=axis, series=series))
+    return view(panels, **choice)
+
+
+SPLITS = {"train": Style("#1f78c8", "circle"), "test": Style("#d9601a", "square")}
+
+
+@figure("Paths between solutions", "instability of the dense run")
+def instability(tables: Tables) -> Figure:
+    """The barrier between the dense run's end and that of a run that left it at step k, against k."""
+    table = where(tables["paths"], path=INSTABILITY)
+    names = choices(table, ["order", "buffers"])
+    return Figure(
+        key="instability",
+        title="From which step on is the dense run stable?",
+        views=[_instability(where(table, **c), c) for c in names],
+        how="The dense run is left at step k and finished with another data order; the barrier between the two ends, "
+        "and the height over the higher end, against k, on train and test. From the step on at which the error "
+        "barrier stays below the margin (dotted), the noise of the data order no longer decides where training ends: "
+        "rewinding to such a step is what lets sparse networks match.",
+        trap="A barrier below the margin is a claim of equivalence, which holds only where the upper end of the "
+        "interval lies below it; a grid maximum is a lower bound. The loss can keep a barrier that the error does not "
+        "show, and the statistics of BatchNorm make barriers of their own: compare the policies.",
+        notes=[seeds_note(table, ["step", "split"])],
+    )
+
+
+def _instability(frame: Frame, choice: dict[str, str]) -> View:
+    axis = Axis(title="step k at which the dense run is left", hover=",d")
+    panels = []
+    for column, title, scale in HEIGHTS:
+        series = [
+            s
+            for split, style in SPLITS.items()
+            for s in measured(where(frame, split=split), column, split, style, by="step", x="step", scale=scale)
+        ]
+        if column.startswith("error") and series:
+            series.append(flat("margin, 2 points", ERROR_MARGIN, frame["step"], dashed(PLAIN, "dot")))
         panels.append(Panel(title=title, x=axis, series=series))
     return view(panels, **choice)

@@ -15,6 +15,8 @@ SECTIONS = (
     "Accuracy",
     "The two legs of a level",
     "Paths between solutions",
+    "Connected sublevel sets",
+    "Planes",
     "Curvature",
     "Volume",
     "Layers and masks",

@@ -8,11 +8,14 @@ import numpy as np
 
 from sublevel.report.describe import Figure, Panel, Series, View, view
 from sublevel.report.figures.common import SPACES, density_axis, hover
+from sublevel.report.figures.curvature import CONTROL
+from sublevel.report.figures.measured import shortened
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style, known_first, styles
-from sublevel.report.prepare import over_seeds, seeds_note, where, with_density
+from sublevel.report.prepare import doubts_note, first_part, over_seeds, parts_note, seeds_note, where, with_density
+from sublevel.tables import SOLUTION
 
 MEASURES = (("effective_radius", "Effective radius"), ("log_volume", "Log volume"))
 
@@ -20,7 +23,8 @@ MEASURES = (("effective_radius", "Effective radius"), ("log_volume", "Log volume
 @figure("Volume", "volumes")
 def volumes(tables: Tables) -> Figure:
     """Effective radius and log volume against density, in three spaces, for every method, k and eps."""
-    table = with_density(tables["volumes"], tables["levels"])
+    whole = with_density(tables["volumes"], tables["levels"])
+    table = first_part(whole)
     table["method"] = [_method(*row) for row in zip(table["method"], table["k"], table["eps"], strict=True)]
     pairs = sorted(set(zip(table["method"], table["buffers"], strict=True)))
     return Figure(
@@ -30,12 +34,16 @@ def volumes(tables: Tables) -> Figure:
         how="The effective radius (V / omega_k)^(1/k) and the log volume of an ellipsoid: the loss's quadratic "
         "at the solution, over its k steepest directions in the own subspace, the original space or the "
         "next level's subspace, eps above the solution; crosses at the lower edge are solutions whose volume "
-        "is undefined, with the reason "
-        "under the pointer.",
+        "is undefined, with the reason under the pointer. The other methods measure all dimensions of their space (k is "
+        f"its dimension, n). {CONTROL}",
         trap="A top-k volume cannot shrink on masking (interlacing), and log volumes of different "
         "dimension change order with eps: compare at the same k in one space, and distrust open markers, "
-        "where the solution is too far from stationary for the threshold.",
-        notes=[seeds_note(table, singles=False), *_undefined(table)],
+        "where the solution is too far from stationary for the threshold or the estimate itself is in doubt.",
+        notes=[
+            seeds_note(table, singles=False),
+            *_undefined(table),
+            parts_note(where(whole, method="top-k"), "log_volume", [*SOLUTION, "space", "eps"], "the top-k log volume"),
+        ],
         columns=3,
     )
 
@@ -43,19 +51,21 @@ def volumes(tables: Tables) -> Figure:
 def _method(method: str, k: float, eps: float) -> str:
     parts = [
         method,
-        f"k = {k:g}" if math.isfinite(k) else "",
+        f"k = {k:g}" if math.isfinite(k) and method == "top-k" else "",
         f"eps = {plain(eps)}" if math.isfinite(eps) else "",
     ]
     return ", ".join(p for p in parts if p)
 
 
 def _undefined(table: Frame) -> list[str]:
-    """How many volumes have no value, with the most frequent reason."""
+    """How many volumes have no value or a doubtful one, with the most frequent reason."""
     empty = table[~np.isfinite(table["log_volume"])]
     notes = []
     if len(empty):
         reason = empty["reason"].replace("", "no reason given").value_counts().index[0]
         notes.append(f"{len(empty)} of {len(table)} volumes are undefined, mostly: {reason}.")
+    doubted = table[np.isfinite(table["log_volume"]) & (table["reason"] != "")]
+    notes.append(doubts_note(len(doubted), len(table), "volumes", doubted["reason"]))
     loose = int(((table["stationary"] == 0) & np.isfinite(table["log_volume"])).sum())
     if loose:
         notes.append(f"{loose} of {len(table)} solutions are not stationary at their threshold (open markers).")
@@ -85,8 +95,10 @@ def _branches(frame: Frame, value: str) -> list[Series]:
 def _branch(frame: Frame, value: str, style: Style) -> Series:
     means = over_seeds(frame, value, ["branch", "level"])
     rows = frame.groupby("level")
-    loose = list((rows["stationary"].min().reindex(means["level"]) == 0).to_numpy(dtype=bool))
-    texts = [f"{h}, not stationary" if bad else h for h, bad in zip(hover(means), loose, strict=True)]
+    moving = (rows["stationary"].min() == 0).map({True: "not stationary", False: ""})
+    reasons = rows["reason"].max().where(lambda r: r != "", moving).reindex(means["level"])
+    loose = [bool(r) for r in reasons]
+    texts = [f"{h}, {shortened(r)}" if r else h for h, r in zip(hover(means), reasons, strict=True)]
     return Series(
         label=str(means["branch"].iloc[0]), x=list(rows["density"].mean().reindex(means["level"])),
         y=list(means["mean"]), low=list(means["low"]), high=list(means["high"]), style=style,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sublevel.geometry import paths
 from sublevel.geometry.distance import displacement
+from sublevel.prune.scores import DRAWS
 from sublevel.study.blocks import PathsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
@@ -41,7 +42,8 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
     dense = b.dense()
     before = dense if s.level == 1 else b.memo.get((s.branch, s.order, s.level - 1))
     if before is not None and scene.admits(block.successive, s):
-        nested = s.base != "random-prune"
+        drawn = s.base == "oneshot" and scene.spec.criterion in DRAWS
+        nested = s.base not in ("random-prune", "given") and not drawn
         yield "successive", s.level - 1, (before.end, None), (s.end, None), s.level - 1 if nested else "all"
     if scene.admits(block.to_dense, s):
         yield "to-dense", 0, (dense.end, None), (s.end, None), "all"

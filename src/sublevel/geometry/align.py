@@ -1,0 +1,253 @@
+"""Weight matching: the permutation of hidden units that brings one network nearest to another.
+
+Permuting the units of a hidden layer, with their biases, their normalisation and what reads them, leaves a network's
+function as it is. A barrier between two networks may therefore be only a permutation, and is reported after matching
+too. The permutations of all layers that maximise <theta_a, P theta_b> are hard to find together; given the others, one
+is a linear assignment, and so they are improved in turn (Git Re-Basin, Ainsworth et al. 2209.04836, algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from sublevel._types import Float, Int, Tensor
+from sublevel.errors import ModelError
+from sublevel.rng import generator
+from sublevel.space import Layer, Point, Space
+
+Spec = Mapping[str, tuple[str | None, ...]]
+"""For every parameter and buffer, the group of units that each of its axes runs over (None: not permuted)."""
+Permutations = Mapping[str, Tensor]
+"""For every group, which unit goes to each place: indices [units]."""
+
+
+def chain_spec(space: Space) -> Spec:
+    """The groups of a network whose layers follow each other in the order of its parameters.
+
+    A weight with two axes or more reads the units before it and makes new ones; vectors (biases, the affine of
+    BatchNorm) and BatchNorm's statistics belong to the weight before them. A flattened input is split into channels.
+    The network's inputs and outputs stay in place. The order of the parameters is all that is seen: of a network with
+    shortcuts, or tied weights, the groups must be declared.
+
+    Raises ModelError where a weight does not fit the units before it, or statistics have no affine beside them.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> chain_spec(Space.of(net))
+    {'0.weight': ('0.weight', None), '0.bias': ('0.weight',), '2.weight': (None, '0.weight'), '2.bias': (None,)}
+    """
+    weights = [layer for layer in space.layers if len(layer.shape) > 1]
+    spec: dict[str, tuple[str | None, ...]] = {}
+    made: str | None = None
+    units = 0
+    for layer in space.layers:
+        if len(layer.shape) > 1:
+            if made and layer.shape[1] % units:
+                raise ModelError(
+                    f"{layer.name} reads {layer.shape[1]} inputs, no multiple of the {units} units of {made}: "
+                    "no chain of layers, so declare which axes share their units"
+                )
+            read, made = made, layer.name if layer is not weights[-1] else None
+            units = layer.shape[0]
+            spec[layer.name] = (made, read, *[None] * (len(layer.shape) - 2))
+        else:
+            spec[layer.name] = (made,)
+    return _with_statistics(space, spec)
+
+
+def residual_spec(space: Space) -> Spec:
+    """The groups of this package's CIFAR ResNets: one to a stage's residual stream, one inside every block.
+
+    A stream keeps its units from block to block, since they are added; it changes where a block has a projection.
+
+    Raises ModelError for a space whose parameters are not named as in those networks.
+    """
+    names = {layer.name for layer in space.layers}
+    blocks = sorted({int(name.split(".")[1]) for name in names if name.startswith("blocks.")})
+    if not blocks or not {"conv.weight", "fc.weight"} <= names:
+        raise ModelError("no CIFAR ResNet of this package: parameters conv.weight, blocks.*, fc.weight are expected")
+    stream = "conv"
+    spec: dict[str, tuple[str | None, ...]] = {"conv.weight": (stream, None, None, None)} | _norm("bn", stream)
+    for block in blocks:
+        at, inner = f"blocks.{block}", f"blocks.{block}.conv1"
+        after = at if f"{at}.shortcut.0.weight" in names else stream
+        spec |= {f"{inner}.weight": (inner, stream, None, None)} | _norm(f"{at}.bn1", inner)
+        spec |= {f"{at}.conv2.weight": (after, inner, None, None)} | _norm(f"{at}.bn2", after)
+        if after != stream:
+            spec |= {f"{at}.shortcut.0.weight": (after, stream, None, None)} | _norm(f"{at}.shortcut.1", after)
+        stream = after
+    return _with_statistics(space, spec | {"fc.weight": (None, stream), "fc.bias": (None,)})
+
+
+def infer_spec(space: Space) -> Spec:
+    """`residual_spec` where the parameters are named as in the CIFAR ResNets, `chain_spec` otherwise."""
+    residual = any(layer.name.startswith("blocks.") for layer in space.layers)
+    return residual_spec(space) if residual else chain_spec(space)
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A network with its hidden units permuted to lie near another.
+
+    ``point`` is the permuted one; ``permutations`` say which unit went to each place of a group. ``distance`` from the
+    other network and the ``distance_before``; ``rounds`` over all groups, ``converged`` where the last changed nothing.
+    A local optimum: it bounds the distance after the best matching from above.
+    """
+
+    point: Point
+    permutations: Permutations
+    distance: float
+    distance_before: float
+    rounds: int
+    converged: bool
+
+
+def weight_matching(
+    space: Space, a: Point, b: Point, spec: Spec | None = None, *, rounds: int = 100, seed: int = 0
+) -> Alignment:
+    """Permute the hidden units of ``b`` so that its weights come near those of ``a``.
+
+    Two starts are improved in turn, in an order drawn from (``seed``, "probe:align", round), and the better is kept:
+    no permutation, and one passed down from the inputs (each group matched on the weights whose other units are
+    already matched), which alone brings back a permuted copy exactly. ``spec`` is inferred where it is not given.
+
+    Raises ModelError where the spec does not fit the space, ValueError for points that do not, ImportError where
+    scipy, which solves the assignments, is not installed.
+    """
+    spec = infer_spec(space) if spec is None else spec
+    sizes = group_sizes(space, spec)
+    for name, point in (("a", a), ("b", b)):
+        if len(point.theta) != space.dim:
+            raise ValueError(f"{name} has dimension {len(point.theta)}, the space {space.dim}")
+        if not bool(torch.isfinite(point.theta).all()):
+            raise ValueError(f"{name} has weights that are not finite: they match nothing")
+    matcher = _Matcher(space, spec, sizes, a, b)
+    still = {group: torch.arange(n) for group, n in sizes.items()}
+    found = [matcher.improve(start, rounds, seed) for start in (still, matcher.passed_down())]
+    best, used, converged = max(found, key=lambda f: matcher.product(f[0]))
+    moved = permute_point(space, spec, best, b)
+    before, after = (float((a.theta.double() - p.theta.double()).norm()) for p in (b, moved))
+    return Alignment(moved, best, after, before, used, converged)
+
+
+def permute_vector(space: Space, spec: Spec, permutations: Permutations, v: Tensor) -> Tensor:
+    """A vector [D] on the space (theta, a mask) with its units permuted."""
+    parts = [
+        _permute(v[layer.coordinates].view(layer.shape), spec[layer.name], permutations).reshape(-1)
+        for layer in space.layers
+    ]
+    return torch.cat(parts)
+
+
+def permute_point(space: Space, spec: Spec, permutations: Permutations, point: Point) -> Point:
+    """A point with its units permuted, statistics included: the same function."""
+    buffers = {name: _permute(b, spec[name], permutations) if name in spec else b for name, b in point.buffers.items()}
+    return Point(permute_vector(space, spec, permutations, point.theta), buffers)
+
+
+def group_sizes(space: Space, spec: Spec) -> dict[str, int]:
+    """How many units each group has.
+
+    Raises ModelError where a parameter is missing from the spec, has another number of axes or one group on two of
+    them, or a length that is no multiple of its group's.
+    """
+    axes = [(layer, axis, group) for layer in space.layers for axis, group in enumerate(_entry(spec, layer))]
+    sizes: dict[str, int] = {}
+    for layer, axis, group in axes:
+        if group is not None:
+            sizes[group] = min(sizes.get(group, layer.shape[axis]), layer.shape[axis])
+    for layer, axis, group in axes:
+        if group is not None and layer.shape[axis] % sizes[group]:
+            got = f"axis {axis} of {layer.name} has {layer.shape[axis]} entries"
+            raise ModelError(f"{got}, no multiple of the {sizes[group]} units of {group!r}")
+    return sizes
+
+
+class _Matcher:
+    """The objective <theta_a, P theta_b> and its coordinate ascent, in float64."""
+
+    def __init__(self, space: Space, spec: Spec, sizes: Mapping[str, int], a: Point, b: Point) -> None:
+        self.spec, self.sizes = spec, sizes
+        self.a = {name: view.detach().double() for name, view in space.views(a.theta).items()}
+        self.b = {name: view.detach().double().to(a.theta.device) for name, view in space.views(b.theta).items()}
+
+    def product(self, permutations: Permutations) -> float:
+        return sum(float((w * _permute(self.b[n], self.spec[n], permutations)).sum()) for n, w in self.a.items())
+
+    def improve(self, start: Permutations, rounds: int, seed: int) -> tuple[dict[str, Tensor], int, bool]:
+        current, groups = dict(start), list(self.sizes)
+        for done in range(rounds):
+            before = self.product(current)
+            for number in torch.randperm(len(groups), generator=generator(seed, "probe:align", done)).tolist():
+                current[groups[number]] = self._assign(groups[number], current, self.a)
+            if self.product(current) <= before + 1e-12 * abs(before):
+                return current, done + 1, True
+        return current, rounds, False
+
+    def passed_down(self) -> dict[str, Tensor]:
+        """Each group in the order of the layers, from the tensors whose other axes are settled."""
+        settled: dict[str, Tensor] = {}
+        for group in self.sizes:
+            ready = [n for n in self.a if all(g is None or g == group or g in settled for g in self.spec[n])]
+            settled[group] = self._assign(group, settled, ready)
+        return settled
+
+    def _assign(self, group: str, current: Permutations, names: Iterable[str]) -> Tensor:
+        """The best permutation of one group, the others held."""
+        n = self.sizes[group]
+        gain = torch.zeros(n, n, dtype=torch.float64)
+        others = {g: p for g, p in current.items() if g != group}
+        for name in names:
+            axes = [axis for axis, g in enumerate(self.spec[name]) if g == group]
+            moved = _permute(self.b[name], self.spec[name], others) if axes else self.b[name]
+            for axis in axes:
+                gain += (_rows(self.a[name], axis, n) @ _rows(moved, axis, n).T).cpu()
+        return _assignment(gain)
+
+
+def _assignment(gain: Float[Tensor, "n n"]) -> Int[Tensor, "n"]:
+    """The column of every row in the assignment with the largest sum."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as e:
+        raise ImportError("weight matching needs the package scipy: pip install scipy") from e
+    return torch.from_numpy(linear_sum_assignment(gain.numpy(), maximize=True)[1]).long()
+
+
+def _permute(tensor: Tensor, groups: tuple[str | None, ...], permutations: Permutations) -> Tensor:
+    for axis, group in enumerate(groups):
+        if group is not None and group in permutations:
+            order = permutations[group].to(tensor.device)
+            shape = tensor.shape
+            split = tensor.reshape(*shape[:axis], len(order), -1, *shape[axis + 1 :])
+            tensor = split.index_select(axis, order).reshape(shape)
+    return tensor
+
+
+def _rows(tensor: Tensor, axis: int, n: int) -> Tensor:
+    shape = tensor.shape
+    return tensor.reshape(*shape[:axis], n, -1, *shape[axis + 1 :]).movedim(axis, 0).reshape(n, -1)
+
+
+def _entry(spec: Spec, layer: Layer) -> tuple[str | None, ...]:
+    groups = spec.get(layer.name, ())
+    if len(groups) != len(layer.shape):
+        raise ModelError(f"a spec must name a group or None for each of the {len(layer.shape)} axes of {layer.name}")
+    named = [group for group in groups if group is not None]
+    if len(set(named)) < len(named):
+        raise ModelError(f"two axes of {layer.name} have the same group: its matching is no linear assignment")
+    return groups
+
+
+def _norm(module: str, group: str) -> dict[str, tuple[str | None, ...]]:
+    return {f"{module}.weight": (group,), f"{module}.bias": (group,)}
+
+
+def _with_statistics(space: Space, spec: dict[str, tuple[str | None, ...]]) -> Spec:
+    for module in space.statistics:
+        if f"{module}.weight" not in spec:
+            raise ModelError(f"the units of {module} are not known, as it has no affine: declare the spec")
+        spec |= {f"{module}.{kind}": spec[f"{module}.weight"] for kind in ("running_mean", "running_var")}
+    return spec

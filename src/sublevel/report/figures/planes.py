@@ -1,0 +1,207 @@
+"""Planes through weight space: heights in two and three dimensions, what lies on them, their persistence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from scipy.interpolate import RegularGridInterpolator, griddata
+from scipy.spatial import QhullError
+
+from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, log_ticks, view
+from sublevel.report.figures.common import POINTS
+from sublevel.report.figures.registry import Tables, figure
+from sublevel.report.frame import Frame
+from sublevel.report.numbers import plain
+from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
+from sublevel.report.prepare import where
+
+SIDE = 41  # of the drawn grid
+SHOWN = 12  # planes on the page
+CUT = 0.96  # quantile of the heights above which they are cut
+LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
+TRAJECTORY = " at step "
+QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
+
+
+@figure("Planes", "planes")
+def planes(tables: Tables) -> Figure:
+    """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
+    table, marks = tables["planes"], tables["landmarks"]
+    found = sorted(table[["plane", "seed"]].drop_duplicates().itertuples(index=False), key=lambda p: (p[1], p[0]))
+    drawn = [
+        v
+        for name, seed in found[:SHOWN]
+        for v in _plane(where(table, plane=name, seed=seed), where(marks, plane=name, seed=seed), name, seed)
+    ]
+    return Figure(
+        key="planes",
+        title="The loss on planes",
+        views=drawn,
+        how="Train loss and error on a plane through weight space, in its own orthonormal coordinates: \u201cthrough\u201d is "
+        "spanned by three solutions, \u201crandom\u201d by two filter-normalised random directions, \u201ceigen\u201d by the two "
+        "steepest eigenvectors. Markers are solutions, the line is the dense network's run; choose the surface to turn "
+        "the same heights in three dimensions.",
+        trap="A plane is a slice of measure zero: a wall seen on it may have a way round it, and a point off the plane "
+        "is drawn where it is nearest (its distance from the plane is under the pointer, and the loss under it is the "
+        "plane's, not its own). A random plane shows the average direction and hides the steep ones. The points that "
+        "were evaluated are joined by linear interpolation.",
+        notes=[
+            _cut() * bool(drawn),
+            _policy(table),
+            f"Shown are the first {SHOWN} of {len(found)} planes; all are in the tables." * (len(found) > SHOWN),
+            *sorted({f"{n}: {r}." for n, r in zip(table["plane"], table["reason"], strict=True) if r}),
+        ],
+        printed=2,
+    )
+
+
+def _cut() -> str:
+    return f"Heights above the {100 * CUT:.0f}th percentile of a plane are cut off there; the loss is on a logarithm."
+
+
+def _policy(table: Frame) -> str:
+    names = sorted(set(table["buffers"]) - {"", "none"})
+    return f"BatchNorm statistics: {', '.join(names)}." if names else ""
+
+
+def _plane(frame: Frame, marks: Frame, name: str, seed: float) -> list[View]:
+    panels = []
+    for value, title, scale in QUANTITIES:
+        heights = grid(frame, value)
+        if heights is not None:
+            panels.append(_panel(frame, marks, heights, title, scale, log=value == "loss"))
+    choice = {"plane": name, "seed": f"{seed:g}"}
+    solid = [replace(p, landscape=replace(p.landscape, solid=True)) for p in panels if p.landscape]
+    return [view(panels, **choice, view="contour"), view(solid, **choice, view="surface")]
+
+
+def grid(frame: Frame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """``x (SIDE,)``, ``y (SIDE,)`` and the interpolated heights ``(SIDE, SIDE)`` of scattered points.
+
+    Linear between points; NaN where the nearest point has no finite value. None where the points span no plane.
+    """
+    points = frame[["x", "y"]].to_numpy(dtype=float)
+    heights = frame[value].to_numpy(dtype=float)
+    here = np.isfinite(points).all(axis=1)
+    points, heights = points[here], heights[here]
+    known = np.isfinite(heights)
+    if known.sum() < 3:
+        return None
+    x, y = (np.linspace(points[:, i].min(), points[:, i].max(), SIDE) for i in (0, 1))
+    mesh = tuple(np.meshgrid(x, y))
+    try:
+        z = griddata(points[known], heights[known], mesh, method="linear", rescale=True)
+    except (QhullError, ValueError):
+        return None
+    nearest = griddata(points, known.astype(float), mesh, method="nearest", rescale=True)
+    return x, y, np.where(nearest > 0, z, np.nan)
+
+
+def _panel(
+    frame: Frame, marks: Frame, heights: tuple[np.ndarray, np.ndarray, np.ndarray], title: str, scale: float, *, log: bool
+) -> Panel:
+    x, y, z = heights
+    z = z * scale
+    log = log and bool(np.nanmin(z) > LOWEST * np.nanmax(z))
+    top = float(np.nanquantile(z, CUT))
+    drawn = np.minimum(np.log10(z) if log else z, math.log10(top) if log else top)
+    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
+    if high <= low:
+        high = low + (abs(low) or 1.0) * 1e-3
+    landscape = Landscape(
+        x=list(x), y=list(y), z=[list(row) for row in drawn], title=title, low=low, high=high,
+        texts=[[plain(float(v), 3) for v in row] for row in z], ticks=_ticks(low, high, log),
+    )  # fmt: skip
+    at = RegularGridInterpolator((y, x), drawn, bounds_error=False, fill_value=None)
+    across = Axis(title="first direction", hover=".3~g")
+    return Panel(title=title, x=across, y=Axis(title="second direction", hover=".3~g"), series=_marks(marks, at, frame),
+                 landscape=landscape)  # fmt: skip
+
+
+def _ticks(low: float, high: float, log: bool) -> tuple[tuple[float, str], ...]:
+    """About five heights in words, inside the range."""
+    if log:
+        found = [(math.log10(v), t) for v, t in log_ticks([10.0**low, 10.0**high])]
+        inside = [(v, t) for v, t in found if low <= v <= high]
+        if len(inside) > 2:
+            return tuple(inside[:: max(1, math.ceil(len(inside) / 6))])
+    values = np.linspace(low, high, 5)
+    return tuple((float(v), plain(float(10.0**v if log else v), 3)) for v in values)
+
+
+def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Series]:
+    """The dense run as a line, then every solution as a marker of its branch."""
+    inside = marks[np.isfinite(marks["x"]) & np.isfinite(marks["y"])]
+    inside = inside[inside["x"].between(frame["x"].min(), frame["x"].max())]
+    inside = inside[inside["y"].between(frame["y"].min(), frame["y"].max())]
+    run = inside[inside["name"].str.contains(TRAJECTORY, regex=False)]
+    solutions = inside.drop(index=run.index)
+    steps = run["name"].str.extract(r"(\d+)$")[0].astype(float)
+    path = run.loc[steps.sort_values().index]
+    end = where(solutions, name="dense")
+    line = [*path.itertuples(), *end.itertuples()]
+    drawn = [_mark("the dense network's run", line, Style("#e34a33", "circle"), at, "both")] if len(path) else []
+    branch = solutions["name"].str.partition(" L")[0] if len(solutions) else solutions["name"]
+    look = styles(branch)
+    for known in known_first(branch):
+        drawn += [_mark(str(r.name), [r], look[known], at, "points") for r in solutions[branch == known].itertuples()]
+    return drawn
+
+
+def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator, mode: str) -> Series:
+    x, y = [float(r.x) for r in rows], [float(r.y) for r in rows]
+    z = at(np.column_stack([y, x]))
+    texts = [f"{r.name}; {plain(float(r.residual), 3)} from the plane" for r in rows]
+    return Series(label=label, x=x, y=y, z=[float(v) for v in z], style=style, mode="both" if mode == "both" else "points",
+                  hover=texts)  # fmt: skip
+
+
+DIMENSIONS = {
+    0.0: ("basins (dimension 0)", Style("#1f78c8", "circle")),
+    1.0: ("rings around peaks (dimension 1)", Style("#d9601a", "diamond")),
+}
+
+
+@figure("Planes", "persistence of planes")
+def persistence(tables: Tables) -> Figure:
+    """Birth against death of every basin and ring on a plane."""
+    table = tables["persistence"]
+    found = sorted(table[["plane", "seed"]].drop_duplicates().itertuples(index=False), key=lambda p: (p[1], p[0]))
+    return Figure(
+        key="persistence",
+        title="Basins and rings on each plane",
+        views=[_diagram(where(table, plane=p, seed=s), {"plane": p, "seed": f"{s:g}"}) for p, s in found],
+        how="A point is a feature of the sublevel sets {loss at most c} of a plane as c grows: a basin is born at its "
+        "minimum and dies where it merges into a deeper one; a ring is born where it closes around a peak and dies "
+        "when the peak is flooded. Far above the diagonal is a deep feature; at the top edge, hollow, those that never "
+        "die (the whole plane's lowest basin).",
+        trap="These are the features of one slice on one grid: points near the diagonal are the grid's noise, a basin of "
+        "the slice need not be a basin of the space, and a ring cut by the plane's edge is not seen.",
+        notes=[],
+        columns=1,
+    )
+
+
+def _diagram(frame: Frame, choice: dict[str, str]) -> View:
+    born = frame[np.isfinite(frame["birth"])]
+    if born.empty:
+        return view([], **choice)
+    ends = [*born["birth"], *born["death"].dropna()]
+    low, high = min(ends), max(ends)
+    top = high + 0.08 * (high - low or abs(high) or 1.0)
+    line = Series(label="birth = death", x=[low, top], y=[low, top], style=dashed(PLAIN, "dot"), mode="line")
+    series = [line, *(_features(born, d, top) for d in sorted(born["dimension"].unique()))]
+    title = "Death (train loss); the top edge: never"
+    return view([Panel(title=title, x=Axis(title="birth (train loss)"), series=series)], **choice)
+
+
+def _features(born: Frame, dimension: float, top: float) -> Series:
+    label, style = DIMENSIONS.get(dimension, (f"dimension {dimension:g}", PLAIN))
+    rows = where(born, dimension=dimension)
+    never = [not math.isfinite(v) for v in rows["death"]]
+    where_it_is = zip(rows["x"], rows["y"], never, strict=True)
+    texts = [f"at ({plain(x, 3)}, {plain(y, 3)})" + (", never dies" if n else "") for x, y, n in where_it_is]
+    deaths = [top if n else float(d) for n, d in zip(never, rows["death"], strict=True)]
+    return Series(label=label, x=list(rows["birth"]), y=deaths, style=style, mode="points", hollow=never, hover=texts)

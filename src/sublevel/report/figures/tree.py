@@ -1,0 +1,141 @@
+"""The disconnectivity graph: which solutions share a connected sublevel set, and from which height on."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.special import stdtrit
+
+from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
+from sublevel.report.figures.common import POINTS, flat
+from sublevel.report.figures.membership import NOT_FOUND
+from sublevel.report.figures.registry import Tables, figure
+from sublevel.report.frame import Frame
+from sublevel.report.numbers import plain
+from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
+from sublevel.report.prepare import where
+
+LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
+SCALES = {"loss": ("Train loss", 1.0), "error": ("Train error (%)", POINTS)}
+
+
+@figure("Connected sublevel sets", "disconnectivity graph")
+def disconnectivity(tables: Tables) -> Figure:
+    """The merge tree of all chosen solutions, in train loss and in train error."""
+    tree, joins = tables["tree"], tables["joins"]
+    found = [of for of in SCALES if of in set(tree["of"])]
+    return Figure(
+        key="disconnectivity",
+        title="The disconnectivity graph",
+        views=[_graph(where(tree, of=of), of) for of in found],
+        how="Each leaf is a solution at its own height, coloured by branch; two lines meet at the lowest height found "
+        "at which a chain of straight segments joins the solutions below them. Solutions under one trunk at a height "
+        "share a connected sublevel set there. The dashed line is the level of the dense networks: with two or more, "
+        "the upper 95% prediction bound for another one, mean + t(0.95, n - 1) s sqrt(1 + 1/n); with one, its height.",
+        trap=f"{NOT_FOUND} The order of the leaves along the axis means nothing. Two initialisations that merge high may "
+        "differ only by a permutation of hidden units.",
+        notes=[_joined(joins, of) for of in found],
+        columns=1,
+    )
+
+
+def leaves(tree: Frame) -> Frame:
+    """The leaves with branch, level and seed read from their names (``imp L4 s0``); another name is a branch."""
+    rows = where(tree, part="leaf")
+    parts = [LEAF.fullmatch(name) for name in rows["name"]]
+    return rows.assign(
+        branch=[m[1] if m else "" for m in parts],
+        level=[float(m[2] or 0) if m else 0.0 for m in parts],
+        seed=[float(m[3]) if m and m[3] else math.nan for m in parts],
+    )
+
+
+def bound(heights: np.ndarray) -> float:
+    """The height of the dense networks' level: mean + t(0.95, n - 1) s sqrt(1 + 1/n), a one-sided prediction bound.
+
+    A bound that a new network of the same kind stays below with 95% confidence, for normal heights. With one height
+    it is that height, with none NaN.
+
+    >>> round(bound(np.array([1.0, 2.0, 3.0])), 4)
+    5.3717
+    >>> bound(np.array([0.5]))
+    0.5
+    """
+    known = heights[np.isfinite(heights)]
+    if len(known) < 2:
+        return float(known.max()) if len(known) else math.nan
+    half = stdtrit(len(known) - 1, 0.95) * known.std(ddof=1) * math.sqrt(1 + 1 / len(known))
+    return float(known.mean() + half)
+
+
+def _graph(tree: Frame, of: str) -> View:
+    title, scale = SCALES[of]
+    tips, lines = leaves(tree), where(tree, part="line")
+    gap = np.full(len(lines), np.nan)
+    x = np.column_stack([lines["x0"], lines["x1"], lines["x1"]]).ravel()
+    y = np.column_stack([lines["y0"] * scale, lines["y1"] * scale, gap]).ravel()
+    stems = Series(label="merges", x=list(x), y=list(y), style=Style("#8a8f98"), mode="line", legend=False)
+    level = bound(where(tips, branch="dense")["y0"].to_numpy(dtype=float)) * scale
+    marks = [flat("level of the dense networks", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
+    log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and _wide(lines["y1"], tips["y0"]))
+    axis = Axis(title="solutions, side by side where they merge first", bare=True, hover="")
+    return view([Panel(title=title, x=axis, y=Axis(log=log), series=[stems, *marks, *_tips(tips, scale)])], quantity=of)
+
+
+def _wide(merges: Frame, heights: Frame) -> bool:
+    top = float(merges.max()) if merges.notna().any() else float(heights.max())
+    return top / float(heights.min()) > 30
+
+
+def _tips(tips: Frame, scale: float) -> list[Series]:
+    look = styles(tips["branch"])
+    found = []
+    for branch in known_first(tips["branch"]):
+        mine = where(tips, branch=branch)
+        found.append(Series(
+            label=branch, x=list(mine["x0"]), y=list(mine["y0"] * scale), style=look[branch], mode="points",
+            hover=[_name(v, s) for v, s in zip(mine["level"], mine["seed"], strict=True)],
+        ))  # fmt: skip
+    return found
+
+
+def _name(level: float, seed: float) -> str:
+    return f"level {level:g}" + (f", seed {seed:g}" if math.isfinite(seed) else "")
+
+
+def _joined(joins: Frame, of: str) -> str:
+    """How many solutions of each branch are joined to a dense one below the dashed line."""
+    rows = where(joins, of=of)
+    heights = {n: float(h) for end in ("a", "b") for n, h in zip(rows[end], rows[f"height_{end}"], strict=True)}
+    table = leaves(_as_tree(heights))
+    level = bound(where(table, branch="dense")["y0"].to_numpy(dtype=float))
+    if not math.isfinite(level):
+        return ""
+    inside = _with_dense(table, rows, level)
+    counts = [
+        f"{b} {int(inside[table['branch'].to_numpy() == b].sum())} of {int((table['branch'] == b).sum())}"
+        for b in known_first(table["branch"])
+        if b != "dense"
+    ]
+    shown = f"{plain(level * SCALES[of][1], 3)}{'%' if of == 'error' else ''}"
+    return f"Joined to a dense network below the dashed line ({of} {shown}): {', '.join(counts)}." if counts else ""
+
+
+def _as_tree(heights: dict[str, float]) -> Frame:
+    return pd.DataFrame({"part": "leaf", "name": list(heights), "y0": list(heights.values())})
+
+
+def _with_dense(table: Frame, rows: Frame, level: float) -> np.ndarray:
+    """Which leaves lie in a component that holds a dense network, over the joins at or below a level."""
+    place = {name: i for i, name in enumerate(table["name"])}
+    low = rows[rows["maximum"] <= level]
+    ends = ([place[n] for n in low["a"]], [place[n] for n in low["b"]])
+    _, label = connected_components(coo_matrix((np.ones(len(low)), ends), shape=(len(place), len(place))), directed=False)
+    height = table["y0"].to_numpy(dtype=float)
+    roots = (table["branch"].to_numpy() == "dense") & (height <= level)
+    return np.isin(label, label[roots]) & (height <= level)

@@ -1,0 +1,32 @@
+"""Numbers and words from data on their way into the page's JSON: short, and harmless."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from html import escape
+
+
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """Numbers for JSON: six significant digits, ``null`` for what is not finite.
+
+    >>> numbers([1.0, float("nan"), 0.123456789])
+    [1, None, 0.123457]
+    """
+    return [_number(float(v)) for v in values]
+
+
+def _number(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.6g}")
+    return int(short) if short == int(short) and abs(short) < 1e9 else short
+
+
+def safe(text: str) -> str:
+    """Text from data, with what plotly would read as markup or as a template made harmless.
+
+    >>> safe("<b>x</b> %{y}")
+    '&lt;b&gt;x&lt;/b&gt; %&#123;y}'
+    """
+    return escape(text, quote=False).replace("%{", "%&#123;")

@@ -1,0 +1,247 @@
+"""`EmpiricalRisk`: loss, gradient, Hessian, Gauss-Newton and Fisher products of a network over its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import nan
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sublevel._types import Float, Tensor
+from sublevel.errors import ModelError, unknown
+from sublevel.field.base import At, Evaluation, Likelihood
+from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
+from sublevel.risk.kept import Graphs
+from sublevel.risk.losses import Loss, labels_of, loss_function
+from sublevel.risk.modes import POLICIES, fixed_mode, policy_of, recomputed_statistics
+from sublevel.rng import generator
+from sublevel.space import Point, Space, as_point
+
+FISHER = ("empirical", "monte-carlo")
+CHUNK = 2**24
+"""Numbers in a chunk of per-example gradients."""
+
+
+class EmpiricalRisk(Likelihood):
+    """The mean loss of ``module`` over the examples ``(x, y)``, with its buffer policy.
+
+    ``prepare(x)`` makes the network's input from a batch of stored examples (normalisation). ``calibration`` are the
+    examples that ``recomputed`` averages statistics over; by default ``x``. The module is used as a function:
+    its own parameters and buffers are neither read nor written.
+
+    ``keep_bytes`` is memory for the graphs of gradients, kept between Hessian products at one point (see
+    `kept_batches`): a product then costs its second backward pass. It changes no bit. By default nothing is kept.
+    Attention runs on the kernel that has a second derivative wherever two are taken.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        module: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: str | Loss = "cross-entropy",
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        policy: str = "stored",
+        batch_size: int = 1000,
+        calibration: Tensor | None = None,
+        keep_bytes: int = 0,
+    ) -> None:
+        if policy not in POLICIES:
+            raise unknown("buffer policy", policy, POLICIES)
+        if not len(x):
+            raise ValueError("a field over no examples has no loss")
+        self.space, self.module = space, module
+        self.x, self.y = x, y
+        self.examples = len(x)
+        self.calibration = x if calibration is None else calibration
+        self.loss_of = loss_function(loss)
+        self.prepare = prepare or (lambda batch: batch)
+        self.policy = policy_of(policy, space, module)
+        self.batch_size = batch_size
+        self._settled: tuple[Point, int, Point] | None = None
+        self._graphs = Graphs(keep_bytes)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.space.dim
+
+    @property
+    def kept_batches(self) -> int:
+        """How many batches' graphs are kept now, for the point of the last Hessian product."""
+        return len(self._graphs)
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes that the kept graphs hold: at most ``keep_bytes``."""
+        return self._graphs.bytes
+
+    def release(self) -> None:
+        """Drop the kept graphs."""
+        self._graphs.release()
+
+    def evaluate(self, at: At) -> Evaluation:
+        """Mean loss and share of wrong answers."""
+        point = self.settle(at)
+        loss = wrong = torch.zeros((), dtype=torch.float64, device=point.theta.device)
+        with torch.no_grad():
+            for rows in self._batches():
+                outputs, y = self._forward(point.theta, point, rows)
+                loss = loss + self.loss_of(outputs, y).sum(dtype=torch.float64)
+                if y.dtype == torch.int64:
+                    wrong = wrong + (outputs.argmax(dim=-1) != y).sum()
+        n = len(self.x)
+        return Evaluation(float(loss) / n, float(wrong) / n if self.y.dtype == torch.int64 else nan, n)
+
+    def losses(self, at: At) -> Float[Tensor, "N"]:
+        """The loss of every example."""
+        point = self.settle(at)
+        with torch.no_grad():
+            return torch.cat([self._losses(*self._forward(point.theta, point, rows)) for rows in self._batches()])
+
+    def grad(self, at: At) -> Float[Tensor, "D"]:
+        """The gradient of the mean loss, buffers held constant."""
+        point = self.settle(at)
+        theta = point.theta.detach().requires_grad_()
+        return self._total(lambda rows: torch.autograd.grad(self._share(theta, point, rows), theta)[0])
+
+    @sdpa_kernel(SDPBackend.MATH)
+    def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+        """Hessian products; each batch's graph is built once for all rows of v, or kept from an earlier product."""
+        point = self.settle(at)
+        theta = self._graphs.leaf(point, (self.x, self.y, *self.module.parameters()))
+
+        def product(rows: slice) -> Tensor:
+            build = lambda: gradient_graph(self._share(theta, point, rows), theta)  # noqa: E731
+            gradient, keep = self._graphs.gradient(rows.start, build)
+            return second_backward(gradient, theta, v, keep=keep)
+
+        return self._total(product)
+
+    @sdpa_kernel(SDPBackend.MATH)
+    def ggn_vp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+        """``J^T H J v / N``: J is the Jacobian of a batch's outputs, through its statistics under ``batch``."""
+        point = self.settle(at)
+        theta = point.theta.detach().requires_grad_()
+
+        def product(rows: slice) -> Tensor:
+            outputs, y = self._forward(theta, point, rows)
+            return sandwich(outputs, theta, v, output_hessian(lambda z: self.loss_of(z, y).sum(), outputs))
+
+        return self._total(product) / len(self.x)
+
+    @sdpa_kernel(SDPBackend.MATH)
+    def fisher_vp(
+        self, at: At, v: Float[Tensor, "*K D"], *, kind: str = "empirical", seed: int = 0
+    ) -> Float[Tensor, "*K D"]:
+        """``J^T J v / N``, J the Jacobian of the examples' losses, with the labels or with drawn ones.
+
+        The distribution is the one whose negative logarithm the loss is (`sublevel.risk.losses.LABELS`), so the mean
+        over seeds is the GGN. Labels depend on the seed and the example, not on the batches.
+
+        Raises ValueError under ``batch`` (see `example_grads`), ModelError where a loss of one's own names no
+        distribution, ConfigError for an unknown kind.
+        """
+        if kind not in FISHER:
+            raise unknown("kind of Fisher matrix", kind, FISHER)
+        self._separate("a Fisher matrix")
+        point = self.settle(at)
+        theta = point.theta.detach().requires_grad_()
+        labels = self._drawn(seed) if kind == "monte-carlo" else lambda outputs, rows: self.y[rows]
+
+        def product(rows: slice) -> Tensor:
+            outputs, _ = self._forward(theta, point, rows)
+            return sandwich(self._losses(outputs, labels(outputs, rows)), theta, v, lambda w: w)
+
+        return self._total(product) / len(self.x)
+
+    def example_grads(self, at: At, *, chunk: int | None = None) -> Iterator[Float[Tensor, "B D"]]:
+        """The gradient of every example's loss, in order, ``chunk`` examples at a time.
+
+        By default as many as a batch has, fewer where D is large. They are vectorised over the examples;
+        ``chunk=1`` takes them one by one, as a network needs whose forward pass cannot be (`torch.func.vmap`).
+
+        Raises ValueError under ``batch``: the gradient of one example's loss is then not its own.
+        """
+        self._separate("a gradient per example")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {chunk}")
+        size = chunk or max(1, min(self.batch_size, CHUNK // self.dim))
+        return self._example_grads(self.settle(at), size)
+
+    def settle(self, at: At) -> Point:
+        """The point with the buffers that the policy gives it."""
+        point = as_point(at)
+        if self.policy != "recomputed":
+            return point
+        version = point.theta._version
+        if self._settled and self._settled[0] is point and self._settled[1] == version:
+            return self._settled[2]
+        settled = Point(point.theta, self._statistics(point))
+        self._settled = (point, version, settled)
+        return settled
+
+    def outputs(self, theta: Tensor, buffers: Mapping[str, Tensor], x: Tensor, policy: str) -> Tensor:
+        """The network's outputs for prepared inputs; BatchNorm's statistics are those of ``buffers`` or the batch's."""
+        batch = policy == "batch"
+        if batch:  # the module writes running statistics: let it write copies
+            buffers = {name: b.clone() for name, b in buffers.items()}
+        with fixed_mode(self.module, statistics=batch):
+            return self.space.call(self.module, theta, buffers, x)
+
+    def _batches(self, size: int | None = None) -> Iterator[slice]:
+        size = size or self.batch_size
+        return (slice(i, min(i + size, len(self.x))) for i in range(0, len(self.x), size))
+
+    def _total(self, part: Callable[[slice], Tensor]) -> Tensor:
+        batches = self._batches()
+        total = part(next(batches))
+        for rows in batches:
+            total = total.add_(part(rows))
+        return total
+
+    def _forward(self, theta: Tensor, point: Point, rows: slice) -> tuple[Tensor, Tensor]:
+        return self.outputs(theta, point.buffers, self.prepare(self.x[rows]), self.policy), self.y[rows]
+
+    def _share(self, theta: Tensor, point: Point, rows: slice) -> Float[Tensor, ""]:
+        """What a batch adds to the mean loss."""
+        return self.loss_of(*self._forward(theta, point, rows)).sum() / len(self.x)
+
+    def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        losses = self.loss_of(outputs, y)
+        if losses.shape != (len(y),):
+            raise ModelError(f"a loss must give one number per example: got shape {list(losses.shape)} for {len(y)}")
+        return losses
+
+    def _separate(self, what: str) -> None:
+        if self.policy == "batch":
+            raise ValueError(
+                f"{what} is undefined under the 'batch' policy: BatchNorm ties the examples of a batch together; "
+                "use 'stored' or 'recomputed' statistics"
+            )
+
+    def _drawn(self, seed: int) -> Callable[[Tensor, slice], Tensor]:
+        labels = labels_of(self.loss_of)
+        noise = labels.noise(self.y, generator(seed, "probe:labels")).to(self.x.device)
+        return lambda outputs, rows: labels.draw(outputs, noise[rows])
+
+    def _example_grads(self, point: Point, size: int) -> Iterator[Tensor]:
+        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            outputs = self.outputs(theta, point.buffers, x[None], self.policy)
+            return self._losses(outputs, y[None])[0]
+
+        one, theta = torch.func.grad(loss), point.theta.detach()
+        many = torch.func.vmap(one, in_dims=(None, 0, 0))
+        for rows in self._batches(size):
+            x, y = self.prepare(self.x[rows]), self.y[rows]
+            with sdpa_kernel(SDPBackend.MATH):
+                found = one(theta, x[0], y[0])[None] if len(x) == 1 else many(theta, x, y)
+            yield found
+
+    def _statistics(self, point: Point) -> dict[str, Tensor]:
+        batches = (self.calibration[i : i + self.batch_size] for i in range(0, len(self.calibration), self.batch_size))
+        return recomputed_statistics(self.space, self.module, point, (self.prepare(x) for x in batches))
