@@ -205,7 +205,9 @@ def ring() -> Figure:
     left.plot(*curve.T, color=BLUE)
     left.plot([1, -1], [0, 0], "o", color=BLACK)
     left.set_aspect("equal")
-    right.plot(straight.alphas, straight.loss, "s--", color=RED, markersize=3, label=f"segment, max {found.segment:.2f}")
+    right.plot(
+        straight.alphas, straight.loss, "s--", color=RED, markersize=3, label=f"segment, max {found.segment:.2f}"
+    )
     label = f"Bezier curve, max {found.lowest_maximum:.3f}"
     right.plot(found.profile.alphas, found.profile.loss, "o-", color=BLUE, markersize=3, label=label)
     right.axhline(found.threshold, color=GREY, linewidth=1, linestyle=":", label=f"threshold {found.threshold:g}")
@@ -240,7 +242,9 @@ def wells() -> Figure:
     joins = {(i, j): segment(field, at[i], at[j], refine=4).barrier().maximum for i, j in pairs}
     tree = disconnectivity({name: field.loss(point) for name, point in at.items()}, joins)
     canvas, (left, right) = panels("Wells, saddles, and the segments of the tree", "Disconnectivity graph", width=7.2)
-    _contours(left, field, np.linspace(-3, 3, 61), [-0.9, -0.7, -0.5, -0.4, -0.3, -0.2, -0.1], np.linspace(-3.3, 2.3, 57))
+    _contours(
+        left, field, np.linspace(-3, 3, 61), [-0.9, -0.7, -0.5, -0.4, -0.3, -0.2, -0.1], np.linspace(-3.3, 2.3, 57)
+    )
     used = {node.height for node in tree.nodes if node.children}
     for (i, j), top in joins.items():
         style = {"color": BLUE} if top in used else {"color": RED, "linestyle": "--", "linewidth": 0.9}
@@ -344,7 +348,9 @@ def dimensions() -> Figure:
     sparse = dense[::10]
     heights = np.logspace(-3, 3, 25)
     seen = {n: [ellipsoid(v, [0.0] * len(v), eps=eps) for eps in heights] for n, v in ((1000, dense), (100, sparse))}
-    canvas, (left, right) = panels("log V₁₀₀₀ - log V₁₀₀ [nats]", "Effective radius (V/ω)^(1/n)", width=6.6, below="eps")
+    canvas, (left, right) = panels(
+        "log V₁₀₀₀ - log V₁₀₀ [nats]", "Effective radius (V/ω)^(1/n)", width=6.6, below="eps"
+    )
     difference = np.array([a.log_volume - b.log_volume for a, b in zip(seen[1000], seen[100], strict=True)])
     left.axhline(0, color=BLACK, linewidth=0.8)
     left.fill_between(heights, difference, 0, where=difference >= 0, color=BLUE, alpha=0.2, linewidth=0)

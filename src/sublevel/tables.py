@@ -88,6 +88,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "loss_alpha",  # where the maximum is
         "loss_height",  # max - max(L0, L1)
         "loss_barrier",  # max over alpha of L(alpha) - (1 - alpha) L0 - alpha L1
+        "loss_barrier_alpha",  # where that is
+        "loss_barrier_margin",  # what refining the grid added to it
         "loss_rise",  # max - (L0 + L1) / 2
         "loss_margin",  # what refining the grid added to the maximum
         "error_from",
@@ -96,6 +98,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "error_alpha",
         "error_height",
         "error_barrier",
+        "error_barrier_alpha",
+        "error_barrier_margin",
         "error_rise",
         "error_margin",
         "distance",

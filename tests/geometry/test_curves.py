@@ -161,7 +161,7 @@ def test_refinement_closes_in_on_a_saddle_that_the_grid_stands_beside():
 def test_the_search_judges_its_curves_at_equal_distances():
     answer = connected(RING, EAST, WEST, 0.05, bends=(3,))
     assert answer.found == "curve"
-    even, timed = (along(RING, path, refine=4) for path in (answer.path.at_length, answer.path))
+    even, timed = (along(RING, path, refine=4, chord=False) for path in (answer.path.at_length, answer.path))
     assert answer.profile.loss.tolist() == even.loss.tolist()
     assert even.loss.tolist() != timed.loss.tolist()
 

@@ -211,3 +211,18 @@ def test_nan_on_the_path_is_no_barrier_of_zero(low, high):
     assert math.isnan(found.height)
     assert math.isnan(found.barrier)
     assert low <= found.alpha <= high
+
+
+def test_the_barrier_over_the_chord_is_refined_where_it_is():
+    """On a path that falls, the maximum is an end; the bump between two points of the grid is not."""
+
+    def bump(x):
+        return 1 - x[0] + 0.3 * torch.exp(-(((x[0] - 0.525) / 0.02) ** 2))
+
+    field = Autograd(bump, 1)
+    a, b = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    found = segment(field, a, b).barrier()
+    assert (found.maximum, found.alpha, found.margin) == (1.0, 0.0, 0.0)
+    assert found.barrier == pytest.approx(0.3, abs=1e-9)
+    assert found.barrier_alpha == pytest.approx(0.525)
+    assert found.barrier_margin == pytest.approx(0.3 - 0.3 * math.exp(-1.5625), abs=1e-9)

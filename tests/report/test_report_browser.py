@@ -34,7 +34,7 @@ OVERLAPS = """() => {
     apart([...figure.querySelectorAll(".legend button")], `${key} legend`);
     for (const panel of figure.querySelectorAll(".panel")) {
       const plot = panel.querySelector(".plot");
-      if (!plot.querySelector(".main-svg .trace, .main-svg .hm")) found.push(`${key}: nothing drawn`);
+      if (!plot.querySelector(".main-svg .trace, .main-svg .hm, .main-svg .contour, .gl-container canvas")) found.push(`${key}: nothing drawn`);
       const texts = [...plot.querySelectorAll(".xtick text, .ytick text, .xtitle, .ytitle")];
       apart([panel.querySelector("h4"), ...texts], `${key} labels`);
       const frame = box(plot);
@@ -51,6 +51,11 @@ OVERLAPS = """() => {
   }
   return found;
 }"""
+
+
+OVERLAPS_OF_PLANES = OVERLAPS.replace(
+    'querySelectorAll("figure")', "querySelectorAll(\"figure[data-key='planes']\")"
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,39 @@ def test_all_is_drawn_and_nothing_overlaps(context, page_file, width, scheme):
     assert page.evaluate(OVERLAPS) == []
     assert watch.errors == []
     assert watch.abroad == []
+    page.close()
+
+
+SOFTWARE_GL = ("GL Driver Message", "willReadFrequently")
+"""What a browser without a graphics card says of its own reading back of pixels: no fault of the page."""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_a_surface_is_drawn_in_three_dimensions_and_turns_with_the_theme(context, page_file, width, scheme):
+    page, watch = opened(context, page_file, width, scheme)
+    figure = page.locator("figure[data-key='planes']")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".main-svg .contour").first.wait_for(state="attached")
+    assert figure.locator(".plot").first.get_attribute("aria-label").startswith("Train loss. A contour map, from 0.01 at")
+    figure.locator("select[data-word='view']").select_option("surface")
+    figure.locator(".gl-container canvas").first.wait_for(state="attached")
+    assert figure.locator(".plot").count() == 2
+    assert "A surface in three dimensions" in figure.locator(".plot").first.get_attribute("aria-label")
+    painted = """async () => {
+      const image = await Plotly.toImage(document.querySelector("[data-key='planes'] .plot"), {format: "png", width: 300, height: 300});
+      const picture = new Image(); picture.src = image; await picture.decode();
+      const canvas = Object.assign(document.createElement("canvas"), {width: 300, height: 300});
+      const pen = canvas.getContext("2d", {willReadFrequently: true}); pen.drawImage(picture, 0, 0);
+      return new Set(new Uint32Array(pen.getImageData(0, 0, 300, 300).data.buffer)).size;
+    }"""
+    assert page.evaluate(painted) > 200  # a blank canvas has one colour
+    colour = "document.querySelector(\"[data-key='planes'] .plot\").layout.scene.xaxis.gridcolor"
+    before = page.evaluate(colour)
+    page.emulate_media(color_scheme="light" if scheme == "dark" else "dark")
+    page.wait_for_function(f"(was) => {colour} !== was", arg=before)
+    assert page.evaluate(OVERLAPS_OF_PLANES) == []
+    assert page.evaluate("window.__sublevel.errors") == []
+    assert [e for e in watch.errors if not any(k in e for k in SOFTWARE_GL)] == []
     page.close()
 
 

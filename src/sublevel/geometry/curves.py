@@ -196,7 +196,12 @@ def connected(
         raise ValueError(f"curves trained in dimension {batches.dim} do not lie in a field of dimension {field.dim}")
     best = Curve.straight(a, b, kind="chain", bends=0)
     _subspace(best, mask)
-    first = profile = along(field, best.at_length, points=points, refine=refine)
+
+    def look(curve: Curve) -> Profile:
+        """At equal effort for every curve: refined beside its maximum alone."""
+        return along(field, curve.at_length, points=points, refine=refine, chord=False)
+
+    first = profile = look(best)
     enough = max(threshold, float(first.loss[0]), float(first.loss[-1]))
     attempts: list[Attempt] = []
     for i, (steps, inner) in enumerate(product(effort, bends)):
@@ -205,7 +210,7 @@ def connected(
         start = Curve.straight(a, b, kind="bezier" if inner == 1 else "chain", bends=inner)
         descent = replace(how or Descent(), steps=steps)
         trained = train_curve(batches, start, descent, mask=mask, seed=derive(seed, "curve:attempt", i))
-        found = None if trained.reason else along(field, trained.curve.at_length, points=points, refine=refine)
+        found = None if trained.reason else look(trained.curve)
         attempts.append(_attempt(trained, found))
         if found is not None and _top(found) < _top(profile):
             best, profile = trained.curve, found

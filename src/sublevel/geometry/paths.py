@@ -28,8 +28,9 @@ class Barrier:
     """The maximum of one quantity along a path, and its height in every definition in use.
 
     ``maximum`` at ``alpha``; ``height`` = max - max(start, end); ``barrier`` = max over alpha of
-    q(alpha) - (1 - alpha) start - alpha end; ``rise`` = max - (start + end) / 2; ``margin`` is what refining the first
-    grid added to the maximum. All in the quantity's own unit: nats for a loss, shares for an error.
+    q(alpha) - (1 - alpha) start - alpha end, which is at ``barrier_alpha``; ``rise`` = max - (start + end) / 2;
+    ``margin`` and ``barrier_margin`` are what refining the first grid added to the maximum and to the barrier. All in
+    the quantity's own unit: nats for a loss, shares for an error.
     """
 
     start: float
@@ -40,6 +41,8 @@ class Barrier:
     barrier: float
     rise: float
     margin: float
+    barrier_alpha: float
+    barrier_margin: float
 
     @property
     def reason(self) -> str:
@@ -75,16 +78,18 @@ class Profile:
         q = self._values(of)
         start, end, top = q[0], q[-1], q.max()
         with np.errstate(invalid="ignore"):  # an infinite end has no height: nan
-            chord = (1 - self.alphas) * start + self.alphas * end
+            over = over_chord(self.alphas, q)
             return Barrier(
                 start=float(start),
                 end=float(end),
                 maximum=float(top),
                 alpha=float(self.alphas[q.argmax()]),
                 height=float(top - max(start, end)),
-                barrier=float((q - chord).max()),
+                barrier=float(over.max()),
                 rise=float(top - (start + end) / 2),
                 margin=float(top - q[self.coarse].max()),
+                barrier_alpha=float(self.alphas[over.argmax()]),
+                barrier_margin=float(over.max() - over[self.coarse].max()),
             )
 
     def excess(self, threshold: float, of: str = "loss") -> float:
@@ -107,11 +112,25 @@ class Profile:
         return np.where(np.isneginf(q), np.nan, q)
 
 
-def along(field: Field, path: Path, *, points: int = 21, refine: int = 2, buffers: str = "averaged") -> Profile:
+def over_chord(alphas: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """The height of a quantity over the chord between its ends: q(alpha) - (1 - alpha) q(0) - alpha q(1)."""
+    return q - ((1 - alphas) * q[0] + alphas * q[-1])
+
+
+def along(
+    field: Field,
+    path: Path,
+    *,
+    points: int = 21,
+    refine: int = 2,
+    buffers: str = "averaged",
+    chord: bool = True,
+) -> Profile:
     """Loss and error along any path, sampled as a segment is.
 
     ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
-    the maximum of the loss and of the error. The buffers are those of the points that the path gives; ``buffers`` is
+    the maximum of the loss and of the error, and (``chord``) beside the maximum of each over its chord: where a path
+    falls or rises, the maximum is at an end, and the barrier somewhere else. The buffers are those of the points that the path gives; ``buffers`` is
     their name in the result, unless the field's policy computes them anew at every alpha.
 
     Raises TypeError where the field is stochastic, ValueError below 3 points or for a negative ``refine``.
@@ -137,8 +156,7 @@ def along(field: Field, path: Path, *, points: int = 21, refine: int = 2, buffer
     grid = [i / (points - 1) for i in range(points)]
     look(grid)
     for _ in range(refine):
-        look(_beside(seen, [e.loss for _, e in sorted(seen.items())]))
-        look(_beside(seen, [e.error for _, e in sorted(seen.items())]))
+        look([alpha for of in ("loss", "error") for alpha in _beside(seen, of, chord)])
     alphas = sorted(seen)
     loss = np.array([seen[alpha].loss for alpha in alphas])
     return Profile(
@@ -155,7 +173,7 @@ def segment(field: Field, a: At, b: At, *, points: int = 21, refine: int = 2, bu
     """Loss and error on the segment from a to b.
 
     ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
-    the maximum of the loss and of the error. ``buffers`` says what the statistics are between the ends:
+    the maxima of loss and error, and of both over their chords (see `along`). ``buffers`` says what the statistics are between the ends:
     ``averaged`` lerps them with theta, ``stored`` keeps those of a (and of b at b itself only if they are the same).
     Under a field whose policy is ``recomputed`` or ``batch`` they are computed at every alpha and this is moot.
     Losses that are not finite are named in ``reason``.
@@ -183,14 +201,15 @@ def barrier(field: Field, a: At, b: At, *, of: str = "loss", points: int = 21, r
     return segment(field, a, b, points=points, refine=refine).barrier(of)
 
 
-def _beside(seen: dict[float, Evaluation], values: list[float]) -> list[float]:
-    """The midpoints of the intervals beside the largest value."""
+def _beside(seen: dict[float, Evaluation], of: str, chord: bool) -> list[float]:
+    """The midpoints of the intervals beside the largest value, and beside the largest height over the chord."""
+    alphas = np.array(sorted(seen))
+    values = np.array([getattr(seen[alpha], of) for alpha in alphas])
     if not np.isfinite(values).all():
         return []
-    alphas = sorted(seen)
-    top = int(np.argmax(values))
-    neighbours = [i for i in (top - 1, top + 1) if 0 <= i < len(alphas)]
-    return [(alphas[top] + alphas[i]) / 2 for i in neighbours]
+    tops = {int(values.argmax()), int(over_chord(alphas, values).argmax())} if chord else {int(values.argmax())}
+    pairs = [(top, i) for top in sorted(tops) for i in (top - 1, top + 1) if 0 <= i < len(alphas)]
+    return [float((alphas[top] + alphas[i]) / 2) for top, i in pairs]
 
 
 def _not_finite(alphas: list[float], loss: np.ndarray) -> str:

@@ -225,7 +225,7 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     spread s^2 has the error sqrt((e^(s^2) - 1) / m), or s^2 / 2 where that is less (how far its mean lies above its
     median), and the effective sample size m e^(-s^2). ``se`` is the larger of the two errors, ``ess`` the smaller of
     this size and (sum w)^2 / sum w^2. With m - 1 degrees of freedom the interval then covers at its level in those
-    cases too. Below the median only the delta method speaks: short rays weigh nothing.
+    cases too; of weights with a thinner tail it covers more than that. Short rays, below the median, weigh nothing.
 
     >>> weigh(np.zeros(4))
     Weighed(log_mean=0.0, se=0.0, delta_se=0.0, ess=4.0)
@@ -238,7 +238,7 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     if m < 2:
         return Weighed(log_mean, nan, nan, ess)
     delta = float(w.std(ddof=1) / w.mean()) / sqrt(m)
-    above = log_weights - np.median(log_weights)
+    above = log_weights - np.quantile(log_weights, 0.5, method="higher")
     spread = float((above[above > 0] ** 2).sum()) / (m / 2)
     log_normal = min(sqrt(np.expm1(min(spread, 700.0)) / m), spread / 2)
     return Weighed(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)))

@@ -80,7 +80,7 @@ def _add(scene: Scene, block: PathsSpec, called: str, both: Mapping[str, Any], l
         scene.graph.add(Node(called.format(policy), "segment", inputs, labels))
 
 
-@kernel("segment", 1)
+@kernel("segment", 2)
 def segment_cell(
     c: Context,
     *,
@@ -143,7 +143,7 @@ def segment_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
                 ("from", "start"),
                 ("to", "end"),
                 ("max", "maximum"),
-                *((k, k) for k in ("alpha", "height", "barrier", "rise", "margin")),
+                *((k, k) for k in ("alpha", "height", "barrier", "rise", "margin", "barrier_alpha", "barrier_margin")),
             )
         }
         yield "paths", {**path, **barriers, "points": len(s["alphas"]), "distance": s["distance"]}
@@ -156,4 +156,4 @@ def segment_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """An evaluation of both splits at every point, twice where statistics are computed anew."""
     again = 2 if inputs["policy"] == "recomputed" else 1
     both = used(inputs, sizes) + used(inputs, sizes, "test")
-    return again * both * (inputs["points"] + 4 * inputs["refine"]) / 3
+    return again * both * (inputs["points"] + 6 * inputs["refine"]) / 3
