@@ -140,10 +140,14 @@ def of_branch(levels: pd.DataFrame, branch: str) -> pd.DataFrame:
 
 def by_seed(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
     """Return the two columns over the seeds that have a finite value in both, in the order of the seeds."""
-    numbers = ((t["seed"].tolist(), pd.to_numeric(t[column], errors="coerce").tolist()) for t in (ours, theirs))
-    a, b = (dict(zip(seeds, values, strict=True)) for seeds, values in numbers)
+    a, b = (dict(zip(t["seed"].tolist(), numbers(t.loc[:, column]), strict=True)) for t in (ours, theirs))
     seeds = sorted(seed for seed in a.keys() & b.keys() if isfinite(a[seed]) and isfinite(b[seed]))
     return [a[seed] for seed in seeds], [b[seed] for seed in seeds]
+
+
+def numbers(column: pd.Series) -> list[float]:
+    """Return a column as floats, NaN where there is none: a regression has no error."""
+    return [float(value) for value in pd.Series(pd.to_numeric(column, errors="coerce")).astype(float)]
 
 
 def within_margin(result: Paired) -> str:

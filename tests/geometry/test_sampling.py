@@ -86,7 +86,9 @@ def test_a_masked_chain_is_the_chain_of_the_smaller_problem():
 
 
 def test_chains_differ_and_repeat():
-    go = lambda seed: sample(bowl([1.0]), torch.zeros(1, dtype=F64), **ONE, chains=2, draws=9, burn_in=0, seed=seed).rises  # noqa: E731
+    go = lambda seed: (
+        sample(bowl([1.0]), torch.zeros(1, dtype=F64), **ONE, chains=2, draws=9, burn_in=0, seed=seed).rises
+    )  # noqa: E731
     assert np.array_equal(go(0), go(0))
     assert not np.array_equal(go(0), go(1))
     assert not np.array_equal(go(0)[0], go(0)[1])

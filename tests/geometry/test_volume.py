@@ -181,7 +181,9 @@ def test_what_is_refused():
 
 def test_options_are_those_of_the_estimator():
     field, theta = Quadratic(torch.ones(2, dtype=F64)), torch.zeros(2, dtype=F64)
-    with pytest.raises(ConfigError, match=r"unknown option 'radios' \(volume estimator 'radial'\); did you mean 'radius'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown option 'radios' \(volume estimator 'radial'\); did you mean 'radius'"
+    ):
         log_volume(field, theta, method="radial", radios=1.0)
     with pytest.raises(ConfigError, match="'logdet' needs the option 'damping': the answer depends on it"):
         log_volume(field, theta, method="logdet")

@@ -61,7 +61,9 @@ def test_powers_cost_a_few_evaluations_however_tight():
 def test_it_is_the_first_exit_and_not_the_last():
     """A wall from 1 to 1.5, and low ground behind it: bisection from the far end would land beyond."""
     wall = lambda t: 5.0 if 1 <= t <= 1.5 or t > 8 else 0.5  # noqa: E731
-    assert first_exit(wall, cap=100.0, guess=3.0, growth=1.25, tolerance=1e-6).log_radius == pytest.approx(0.0, abs=1e-6)
+    assert first_exit(wall, cap=100.0, guess=3.0, growth=1.25, tolerance=1e-6).log_radius == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 def test_a_ray_that_never_leaves_ends_at_the_cap():
@@ -111,7 +113,9 @@ def test_a_round_basin_needs_one_ray():
 def test_a_loose_exit_would_cost_a_thousand_nats(method):
     """At D = 270,000 a tolerance of 1e-2 on the loss is n/2 * 1e-2 = 1,350 nats; ours is 0.01."""
     n = 270_000
-    options = {"radius": 1e6, "samples": 2} | ({"preconditioner": "diagonal", "probes": 1} if method != "radial" else {})
+    options = {"radius": 1e6, "samples": 2} | (
+        {"preconditioner": "diagonal", "probes": 1} if method != "radial" else {}
+    )
     found = log_volume(Quadratic(torch.full((n,), 0.01, dtype=F64)), zeros(n), method=method, **options)
     truth = log_unit_ball(n) + n / 2 * math.log(0.2 / 0.01)
     assert found.log_volume == pytest.approx(truth, abs=0.011)
@@ -301,14 +305,16 @@ def test_low_and_negative_curvature_is_raised_to_the_floor():
 
 
 def test_on_a_network_both_kinds_of_rays_agree():
-    """Three weights of a perceptron: a set that is no ellipsoid."""
+    """Two biases and a weight of a perceptron's last layer: a set that is no ellipsoid."""
     case = named("perceptron")
     mask = torch.zeros(case.space.dim, dtype=torch.bool)
-    mask[[3, 20, 60]] = True
-    options = {"eps": 0.03, "radius": 50.0, "mask": mask}
+    mask[[-2, -1, -12]] = True
+    options = {"eps": 0.1, "radius": 50.0, "mask": mask}
     with unchecked():
-        round_ = log_volume(case.field(), case.point, method="radial", samples=150, **options)
-        along = log_volume(case.field(), case.point, method="importance", operator="hessian", k=3, samples=150, **options)
+        round_ = log_volume(case.field(), case.point, method="radial", samples=80, **options)
+        along = log_volume(
+            case.field(), case.point, method="importance", operator="hessian", k=3, samples=80, **options
+        )
     assert (round_.n, along.n) == (3, 3)
     assert abs(round_.log_volume - along.log_volume) < 3 * math.hypot(round_.se, along.se) < 1
 

@@ -17,7 +17,7 @@ METHODS = {
     "top-k": {"k": 12},
     "logdet": {"damping": 1e-2},
     "importance": {"radius": 1e3, "k": 12, "samples": 20},
-    "radial": {"radius": 1e3, "samples": 200},
+    "radial": {"radius": 1e3, "samples": 20},
 }
 
 
@@ -76,7 +76,7 @@ def test_curvature_is_measured_once(method):
 def test_the_slope_of_a_flatter_minimum(power):
     """sum w^p: V ~ eps^(n/p), which rays see and no Hessian does."""
     field = Autograd(lambda w: (w**power).sum(), 3)
-    found = sweep(field, torch.zeros(3, dtype=F64), method="radial", radius=100.0, samples=300, eps=HEIGHTS)
+    found = sweep(field, torch.zeros(3, dtype=F64), method="radial", radius=100.0, samples=25, eps=HEIGHTS)
     assert dimension_slope(found).value == pytest.approx(3 / power, abs=1e-3)
 
 

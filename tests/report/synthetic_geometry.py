@@ -24,10 +24,22 @@ def solution(rows: Rows, key: Key, density: float, layers: tuple[str, ...]) -> N
     """What is measured at every solution."""
     level, part = key["level"], {"part": 0, **BUFFERS}
     for i, layer in enumerate(layers):
-        rows["curvature"].append(key | part | {"space": f"layer {layer}", "operator": "hessian", "largest": 10.0 * (i + 1) * density, "converged": True, "excluded": 0})
+        rows["curvature"].append(
+            key
+            | part
+            | {
+                "space": f"layer {layer}",
+                "operator": "hessian",
+                "largest": 10.0 * (i + 1) * density,
+                "converged": True,
+                "excluded": 0,
+            }
+        )
     for space in ("own", "all"):
         whole = key | part | {"space": space, "operator": "hessian"}
-        rows["densities"] += [whole | {"probe": p, "node": x * (1 + 0.01 * level), "weight": w} for p in (0, 1) for x, w in NODES]
+        rows["densities"] += [
+            whole | {"probe": p, "node": x * (1 + 0.01 * level), "weight": w} for p in (0, 1) for x, w in NODES
+        ]
         rows["estimates"] += [whole | e for e in _estimates(density)]
         rows["estimates"].append(key | part | {"space": space, "operator": "", **_coefficient(level)})
         rows["volumes"] += [key | part | {"space": space, **v} for v in _volumes()]
@@ -42,7 +54,17 @@ def solution(rows: Rows, key: Key, density: float, layers: tuple[str, ...]) -> N
             for r in np.linspace(-2 * width, 2 * width, 9)
         ]
     if level:
-        rows["overlaps"].append(key | {"part": 0, "k": 10, "overlap": 0.9**level, "chance": 0.01, "smallest_angle": 0.1, "largest_angle": math.pi / 2})
+        rows["overlaps"].append(
+            key
+            | {
+                "part": 0,
+                "k": 10,
+                "overlap": 0.9**level,
+                "chance": 0.01,
+                "smallest_angle": 0.1,
+                "largest_angle": math.pi / 2,
+            }
+        )
         rows["membership"].append(key | part | _membership(key["branch"], level))
     else:
         rows["training"] += [key | part | t for t in _training()]
@@ -53,14 +75,30 @@ def _estimates(density: float) -> list[dict[str, Any]]:
     return [
         same | {"quantity": "trace", "value": 100 * density, "se": 5.0},
         same | {"quantity": "negative mass", "value": 0.02, "se": 0.001},
-        same | {"quantity": "log-determinant", "setting": 1e-3, "value": -6000 * density, "se": 30.0, "reason": "quadrature not converged: +4 nats"},
+        same
+        | {
+            "quantity": "log-determinant",
+            "setting": 1e-3,
+            "value": -6000 * density,
+            "se": 30.0,
+            "reason": "quadrature not converged: +4 nats",
+        },
         same | {"quantity": "log-determinant", "setting": 1e-1, "value": -2000 * density, "se": 3.0},
     ]
 
 
 def _coefficient(level: int) -> dict[str, Any]:
     reason = "chains have not mixed: split R-hat 1.31 exceeds 1.05" if level == 2 else ""
-    return {"quantity": "learning coefficient", "setting": 1085.7, "value": 9.0 - level, "se": 0.4, "draws": 4, "r_hat": 1.31 if reason else 1.01, "ess": 350.0, "reason": reason}
+    return {
+        "quantity": "learning coefficient",
+        "setting": 1085.7,
+        "value": 9.0 - level,
+        "se": 0.4,
+        "draws": 4,
+        "r_hat": 1.31 if reason else 1.01,
+        "ess": 350.0,
+        "reason": reason,
+    }
 
 
 def _volumes() -> list[dict[str, Any]]:
@@ -81,7 +119,15 @@ def _membership(branch: str, level: int) -> dict[str, Any]:
     """Of imp all by a segment; of the others by a curve, from level 4 on not found: 0.05 a level too high."""
     threshold = 0.1 * level
     if branch == "imp":
-        return {"threshold": threshold, "found": "segment", "segment_max": threshold, "lowest_max": threshold, "excess": 0.0, "evaluations": 33, "gradient_steps": 0}
+        return {
+            "threshold": threshold,
+            "found": "segment",
+            "segment_max": threshold,
+            "lowest_max": threshold,
+            "excess": 0.0,
+            "evaluations": 33,
+            "gradient_steps": 0,
+        }
     excess = 0.05 * level if level >= 4 else 0.0
     return {
         "threshold": threshold, "found": "not found" if excess else "curve", "segment_max": threshold + 0.5, "curve_max": threshold + excess,
@@ -91,7 +137,16 @@ def _membership(branch: str, level: int) -> dict[str, Any]:
 
 def _training() -> list[dict[str, Any]]:
     return [
-        {"step": step, "index": i, "eigenvalue": (10.0 + step / 100) / i, "smallest": -1.0, "converged": step != 100, "loss": 2.0 / (1 + step / 100), "error": 0.1, "gradient_norm": 1.0}
+        {
+            "step": step,
+            "index": i,
+            "eigenvalue": (10.0 + step / 100) / i,
+            "smallest": -1.0,
+            "converged": step != 100,
+            "loss": 2.0 / (1 + step / 100),
+            "error": 0.1,
+            "gradient_norm": 1.0,
+        }
         for step in (0, 100, 1000)
         for i in (1, 2, 3)
     ]
@@ -118,8 +173,16 @@ def _plane(rows: Rows, name: str, kind: str, branch: str, levels: int) -> None:
         about | {"kind": kind, "buffers": "stored", "x": x, "y": y, "loss": bowl(x, y), "error": min(0.9, bowl(x, y) / 4), "level": 0, "reason": ""}
         for y in grid for x in grid
     ]  # fmt: skip
-    places = {"dense": (0.0, 0.0), f"{branch} L1": (0.5, 0.0), f"{branch} L{levels}": (0.5, 0.5), "dense at step 0": (-0.9, -0.9), "dense at step 200": (-0.4, -0.3)}
-    rows["landmarks"] += [about | {"name": n, "x": x, "y": y, "residual": 0.5 * ("step" in n)} for n, (x, y) in places.items()]
+    places = {
+        "dense": (0.0, 0.0),
+        f"{branch} L1": (0.5, 0.0),
+        f"{branch} L{levels}": (0.5, 0.5),
+        "dense at step 0": (-0.9, -0.9),
+        "dense at step 200": (-0.4, -0.3),
+    }
+    rows["landmarks"] += [
+        about | {"name": n, "x": x, "y": y, "residual": 0.5 * ("step" in n)} for n, (x, y) in places.items()
+    ]
     rows["persistence"] += [
         about | {"dimension": 0, "birth": 0.01, "death": math.nan, "x": 0.0, "y": 0.0},
         about | {"dimension": 0, "birth": 0.3, "death": 0.5, "x": 0.5, "y": 0.5},
@@ -142,9 +205,20 @@ def _tree(rows: Rows, keys: list[tuple[str, int, int]]) -> None:
         heights = [scale * height(*k) for k in keys]
         for i, (name, h, top) in enumerate(zip(names, heights, tops, strict=True)):
             rows["tree"].append({"of": of, "part": "leaf", "name": name, "x0": float(i), "y0": h})
-            rows["tree"] += [{"of": of, "part": "line", "name": "", "x0": float(i), "y0": a, "x1": e, "y1": max(h, top)} for a, e in ((h, float(i)), (max(h, top), 0.0))]
+            rows["tree"] += [
+                {"of": of, "part": "line", "name": "", "x0": float(i), "y0": a, "x1": e, "y1": max(h, top)}
+                for a, e in ((h, float(i)), (max(h, top), 0.0))
+            ]
             rows["joins"] += [
-                {"of": of, "a": names[j], "b": name, **BUFFERS, "height_a": heights[j], "height_b": h, "maximum": max(tops[j], top, h, heights[j])}
+                {
+                    "of": of,
+                    "a": names[j],
+                    "b": name,
+                    **BUFFERS,
+                    "height_a": heights[j],
+                    "height_b": h,
+                    "maximum": max(tops[j], top, h, heights[j]),
+                }
                 for j in range(i)
             ]
 
@@ -153,4 +227,15 @@ def _unstable(step: int, split: str, seed: int) -> dict[str, Any]:
     """A barrier that falls with the step: 10, 5 and 1 points of error on test, half of that on train."""
     size = {0: 0.1, 500: 0.05, 2000: 0.01}[step] * (1.0 if split == "test" else 0.5)
     values = {f"{of}_{c}": size * (5 if of == "loss" else 1) for of in ("loss", "error") for c in ("barrier", "height")}
-    return {"path": "instability", "branch": "dense", "level_from": 0, "level_to": 0, "seed": seed, "order": "shared", "split": split, **BUFFERS, "step": step, **values}
+    return {
+        "path": "instability",
+        "branch": "dense",
+        "level_from": 0,
+        "level_to": 0,
+        "seed": seed,
+        "order": "shared",
+        "split": split,
+        **BUFFERS,
+        "step": step,
+        **values,
+    }

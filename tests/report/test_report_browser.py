@@ -53,9 +53,7 @@ OVERLAPS = """() => {
 }"""
 
 
-OVERLAPS_OF_PLANES = OVERLAPS.replace(
-    'querySelectorAll("figure")', "querySelectorAll(\"figure[data-key='planes']\")"
-)
+OVERLAPS_OF_PLANES = OVERLAPS.replace('querySelectorAll("figure")', "querySelectorAll(\"figure[data-key='planes']\")")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,9 @@ def test_a_surface_is_drawn_in_three_dimensions_and_turns_with_the_theme(context
     figure = page.locator("figure[data-key='planes']")
     figure.scroll_into_view_if_needed()
     figure.locator(".main-svg .contour").first.wait_for(state="attached")
-    assert figure.locator(".plot").first.get_attribute("aria-label").startswith("Train loss. A contour map, from 0.01 at")
+    assert (
+        figure.locator(".plot").first.get_attribute("aria-label").startswith("Train loss. A contour map, from 0.01 at")
+    )
     figure.locator("select[data-word='view']").select_option("surface")
     figure.locator(".gl-container canvas").first.wait_for(state="attached")
     assert figure.locator(".plot").count() == 2

@@ -73,7 +73,12 @@ def test_operators_are_a_choice_and_layers_stand_apart(drawn):
     choices = [v.choice["operator"] for v in figure(drawn, "sharpness").views]
     assert choices == ["Hessian", "Gauss-Newton", "adaptive"]
     layers = panel(chosen(drawn, "layer-curvature", branch="imp", operator="Hessian"), "Largest eigenvalue")
-    assert [t for _, t in layers.x.ticks][:2] == ["conv1", "…er1.0.conv1"]
+    assert layers.x.ticks[:2] == ((1.0, "1"), (2.0, "2"))
+    assert line(layers, "level 1").hover[0].startswith("conv1.weight: 8")
+    assert any(
+        n.startswith("Layers: 1 conv1.weight, 2 layer1.0.conv1.weight, ")
+        for n in figure(drawn, "layer-curvature").notes
+    )
     assert line(layers, "level 1").y == pytest.approx([10.0 * (i + 1) * 0.8 for i in range(6)])
     assert line(layers, "dense").y == pytest.approx([10.0 * (i + 1) for i in range(6)])
 

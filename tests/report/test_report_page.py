@@ -71,7 +71,12 @@ def evil(tables: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], dict
     changed["failures"] = changed["failures"].assign(error=EVIL)
     for table, column in (("tree", "name"), ("joins", "a"), ("joins", "b"), ("landmarks", "name"), ("planes", "plane")):
         if table in changed:
-            names = changed[table][column].str.replace("oneshot", EVIL).str.replace("imp L1", EVIL).str.replace("random:", EVIL)
+            names = (
+                changed[table][column]
+                .str.replace("oneshot", EVIL)
+                .str.replace("imp L1", EVIL)
+                .str.replace("random:", EVIL)
+            )
             changed[table] = changed[table].assign(**{column: names})
     changed["claims"] = changed["claims"].assign(statement=EVIL, reading=EVIL)
     summary = synthetic.summary(EVIL) | {"notes": [EVIL], "data": {"classes": [EVIL]}, "study": {EVIL: EVIL}}

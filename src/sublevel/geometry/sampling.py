@@ -148,7 +148,9 @@ def sample(
     runs = [_chain(target, c, burn_in, length, every, seed, field) for c in range(chains)]
     return Samples(
         rises=np.stack([rises for rises, _, _ in runs]),
-        acceptance=float(np.mean([accepted for _, accepted, _ in runs])) if isinstance(stochastic, EveryExample) else nan,
+        acceptance=float(np.mean([accepted for _, accepted, _ in runs]))
+        if isinstance(stochastic, EveryExample)
+        else nan,
         last=torch.stack([last for _, _, last in runs]),
         source="batches" if field is None and not isinstance(stochastic, EveryExample) else "field",
         step_size=step_size,

@@ -185,9 +185,9 @@ def doubts_note(doubtful: int, total: int, what: str, reasons: Column) -> str:
 
 def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles: bool = True) -> str:
     """One sentence on what the intervals are, and over how many seeds."""
-    if frame.empty:
-        return ""
     counts = frame.groupby(list(by))["seed"].nunique()
+    if counts.empty:
+        return ""
     low, high = int(counts.min()), int(counts.max())
     if high < 2:
         return "One seed: points only, no intervals."

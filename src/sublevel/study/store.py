@@ -44,10 +44,16 @@ def digest(data: bytes) -> str:
 
 
 def serialised(tensors: Mapping[str, Any]) -> bytes:
-    """Named tensors as safetensors bytes."""
+    """Named tensors as safetensors bytes; those that share memory, which it refuses, are copied."""
     from safetensors.torch import save
 
-    return save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())})
+    plain: dict[str, Any] = {}
+    storages: set[int] = set()
+    for name, tensor in sorted(tensors.items()):
+        t = tensor.detach().cpu().contiguous()
+        plain[name] = t.clone() if t.untyped_storage().data_ptr() in storages else t
+        storages.add(t.untyped_storage().data_ptr())
+    return save(plain)
 
 
 class Store:

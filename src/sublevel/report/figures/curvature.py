@@ -177,6 +177,7 @@ def layers_curvature(tables: Tables) -> Figure:
         notes=[
             "Means over seeds are geometric." if table["seed"].nunique() > 1 else "",
             *_doubts(table),
+            f"Layers: {', '.join(f'{i} {n}' for i, n in enumerate(order, 1))}." if 0 < len(order) <= 60 else "",
             parts_note(whole, "largest", [*SOLUTION, "space", "operator"], "a layer's largest eigenvalue"),
         ],
         columns=1,
@@ -191,11 +192,9 @@ def _input_first(table: Frame, layers: Frame) -> list[str]:
 
 
 def _blocks(frame: Frame, order: list[str], choice: dict[str, str]) -> View:
-    place = {name: float(i) for i, name in enumerate(order)}
+    place = {name: i + 1.0 for i, name in enumerate(order)}
     rows = frame.assign(place=frame["space"].str.removeprefix(LAYER).map(place))
-    every = -(-len(order) // 24)
-    ticks = tuple((float(i), _short(n)) for i, n in enumerate(order) if i % every == 0)
-    axis = Axis(title="layer, from input to output", ticks=ticks, hover="")
+    axis = replace(level_axis(rows["place"], "layer, from input to output"), hover="")
     title = "Largest eigenvalue of the layer's block"
     return view([Panel(title=title, x=axis, y=Axis(log=True), series=_by_layer(rows, order))], **choice)
 
@@ -208,12 +207,10 @@ def _by_layer(rows: Frame, order: list[str]) -> list[Series]:
         label = name if branch == "dense" else f"level {level:g}"
         mine = where(rows, branch=branch, level=level)
         mine = mine.assign(doubtful=mine["converged"] == 0, reason="not converged")
-        lines = [s for s in measured(mine, "largest", label, style, by="place", x="place", log=True) if s.mode == "both"]
-        found += [replace(s, hover=[f"{order[int(x)]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]) for s in lines]
+        lines = [
+            s for s in measured(mine, "largest", label, style, by="place", x="place", log=True) if s.mode == "both"
+        ]
+        found += [
+            replace(s, hover=[f"{order[int(x) - 1]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]) for s in lines
+        ]
     return found
-
-
-def _short(name: str, length: int = 14) -> str:
-    """A layer's name without the ending that all weights share, cut in front."""
-    text = name.removesuffix(".weight")
-    return text if len(text) <= length else f"…{text[1 - length:]}"

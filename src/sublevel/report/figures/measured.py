@@ -94,7 +94,9 @@ def shortened(text: str, length: int = 110) -> str:
     >>> shortened("one two three", 9)
     'one two …'
     """
-    return text if len(text) <= length else text[: text.rindex(" ", 0, length) if " " in text[:length] else length] + " …"
+    return (
+        text if len(text) <= length else text[: text.rindex(" ", 0, length) if " " in text[:length] else length] + " …"
+    )
 
 
 def networks(frame: Frame) -> list[tuple[str, str, float]]:

@@ -144,4 +144,3 @@ def _steps(values: Frame, label: str, style: Style, ends: tuple[float, float]) -
         label=label, x=[float(v) for v in x], y=[100.0 * float(c) / len(at) for c in counts], style=style, mode="line",
         hover=[f"{c} of {len(at)}" for c in counts],
     )  # fmt: skip
-

@@ -100,7 +100,13 @@ def grid(frame: Frame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] 
 
 
 def _panel(
-    frame: Frame, marks: Frame, heights: tuple[np.ndarray, np.ndarray, np.ndarray], title: str, scale: float, *, log: bool
+    frame: Frame,
+    marks: Frame,
+    heights: tuple[np.ndarray, np.ndarray, np.ndarray],
+    title: str,
+    scale: float,
+    *,
+    log: bool,
 ) -> Panel:
     x, y, z = heights
     z = z * scale

@@ -88,13 +88,17 @@ def _training(frame: Frame, choice: dict[str, str]) -> View:
     log = bool((frame["eigenvalue"] > 0).all())
     axis = Axis(title="step", hover=",d")
     indices = sorted(frame["index"].dropna().unique())
-    top = [s for i in indices for s in _along(where(frame, index=i), "eigenvalue", f"eigenvalue {i:g}", i, indices, log)]
+    top = [
+        s for i in indices for s in _along(where(frame, index=i), "eigenvalue", f"eigenvalue {i:g}", i, indices, log)
+    ]
     loss, gradient = Style("#d9601a", "square"), Style("#0a9b74", "diamond")
     panels = [
         Panel(title="Largest eigenvalues", x=axis, y=Axis(log=log), series=top),
         Panel(title="Smallest eigenvalue", x=axis, series=_single(once, "smallest", Style("#8667bd", "triangle-down"))),
         Panel(title="Train loss", x=axis, y=Axis(log=True), series=_single(once, "loss", loss, log=True)),
-        Panel(title="Gradient norm", x=axis, y=Axis(log=True), series=_single(once, "gradient_norm", gradient, log=True)),
+        Panel(
+            title="Gradient norm", x=axis, y=Axis(log=True), series=_single(once, "gradient_norm", gradient, log=True)
+        ),
     ]
     return view(panels, **choice)
 

@@ -81,7 +81,9 @@ def _graph(tree: Frame, of: str) -> View:
     y = np.column_stack([lines["y0"] * scale, lines["y1"] * scale, gap]).ravel()
     stems = Series(label="merges", x=list(x), y=list(y), style=Style("#8a8f98"), mode="line", legend=False)
     level = bound(where(tips, branch="dense")["y0"].to_numpy(dtype=float)) * scale
-    marks = [flat("level of the dense networks", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
+    marks = (
+        [flat("level of the dense networks", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
+    )
     log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and _wide(lines["y1"], tips["y0"]))
     axis = Axis(title="solutions, side by side where they merge first", bare=True, hover="")
     return view([Panel(title=title, x=axis, y=Axis(log=log), series=[stems, *marks, *_tips(tips, scale)])], quantity=of)
@@ -135,7 +137,9 @@ def _with_dense(table: Frame, rows: Frame, level: float) -> np.ndarray:
     place = {name: i for i, name in enumerate(table["name"])}
     low = rows[rows["maximum"] <= level]
     ends = ([place[n] for n in low["a"]], [place[n] for n in low["b"]])
-    _, label = connected_components(coo_matrix((np.ones(len(low)), ends), shape=(len(place), len(place))), directed=False)
+    _, label = connected_components(
+        coo_matrix((np.ones(len(low)), ends), shape=(len(place), len(place))), directed=False
+    )
     height = table["y0"].to_numpy(dtype=float)
     roots = (table["branch"].to_numpy() == "dense") & (height <= level)
     return np.isin(label, label[roots]) & (height <= level)

@@ -87,7 +87,9 @@ def _named(choice: dict[str, str]) -> dict[str, str]:
 
 def _over_eps(frame: Frame, lines: list[tuple[Frame, str, Style]], choice: dict[str, str]) -> View:
     axis = Axis(title="eps (nats above the solution)", log=True, ticks=log_ticks(list(frame["eps"])))
-    radius = [s for rows, label, style in lines for s in _line(rows.drop(columns="se"), "effective_radius", label, style)]
+    radius = [
+        s for rows, label, style in lines for s in _line(rows.drop(columns="se"), "effective_radius", label, style)
+    ]
     volume = [s for rows, label, style in lines for s in _line(rows, "log_volume", label, style)]
     panels = [
         Panel(title=f"Effective radius {RADIUS}", x=axis, y=Axis(log=True), series=radius),
