@@ -47,7 +47,7 @@ Product = Callable[[], Tensor]
 
 def network() -> nn.Module:
     """ResNet-8 in evaluation mode, its running statistics those of images that it has seen."""
-    with seeded(0, "init"):
+    with seeded(0, "init"), torch.no_grad():
         net = build("resnet-8", input_shape=(3, 32, 32), classes=10)
         net.train()(torch.randn(256, 3, 32, 32))
     return net.eval()
@@ -209,6 +209,7 @@ def memory() -> dict:
 def peak(name: str) -> dict:
     """One arm's peak, and for sublevel what it says that it has kept."""
     setting = Setting()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak until now does not count
     before = resident("VmRSS")
     product = ARMS[name](setting)
     for _ in range(3):
@@ -222,19 +223,16 @@ def peak(name: str) -> dict:
 
 
 def resident(what: str) -> float:
-    """Resident memory of this process in MiB, now (VmRSS) or at most (VmHWM); 0 where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(what)), 0.0)
+    """Resident memory of this process in MiB, now (VmRSS) or at most (VmHWM), as Linux tells it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
 
 def eigenvalues(k: int = 20) -> dict:
     """Products to the k largest eigenvalues at equal residual, on a network that has been trained a little."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    net, (x, y) = network(), images(64)
+    net, (x, y) = network(), images(32)
     point = trained(net, x, y)
     field = EmpiricalRisk(Space.of(net), net, x, y, keep_bytes=2**33)
     rows, found = {}, {}
@@ -256,7 +254,7 @@ def eigenvalues(k: int = 20) -> dict:
     operator = LinearOperator((field.dim, field.dim), matvec=times, dtype="float64")
     start = torch.randn(field.dim, generator=generator(0, "probe"), dtype=torch.float64).numpy()
     for basis in (41, 64, 96):
-        for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
+        for tolerance in (1e-1, 3e-2, 1e-2, 1e-3):
             calls[0] = 0
             values, vectors = eigsh(operator, k, which="LA", tol=tolerance, ncv=basis, v0=start)
             products = calls[0]

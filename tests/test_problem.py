@@ -198,9 +198,15 @@ def test_code_without_source_has_no_fingerprint_unless_it_has_a_version():
     assert own(model=scope["build"], version="1").fingerprint() is not None
 
 
-def test_a_loss_that_is_a_function_is_not_cached_and_not_portable():
+def test_a_loss_that_is_a_function_is_known_by_its_source_and_is_not_portable():
     problem = own(loss=lambda outputs, targets: outputs.square().sum(1))
-    assert problem.fingerprint() is None
+    other = own(loss=lambda outputs, targets: outputs.square().mean(1))
+    assert problem.fingerprint() is not None
+    assert problem.fingerprint() == problem.fingerprint() != other.fingerprint()
+    scope: dict = {}
+    exec("def loss(outputs, targets):\n    return outputs.square().sum(1)", scope)
+    assert own(loss=scope["loss"]).fingerprint() is None
+    assert own(loss=scope["loss"], version="1").fingerprint() is not None
     assert not problem.portable
     assert problem.field().loss(problem.init(0)) > 0
 

@@ -15,21 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from sublevel import data as datasets
 from sublevel import models
 from sublevel._types import Tensor
-from sublevel.data import Dataset, Part, Splits
+from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
 from sublevel.models.build import qualified_name
 from sublevel.risk import EmpiricalRisk, Loss, loss_function
 from sublevel.rng import generator, seeded
 from sublevel.space import Point, Prunable, Space
-
-Samples = tuple[Tensor, Tensor]
 
 ACTIVATIONS = 100_000_000
 """Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic."""
@@ -76,7 +73,7 @@ class Problem:
             raise DataError("own data need both train and test")
         if self.train is None:
             return datasets.load(self.data, root=self.root, **self.data_options)
-        return _own(self.train, self.test)
+        return own.dataset(self.train, self.test)
 
     @cached_property
     def splits(self) -> Splits:
@@ -159,11 +156,13 @@ class Problem:
         policy: str = "stored",
         batch_size: int | None = None,
         part: int = 0,
+        keep_bytes: int = 0,
     ) -> EmpiricalRisk:
         """The loss over a split, without augmentation, as a field, in batches of ``batch_size`` (see `field_batch`).
 
         Under the ``recomputed`` policy the statistics come from training examples, ``size`` of them. ``part`` asks for
-        another subset of that size, disjoint from those before it.
+        another subset of that size, disjoint from those before it; ``keep_bytes`` is memory for the graphs of Hessian
+        products at one point (see `EmpiricalRisk`).
         """
         examples = self.part(split, size, part)
         return EmpiricalRisk(
@@ -176,6 +175,7 @@ class Problem:
             policy=policy,
             batch_size=batch_size or self.field_batch,
             calibration=self.part("train", size, part if split == "train" else 0).x,
+            keep_bytes=keep_bytes,
         )
 
     def mean_loss(self) -> Loss:
@@ -217,12 +217,12 @@ class Problem:
 
     def description(self, put: Callable[[dict[str, Tensor]], str]) -> dict[str, Any]:
         """The problem as JSON for another process; ``put`` stores data of one's own and returns their digest."""
-        own = self.train is not None
+        given = self.train is not None
         named = {"name": self.data, "root": None if self.root is None else str(Path(self.root).resolve())}
         return {
             "model": self.model if isinstance(self.model, str) else qualified_name(self.model),
             "options": dict(self.options),
-            "data": {"object": put(_tensors(self.dataset))} if own else named,
+            "data": {"object": put(own.tensors(self.dataset))} if given else named,
             "data_options": dict(self.data_options),
             "loss": self.loss,
             "validation": self.validation,
@@ -319,50 +319,3 @@ def _values(module: nn.Module) -> str:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         out.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return out.hexdigest()
-
-
-def _own(train: Any, test: Any) -> Dataset:
-    """Data of a user's own, read twice where reading could differ."""
-    (train_x, train_y), (test_x, test_y) = _read(train, "train"), _read(test, "test")
-    labels = torch.cat([train_y.reshape(-1), test_y.reshape(-1)])
-    if not len(train_y) or not len(test_y):
-        raise DataError(f"own data: {len(train_y)} training and {len(test_y)} test examples; at least one of each")
-    classes = () if labels.is_floating_point() else tuple(str(i) for i in range(int(labels.max()) + 1))
-    own = Dataset("own", train_x, train_y, test_x, test_y, classes, "tensors given in Python")
-    datasets.check(own)
-    return own
-
-
-def _read(source: Any, split: str) -> Samples:
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(t, Tensor | np.ndarray) for t in source):
-        try:
-            return _typed(*map(torch.as_tensor, source))
-        except TypeError as error:
-            raise DataError(f"{split} data must be numbers: {error}") from error
-    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
-        raise DataError(
-            f"{split} data must be a pair of tensors or arrays, or a map-style Dataset, got {type(source).__name__}"
-        )
-    try:
-        first, second = _stack(source), _stack(source)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{split} data must give pairs (input, label), all of one shape: {error}") from error
-    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
-        raise DataError(
-            f"two readings of the {split} Dataset differ: take random augmentation out of it "
-            "(train.crop and train.flip do it)"
-        )
-    return _typed(*first)
-
-
-def _stack(source: Any) -> Samples:
-    pairs = [source[i] for i in range(len(source))]
-    return torch.stack([torch.as_tensor(x) for x, _ in pairs]), torch.stack([torch.as_tensor(y) for _, y in pairs])
-
-
-def _typed(x: Tensor, y: Tensor) -> Samples:
-    return (x if x.dtype == torch.uint8 else x.float()), (y.float() if y.is_floating_point() else y.long())
-
-
-def _tensors(dataset: Dataset) -> dict[str, Tensor]:
-    return {name: getattr(dataset, name).contiguous() for name in ("train_x", "train_y", "test_x", "test_y")}

@@ -50,6 +50,7 @@ def test_rules_hold_the_moments_of_their_probe_on_every_net(case, policy, kind):
             power = small @ power / scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MASKS)
 @every
 def test_log_determinants_of_every_net(case, policy, kind):

@@ -27,6 +27,7 @@ def inside(matrix, mask):
     return matrix if mask is None else matrix[mask][:, mask]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MASKS)
 @every
 def test_traces_and_diagonals_of_every_net(case, policy, kind):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 import synthetic_geometry as geometry
+
 from sublevel.tables import COLUMNS
 
 BRANCHES = ("imp", "oneshot", "finetune", "reinit", "random-prune", "random-imp")

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from sublevel.problem import Problem
 from sublevel.study.cells import COSTS, register
 from sublevel.study.graph import Node
+from sublevel.study.measurements.base import KEEP
 from sublevel.study.worker import arithmetic
 from sublevel.train.engine import train
 from sublevel.train.recipe import Recipe
+
+PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training")
+"""Kinds of cells that keep graphs between their Hessian products."""
 
 BASE = 450 * 2**20
 """Resident bytes of a process that has imported torch."""
@@ -41,12 +45,13 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
 
 
 def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
-    """Bytes of a worker: the data, a batch's activations, the vectors of training, the basis of Lanczos."""
+    """Bytes of a worker: data, a batch's activations, the vectors of training, the basis and graphs of Lanczos."""
     data = sum(part.x.numel() * part.x.element_size() for part in (problem.splits.train, problem.splits.test))
     width = 8 if recipe.dtype == "float64" else 4
     basis = max((n.inputs["steps"] for n in waiting if n.kind == "spectrum"), default=0) / 2
     vectors = problem.space.dim * width * (8 + basis)
-    return int(BASE + 2 * data + vectors + 3 * width * problem.field_batch * problem.activations)
+    graphs = KEEP if any(n.kind in PRODUCTS for n in waiting) else 0
+    return int(BASE + graphs + 2 * data + vectors + 3 * width * problem.field_batch * problem.activations)
 
 
 def disk(node: Node, problem: Problem) -> int:

@@ -1,4 +1,4 @@
-"""Curvature along sets of coordinates: what the next level prunes, what it keeps, chance, and the steepest direction."""
+"""Curvature along coordinates: those that the next level prunes, those it keeps, random ones; the steepest direction."""
 
 from __future__ import annotations
 
@@ -92,10 +92,11 @@ def _widths(frame: Frame) -> list[Series]:
         rows = rows[rows["width"] > 0].groupby("level")
         mean = rows[["density", "width", "width_low", "width_high"]].mean()
         capped = [bool(v) for v in rows["capped"].max() > 0]
+        ends = zip(mean["width_low"], mean["width_high"], strict=True)
         found.append(Series(
             label=name, x=list(mean["density"]), y=list(mean["width"]), low=list(mean["width_low"]),
             high=list(mean["width_high"]), style=style, hollow=capped,
-            hover=[f"{plain(a, 3)} to {plain(b, 3)}" for a, b in zip(mean["width_low"], mean["width_high"], strict=True)],
+            hover=[f"{plain(a, 3)} to {plain(b, 3)}" for a, b in ends],
         ))  # fmt: skip
     return found
 

@@ -20,6 +20,7 @@ from sublevel.tables import SOLUTION
 PLACES = 130
 FINE = 8  # bins between two places of a curve
 WIDTH = 0.012  # of the kernel, as a share of the axis
+ROOM = 0.13  # of the axis between two labels: enough on a telephone
 FLOOR = 1e-5  # of the highest point of a view: below it a curve says nothing
 
 
@@ -105,13 +106,16 @@ def _smooth(frame: Frame, grid: np.ndarray) -> np.ndarray:
 
 
 def _ticks(low: float, high: float, unit: float) -> tuple[tuple[float, str], ...]:
-    """Zero and powers of ten to both sides, where they fall on the axis, at most about nine."""
-    top = unit * math.sinh(max(abs(low), abs(high)))
-    exponents = range(math.floor(math.log10(unit)), math.floor(math.log10(top)) + 1)
-    every = max(1, -(-len(exponents) // 4))
-    values = [10.0**e for e in list(exponents)[::every]]
-    both = [-v for v in reversed(values)] + [0.0] + values
-    return tuple((float(np.arcsinh(v / unit)), plain(v)) for v in both if low <= np.arcsinh(v / unit) <= high)
+    """Zero and powers of ten to both sides, from zero outwards wherever there is room for the next label."""
+    room, found = ROOM * (high - low), {0.0: 0.0}
+    for sign, end in ((-1.0, low), (1.0, high)):
+        at = 0.0
+        for exponent in range(round(math.log10(unit)), round(math.log10(unit)) + 20):
+            place = float(np.arcsinh(sign * 10.0**exponent / unit))
+            if abs(place) <= sign * end and abs(place - at) >= room:
+                found[place] = sign * 10.0**exponent
+                at = place
+    return tuple((p, plain(v)) for p, v in sorted(found.items()) if low <= p <= high)
 
 
 QUANTITIES = {

@@ -23,15 +23,15 @@ PATHS = {
     "threshold": ("threshold: the higher end", Style("#767676", "diamond", "dot")),
 }
 NOT_FOUND = (
-    "\u201cNot found\u201d is no \u201coutside\u201d: a segment or a curve that rises above the threshold proves nothing, since "
-    "another curve may pass below it. The maxima are upper bounds of the height at which two solutions join; a maximum "
-    "over sampled points certifies a path at their resolution only."
+    "Not found is not outside: a segment or a curve that rises above the threshold proves nothing, since another curve "
+    "may pass below it. The maxima are upper bounds of the height at which two solutions join; a maximum over sampled "
+    "points certifies a path at their resolution only."
 )
 
 
 @figure("Connected sublevel sets", "membership")
 def membership(tables: Tables) -> Figure:
-    """The maxima of the segment and of the trained curve from the dense network to each solution, beside the threshold."""
+    """The maxima of segment and trained curve from the dense network to each solution, beside the threshold."""
     whole = with_density(tables["membership"], tables["levels"])
     whole = whole.assign(doubtful=whole["found"] == "not found", reason="not found below its threshold")
     table = first_part(whole)

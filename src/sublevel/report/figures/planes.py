@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator, griddata
@@ -12,7 +13,7 @@ from scipy.spatial import QhullError
 from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, log_ticks, view
 from sublevel.report.figures.common import POINTS
 from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.frame import Column, Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
 from sublevel.report.prepare import where
@@ -22,6 +23,7 @@ SHOWN = 12  # planes on the page
 CUT = 0.96  # quantile of the heights above which they are cut
 LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
 TRAJECTORY = " at step "
+Mode = Literal["both", "points"]
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
 
 
@@ -39,9 +41,9 @@ def planes(tables: Tables) -> Figure:
         key="planes",
         title="The loss on planes",
         views=drawn,
-        how="Train loss and error on a plane through weight space, in its own orthonormal coordinates: \u201cthrough\u201d is "
-        "spanned by three solutions, \u201crandom\u201d by two filter-normalised random directions, \u201ceigen\u201d by the two "
-        "steepest eigenvectors. Markers are solutions, the line is the dense network's run; choose the surface to turn "
+        how="Train loss and error on a plane through weight space, in the plane's own coordinates. Planes named through "
+        "are spanned by three solutions, random ones by two filter-normalised random directions at a solution, eigen "
+        "ones by its two steepest eigenvectors. Markers are solutions, the line is the dense network's run; choose the surface to turn "
         "the same heights in three dimensions.",
         trap="A plane is a slice of measure zero: a wall seen on it may have a way round it, and a point off the plane "
         "is drawn where it is nearest (its distance from the plane is under the pointer, and the loss under it is the "
@@ -50,6 +52,7 @@ def planes(tables: Tables) -> Figure:
         notes=[
             _cut() * bool(drawn),
             _policy(table),
+            _outside(table, marks),
             f"Shown are the first {SHOWN} of {len(found)} planes; all are in the tables." * (len(found) > SHOWN),
             *sorted({f"{n}: {r}." for n, r in zip(table["plane"], table["reason"], strict=True) if r}),
         ],
@@ -120,7 +123,7 @@ def _panel(
         x=list(x), y=list(y), z=[list(row) for row in drawn], title=title, low=low, high=high,
         texts=[[plain(float(v), 3) for v in row] for row in z], ticks=_ticks(low, high, log),
     )  # fmt: skip
-    at = RegularGridInterpolator((y, x), drawn, bounds_error=False, fill_value=None)
+    at = RegularGridInterpolator((y, x), drawn, bounds_error=False)
     across = Axis(title="first direction", hover=".3~g")
     return Panel(title=title, x=across, y=Axis(title="second direction", hover=".3~g"), series=_marks(marks, at, frame),
                  landscape=landscape)  # fmt: skip
@@ -137,11 +140,24 @@ def _ticks(low: float, high: float, log: bool) -> tuple[tuple[float, str], ...]:
     return tuple((float(v), plain(float(10.0**v if log else v), 3)) for v in values)
 
 
+def _inside(marks: Frame, frame: Frame) -> Column:
+    """Which landmarks lie on the part of the plane that was looked at."""
+    return marks["x"].between(frame["x"].min(), frame["x"].max()) & marks["y"].between(
+        frame["y"].min(), frame["y"].max()
+    )
+
+
+def _outside(planes: Frame, marks: Frame) -> str:
+    """How many landmarks cannot be drawn."""
+    groups = {key: rows for key, rows in planes.groupby(["plane", "seed"])}
+    known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
+    count = sum(int((~_inside(rows, frame)).sum()) for frame, rows in known)
+    return f"{count} solutions and checkpoints lie outside the part of their plane that is drawn." if count else ""
+
+
 def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Series]:
     """The dense run as a line, then every solution as a marker of its branch."""
-    inside = marks[np.isfinite(marks["x"]) & np.isfinite(marks["y"])]
-    inside = inside[inside["x"].between(frame["x"].min(), frame["x"].max())]
-    inside = inside[inside["y"].between(frame["y"].min(), frame["y"].max())]
+    inside = marks[_inside(marks, frame)]
     run = inside[inside["name"].str.contains(TRAJECTORY, regex=False)]
     solutions = inside.drop(index=run.index)
     steps = run["name"].str.extract(r"(\d+)$")[0].astype(float)
@@ -156,12 +172,11 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
     return drawn
 
 
-def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator, mode: str) -> Series:
+def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator, mode: Mode) -> Series:
     x, y = [float(r.x) for r in rows], [float(r.y) for r in rows]
     z = at(np.column_stack([y, x]))
     texts = [f"{r.name}; {plain(float(r.residual), 3)} from the plane" for r in rows]
-    return Series(label=label, x=x, y=y, z=[float(v) for v in z], style=style, mode="both" if mode == "both" else "points",
-                  hover=texts)  # fmt: skip
+    return Series(label=label, x=x, y=y, z=[float(v) for v in z], style=style, mode=mode, hover=texts)
 
 
 DIMENSIONS = {
@@ -183,8 +198,8 @@ def persistence(tables: Tables) -> Figure:
         "minimum and dies where it merges into a deeper one; a ring is born where it closes around a peak and dies "
         "when the peak is flooded. Far above the diagonal is a deep feature; at the top edge, hollow, those that never "
         "die (the whole plane's lowest basin).",
-        trap="These are the features of one slice on one grid: points near the diagonal are the grid's noise, a basin of "
-        "the slice need not be a basin of the space, and a ring cut by the plane's edge is not seen.",
+        trap="These are the features of one slice on one grid: points near the diagonal are noise of the grid, a basin of "
+        "the slice need not be one of the space, and a ring cut by the plane's edge is not seen.",
         notes=[],
         columns=1,
     )

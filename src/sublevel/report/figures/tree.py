@@ -37,7 +37,7 @@ def disconnectivity(tables: Tables) -> Figure:
         "at which a chain of straight segments joins the solutions below them. Solutions under one trunk at a height "
         "share a connected sublevel set there. The dashed line is the level of the dense networks: with two or more, "
         "the upper 95% prediction bound for another one, mean + t(0.95, n - 1) s sqrt(1 + 1/n); with one, its height.",
-        trap=f"{NOT_FOUND} The order of the leaves along the axis means nothing. Two initialisations that merge high may "
+        trap=f"{NOT_FOUND} The order of the leaves along the axis means nothing. Initialisations that merge high may "
         "differ only by a permutation of hidden units.",
         notes=[_joined(joins, of) for of in found],
         columns=1,

@@ -34,8 +34,8 @@ def volumes(tables: Tables) -> Figure:
         how="The effective radius (V / omega_k)^(1/k) and the log volume of an ellipsoid: the loss's quadratic "
         "at the solution, over its k steepest directions in the own subspace, the original space or the "
         "next level's subspace, eps above the solution; crosses at the lower edge are solutions whose volume "
-        "is undefined, with the reason under the pointer. The other methods measure all dimensions of their space (k is "
-        f"its dimension, n). {CONTROL}",
+        "is undefined, with the reason under the pointer. The other methods measure all n dimensions of their space. "
+        f"{CONTROL}",
         trap="A top-k volume cannot shrink on masking (interlacing), and log volumes of different "
         "dimension change order with eps: compare at the same k in one space, and distrust open markers, "
         "where the solution is too far from stationary for the threshold or the estimate itself is in doubt.",

@@ -18,6 +18,9 @@ from sublevel.study.builder import Builder, Solution
 from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.spec import StudySpec
 
+KEEP = 2**29
+"""Bytes of graphs that a cell keeps between its Hessian products: speed, and no bit of a result."""
+
 End = tuple[Ref, Ref | None]
 """A point and the mask to project it with."""
 

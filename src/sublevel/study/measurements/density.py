@@ -10,7 +10,7 @@ from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.quadrature import log_determinant_of
 from sublevel.study.blocks import DensitySpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, examples, measurement, used
+from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 
 
 @measurement("density")
@@ -41,7 +41,7 @@ def density_cell(
 ) -> Output:
     """Nodes and weights of every probe, and what they integrate to."""
     at, space = c.point(point), c.mask(mask)
-    field = c.problem.field("train", size=size, policy=policy, part=part)
+    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     found = curvature.spectral_density(field, at, probes=probes, steps=steps, mask=space, operator=operator)
     quantities = [
         ("trace", None, found.integrate(lambda x: x)),

@@ -10,7 +10,7 @@ from sublevel.study.blocks import OverlapsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.graph import Node, Ref
-from sublevel.study.measurements.base import Scene, examples, measurement, name, used
+from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, name, used
 
 PRODUCTS = 6
 """Hessian products for each eigenvector, as a guess."""
@@ -37,7 +37,7 @@ def _vectors(scene: Scene, block: OverlapsSpec, s: Solution, part: int, which: M
 def eigenvectors_cell(c: Context, *, point: str, k: int, size: int | None, policy: str, part: int = 0) -> Output:
     """The k steepest directions of R^D at a point."""
     at = c.point(point)
-    field = c.problem.field("train", size=size, policy=policy, part=part)
+    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     found = curvature.top_eigenvalues(field, at, k=min(k, len(at.theta)))
     values = {"buffers": field.policy, "converged": found.converged, "values": found.values.tolist()}
     return Output(values, {"vectors": {"vectors": found.vectors, "values": found.values}})

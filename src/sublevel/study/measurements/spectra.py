@@ -13,7 +13,7 @@ from sublevel.study.blocks import SpectraSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.graph import Ref
-from sublevel.study.measurements.base import Scene, examples, measurement, used
+from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 
 PRODUCTS = 60
 """Hessian products that a spectrum of ten takes, as a guess."""
@@ -72,7 +72,7 @@ def spectrum_cell(
     """The extreme eigenvalues of the training loss at a point, in the subspace of a mask."""
     at = c.point(point)
     space, dead = _subspace(c, c.mask(mask), c.mask(alive), layer)
-    field = c.problem.field("train", size=size, policy=policy, part=part)
+    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     found = curvature.top_eigenvalues(
         field,
         at,

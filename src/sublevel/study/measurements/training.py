@@ -9,7 +9,7 @@ from sublevel.geometry import curvature
 from sublevel.study.blocks import TrainingSpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.graph import Ref
-from sublevel.study.measurements.base import Scene, examples, measurement, used
+from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 
 PRODUCTS = 8
 
@@ -33,7 +33,7 @@ def training_cell(
 ) -> Output:
     """Loss, gradient norm and the largest eigenvalues in the run's own subspace."""
     at, space = c.point(point, mask), c.mask(mask)
-    field = c.problem.field("train", size=size, policy=policy, part=part)
+    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     found = curvature.top_eigenvalues(field, at, k=k, mask=space, negative=1)
     seen, gradient = field.evaluate(at), field.grad(at)
     return Output(
