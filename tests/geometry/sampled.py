@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jaxtyping
+import numpy as np
 import torch
 
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic
@@ -15,7 +16,7 @@ F64 = torch.float64
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Without the checks of shapes, which cost ten times a step: for chains that are long, beside short checked ones."""
+    """Without the checks of shapes, which cost ten times a step: for long chains, beside short ones with the checks."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
@@ -45,22 +46,30 @@ def bowl(values, examples=None):
     return Closed(Quadratic(h), both, examples)
 
 
-def crossing(p, q):
-    """x^p y^q for even p and q: two crossing lines of minima."""
+def crossing(p, q, copies=1):
+    """x^p y^q for even p and q, two crossing lines of minima; the sum of independent copies, whose energies add up."""
+
+    def loss(w):
+        x, y = w.view(2, copies)
+        return (x**p * y**q).sum()
 
     def both(w):
-        x, y = w.numpy()
-        return w.new_tensor(x**p * y**q), w.new_tensor([p * x ** (p - 1) * y**q, q * x**p * y ** (q - 1)])
+        x, y = w.numpy().reshape(2, copies)
+        slopes = np.concatenate([p * x ** (p - 1) * y**q, q * x**p * y ** (q - 1)])
+        return w.new_tensor((x**p * y**q).sum()), torch.from_numpy(slopes)
 
-    return Closed(Autograd(lambda w: w[0] ** p * w[1] ** q, 2), both)
+    return Closed(Autograd(loss, 2 * copies), both)
 
 
-def rank_regression(inputs, outputs, hidden):
-    """1/2 |B A|^2: reduced-rank regression of the zero map on white inputs; A [hidden, inputs], B [outputs, hidden]."""
-    cut = hidden * inputs
+def rank_regression(inputs, outputs, hidden, copies=1):
+    """1/2 |B A|^2: reduced-rank regression of the zero map on white inputs, A [hidden, inputs] and B [outputs, hidden].
+
+    The sum of independent copies.
+    """
+    cut = copies * hidden * inputs
 
     def parts(w):
-        return w[:cut].view(hidden, inputs), w[cut:].view(outputs, hidden)
+        return w[:cut].view(copies, hidden, inputs), w[cut:].view(copies, outputs, hidden)
 
     def loss(w):
         a, b = parts(w)
@@ -69,10 +78,10 @@ def rank_regression(inputs, outputs, hidden):
     def both(w):
         a, b = parts(w)
         product = b @ a
-        slopes = torch.cat([(b.T @ product).reshape(-1), (product @ a.T).reshape(-1)])
+        slopes = torch.cat([(b.mT @ product).reshape(-1), (product @ a.mT).reshape(-1)])
         return product.square().sum() / 2, slopes
 
-    return Closed(Autograd(loss, cut + outputs * hidden), both)
+    return Closed(Autograd(loss, cut + copies * outputs * hidden), both)
 
 
 class Examples(Stochastic):

@@ -86,9 +86,9 @@ def test_a_masked_chain_is_the_chain_of_the_smaller_problem():
 
 
 def test_chains_differ_and_repeat():
-    go = lambda seed: (
-        sample(bowl([1.0]), torch.zeros(1, dtype=F64), **ONE, chains=2, draws=9, burn_in=0, seed=seed).rises
-    )  # noqa: E731
+    def go(seed):
+        return sample(bowl([1.0]), torch.zeros(1, dtype=F64), **ONE, chains=2, draws=9, burn_in=0, seed=seed).rises
+
     assert np.array_equal(go(0), go(0))
     assert not np.array_equal(go(0), go(1))
     assert not np.array_equal(go(0)[0], go(0)[1])
@@ -172,9 +172,9 @@ def _after_the_move(stochastic, start, options):
 
 def test_a_loss_that_is_not_finite_stops_it():
     steep = crossing(4, 4)
-    with pytest.raises(FloatingPointError, match=r"the loss of chain 0 is not finite at step \d+: step_size 10"):
-        with np.errstate(all="ignore"):
-            sample(steep, torch.ones(2, dtype=F64), step_size=10.0, n_beta=1e3, gamma=1.0, draws=60, burn_in=0)
+    message = r"the loss of chain 0 is not finite at step \d+: step_size 10"
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=message):
+        sample(steep, torch.ones(2, dtype=F64), step_size=10.0, n_beta=1e3, gamma=1.0, draws=60, burn_in=0)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from sampled import unchecked
 from cases import QUADRATICS, named, spread
 from sublevel.field import Quadratic
 from sublevel.geometry.operators import Likelihood
-from sublevel.risk import EmpiricalRisk
 from sublevel.geometry.volume import ellipsoid, log_unit_ball, log_volume
+from sublevel.risk import EmpiricalRisk
 
 F64 = torch.float64
 POSITIVE = [s for s in QUADRATICS if min(s.values) > 0]

@@ -164,7 +164,7 @@ def test_a_loss_without_walls_fills_the_ball():
 
 
 def test_anisotropy_collapses_the_mean_and_is_said():
-    """Three decades at n = 100: tens of nats too low with a thousand rays. Flagged, a bound from below, within its error."""
+    """Three decades at n = 100, a thousand rays: tens of nats too low. Flagged, a lower bound, and within its error."""
     values = spread(-3, 0, 100)
     with unchecked():
         found = log_volume(Quadratic(torch.tensor(values, dtype=F64)), zeros(100), method="radial", radius=1e4)
@@ -182,7 +182,7 @@ def test_anisotropy_collapses_the_mean_and_is_said():
 
 @cache
 def log_weights(n, variance, draws, seeds):
-    """n log r over directions of a quadratic with det 1 left in P^T H P, so that the mean weight is 1: [seeds, draws]."""
+    """n log r over directions of a quadratic with det P^T H P = 1, so that the mean weight is 1: [seeds, draws]."""
     half = math.sqrt(6 * variance / n)
     a = np.exp(np.linspace(-half, half, n))
     rng = np.random.default_rng(n)

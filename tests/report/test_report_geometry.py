@@ -239,18 +239,20 @@ def test_contour_and_surface_show_the_same_heights_and_print_both(drawn):
     assert contour.panels[0].landscape.z == solid.panels[0].landscape.z
     assert figure(drawn, "planes").printed == 2
     shown = payload(figure(drawn, "planes"))["views"]
-    assert [t["type"] for t in shown[0]["panels"][0]["data"]] == ["contour", *["scatter"] * 4]
-    assert [t["type"] for t in shown[1]["panels"][0]["data"]] == ["surface", *["scatter3d"] * 4]
+    assert [t["type"] for t in shown[0]["panels"][0]["data"]] == ["contour", *["scatter"] * 5]
+    assert [t["type"] for t in shown[1]["panels"][0]["data"]] == ["surface", *["scatter3d"] * 5]
     assert shown[0]["panels"][0]["data"][0]["z"] == shown[1]["panels"][0]["data"][0]["z"]
     assert [s["title"] for s in shown[0]["scales"]] == ["Train loss", "Train error (%)"]
 
 
 def test_landmarks_lie_on_the_plane_and_the_run_ends_at_the_dense_network(drawn):
     marks = chosen(drawn, "planes", plane="random: dense", view="surface").panels[0].series
-    run = next(s for s in marks if s.label == "the dense network's run")
+    line, run = (s for s in marks if s.label == "the dense network's run")
+    assert (line.mode, len(line.x), line.legend, run.legend) == ("line", 25, True, False)
     assert (run.x, run.y) == ([-0.9, -0.4, 0.0], [-0.9, -0.3, 0.0])
     assert "0.5 from the plane" in run.hover[0]
     dense = next(s for s in marks if s.label == "dense")
+    assert len({s.style.marker for s in marks if s.label.startswith("imp")}) == 2
     assert 10 ** dense.z[0] == pytest.approx(0.01)
 
 

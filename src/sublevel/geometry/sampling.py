@@ -193,15 +193,20 @@ class _Reference:
     """L(w) - L(start) on the same examples."""
 
     def __init__(self, target: Target, field: Field | None) -> None:
-        self.target = target
-        whole = sees_all(target.stochastic, field)
-        self.field = None if whole else field
-        self.base = self._at_start(0) if whole else None if field is None else field.loss(target.start)
+        self.target, self.field = target, field
+        self.whole = sees_all(target.stochastic, field)
+        self.base = (
+            self._at_start(0)
+            if field is None or self.whole
+            else torch.tensor(field.loss(target.start), dtype=torch.float64)
+        )
 
     def rise(self, state: State, batch: int) -> Tensor:
-        if self.field is not None:
-            return state.loss.new_tensor(self.field.loss(self.target.at(state.away))) - self.base
-        return state.loss - (self._at_start(batch) if self.base is None else self.base)
+        if self.whole:
+            return state.loss - self.base
+        if self.field is None:
+            return state.loss - self._at_start(batch)
+        return torch.tensor(self.field.loss(self.target.at(state.away)), dtype=torch.float64) - self.base
 
     def _at_start(self, batch: int) -> Tensor:
         return self.target.stochastic.loss_and_grad(self.target.start, batch)[0].double()

@@ -210,10 +210,10 @@ def _solid(axes: Any, panel: Panel, landscape: Landscape) -> None:
                       linewidth=0, antialiased=False, rasterized=True)  # fmt: skip
     lift = 0.02 * (landscape.high - landscape.low)
     for series in panel.series:
-        marker = MARKERS.get(series.style.marker, "o")
+        marker = "" if series.mode == "line" else MARKERS.get(series.style.marker, "o")
         line: Any = "none" if series.mode == "points" else "-"
         axes.plot(series.x, series.y, [v + lift for v in series.z or ()], color=series.style.colour, linestyle=line,
-                  marker=marker, markersize=5 if line == "none" else 2.5, markeredgecolor="white", markeredgewidth=0.5,
+                  marker=marker, markersize=5 if series.legend else 2.5, markeredgecolor="white", markeredgewidth=0.5,
                   zorder=10)  # fmt: skip
     axes.set_xlabel(plain_text(panel.x.title), fontsize=7, labelpad=-6)
     axes.set_ylabel(plain_text(panel.y.title), fontsize=7, labelpad=-6)

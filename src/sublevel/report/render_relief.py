@@ -10,7 +10,7 @@ from sublevel.report.palette import HEAT
 from sublevel.report.text import numbers, safe
 
 LINES = 16  # contours between the lowest and the highest colour
-LIFT = 0.015  # of the range: markers stand above the surface, or it would cover them
+LIFT = 0.035  # of the range: markers stand above the surface, or it would cover them
 SOLID_MARKERS = {"circle", "square", "diamond", "cross", "x"}
 HALO = "#ffffff"
 
@@ -22,7 +22,7 @@ def relief(panel: Panel, landscape: Landscape, axes: dict[str, Any]) -> dict[str
     scene = {name: {"title": axis.get("title", {"text": ""})} for name, axis in axes.items()}
     scene["zaxis"] = {
         "title": {"text": ""},
-        "range": [landscape.low, landscape.high + 4 * LIFT * (landscape.high - landscape.low)],
+        "range": [landscape.low, landscape.high + 2 * LIFT * (landscape.high - landscape.low)],
         "tickvals": [v for v, _ in landscape.ticks],
         "ticktext": [safe(t) for _, t in landscape.ticks],
     }
@@ -102,14 +102,23 @@ def _place(series: Series) -> dict[str, Any]:
         "name": safe(series.label),
         "x": numbers(series.x),
         "y": numbers(series.y),
-        "mode": "markers" if series.mode == "points" else "lines+markers",
+        "mode": {"points": "markers", "line": "lines"}.get(series.mode, "lines+markers"),
+        **_pointer(series),
+    }
+
+
+def _pointer(series: Series) -> dict[str, Any]:
+    if not series.hover:
+        return {"hoverinfo": "skip"}
+    return {
         "text": [safe(t) for t in series.hover],
         "hovertemplate": f"<b>{safe(series.label)}</b><br>%{{text}}<extra></extra>",
     }
 
 
 def _size(series: Series, whole: int) -> int:
-    return whole if series.mode == "points" else max(3, whole // 2)
+    """What stands in no legend of its own is drawn smaller."""
+    return whole if series.legend else max(4, whole // 2)
 
 
 def relief_scale(landscape: Landscape) -> dict[str, Any]:

@@ -189,7 +189,10 @@
       button.append(swatch(entry), entry.name);
       button.addEventListener("click", () => toggle(figure, entry.trace, button));
     }
-    view.scales.forEach((described) => scale(box, described));
+    if (view.scales.length) {
+      const scales = make("div", box, { className: "scales" });
+      view.scales.forEach((described) => scale(scales, described));
+    }
   }
   function toggle(figure, name, button) {
     const shown = figure.hidden.has(name);

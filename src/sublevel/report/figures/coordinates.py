@@ -1,4 +1,4 @@
-"""Curvature along coordinates: those that the next level prunes, those it keeps, random ones; the steepest direction."""
+"""Curvature along coordinates: what the next level prunes, what it keeps, random ones; the steepest direction."""
 
 from __future__ import annotations
 

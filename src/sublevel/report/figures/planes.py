@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator, griddata
@@ -23,7 +22,8 @@ SHOWN = 12  # planes on the page
 CUT = 0.96  # quantile of the heights above which they are cut
 LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
 TRAJECTORY = " at step "
-Mode = Literal["both", "points"]
+RUN = Style("#e34a33", "circle")
+SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... solution of one branch
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
 
 
@@ -43,8 +43,8 @@ def planes(tables: Tables) -> Figure:
         views=drawn,
         how="Train loss and error on a plane through weight space, in the plane's own coordinates. Planes named through "
         "are spanned by three solutions, random ones by two filter-normalised random directions at a solution, eigen "
-        "ones by its two steepest eigenvectors. Markers are solutions, the line is the dense network's run; choose the surface to turn "
-        "the same heights in three dimensions.",
+        "ones by its two steepest eigenvectors. Markers are solutions, the line is the dense network's run; choose the "
+        "surface to turn the same heights in three dimensions.",
         trap="A plane is a slice of measure zero: a wall seen on it may have a way round it, and a point off the plane "
         "is drawn where it is nearest (its distance from the plane is under the pointer, and the loss under it is the "
         "plane's, not its own). A random plane shows the average direction and hides the steep ones. The points that "
@@ -149,7 +149,7 @@ def _inside(marks: Frame, frame: Frame) -> Column:
 
 def _outside(planes: Frame, marks: Frame) -> str:
     """How many landmarks cannot be drawn."""
-    groups = {key: rows for key, rows in planes.groupby(["plane", "seed"])}
+    groups = dict(list(planes.groupby(["plane", "seed"])))
     known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
     count = sum(int((~_inside(rows, frame)).sum()) for frame, rows in known)
     return f"{count} solutions and checkpoints lie outside the part of their plane that is drawn." if count else ""
@@ -163,20 +163,31 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
     steps = run["name"].str.extract(r"(\d+)$")[0].astype(float)
     path = run.loc[steps.sort_values().index]
     end = where(solutions, name="dense")
-    line = [*path.itertuples(), *end.itertuples()]
-    drawn = [_mark("the dense network's run", line, Style("#e34a33", "circle"), at, "both")] if len(path) else []
+    drawn = _run([*path.itertuples(), *end.itertuples()], at) if len(path) else []
     branch = solutions["name"].str.partition(" L")[0] if len(solutions) else solutions["name"]
     look = styles(branch)
     for known in known_first(branch):
-        drawn += [_mark(str(r.name), [r], look[known], at, "points") for r in solutions[branch == known].itertuples()]
+        for i, row in enumerate(solutions[branch == known].itertuples()):
+            style = replace(look[known], marker=([look[known].marker, *SHAPES])[min(i, len(SHAPES))])
+            drawn.append(_mark(str(row.name), [row], style, at))
     return drawn
 
 
-def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator, mode: Mode) -> Series:
+def _run(rows: list[Frame], at: RegularGridInterpolator) -> list[Series]:
+    """The dense run: a line that follows the surface between its checkpoints, and the checkpoints."""
+    points = _mark("the dense network's run", rows, RUN, at)
+    share, whole = np.linspace(0, len(rows) - 1, 12 * (len(rows) - 1) + 1), np.arange(len(rows))
+    x, y = np.interp(share, whole, points.x), np.interp(share, whole, points.y)
+    z = at(np.column_stack([y, x]))
+    line = replace(points, x=list(x), y=list(y), z=list(z), mode="line", hover=())
+    return [line, replace(points, legend=False)]
+
+
+def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator) -> Series:
     x, y = [float(r.x) for r in rows], [float(r.y) for r in rows]
     z = at(np.column_stack([y, x]))
     texts = [f"{r.name}; {plain(float(r.residual), 3)} from the plane" for r in rows]
-    return Series(label=label, x=x, y=y, z=[float(v) for v in z], style=style, mode=mode, hover=texts)
+    return Series(label=label, x=x, y=y, z=[float(v) for v in z], style=style, mode="points", hover=texts)
 
 
 DIMENSIONS = {
@@ -198,7 +209,7 @@ def persistence(tables: Tables) -> Figure:
         "minimum and dies where it merges into a deeper one; a ring is born where it closes around a peak and dies "
         "when the peak is flooded. Far above the diagonal is a deep feature; at the top edge, hollow, those that never "
         "die (the whole plane's lowest basin).",
-        trap="These are the features of one slice on one grid: points near the diagonal are noise of the grid, a basin of "
+        trap="These are the features of one slice on one grid: near the diagonal is noise of the grid, a basin of "
         "the slice need not be one of the space, and a ring cut by the plane's edge is not seen.",
         notes=[],
         columns=1,

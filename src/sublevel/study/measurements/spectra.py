@@ -51,7 +51,7 @@ def _add(
         scene.add("spectrum", s, *names, inputs=inputs, space=space, operator=operator, part=part)
 
 
-@kernel("spectrum", 1)
+@kernel("spectrum", 2)
 def spectrum_cell(
     c: Context,
     *,

@@ -34,7 +34,8 @@ def training_cell(
     """Loss, gradient norm and the largest eigenvalues in the run's own subspace."""
     at, space = c.point(point, mask), c.mask(mask)
     field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
-    found = curvature.top_eigenvalues(field, at, k=k, mask=space, negative=1)
+    k = min(k, curvature.subspace_dimension(at, space))
+    found = curvature.top_eigenvalues(field, at, k=k, mask=space)
     seen, gradient = field.evaluate(at), field.grad(at)
     return Output(
         {
