@@ -11,7 +11,8 @@ from sampled import F64, Examples, bowl, crossing, rank_regression, unchecked
 
 from cases import named, spread
 from sublevel.field import EveryExample, Quadratic
-from sublevel.geometry.learning import ladder, ladder_error, learning_coefficient
+from sublevel.geometry.learning import learning_coefficient
+from sublevel.geometry.thermodynamic import ladder, ladder_error
 from sublevel.geometry.volume import log_volume
 
 
@@ -63,8 +64,8 @@ def test_a_normal_crossing_against_quadrature_at_the_same_temperature(p, q):
     """x^2 y^2 (lambda 1/2 with multiplicity 2) and x^2 y^4 (1/4): far from both at this N beta, hence quadrature."""
     truth = tempered_energy(lambda x, y: x**p * y**q, 1.0, 20.0)
     options = {"n_beta": 20.0, "gamma": 1.0, "step_size": 1e-3, "burn_in": 2500, "draws": 2500, "seed": 1}
-    found = coefficient(crossing(p, q, 100), zeros(200), chains=2, **options)
-    assert found.value / 100 == pytest.approx(truth, rel=0.05)
+    found = coefficient(crossing(p, q, 300), zeros(600), chains=2, **options)
+    assert found.value / 300 == pytest.approx(truth, rel=0.05)
 
 
 def aoyagi_watanabe(inputs, outputs, hidden, rank=0):
@@ -87,7 +88,6 @@ def test_reduced_rank_regression_of_multiplicity_one():
     options = {"n_beta": 30.0, "gamma": 1.0, "step_size": 1e-3, "burn_in": 2500, "draws": 500}
     found = coefficient(rank_regression(2, 6, 1, 30), zeros(240), **options)
     assert found.value / 30 == pytest.approx(truth, rel=0.1)
-    assert found.reason == ""
 
 
 @pytest.mark.full

@@ -14,8 +14,9 @@ from scipy import stats
 from cases import named, spread
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, Quadratic
+from sublevel.geometry.exits import first_exit
 from sublevel.geometry.preconditioners import Curvature, Preconditioner, preconditioner_of
-from sublevel.geometry.radial import AMPLE, TIGHT, Rays, Search, first_exit, weigh
+from sublevel.geometry.radial import AMPLE, TIGHT, Rays, Search, weigh
 from sublevel.geometry.volume import log_unit_ball, log_volume
 
 F64 = torch.float64

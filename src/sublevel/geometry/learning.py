@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
-from math import exp, log1p, nan, sqrt
-
-import numpy as np
+from math import nan, sqrt
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import At, EveryExample, Field, Stochastic, require_field
-from sublevel.geometry.basin import AtHeight, Volume, because, estimator, positive, undefined
+from sublevel.geometry.basin import AtHeight, because, estimator, undefined
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.operators import check_counts, subspace_dimension
+from sublevel.geometry.operators import subspace_dimension
 from sublevel.geometry.sampling import MIXED, Samples, effective_sample_size, sample, split_r_hat
 
 ENOUGH = 100
@@ -95,7 +93,7 @@ def learning_coefficient(
         field=field,
         every=every,
     )
-    trace = _trace(found)
+    trace = trace_of(found)
     value, se = n_beta * trace.mean, n_beta * trace.se
     reason = because(
         {
@@ -168,120 +166,8 @@ def llc(
     return lambda eps: undefined(n, eps, reason, **about)
 
 
-@estimator("thermodynamic")
-def thermodynamic(
-    field: Field,
-    theta: At,
-    *,
-    gamma: float,
-    examples: int | None = None,
-    mask: Bool[Tensor, "D"] | None = None,
-    stochastic: Stochastic | None = None,
-    rungs: int = 8,
-    stability: float = 0.1,
-    chains: int = 4,
-    burn_in: int = 200,
-    draws: int = 500,
-    every: int = 1,
-    seed: int = 0,
-) -> AtHeight:
-    """The local partition function under a Gaussian prior, by thermodynamic integration over a ladder of beta:
-
-    log Z = log E_prior[exp(-N (L - L*))] = -int_0^1 N E_b[L - L*] db,
-
-    E_b under exp(-b N L - gamma/2 |w - theta|^2). On a quadratic it is -1/2 sum log(1 + N h_i / gamma). It is not the
-    volume at a height and the same for every eps: ``log_volume`` is log Z, the log-volume under the normalised prior.
-    ``effective_radius`` is exp(log Z / n) / sqrt(gamma), on a quadratic the geometric mean of the posterior's widths:
-    that of `logdet` at the height 1 / 2N with the damping gamma / N.
-
-    ``examples`` is N (by default the field's). The ladder is `ladder`'s. ``stability`` = eta (b N lambda_1 + gamma)
-    sets each rung's step size: E_b is too large by at most a share of stability / (4 - stability), and the flattest
-    direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. Chains follow ``stochastic``, or the
-    field; L is always the field's.
-
-    Raises ValueError for a gamma or counts that are not positive, a stability outside (0, 4), FloatingPointError where
-    a loss is not finite.
-    """
-    require_field(field, "thermodynamic")
-    positive(gamma=gamma)
-    check_counts(rungs=rungs)
-    if not 0 < stability < 4:
-        raise ValueError(f"stability is step size times steepest curvature, between 0 and 4, got {stability}")
-    count = field.evaluate(theta).examples if examples is None else examples
-    steepest = max(_steepest(field, theta, mask), 0.0)
-    betas, weights = ladder(rungs, count * steepest / gamma)
-    traces = []
-    for rung, beta in enumerate(betas):
-        samples = sample(
-            stochastic or EveryExample(field),
-            theta,
-            step_size=stability / (beta * count * steepest + gamma),
-            n_beta=beta * count,
-            gamma=gamma,
-            chains=chains,
-            burn_in=burn_in,
-            draws=draws,
-            seed=seed + rung * 1_000_003,
-            mask=mask,
-            field=field,
-            every=every,
-        )
-        traces.append(_trace(samples))
-    log_z = -sum(w * count * trace.mean for w, trace in zip(weights, traces, strict=True))
-    se = sqrt(sum((w * count * trace.se) ** 2 for w, trace in zip(weights, traces, strict=True)))
-    n = subspace_dimension(theta, mask)
-    bad, worst = [trace for trace in traces if trace.reason], min(traces, key=lambda trace: trace.ess)
-    missed = n * ladder_error(betas, weights, count * steepest / gamma)
-    reason = because(
-        {
-            f"{len(bad)} of {rungs} rungs, the worst: {worst.reason}": bool(bad),
-            f"{rungs} rungs miss up to {missed:.2g} nats on a quadratic": missed > max(se, 0.01 * abs(log_z)),
-        }
-    )
-    about = {
-        "measure": f"a Gaussian prior of precision {gamma:g} around theta, normalised",
-        "assumes": "the chains have mixed, and the step's bias is small; no height eps enters",
-        "examples": count,
-        "gamma": gamma,
-        "stability": stability,
-        "betas": betas,
-        "energies": [count * trace.mean for trace in traces],
-        "energy_se": [count * trace.se for trace in traces],
-        "r_hat": max(trace.r_hat for trace in traces),
-        "ess": min(trace.ess for trace in traces),
-        "ladder_error": missed,
-    }
-    radius = exp(log_z / n) / sqrt(gamma)
-    return lambda eps: Volume(log_z, radius, n, eps, se, reason, about)
-
-
-def ladder(rungs: int, steepest: float) -> tuple[list[float], list[float]]:
-    """Values of beta in (0, 1) and weights, for the integral of an energy whose steepest N h / gamma is ``steepest``.
-
-    A direction with kappa = N h / gamma has the energy kappa / 2 (1 + beta kappa): nearly all its integral,
-    log(1 + kappa) / 2, lies near 0. In s = log(1 + beta steepest) the steepest direction's integrand is constant and
-    the others' are smooth: Gauss-Legendre in s.
-
-    >>> betas, weights = ladder(1, 100.0)
-    >>> round(weights[0] * 100 / (2 * (1 + betas[0] * 100)), 9) == round(log1p(100.0) / 2, 9)
-    True
-    """
-    scale = max(steepest, 1e-3)
-    top = log1p(scale)
-    x, w = np.polynomial.legendre.leggauss(rungs)
-    s = (x + 1) / 2 * top
-    return (np.expm1(s) / scale).tolist(), (w / 2 * top * np.exp(s) / scale).tolist()
-
-
-def ladder_error(betas: list[float], weights: list[float], steepest: float) -> float:
-    """The largest error of a ladder in nats for one direction of a quadratic, over all kappa up to the steepest."""
-    kappa = np.logspace(-6, 0, 200)[:, None] * steepest
-    found = (kappa / (2 * (1 + kappa * np.array(betas)))) @ np.array(weights)
-    return float(np.abs(found - np.log1p(kappa[:, 0]) / 2).max())
-
-
 @dataclass(frozen=True)
-class _Trace:
+class Trace:
     """The mean rise over all chains, with its error and checks."""
 
     mean: float
@@ -291,7 +177,8 @@ class _Trace:
     reason: str
 
 
-def _trace(samples: Samples) -> _Trace:
+def trace_of(samples: Samples) -> Trace:
+    """The mean over all chains; its error counts effective draws."""
     rises = samples.rises
     r_hat, ess = split_r_hat(rises), effective_sample_size(rises)
     reason = because(
@@ -300,10 +187,11 @@ def _trace(samples: Samples) -> _Trace:
             f"effective sample size {ess:.3g} is below {ENOUGH}": not ess >= ENOUGH,
         }
     )
-    return _Trace(float(rises.mean()), float(rises.std(ddof=1)) / sqrt(ess), r_hat, ess, reason)
+    return Trace(float(rises.mean()), float(rises.std(ddof=1)) / sqrt(ess), r_hat, ess, reason)
 
 
-def _steepest(field: Field, theta: At, mask: Bool[Tensor, "D"] | None) -> float:
+def steepest_curvature(field: Field, theta: At, mask: Bool[Tensor, "D"] | None) -> float:
+    """The largest eigenvalue of the Hessian."""
     return float(top_eigenvalues(field, theta, k=1, mask=mask, restarts=0, negative=0).values[0])
 
 
@@ -311,7 +199,7 @@ def _stability(
     field: Field, theta: At, mask: Bool[Tensor, "D"] | None, step_size: float, n_beta: float, gamma: float
 ) -> float:
     """``eta (N beta lambda_1 + gamma)``, or ValueError where a chain diverges."""
-    found = step_size * (n_beta * max(_steepest(field, theta, mask), 0.0) + gamma)
+    found = step_size * (n_beta * max(steepest_curvature(field, theta, mask), 0.0) + gamma)
     if found >= 4:
         raise ValueError(
             f"step_size {step_size:g} is unstable: times the steepest curvature of N beta L + gamma/2 |w|^2 it is "

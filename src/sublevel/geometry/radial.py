@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, inf, isfinite, isnan, log, nan, sqrt
+from math import exp, inf, isfinite, log, nan, sqrt
 
 import numpy as np
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import At, Field, require_field
 from sublevel.geometry.basin import AtHeight, Volume, ball_radius, because, estimator, log_unit_ball, positive
+from sublevel.geometry.exits import Exit, first_exit
 from sublevel.geometry.operators import Operator, check_counts, subspace_operator
 from sublevel.geometry.preconditioners import Curvature, Preconditioner, identity, preconditioner_of
 from sublevel.space import Point, as_point
@@ -26,9 +27,6 @@ TIGHT = 0.01
 
 AMPLE = 50
 """The effective sample size below which a mean of weights is flagged."""
-
-LEAD = 4.0
-"""A ray is searched from a quarter of the exit of the ray before it."""
 
 
 @estimator("radial")
@@ -242,65 +240,3 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     spread = float((above[above > 0] ** 2).sum()) / (m / 2)
     log_normal = min(sqrt(np.expm1(min(spread, 700.0)) / m), spread / 2)
     return Weighed(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)))
-
-
-@dataclass(frozen=True)
-class Exit:
-    """Where a ray leaves: log r in units of its direction, or the cap's where it does not."""
-
-    log_radius: float
-    capped: bool
-    evaluations: int
-
-
-def first_exit(rise: Callable[[float], float], *, cap: float, guess: float, growth: float, tolerance: float) -> Exit:
-    """The first t at which ``rise(t)`` exceeds 1, with log t in a bracket no wider than ``tolerance``.
-
-    From a quarter of ``guess`` (less where that is outside) outwards by factors of ``growth`` until outside or at
-    ``cap``; then the bracket is closed by secants in log t and log rise, which are exact for powers of t, and by
-    bisection where they do not help. What overflows is outside.
-
-    Raises FloatingPointError where the exit itself is decided by what is not a number.
-    """
-    count = 1
-    low = min(guess, cap) / LEAD
-    while not (at_low := rise(low)) <= 1:
-        low, count = low / LEAD, count + 1
-    while True:
-        high = min(low * growth, cap)
-        at_high, count = rise(high), count + 1
-        if not at_high <= 1:
-            break
-        if high == cap:
-            return Exit(log(cap), True, count)
-        low, at_low = high, at_high
-    x, used = _close(lambda x: rise(exp(x)), log(low), log(high), at_low, at_high, tolerance)
-    return Exit(x, False, count + used)
-
-
-def _close(
-    rise: Callable[[float], float], low: float, high: float, at_low: float, at_high: float, tolerance: float
-) -> tuple[float, int]:
-    """The middle of a bracket of width ``tolerance``, and the evaluations it took."""
-    count, slow = 0, 0
-    while high - low > tolerance:
-        width = high - low
-        x = _secant(low, high, at_low, at_high) if slow < 2 else (low + high) / 2
-        x = min(max(x, low + tolerance / 2), high - tolerance / 2)
-        value, count = rise(x), count + 1
-        if value <= 1:
-            low, at_low = x, value
-        else:
-            high, at_high = x, value
-        slow = slow + 1 if high - low > width / 2 else 0
-    if isnan(at_high):
-        raise FloatingPointError(f"the loss is not a number from {exp(high):.3g} on along a ray, and not high before")
-    return (low + high) / 2, count
-
-
-def _secant(low: float, high: float, at_low: float, at_high: float) -> float:
-    """Where the line through (low, log at_low) and (high, log at_high) crosses 0; the middle where there is none."""
-    if at_low <= 0 or not isfinite(at_high):
-        return (low + high) / 2
-    below, above = log(at_low), log(at_high)
-    return low + (high - low) * below / (below - above) if above > below else (low + high) / 2

@@ -206,10 +206,14 @@ class _Reference:
             return state.loss - self.base
         if self.field is None:
             return state.loss - self._at_start(batch)
-        return torch.tensor(self.field.loss(self.target.at(state.away)), dtype=torch.float64) - self.base
+        return _scalar(self.field.loss(self.target.at(state.away))) - self.base
 
     def _at_start(self, batch: int) -> Tensor:
         return self.target.stochastic.loss_and_grad(self.target.start, batch)[0].double()
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _noise(of: Operator, length: int, seed: int, chain: int) -> Iterator[Float[Tensor, "n"]]:

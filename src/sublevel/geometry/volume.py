@@ -29,9 +29,10 @@ from sublevel.field import At, Field, require_field
 from sublevel.geometry.basin import METHODS, Estimator, Volume, estimator, log_unit_ball, prepared
 from sublevel.geometry.ellipsoids import ellipsoid, logdet, top_k
 from sublevel.geometry.estimate import Estimate
-from sublevel.geometry.learning import LearningCoefficient, learning_coefficient
+from sublevel.geometry.learning import LearningCoefficient, learning_coefficient, llc
 from sublevel.geometry.preconditioners import Preconditioner
 from sublevel.geometry.radial import importance, radial
+from sublevel.geometry.thermodynamic import thermodynamic
 
 __all__ = [
     "METHODS",
@@ -44,11 +45,13 @@ __all__ = [
     "estimator",
     "importance",
     "learning_coefficient",
+    "llc",
     "log_unit_ball",
     "log_volume",
     "logdet",
     "radial",
     "sweep",
+    "thermodynamic",
     "top_k",
 ]
 

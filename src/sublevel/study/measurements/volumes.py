@@ -7,7 +7,7 @@ from math import log
 from typing import Any
 
 from sublevel._types import Bool, Tensor
-from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.curvature import subspace_dimension, top_eigenvalues
 from sublevel.geometry.volume import Volume, sweep
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point
@@ -57,8 +57,10 @@ def volume_cell(
     """A sweep of one estimator over eps."""
     field = c.problem.field("train", size=size, policy=policy, part=part)
     at, space = c.point(point), c.mask(mask)
-    more = _temperature(field, at, space, options["gamma"]) if method == "llc" else {}
-    found = sweep(field, at, method=method, eps=eps, mask=space, **options, **more)
+    more: dict[str, Any] = _temperature(field, at, space, options["gamma"]) if method == "llc" else {}
+    if "k" in options:
+        more["k"] = min(options["k"], subspace_dimension(at, space))
+    found = sweep(field, at, method=method, eps=eps, mask=space, **{**options, **more})
     return Output({"buffers": field.policy, "method": method, "volumes": [_plain(v) for v in found]})
 
 
