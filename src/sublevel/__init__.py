@@ -29,11 +29,14 @@ _NAMES = {
     "Stochastic": "sublevel.field:Stochastic",
     "EveryExample": "sublevel.field:EveryExample",
     "EmpiricalRisk": "sublevel.risk:EmpiricalRisk",
+    "Likelihood": "sublevel.field:Likelihood",
     "MiniBatches": "sublevel.risk:MiniBatches",
     "Recipe": "sublevel.train.recipe:Recipe",
     "SublevelError": "sublevel.errors:SublevelError",
     "curvature": "sublevel.geometry.curvature:",
     "paths": "sublevel.geometry.paths:",
+    "planes": "sublevel.geometry.planes:",
+    "topology": "sublevel.geometry.topology:",
     "volume": "sublevel.geometry.volume:",
     "distance": "sublevel.geometry.distance:",
 }
@@ -41,10 +44,10 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from sublevel.errors import SublevelError
-    from sublevel.field import Field, Quadratic, Wells
-    from sublevel.geometry import curvature, distance, paths, volume
+    from sublevel.field import EveryExample, Field, Likelihood, Quadratic, Stochastic, Wells
+    from sublevel.geometry import curvature, distance, paths, planes, topology, volume
     from sublevel.problem import Problem
-    from sublevel.risk import EmpiricalRisk
+    from sublevel.risk import EmpiricalRisk, MiniBatches
     from sublevel.runs.results import Result
     from sublevel.runs.results import Result as open
     from sublevel.runs.study import Study
@@ -53,13 +56,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmpiricalRisk",
+    "EveryExample",
     "Field",
+    "Likelihood",
+    "MiniBatches",
     "Point",
     "Problem",
     "Quadratic",
     "Recipe",
     "Result",
     "Space",
+    "Stochastic",
     "Study",
     "SublevelError",
     "Wells",
@@ -67,6 +74,8 @@ __all__ = [
     "distance",
     "open",
     "paths",
+    "planes",
+    "topology",
     "volume",
 ]
 

@@ -194,6 +194,11 @@ def test_what_is_refused(options, message):
         sample(bowl([1.0]), torch.zeros(1, dtype=F64), **(ONE | options))
 
 
+def test_a_field_is_no_stochastic_field():
+    with unchecked(), pytest.raises(TypeError, match=r"EveryExample makes one of a field\), got Quadratic"):
+        sample(Quadratic(torch.ones(1, dtype=F64)), torch.zeros(1, dtype=F64), **ONE)
+
+
 def autoregressive(rho, chains, draws, seed=0):
     rng = np.random.default_rng(seed)
     x, out = rng.standard_normal(chains), []

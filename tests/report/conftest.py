@@ -21,3 +21,9 @@ def tables() -> dict[str, pd.DataFrame]:
 def tiny() -> dict[str, pd.DataFrame]:
     """The smallest study that has every table."""
     return synthetic.make(2, 2, ("imp", "oneshot"), curves=3)
+
+
+@pytest.fixture(scope="session")
+def smallest() -> dict[str, pd.DataFrame]:
+    """Every table with as few rows as it can have."""
+    return synthetic.make(1, 1, ("imp",), curves=2)

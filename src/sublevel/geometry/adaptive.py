@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sublevel.field import At, Evaluation, Field, require_field
-from sublevel.geometry.planes import Frame, Plane, ascending, not_finite, places, policy_of
+from sublevel.geometry.frames import Frame, Plane, ascending, not_finite, places, policy_of
 
 Node = tuple[int, int]
 """(column, row) on the finest lattice."""

@@ -23,7 +23,7 @@ from sublevel._types import Bool, Tensor
 from sublevel.errors import unknown
 from sublevel.field import At, EveryExample, Field, Stochastic, require_field
 from sublevel.geometry.control_points import Curve
-from sublevel.geometry.paths import Profile, along
+from sublevel.geometry.segments import Profile, along
 from sublevel.rng import derive, generator
 from sublevel.space import project
 

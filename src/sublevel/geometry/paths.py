@@ -1,220 +1,33 @@
-"""Paths between points, the segment above all, and the barriers on them.
+"""Paths between points: segments and their barriers, curves trained to stay low, membership of a sublevel set.
 
-A maximum over a grid of alphas is a lower bound on the maximum of the segment; the grid is therefore refined around
-its maxima, and what the refinement added is reported as the margin. Three heights are in use and all are given
-(Frankle et al. 1912.05671; Entezari et al. 2110.06296): over the higher end, over the chord, over the mean of the ends.
+``segment``, ``along`` and ``barrier`` evaluate a path; ``train_curve`` bends one; ``connected`` searches for a path that
+stays at or below a height, and answers inside, or not found with the effort spent. Between different initialisations
+match the weights first (`weight_matching`): a barrier may be only a permutation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import isfinite, isnan
+from sublevel.geometry.align import Alignment, infer_spec, permute_point, weight_matching
+from sublevel.geometry.control_points import Curve
+from sublevel.geometry.curves import Connection, Descent, Trained, connected, train_curve
+from sublevel.geometry.segments import BUFFERS, Barrier, Profile, along, barrier, over_chord, segment
 
-import numpy as np
-
-from sublevel.errors import unknown
-from sublevel.field import At, Evaluation, Field, require_field
-from sublevel.space import Point, as_point, lerp
-
-BUFFERS = ("averaged", "stored")
-
-Path = Callable[[float], Point]
-"""alpha in [0, 1] -> the point there; it starts and stops at the points it joins."""
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """The maximum of one quantity along a path, and its height in every definition in use.
-
-    ``maximum`` at ``alpha``; ``height`` = max - max(start, end); ``barrier`` = max over alpha of
-    q(alpha) - (1 - alpha) start - alpha end, which is at ``barrier_alpha``; ``rise`` = max - (start + end) / 2;
-    ``margin`` and ``barrier_margin`` are what refining the first grid added to the maximum and to the barrier. All in
-    the quantity's own unit: nats for a loss, shares for an error.
-    """
-
-    start: float
-    end: float
-    maximum: float
-    alpha: float
-    height: float
-    barrier: float
-    rise: float
-    margin: float
-    barrier_alpha: float
-    barrier_margin: float
-
-    @property
-    def reason(self) -> str:
-        """Why there is no height to read: a value on the path that is not finite; empty where all are."""
-        if isfinite(self.maximum) and isfinite(self.start) and isfinite(self.end):
-            return ""
-        return f"not finite on the path: {self.start:.3g} at its start, {self.maximum:.3g} at alpha = {self.alpha:.3g}"
-
-
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """Loss and error along a path: arrays of shape [points], sorted by alpha in [0, 1]."""
-
-    alphas: np.ndarray
-    loss: np.ndarray
-    error: np.ndarray
-    coarse: np.ndarray
-    """Which of the alphas belong to the first, even grid."""
-    policy: str
-    reason: str = ""
-    """Why the profile is not to be trusted: losses on the way that are not finite; empty otherwise."""
-
-    @property
-    def evaluations(self) -> int:
-        """How many evaluations of the field it took."""
-        return len(self.alphas)
-
-    def barrier(self, of: str = "loss") -> Barrier:
-        """The barrier of ``loss`` or ``error``.
-
-        Where a value is inf or nan so are the maximum and the heights over it, and `Barrier.reason` says it.
-        """
-        q = self._values(of)
-        start, end, top = q[0], q[-1], q.max()
-        with np.errstate(invalid="ignore"):  # an infinite end has no height: nan
-            over = over_chord(self.alphas, q)
-            return Barrier(
-                start=float(start),
-                end=float(end),
-                maximum=float(top),
-                alpha=float(self.alphas[q.argmax()]),
-                height=float(top - max(start, end)),
-                barrier=float(over.max()),
-                rise=float(top - (start + end) / 2),
-                margin=float(top - q[self.coarse].max()),
-                barrier_alpha=float(self.alphas[over.argmax()]),
-                barrier_margin=float(over.max() - over[self.coarse].max()),
-            )
-
-    def excess(self, threshold: float, of: str = "loss") -> float:
-        """The excess height over a threshold: the path's maximum - threshold, in the unit of ``of``.
-
-        At or below 0 the path stays in the sublevel set of the threshold, at the grid's resolution. Above 0 it proves
-        nothing about other paths. inf or nan where a value on the path is.
-
-        Raises ValueError where the threshold is nan.
-        """
-        if isnan(threshold):
-            raise ValueError("a threshold is a height of the loss or error, got nan")
-        return float(self._values(of).max()) - threshold
-
-    def _values(self, of: str) -> np.ndarray:
-        """The quantity itself; -inf, which a maximum would pass over in silence, as nan."""
-        if of not in ("loss", "error"):
-            raise unknown("quantity of a profile", of, ("loss", "error"))
-        q = self.loss if of == "loss" else self.error
-        return np.where(np.isneginf(q), np.nan, q)
-
-
-def over_chord(alphas: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """The height of a quantity over the chord between its ends: q(alpha) - (1 - alpha) q(0) - alpha q(1)."""
-    return q - ((1 - alphas) * q[0] + alphas * q[-1])
-
-
-def along(
-    field: Field,
-    path: Path,
-    *,
-    points: int = 21,
-    refine: int = 2,
-    buffers: str = "averaged",
-    chord: bool = True,
-) -> Profile:
-    """Loss and error along any path, sampled as a segment is.
-
-    ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
-    the maximum of the loss and of the error, and (``chord``) beside the maximum of each over its chord: where a path
-    falls or rises, the maximum is at an end, and the barrier somewhere else. The buffers are those of the points that the path gives; ``buffers`` is
-    their name in the result, unless the field's policy computes them anew at every alpha.
-
-    Raises TypeError where the field is stochastic, ValueError below 3 points or for a negative ``refine``.
-
-    >>> import torch
-    >>> from sublevel.field import Quadratic
-    >>> def arc(alpha):
-    ...     angle = torch.tensor(torch.pi * alpha, dtype=torch.float64)
-    ...     return Point(torch.stack([angle.cos(), angle.sin()]))
-    >>> round(along(Quadratic(torch.tensor([1.0, 1.0])), arc).barrier().height, 12)
-    0.0
-    """
-    require_field(field, "a profile")
-    if points < 3 or refine < 0:
-        raise ValueError(f"a path needs at least 3 points, got {points}, and rounds of refinement >= 0, got {refine}")
-    seen: dict[float, Evaluation] = {}
-
-    def look(alphas: list[float]) -> None:
-        for alpha in alphas:
-            if alpha not in seen:
-                seen[alpha] = field.evaluate(path(alpha))
-
-    grid = [i / (points - 1) for i in range(points)]
-    look(grid)
-    for _ in range(refine):
-        look([alpha for of in ("loss", "error") for alpha in _beside(seen, of, chord)])
-    alphas = sorted(seen)
-    loss = np.array([seen[alpha].loss for alpha in alphas])
-    return Profile(
-        alphas=np.array(alphas),
-        loss=loss,
-        error=np.array([seen[alpha].error for alpha in alphas]),
-        coarse=np.isin(alphas, grid),
-        policy=buffers if field.policy == "stored" else field.policy,
-        reason=_not_finite(alphas, loss),
-    )
-
-
-def segment(field: Field, a: At, b: At, *, points: int = 21, refine: int = 2, buffers: str = "averaged") -> Profile:
-    """Loss and error on the segment from a to b.
-
-    ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
-    the maxima of loss and error, and of both over their chords (see `along`). ``buffers`` says what the statistics are between the ends:
-    ``averaged`` lerps them with theta, ``stored`` keeps those of a (and of b at b itself only if they are the same).
-    Under a field whose policy is ``recomputed`` or ``batch`` they are computed at every alpha and this is moot.
-    Losses that are not finite are named in ``reason``.
-
-    Raises TypeError where the field is stochastic.
-    """
-    require_field(field, "a segment")
-    if buffers not in BUFFERS:
-        raise unknown("buffers of a path", buffers, BUFFERS)
-    start, end = as_point(a), as_point(b)
-    if buffers == "stored":
-        end = Point(end.theta, start.buffers)
-    return along(field, lambda alpha: lerp(start, end, alpha), points=points, refine=refine, buffers=buffers)
-
-
-def barrier(field: Field, a: At, b: At, *, of: str = "loss", points: int = 21, refine: int = 2) -> Barrier:
-    """The barrier between a and b on the straight segment, statistics averaged unless the field recomputes them.
-
-    >>> import torch
-    >>> from sublevel.field import Quadratic
-    >>> hill = Quadratic(torch.tensor([-2.0]))
-    >>> barrier(hill, torch.tensor([-1.0]), torch.tensor([1.0])).height
-    1.0
-    """
-    return segment(field, a, b, points=points, refine=refine).barrier(of)
-
-
-def _beside(seen: dict[float, Evaluation], of: str, chord: bool) -> list[float]:
-    """The midpoints of the intervals beside the largest value, and beside the largest height over the chord."""
-    alphas = np.array(sorted(seen))
-    values = np.array([getattr(seen[alpha], of) for alpha in alphas])
-    if not np.isfinite(values).all():
-        return []
-    tops = {int(values.argmax()), int(over_chord(alphas, values).argmax())} if chord else {int(values.argmax())}
-    pairs = [(top, i) for top in sorted(tops) for i in (top - 1, top + 1) if 0 <= i < len(alphas)]
-    return [float((alphas[top] + alphas[i]) / 2) for top, i in pairs]
-
-
-def _not_finite(alphas: list[float], loss: np.ndarray) -> str:
-    bad = np.flatnonzero(~np.isfinite(loss))
-    if not len(bad):
-        return ""
-    first = f"first at alpha = {alphas[bad[0]]:.3g} ({loss[bad[0]]})"
-    return f"the loss is not finite at {len(bad)} of {len(loss)} points, {first}"
+__all__ = [
+    "BUFFERS",
+    "Alignment",
+    "Barrier",
+    "Connection",
+    "Curve",
+    "Descent",
+    "Profile",
+    "Trained",
+    "along",
+    "barrier",
+    "connected",
+    "infer_spec",
+    "over_chord",
+    "permute_point",
+    "segment",
+    "train_curve",
+    "weight_matching",
+]

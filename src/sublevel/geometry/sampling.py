@@ -135,10 +135,13 @@ def sample(
       epoch the batch is one of those that w has not moved on yet, which raises it by a term of order eta, and a smaller
       last batch counts as much as the others. (On the batch that w has just moved on, the loss would be too low.)
 
-    Raises ValueError for sizes or counts that are not positive, or no subspace, FloatingPointError where a loss is not
-    finite.
+    Raises TypeError for what is no stochastic field, ValueError for sizes or counts that are not positive, or no
+    subspace, FloatingPointError where a loss is not finite.
     """
     _check(step_size, n_beta, gamma, {"chains": chains, "draws": draws, "every": every}, burn_in)
+    if not isinstance(stochastic, Stochastic):
+        got = type(stochastic).__name__
+        raise TypeError(f"chains follow a stochastic field (EveryExample makes one of a field), got {got}")
     if field is not None:
         require_field(field, "sample")
     point = as_point(start)

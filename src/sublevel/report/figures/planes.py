@@ -41,9 +41,9 @@ def planes(tables: Tables) -> Figure:
         key="planes",
         title="The loss on planes",
         views=drawn,
-        how="Train loss and error on a plane through weight space, in the plane's own coordinates. Planes named through "
+        how="Train loss and error on a plane through weight space, in its own coordinates. Planes named through "
         "are spanned by three solutions, random ones by two filter-normalised random directions at a solution, eigen "
-        "ones by its two steepest eigenvectors. Markers are solutions, the line is the dense network's run; choose the "
+        "ones by its two steepest eigenvectors. Markers are solutions, the line is the dense run; choose the "
         "surface to turn the same heights in three dimensions.",
         trap="A plane is a slice of measure zero: a wall seen on it may have a way round it, and a point off the plane "
         "is drawn where it is nearest (its distance from the plane is under the pointer, and the loss under it is the "
