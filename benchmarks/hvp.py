@@ -93,10 +93,8 @@ def ours_kept(setting: Setting, keep_bytes: int = 2**34) -> Product:
 
 
 def ours_half_kept(setting: Setting) -> Product:
-    """With memory for half of the batches."""
-    field = setting.field(2**34)
-    field.hvp(setting.point, setting.v)
-    return ours_kept(setting, int(field.kept_bytes * 0.55))
+    """With memory for half of the batches: 340 MiB of the 625 that all four take."""
+    return ours_kept(setting, 340 * 2**20)
 
 
 def ours_kept_whole(setting: Setting) -> Product:
@@ -236,16 +234,22 @@ def eigenvalues(k: int = 20) -> dict:
     point = trained(net, x, y)
     field = EmpiricalRisk(Space.of(net), net, x, y, keep_bytes=2**33)
     rows, found = {}, {}
-    for restarts in (3, 0):
-        spectrum = top_eigenvalues(field, point, k=k, restarts=restarts)
+    for restarts, tolerance in ((3, 1e-3), (0, 1e-3), (3, 1e-5)):
+        spectrum = top_eigenvalues(field, point, k=k, restarts=restarts, tolerance=tolerance)
         residual = float(spectrum.residuals.max()) / float(spectrum.values[0])
-        found[restarts] = (spectrum, residual)
-        rows[f"sublevel, {restarts} searches for copies"] = {
+        found[restarts, tolerance] = (spectrum, residual)
+        rows[f"sublevel, {restarts} searches for copies, tolerance {tolerance:g}"] = {
             "products": spectrum.products,
             "of them to compute the residuals anew": k + 1,
             "largest residual / lambda_1": f"{residual:.1e}",
             "stop": spectrum.stop,
         }
+    exact, bound = found[3, 1e-5][0].values, found[3, 1e-3][1]
+    for (restarts, tolerance), (spectrum, _) in found.items():
+        name = f"sublevel, {restarts} searches for copies, tolerance {tolerance:g}"
+        rows[name]["largest difference from the values at tolerance 1e-05 / lambda_1"] = (
+            f"{difference(exact, spectrum.values.numpy()):.1e}"
+        )
     calls = [0]
 
     def times(v) -> object:
@@ -266,14 +270,14 @@ def eigenvalues(k: int = 20) -> dict:
             rows[f"scipy eigsh, ncv = {basis}, tol = {tolerance:g}"] = {
                 "products": products,
                 "largest residual / lambda_1": f"{true / values.max():.1e}",
-                "largest difference of a value / lambda_1": f"{difference(found[3][0].values, values):.1e}",
+                "largest difference from the values at tolerance 1e-05 / lambda_1": f"{difference(exact, values):.1e}",
             }
-            if true / values.max() <= found[3][1]:
+            if true / values.max() <= bound:
                 break
     enough = [
         row["products"]
         for name, row in rows.items()
-        if name.startswith("scipy") and float(row["largest residual / lambda_1"]) <= found[3][1] * 1.01
+        if name.startswith("scipy") and float(row["largest residual / lambda_1"]) <= bound * 1.01
     ]
     best = min(enough) if enough else None
     return {
@@ -282,10 +286,10 @@ def eigenvalues(k: int = 20) -> dict:
         "methods": rows,
         "fewest products of scipy at sublevel's residual, bases and tolerances tried": best,
         "products, sublevel / scipy": {
-            "all": best and found[3][0].products / best,
-            "without the searches for copies": best and found[0][0].products / best,
+            "all": best and found[3, 1e-3][0].products / best,
+            "without the searches for copies": best and found[0, 1e-3][0].products / best,
             "without them and the check of the residuals, which scipy leaves to the caller": best
-            and (found[0][0].products - k - 1) / best,
+            and (found[0, 1e-3][0].products - k - 1) / best,
         },
     }
 

@@ -1,6 +1,6 @@
 """Paths between points: segments and their barriers, curves trained to stay low, membership of a sublevel set.
 
-``segment``, ``along`` and ``barrier`` evaluate a path; ``train_curve`` bends one; ``connected`` searches for a path that
+``segment``, ``along`` and ``barrier`` evaluate a path; ``train_curve`` bends one; ``connected`` searches for one that
 stays at or below a height, and answers inside, or not found with the effort spent. Between different initialisations
 match the weights first (`weight_matching`): a barrier may be only a permutation.
 """

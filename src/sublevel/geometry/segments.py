@@ -131,7 +131,7 @@ def along(
     ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
     the maximum of the loss and of the error, and (``chord``) beside the maximum of each over its chord: where a path
     falls or rises, the maximum is at an end, and the barrier somewhere else. The buffers are those of the points that
-    the path gives; ``buffers`` is their name in the result, unless the field's policy computes them anew at every alpha.
+    the path gives; ``buffers`` is their name in the result, unless the field's policy computes them at every alpha.
 
     Raises TypeError where the field is stochastic, ValueError below 3 points or for a negative ``refine``.
 
