@@ -187,3 +187,14 @@ def test_a_plane_through_a_solution_that_is_not_there(tmp_path: Path, monkeypatc
         ConfigError, match=r"geometry.planes: the study has no solution 'imp/7'; did you mean 'imp/1'\?"
     ):
         _ = study.cells
+
+
+@pytest.mark.slow
+def test_measuring_a_finished_study_retrains_nothing(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained for every measurement serves any of them, and none; only second data orders are new."""
+    monkeypatch.chdir(measured)
+    monkeypatch.syspath_prepend(measured)
+    bare = sl.Study("every.toml", geometry={}).plan(jobs=1)
+    assert bare.to_run == 0
+    again = {"paths": {"instability": {"steps": ["0it", "2it"]}, "points": 3, "refine": 0, "size": 60}}
+    assert sl.Study("every.toml", geometry=again).plan(jobs=1).cells["train"]["to run"] == 0

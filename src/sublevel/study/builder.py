@@ -97,8 +97,9 @@ class Builder:
         if self.first is not None:
             return self.first
         paths = self.spec.geometry.paths
-        left = paths.instability.steps if paths and paths.instability else ()
-        marks = sorted({self.rewind, *(d.steps(self.per_epoch) for d in (*self.spec.train.checkpoints, *left))})
+        left = [d.steps(self.per_epoch) for d in paths.instability.steps] if paths and paths.instability else []
+        kept = (d.steps(self.per_epoch) for d in self.spec.train.checkpoints)
+        marks = sorted({self.rewind, *kept, *(step for step in left if step)})
         plain = replace(self, label="dense", name="dense", order=self.spec.order)
         return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
 
@@ -189,7 +190,8 @@ class Builder:
     def reordered(self, step: int) -> Solution:
         """The dense run, left at ``step`` for another data order."""
         inputs = dict(self.dense().train.inputs) | {"order": "reordered", "checkpoints": [], "first": step}
-        inputs |= {"start": {"point": Ref(self.dense().train.id, f"step-{step}")}}
+        if step:  # at 0 both begin from the initialisation, which needs no checkpoint
+            inputs |= {"start": {"point": Ref(self.dense().train.id, f"step-{step}")}}
         labels = {**self.dense().labels, "branch": f"dense (reordered at step {step})"}
         node = self.graph.add(Node(f"{self.dense().train.id}/reordered/step-{step}", "train", inputs, labels))
         return replace(self.dense(), train=node)
