@@ -35,9 +35,7 @@ MANIFEST = "study.json"
 PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
 
 
-def write_manifest(
-    study: Study, outcomes: Mapping[str, Outcome], seconds: float, damaged: Sequence[str] = ()
-) -> None:
+def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float, damaged: Sequence[str] = ()) -> None:
     """Say which cell of the study has which key, and what it was run with."""
     computed = sum(o.status == "done" for o in outcomes.values())
     p, splits = study.problem, study.problem.splits
