@@ -106,7 +106,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "subspace",  # the level whose mask contains the whole segment, "all" for R^D
     ),
     # The profile of each path.
-    "profiles": (*PATH, "alpha", "loss", "error"),
+    "profiles": (*PATH, "step", "alpha", "loss", "error"),
     # Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions);
     # space = own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest;
     # index from 1.

@@ -197,7 +197,7 @@ def test_what_changes_from_call_to_call_is_refused(method):
 
 
 DISC = math.log(math.pi / 4)
-CHAINS = {"gamma": 1.0, "burn_in": 50, "draws": 400, "seed": 3}
+CHAINS = {"gamma": 1.0, "burn_in": 30, "draws": 250, "seed": 3}
 ROWS = {
     "top-k": ({"k": 2}, DISC, 0.5),
     "logdet": ({"damping": 0.0}, DISC, 0.5),

@@ -63,7 +63,7 @@ def tempered_energy(energy, gamma, n_beta, reach=9.0, points=3001):
 def test_a_normal_crossing_against_quadrature_at_the_same_temperature(p, q):
     """x^2 y^2 (lambda 1/2 with multiplicity 2) and x^2 y^4 (1/4): far from both at this N beta, hence quadrature."""
     truth = tempered_energy(lambda x, y: x**p * y**q, 1.0, 20.0)
-    options = {"n_beta": 20.0, "gamma": 1.0, "step_size": 1e-3, "burn_in": 2500, "draws": 2500, "seed": 1}
+    options = {"n_beta": 20.0, "gamma": 1.0, "step_size": 1e-3, "burn_in": 2000, "draws": 1000, "seed": 1}
     found = coefficient(crossing(p, q, 300), zeros(600), chains=2, **options)
     assert found.value / 300 == pytest.approx(truth, rel=0.05)
 
@@ -85,7 +85,7 @@ def test_reduced_rank_regression_of_multiplicity_one():
     """Two inputs, six outputs, one hidden unit: lambda = 1, where its eight dimensions would give 4."""
     truth, multiplicity = aoyagi_watanabe(2, 6, 1)
     assert (truth, multiplicity) == (1.0, 1)
-    options = {"n_beta": 30.0, "gamma": 1.0, "step_size": 1e-3, "burn_in": 2500, "draws": 500}
+    options = {"n_beta": 30.0, "gamma": 1.0, "step_size": 1e-3, "burn_in": 2000, "draws": 250}
     found = coefficient(rank_regression(2, 6, 1, 30), zeros(240), **options)
     assert found.value / 30 == pytest.approx(truth, rel=0.1)
 

@@ -46,12 +46,12 @@ def test_damping_is_added_to_what_is_clipped_at_zero(spec):
 def test_quadrature_covers_the_closed_form():
     """Ten probes of a third of the dimension's steps: t intervals at 9 degrees of freedom, over seeds."""
     values, inside = spread(-1, 1, 120), 0
-    for seed in range(40):
+    for seed in range(25):
         with unchecked():
             found = volume(torch.tensor(values, dtype=F64), eps=0.1, damping=1e-3, steps=40, seed=seed)
         inside += abs(found.log_volume - closed(values, 0.1, 1e-3)) <= 2.262 * found.se
         assert 0.5 < found.se < 10
-    assert inside >= 34  # 38 of 40 on average
+    assert inside >= 21  # 23.75 of 25 on average
 
 
 def test_too_few_steps_for_the_damping_are_said():

@@ -125,10 +125,10 @@ def test_a_loose_exit_would_cost_a_thousand_nats(method):
 def test_an_ellipse_within_its_error():
     field = Quadratic(torch.tensor([2.0, 0.5], dtype=F64))
     with unchecked():
-        found = log_volume(field, zeros(2), method="radial", radius=10.0, samples=400)
-    assert abs(found.log_volume - closed([2.0, 0.5], 0.1)) < 3 * found.se < 0.15
+        found = log_volume(field, zeros(2), method="radial", radius=10.0, samples=200)
+    assert abs(found.log_volume - closed([2.0, 0.5], 0.1)) < 3 * found.se < 0.25
     assert found.reason == ""
-    assert found.diagnostics["ess"] > 200
+    assert found.diagnostics["ess"] > 100
 
 
 def test_rays_from_off_the_centre_see_the_same_ellipse():
@@ -136,8 +136,8 @@ def test_rays_from_off_the_centre_see_the_same_ellipse():
     h, theta = torch.tensor([2.0, 0.5], dtype=F64), torch.tensor([0.1, -0.3], dtype=F64)
     depth = float(h @ theta**2) / 2
     with unchecked():
-        found = log_volume(Quadratic(h), theta, method="radial", radius=10.0, samples=600)
-    assert abs(found.log_volume - closed([2.0, 0.5], 0.1 + depth)) < 3 * found.se < 0.15
+        found = log_volume(Quadratic(h), theta, method="radial", radius=10.0, samples=200)
+    assert abs(found.log_volume - closed([2.0, 0.5], 0.1 + depth)) < 3 * found.se < 0.25
 
 
 @pytest.mark.parametrize("method", ["radial", "importance"])
@@ -148,9 +148,9 @@ def test_the_ball_cuts_what_is_longer(method):
     inside = (x[:, None] ** 2 + x**2 / 100 <= 1) & (x[:, None] ** 2 + x**2 <= radius**2)
     options = {"k": 2, "floor": 1e-6} if method == "importance" else {}
     with unchecked():
-        found = log_volume(Quadratic(h), zeros(2), method=method, eps=1.0, radius=radius, samples=600, **options)
+        found = log_volume(Quadratic(h), zeros(2), method=method, eps=1.0, radius=radius, samples=250, **options)
     truth = math.log(inside.sum() * 0.002**2)
-    assert abs(found.log_volume - truth) < 3 * found.se < 0.5
+    assert abs(found.log_volume - truth) < 3 * found.se < 1
     assert 0.05 < found.diagnostics["capped"] < 0.99
     assert f"{found.diagnostics['capped']:.2%} of the rays reach the radius 2" in found.reason
     assert found.diagnostics["log_share"] == pytest.approx(found.log_volume - math.log(4 * math.pi))
@@ -165,10 +165,12 @@ def test_a_loss_without_walls_fills_the_ball():
 
 
 def test_anisotropy_collapses_the_mean_and_is_said():
-    """Three decades at n = 100, a thousand rays: tens of nats too low. Flagged, a lower bound, and within its error."""
+    """Three decades at n = 100, 400 rays: tens of nats too low. Flagged, a lower bound, and within its error."""
     values = spread(-3, 0, 100)
     with unchecked():
-        found = log_volume(Quadratic(torch.tensor(values, dtype=F64)), zeros(100), method="radial", radius=1e4)
+        found = log_volume(
+            Quadratic(torch.tensor(values, dtype=F64)), zeros(100), method="radial", radius=1e4, samples=400
+        )
     short = closed(values, 0.1) - found.log_volume
     assert 30 < short < 70
     assert "effective sample size" in found.reason
@@ -294,8 +296,8 @@ def test_any_map_gives_the_same_volume():
     h = torch.tensor([3.0, 1.0, 0.4], dtype=F64)
     skew = torch.tensor([[1.0, 0.8, 0.0], [0.0, 1.0, -0.5], [0.3, 0.0, 1.0]], dtype=F64)
     with unchecked():
-        found = log_volume(Quadratic(h), zeros(3), method="importance", preconditioner=skew, radius=1e3, samples=600)
-    assert abs(found.log_volume - closed(h.tolist(), 0.1)) < 3 * found.se < 0.4
+        found = log_volume(Quadratic(h), zeros(3), method="importance", preconditioner=skew, radius=1e3, samples=250)
+    assert abs(found.log_volume - closed(h.tolist(), 0.1)) < 3 * found.se < 0.7
 
 
 def test_low_and_negative_curvature_is_raised_to_the_floor():
@@ -312,9 +314,9 @@ def test_on_a_network_both_kinds_of_rays_agree():
     mask[[-2, -1, -12]] = True
     options = {"eps": 0.1, "radius": 50.0, "mask": mask}
     with unchecked():
-        round_ = log_volume(case.field(), case.point, method="radial", samples=80, **options)
+        round_ = log_volume(case.field(), case.point, method="radial", samples=50, **options)
         along = log_volume(
-            case.field(), case.point, method="importance", operator="hessian", k=3, samples=80, **options
+            case.field(), case.point, method="importance", operator="hessian", k=3, samples=50, **options
         )
     assert (round_.n, along.n) == (3, 3)
     assert abs(round_.log_volume - along.log_volume) < 3 * math.hypot(round_.se, along.se) < 1

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from sublevel.report.describe import Figure, Panel, Series, legend
+from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, legend, words
 from sublevel.report.figures import FIGURES, Drawn, figures
 from sublevel.report.palette import BRANCHES, styles
 from sublevel.report.prepare import clean, over_seeds, with_density
@@ -181,3 +181,10 @@ def test_tables_read_back_from_csv_give_the_same_figures(tiny, tmp_path):
 def test_legends_name_each_label_once_in_the_order_of_the_branches(tables):
     names = [s.label for s in legend(figure(figures(tables), "masks").views[0])]
     assert names == ["dense", "imp", "oneshot", "reinit", "chance"]
+
+
+def test_a_landscape_is_said_in_words():
+    land = Landscape(x=[0, 1], y=[0, 2], z=[[1.0, 2.0], [math.nan, 4.0]], texts=[["1", "2"], ["", "4"]], title="Loss",
+                     low=1.0, high=4.0, ticks=((1.0, "1"),), solid=True)  # fmt: skip
+    spoken = words(Panel(title="Loss", x=Axis(title="first"), landscape=land))
+    assert spoken == "Loss. A surface in three dimensions, from 1 at (0, 0) up to 4."

@@ -10,7 +10,7 @@ import pytest
 import synthetic
 import synthetic_geometry as geometry
 
-from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, words
+from sublevel.report.describe import Figure, Panel, Series, View
 from sublevel.report.figures import Drawn, figures
 from sublevel.report.figures.planes import SIDE, grid
 from sublevel.report.figures.tree import bound
@@ -281,13 +281,6 @@ def test_instability_falls_with_the_step_and_stays_out_of_the_other_barriers(dra
     assert line(error, "train").y == pytest.approx([5.0, 2.5, 0.5])
     assert line(error, "margin, 2 points").y == [2.0, 2.0]
     assert "instability" not in {v.choice["path"] for v in figure(drawn, "barriers").views}
-
-
-def test_a_landscape_is_said_in_words():
-    land = Landscape(x=[0, 1], y=[0, 2], z=[[1.0, 2.0], [math.nan, 4.0]], texts=[["1", "2"], ["", "4"]], title="Loss",
-                     low=1.0, high=4.0, ticks=((1.0, "1"),), solid=True)  # fmt: skip
-    spoken = words(Panel(title="Loss", x=Axis(title="first"), landscape=land))
-    assert spoken == "Loss. A surface in three dimensions, from 1 at (0, 0) up to 4."
 
 
 def test_columns_of_names_stay_names(tables):
