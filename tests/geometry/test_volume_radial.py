@@ -55,7 +55,7 @@ def test_the_exit_is_found_to_its_tolerance(name, guess):
 
 def test_powers_cost_a_few_evaluations_however_tight():
     exits = [first_exit(lambda t: t * t, cap=10.0, guess=1.1, growth=1.25, tolerance=tol) for tol in (1e-3, 1e-12)]
-    assert all(e.evaluations <= 12 for e in exits)
+    assert all(e.evaluations <= 16 for e in exits), "four of them look for walls nearer by"
     assert exits[1].log_radius == pytest.approx(0.0, abs=1e-12)
 
 
@@ -360,3 +360,15 @@ def test_no_positive_curvature_is_nothing_to_follow():
 def test_a_basin_has_a_bottom():
     with pytest.raises(FloatingPointError, match="the loss at theta is inf"):
         log_volume(Autograd(lambda w: w.sum() * math.inf + math.inf, 1), torch.ones(1), method="radial", radius=1.0)
+
+
+def test_low_ground_behind_a_wall_is_no_part_of_the_basin():
+    """A wall at 0.5 in a ball of radius 100: whatever is low beyond it, the first ray too must stop at the wall."""
+
+    def shell(t):
+        return 2.0 if 0.5 < t < 1.0 else 0.0 if t < 40 else 3.0
+
+    first = first_exit(shell, cap=100.0, guess=math.inf, growth=1.25, tolerance=1e-6)
+    assert math.exp(first.log_radius) == pytest.approx(0.5, rel=1e-5)
+    later = first_exit(shell, cap=100.0, guess=12.0, growth=1.25, tolerance=1e-6)
+    assert math.exp(later.log_radius) == pytest.approx(0.5, rel=1e-5), "the ray before it went twenty times as far"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, isfinite, isnan, log
+from math import exp, isfinite, isinf, isnan, log
 
 LEAD = 4.0
-"""A ray is searched from a quarter of the exit of the ray before it."""
+"""A ray is searched in steps of ``growth`` from a quarter of the exit of the ray before it."""
+
+NEAR = 16.0
+"""Before that it is looked at in doublings, from so much nearer: walls differ from ray to ray."""
+
+NEAREST = 2.0**20
+"""The first ray, of which nothing is known, is searched from the cap over this."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +28,20 @@ class Exit:
 def first_exit(rise: Callable[[float], float], *, cap: float, guess: float, growth: float, tolerance: float) -> Exit:
     """The first t at which ``rise(t)`` exceeds 1, with log t in a bracket no wider than ``tolerance``.
 
-    From a quarter of ``guess`` (less where that is outside) outwards by factors of ``growth`` until outside or at
-    ``cap``; then the bracket is closed by secants in log t and log rise, which are exact for powers of t, and by
+    By doublings from near (less where that is outside) to a quarter of ``guess``, then outwards by factors of ``growth``
+    until outside or at ``cap``: what lies beyond a wall is no part of the basin, and a wall is seen where it is wider
+    than a step. An infinite guess is none: the whole way is gone in steps of ``growth``. Then the bracket is closed by secants in log t and log rise, which are exact for powers of t, and by
     bisection where they do not help. What overflows is outside.
 
     Raises FloatingPointError where the exit itself is decided by what is not a number.
     """
     count = 1
-    low = min(guess, cap) / LEAD
+    fine = cap / NEAREST if isinf(guess) else min(guess, cap) / LEAD
+    low = fine if isinf(guess) else fine / NEAR
     while not (at_low := rise(low)) <= 1:
         low, count = low / LEAD, count + 1
     while True:
-        high = min(low * growth, cap)
+        high = min(low * growth, cap) if low >= fine else min(low * 2, fine)
         at_high, count = rise(high), count + 1
         if not at_high <= 1:
             break
