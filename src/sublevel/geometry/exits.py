@@ -28,10 +28,11 @@ class Exit:
 def first_exit(rise: Callable[[float], float], *, cap: float, guess: float, growth: float, tolerance: float) -> Exit:
     """The first t at which ``rise(t)`` exceeds 1, with log t in a bracket no wider than ``tolerance``.
 
-    By doublings from near (less where that is outside) to a quarter of ``guess``, then outwards by factors of ``growth``
-    until outside or at ``cap``: what lies beyond a wall is no part of the basin, and a wall is seen where it is wider
-    than a step. An infinite guess is none: the whole way is gone in steps of ``growth``. Then the bracket is closed by secants in log t and log rise, which are exact for powers of t, and by
-    bisection where they do not help. What overflows is outside.
+    By doublings from near (less where that is outside) to a quarter of ``guess``, then outwards by factors of
+    ``growth`` until outside or at ``cap``: what lies beyond a wall is no part of the basin, and a wall is seen where it
+    is wider than a step. An infinite guess is none: the whole way is gone in steps of ``growth``. Then the bracket is
+    closed by secants in log t and log rise, which are exact for powers of t, and by bisection where they do not help.
+    What overflows is outside.
 
     Raises FloatingPointError where the exit itself is decided by what is not a number.
     """
