@@ -128,7 +128,7 @@ def test_every_table_has_rows(measured: Path) -> None:
     assert table(measured, "failures").empty
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_one_job_gives_the_same_tables(measured: Path, tmp_path: Path) -> None:
     alone = furnish(tmp_path / "alone")
     done = cli("run", "every.toml", "--jobs", 1, cwd=alone)

@@ -259,20 +259,22 @@ def test_dropout_is_another_draw_in_every_step():
     assert len({row["train_loss"] for row in run.fast().history}) == 4
 
 
-def test_history_has_one_row_per_epoch_with_the_mean_loss_over_its_steps():
+def test_history_has_one_row_per_epoch_with_the_mean_loss_over_its_examples():
+    """A smaller last batch counts by its size."""
     run = RUNS["augmented"]
     history = run.fast().history
     assert [row["step"] for row in history] == [3, 6, 9, 12, 15, 18, 20]
     assert [row["epoch"] for row in history] == list(range(7))
     assert [row["lr"] for row in history] == [run.recipe.rates(len(run.data))[row["step"] - 1] for row in history]
-    losses = []
+    losses, sizes = [], []
     for state, (x, y) in zip(run.slow()[:-1], run.batches(0, 20), strict=True):
         buffers = {n: b.clone() for n, b in state.buffers.items()}
         out = run.case.space.call(run.case.module.train(), state.theta, buffers, x)
-        losses.append(float(LOSSES["cross-entropy"](out, y).mean()))
+        losses.append(float(LOSSES["cross-entropy"](out, y).sum()))
+        sizes.append(len(y))
     for row, begin in zip(history, range(0, 20, 3), strict=True):
-        part = losses[begin : row["step"]]
-        assert row["train_loss"] == pytest.approx(sum(part) / len(part), rel=1e-9)
+        part = slice(begin, row["step"])
+        assert row["train_loss"] == pytest.approx(sum(losses[part]) / sum(sizes[part]), rel=1e-9)
 
 
 def test_watching_does_not_disturb():
