@@ -44,10 +44,13 @@ def test_a_segment_is_the_profile_of_its_lerp_bit_for_bit():
     assert path.evaluations == len(line.alphas) > 21
 
 
-def test_what_is_stored_of_a_barrier_has_not_grown():
+def test_what_is_stored_of_a_barrier():
     """Its fields are written into tables and stored entries: a reason is read off them, not added to them."""
     found = barrier(Quadratic(t(-2.0)), t(-1.0), t(1.0))
-    assert list(asdict(found)) == ["start", "end", "maximum", "alpha", "height", "barrier", "rise", "margin"]
+    assert list(asdict(found)) == [
+        *("start", "end", "maximum", "alpha", "height", "barrier", "rise", "margin"),
+        *("barrier_alpha", "barrier_margin"),
+    ]
     assert found.reason == ""
 
 
