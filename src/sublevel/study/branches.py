@@ -10,9 +10,14 @@ from sublevel.errors import ConfigError
 from sublevel.study.builder import Builder, Solution, branch
 
 
-@branch("imp")
+@branch("imp", fraction=0.0)
 def imp(b: Builder, level: int) -> Solution:
-    """Iterative magnitude pruning: survivors are rewound to the dense run's step k (Frankle et al. 1912.05671)."""
+    """Iterative magnitude pruning: survivors are rewound to the dense run's step k (Frankle et al. 1912.05671).
+
+    ``fraction`` prunes another share of the weights at a level than the study does, for a sweep of it.
+    """
+    if not 0 <= b.options["fraction"] < 1:
+        raise ConfigError(f"imp: fraction must lie between 0 and 1, got {b.options['fraction']}")
     before = b.solve("imp", level - 1)
     mask = b.prune(before.end, before.mask, level, b.label)
     return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
@@ -31,6 +36,14 @@ def finetune(b: Builder, level: int) -> Solution:
     before = b.solve("finetune", level - 1)
     mask = b.prune(before.end, before.mask, level, b.label)
     return b.train(level, start={"point": before.end}, mask=mask, pruned=before.end, lr=finetune_lr(b))
+
+
+@branch("lr-rewind")
+def lr_rewind(b: Builder, level: int) -> Solution:
+    """Iterative pruning that rewinds the learning rate to step k and not the weights (Renda et al. 2003.02389)."""
+    before = b.solve("lr-rewind", level - 1)
+    mask = b.prune(before.end, before.mask, level, b.label)
+    return b.train(level, start={"point": before.end}, mask=mask, pruned=before.end)
 
 
 @branch("finetune-mask")
@@ -56,6 +69,14 @@ def random_prune(b: Builder, level: int) -> Solution:
     """A random mask of imp's count (``per_layer``: of imp's count in every layer), survivors rewound."""
     mask = b.random_mask(level, b.solve("imp", level).mask if b.options["per_layer"] else None)
     return b.train(level, start={"point": b.rewound}, mask=mask)
+
+
+@branch("random-imp")
+def random_imp(b: Builder, level: int) -> Solution:
+    """Imp with a random criterion: nested masks of imp's counts, survivors rewound and trained at every level."""
+    before = b.solve("random-imp", level - 1)
+    mask = b.random_mask(level, parent=before.mask)
+    return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
 
 
 def finetune_lr(b: Builder) -> float:

@@ -28,6 +28,8 @@ class Solution:
     """The point that its mask was made from; None where nothing was pruned for it."""
     base: str = ""
     """The registered branch behind the label."""
+    fraction: float = 0.0
+    """The share of the weights that each of its levels prunes, where it is not the study's."""
 
     @property
     def end(self) -> Ref:
@@ -115,8 +117,8 @@ class Builder:
         return self.memo[key]
 
     def keep(self, level: int) -> list[int]:
-        """Imp's exact counts at a level."""
-        return counts(self.space, self.spec.fraction, level, self.spec.scope)
+        """Imp's exact counts at a level, under the branch's own fraction where it has one."""
+        return counts(self.space, self.options.get("fraction") or self.spec.fraction, level, self.spec.scope)
 
     def prune(self, point: Ref, parent: Ref | None, level: int, tag: str) -> Ref:
         """The mask that the study's criterion makes of a point, nested in ``parent``, with imp's count."""
@@ -130,12 +132,12 @@ class Builder:
             inputs |= {"seed": self.seed, "stream": f"prune:{tag}:{level}"}
         return self._mask(tag, level, inputs)
 
-    def random_mask(self, level: int, like: Ref | None) -> Ref:
-        """A random mask with imp's count; with ``like``, with the counts per layer of that mask."""
+    def random_mask(self, level: int, like: Ref | None = None, *, parent: Ref | None = None) -> Ref:
+        """A random mask with imp's count, nested in ``parent``; with ``like``, with that mask's counts per layer."""
         inputs = {
             "criterion": "random",
             "point": None,
-            "parent": None,
+            "parent": parent,
             "seed": self.seed,
             "stream": f"prune:{level}",
         }
@@ -171,7 +173,8 @@ class Builder:
         labels = {"branch": self.label, "level": level, "seed": self.seed}
         node = self.graph.add(Node(f"train/{self.label}/L{level}/s{self.seed}", "train", inputs, labels))
         began = start["point"] if "point" in start else Ref(node.id, f"step-{first}")
-        return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned)
+        fraction = self.options.get("fraction", 0.0)
+        return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned, fraction=fraction)
 
     def sibling(self, solution: Solution) -> Solution:
         """The same start and mask trained under another data order."""

@@ -147,9 +147,15 @@ class StudySpec(Strict):
 
 
 def label(spec: StudySpec, branch: BranchSpec) -> str:
-    """A branch's name in the tables: its label, or its name with the data order where that is not the study's."""
+    """A branch's name in the tables: its label, or its name with what it does not share with the study.
+
+    That is a fraction of its own, and a data order of its own: ``imp-0.9``, ``imp-independent``.
+    """
+    fraction = branch.options.get("fraction")
     own = branch.order is not None and branch.order != spec.order
-    return branch.label or (f"{branch.name}-{branch.order}" if own else branch.name)
+    return branch.label or "-".join(
+        [branch.name, *([str(fraction)] if fraction else []), *([str(branch.order)] if own else [])]
+    )
 
 
 def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:

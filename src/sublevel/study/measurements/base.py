@@ -8,10 +8,9 @@ A measurement is one file of this folder: an emitter under ``@measurement("block
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sublevel.prune.select import counts
 from sublevel.space import Space
 from sublevel.study.blocks import Examples, Where
 from sublevel.study.builder import Builder, Solution
@@ -53,9 +52,10 @@ class Scene:
 
     def next_mask(self, s: Solution) -> Ref | None:
         """The mask that the study's criterion would give the next level; None where nothing would be left."""
-        if not sum(counts(self.space, self.spec.fraction, s.level + 1, self.spec.scope)):
+        builder = replace(self.builders[s.seed], options={"fraction": s.fraction})
+        if not sum(builder.keep(s.level + 1)):
             return None
-        return self.builders[s.seed].prune(s.end, s.mask, s.level + 1, f"next/{s.branch}")
+        return builder.prune(s.end, s.mask, s.level + 1, f"next/{s.branch}")
 
     def masks(self, s: Solution, spaces: tuple[str, ...]) -> Iterator[tuple[str, Ref | None]]:
         """The named spaces of a solution with their masks (None: R^D)."""
