@@ -18,7 +18,8 @@ PATH = ("path", "branch", "level_from", "level_to", "seed", "order", "split", "b
 
 ``path`` is ``successive`` (level_from = level_to - 1, level 0 is the dense solution), ``to-dense``
 (level_from = 0), ``from-start`` (the rewound start m * theta_k to the end of the same level) or ``orders``
-(two data orders from the same start) or ``instability`` (the dense run's end, and that of a run that left it at
+(two data orders from the same start), ``start-to-dense`` (the rewound start to the dense solution),
+``to-dense-aligned`` (to-dense, the solution's hidden units permuted by weight matching) or ``instability`` (the dense run's end, and that of a run that left it at
 ``step`` for another data order). ``order`` is ``shared`` or ``independent``.
 ``split`` is ``train`` or ``test``. ``buffers`` is the BatchNorm policy: ``stored`` (those of the
 first end), ``averaged``, ``recomputed``, ``batch``, or ``none`` for a network without statistics.
@@ -132,11 +133,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # log-determinant (of max(H, 0) + setting, in nats) | learning coefficient (at N beta = setting, from chains with
     # their split R-hat and effective sample size).
     "estimates": (*SPECTRUM, "quantity", "setting", "value", "se", "draws", "r_hat", "ess", "reason"),
-    # Curvature along sets of coordinates, of equal count in every layer: pruned (by the next level), kept, random; and
-    # along the steepest eigenvector. width = the finite distance, both ways, at which the loss has risen by ``rise``
+    # Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
+    # eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
+    # this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways, at which the loss has risen by ``rise``
     # along random unit vectors.
     "coordinates": (
         *SOLUTION,
+        "when",
         "part",
         "buffers",
         "set",
@@ -152,7 +155,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "reason",
     ),
     # The loss along one random unit vector of each of these sets, and along the steepest eigenvector.
-    "slices": (*SOLUTION, "part", "buffers", "set", "radius", "loss", "error"),
+    "slices": (*SOLUTION, "when", "part", "buffers", "set", "radius", "loss", "error"),
     # Share of the span of the k steepest directions that a solution has in common with the dense one's, and by chance;
     # the smallest and the largest principal angle in radians.
     "overlaps": (*SOLUTION, "part", "k", "overlap", "chance", "smallest_angle", "largest_angle"),
@@ -176,6 +179,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *SOLUTION,
         "part",
         "buffers",
+        "loss",  # of the solution, and of the dense one, on the same examples
+        "loss_dense",
         "threshold",
         "found",
         "segment_max",
@@ -215,7 +220,63 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "stationary",  # nonstationarity <= eps
         "reason",  # why log_volume is empty or not to be trusted
     ),
-    # Comparisons with paired t intervals over seeds.
+    # What pruning does to the loss, by whom the weights were chosen: chosen_by = criterion (draw 0), or random with the
+    # criterion's counts in every layer (draw from 1).
+    "prunings": (
+        *SOLUTION,
+        "buffers",
+        "chosen_by",
+        "draw",
+        "loss_start",
+        "loss_end",
+        "error_start",
+        "error_end",
+    ),
+    # Top-k volumes of two points in R^D, with the same k, operator, examples, and without the coordinates of filters
+    # that are dead at either: what may be compared. pair = matched-loss (a solution and the dense one of its seed, the
+    # lower of the two moved back along its segment from the start until both losses agree) | prune (theta, the point
+    # that the mask was made from, and mask * theta). ``reference`` is the dense solution, or theta.
+    "volume_pairs": (
+        *SOLUTION,
+        "pair",
+        "operator",
+        "part",
+        "buffers",
+        "k",
+        "eps",
+        "log_volume",
+        "log_volume_reference",
+        "trace_top",  # sum of the k eigenvalues
+        "trace_top_reference",
+        "loss",
+        "loss_reference",
+        "moved",  # how far the lower one was moved: 1 - alpha on its segment; 0 where nothing was
+        "weight_norm",
+        "weight_norm_reference",
+        "nonstationarity",
+        "nonstationarity_reference",
+        "excluded",  # coordinates of dead filters left out
+        "converged",
+        "reason",
+    ),
+    # One row per claim: what this study says about it. verdict = supported | contradicted | undecided | not measured.
+    "verdicts": (
+        "claim",
+        "statement",
+        "verdict",
+        "why",  # what decided it, or what is missing
+        "sentence",  # to quote, with effect, interval and seeds
+        "effect",
+        "low",
+        "high",
+        "unit",
+        "margin",
+        "n",
+        "p",  # of the claim's test (the largest over its parts)
+        "p_holm",  # after Holm's correction over the claims that this study tests
+        "figure",  # the key of the figure that shows it
+    ),
+    # What the verdicts rest on: comparisons with paired t intervals over seeds, each read alone.
     "claims": (
         "claim",
         "statement",

@@ -16,7 +16,7 @@ LOST = {"kind": "lost", "message": "its result is no longer in the store: run th
 
 
 def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
-    """Every table of a run but the claims, from its manifest and the store."""
+    """Every table of a run but claims and verdicts, from its manifest and the store."""
     register()
     rows: dict[str, list[Row]] = {name: [] for name in COLUMNS}
     beside: dict[tuple[Any, ...], Row] = {}
@@ -36,7 +36,7 @@ def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
     for row in rows["levels"]:
         row.update(beside.get(_solution(row), {}))
     rows["tree"] = list(trees(rows["joins"]))
-    return {name: _frame(name, rows[name]) for name in COLUMNS if name != "claims"}
+    return {name: _frame(name, rows[name]) for name in COLUMNS if name not in ("claims", "verdicts")}
 
 
 def _failure(cell: Mapping[str, Any]) -> Row:
