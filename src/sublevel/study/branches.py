@@ -30,6 +30,19 @@ def oneshot(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": b.rewound}, mask=mask, pruned=b.dense().end)
 
 
+@branch("oneshot-cyclic")
+def oneshot_cyclic(b: Builder, level: int) -> Solution:
+    """The one-shot mask trained for as many cycles of the schedule from step k as imp takes to that level.
+
+    Imp's whole training cost: the control for a comparison of iterative with one-shot pruning at equal cost.
+    """
+    mask = b.solve("oneshot", level).mask
+    start = b.rewound
+    for cycle in range(1, level):
+        start = b.train(level, start={"point": start}, mask=mask, cycle=cycle).end
+    return b.train(level, start={"point": start}, mask=mask, pruned=b.dense().end)
+
+
 @branch("finetune")
 def finetune(b: Builder, level: int) -> Solution:
     """Iterative pruning without rewinding: on from the pruned end point at a constant, small rate."""
@@ -73,10 +86,14 @@ def random_prune(b: Builder, level: int) -> Solution:
 
 @branch("random-imp")
 def random_imp(b: Builder, level: int) -> Solution:
-    """Imp with a random criterion: nested masks of imp's counts, survivors rewound and trained at every level."""
-    before = b.solve("random-imp", level - 1)
-    mask = b.random_mask(level, parent=before.mask)
-    return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
+    """Imp with a random criterion: nested masks of imp's counts, survivors rewound and trained.
+
+    The masks look at no weight, so a level waits for no training of the one before.
+    """
+    mask = None
+    for n in range(1, level + 1):
+        mask = b.random_mask(n, parent=mask)
+    return b.train(level, start={"point": b.rewound}, mask=mask)
 
 
 def finetune_lr(b: Builder) -> float:

@@ -153,10 +153,12 @@ class Builder:
         first: int | None = None,
         lr: float | None = None,
         marks: list[int] | None = None,
+        cycle: int = 0,
     ) -> Solution:
         """Train from a start: ``{"point": ref}`` or ``{"init": stream}``, from step ``first`` (default k) to the end.
 
-        ``pruned`` is the point that the mask was made from; ``lr`` a constant rate in place of the schedule.
+        ``pruned`` is the point that the mask was made from; ``lr`` a constant rate in place of the schedule; ``cycle``
+        numbers the trainings that lead to a level's last one.
         """
         first = self.rewind if first is None else first
         shared = level == 0 or self.order == "shared"
@@ -170,8 +172,9 @@ class Builder:
             "lr": lr,
             "checkpoints": marks or [],
         }
-        labels = {"branch": self.label, "level": level, "seed": self.seed}
-        node = self.graph.add(Node(f"train/{self.label}/L{level}/s{self.seed}", "train", inputs, labels))
+        label = self.label + (f" (cycle {cycle})" if cycle else "")
+        labels = {"branch": label, "level": level, "seed": self.seed}
+        node = self.graph.add(Node(f"train/{label}/L{level}/s{self.seed}", "train", inputs, labels))
         began = start["point"] if "point" in start else Ref(node.id, f"step-{first}")
         fraction = self.options.get("fraction", 0.0)
         return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned, fraction=fraction)
