@@ -21,6 +21,7 @@ _NAMES = {
     "Study": "sublevel.runs.study:Study",
     "Result": "sublevel.runs.results:Result",
     "open": "sublevel.runs.results:Result",
+    "compare": "sublevel.runs.compare:compare",
     "Point": "sublevel.space:Point",
     "Space": "sublevel.space:Space",
     "Field": "sublevel.field:Field",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from sublevel.geometry import curvature, distance, paths, planes, topology, volume
     from sublevel.problem import Problem
     from sublevel.risk import EmpiricalRisk, MiniBatches
+    from sublevel.runs.compare import compare
     from sublevel.runs.results import Result
     from sublevel.runs.results import Result as open
     from sublevel.runs.study import Study
@@ -70,6 +72,7 @@ __all__ = [
     "Study",
     "SublevelError",
     "Wells",
+    "compare",
     "curvature",
     "distance",
     "open",

@@ -127,6 +127,30 @@ def report(run: Path) -> int:
 
 
 @app.command
+def compare(*runs: Path, html: Path | None = None) -> int:
+    """Put finished runs side by side: in what they differ, their test errors, what each says about the claims.
+
+    Parameters
+    ----------
+    runs
+        The folders of two runs or more, or their names in sublevel-runs.
+    html
+        Write the comparison as a page instead of printing it.
+    """
+    from sublevel.runs.compare import compare as side_by_side
+    from sublevel.runs.console import show_comparison
+    from sublevel.runs.results import write_text
+
+    found = side_by_side(*map(_folder, runs))
+    if html is None:
+        show_comparison(found)
+    else:
+        write_text(html, found.html())
+        print(f"comparison: {html}")
+    return 0
+
+
+@app.command
 def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
     """List runs; the cells of one run; or which runs a key of the store belongs to.
 

@@ -37,20 +37,36 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What a mean over seeds was taken from: value ``y`` of seed ``seed`` belongs to point ``at`` of the series.
+
+    ``geometric``: the mean is that of the logarithms. ``dots``: the single seeds are drawn behind the mean. With
+    these a reader can leave seeds out, and the page takes mean and interval again over those that are left.
+    """
+
+    seed: Numbers
+    at: Sequence[int]
+    y: Numbers
+    geometric: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """Points in the plane with an optional interval, drawn as one thing with one name.
 
-    ``mode``: ``line``, ``both`` (line and markers), ``points``, or ``faint`` (single seeds behind a
-    mean). ``low`` and ``high`` are the ends of the interval, drawn as ``bars`` or as a ``band``.
-    ``hollow`` marks the points that should not be trusted in full; ``hover`` adds a text to each. A line is
-    broken at every y that is not finite. ``z``: the heights of the points in a solid landscape.
+    ``mode``: ``line``, ``both`` (line and markers) or ``points``. ``low`` and ``high`` are the ends of the
+    interval, drawn as ``bars`` or as a ``band``. ``hollow`` marks the points that should not be trusted in full;
+    ``hover`` adds a text to each, ``about`` one to all. A line is broken at every y that is not finite. ``z``: the
+    heights of the points in a solid landscape. ``branch``: whose it is, where the label does not say so.
+    ``samples``: the single seeds of a mean; ``seeds``: the seed of each point, where points are single networks.
     """
 
     label: str
     x: Numbers
     y: Numbers
     style: Style
-    mode: Literal["line", "both", "points", "faint"] = "both"
+    mode: Literal["line", "both", "points"] = "both"
     low: Numbers | None = None
     high: Numbers | None = None
     interval: Literal["bars", "band"] = "bars"
@@ -58,6 +74,10 @@ class Series:
     hover: Sequence[str] = ()
     legend: bool = True
     z: Numbers | None = None
+    about: str = ""
+    branch: str = ""
+    samples: Samples | None = None
+    seeds: Numbers = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +144,8 @@ class View:
 class Figure:
     """A figure with what a reader needs: how to read it, and the trap in it. ``notes`` come from the data.
 
-    ``printed`` is how many of its views are written for print where not all are.
+    ``printed`` is how many of its views are written for print where not all are. ``pooled``: seeds cannot be
+    left out of it one by one, since it holds only what was computed from all of them.
     """
 
     key: str
@@ -135,6 +156,7 @@ class Figure:
     notes: Sequence[str] = ()
     columns: int = 2
     printed: int = 1
+    pooled: bool = False
 
 
 def view(panels: Sequence[Panel], **choice: str) -> View:
@@ -145,12 +167,12 @@ def view(panels: Sequence[Panel], **choice: str) -> View:
 def legend(shown: View) -> list[Series]:
     """One series per distinct label of a view, branches in their fixed order; both back ends use it.
 
-    Single seeds are never named; with one label in the whole view the legend still says what is drawn.
+    With one label in the whole view the legend still says what is drawn.
     """
     found: dict[str, Series] = {}
     for panel in shown.panels:
         for series in panel.series:
-            if series.legend and series.mode != "faint":
+            if series.legend:
                 found.setdefault(series.label, series)
     order = list(BRANCHES)
     return sorted(found.values(), key=lambda s: order.index(s.label) if s.label in BRANCHES else len(order))
@@ -217,7 +239,7 @@ def words(panel: Panel) -> str:
         return f"{head} A map of {len(panel.heat.rows)} rows: {', '.join(panel.heat.rows[:20])}."
     if panel.landscape is not None:
         return f"{head} {_relief(panel.landscape, panel.series)}"
-    parts = [_span(s) for s in panel.series if s.mode != "faint"]
+    parts = [_span(s) for s in panel.series]
     return " ".join([head, *[p for p in parts if p][:16]])
 
 

@@ -16,12 +16,13 @@ from sublevel.tables import COLUMNS
 TEXT = {
     *("branch", "buffers", "layer", "leg", "split", "path", "order", "subspace", "space", "end", "stop"),
     *("method", "reason", "claim", "statement", "comparison", "unit", "reading", "cell", "kind"),
-    *("operator", "quantity", "set", "found", "plane", "name", "of", "a", "b"),
+    *("operator", "quantity", "set", "found", "plane", "name", "of", "a", "b", "when", "chosen_by", "pair"),
+    *("verdict", "why", "sentence", "figure"),
 }
 ALSO_TEXT = {"failures": {"error"}, "tree": {"part"}}
 """Columns that are names in one table and numbers in the others."""
-ABSENT = {"part": 0.0, "operator": "hessian"}
-"""What an empty cell of a column that came later means: the first part of the examples, the Hessian."""
+ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
+"""What an empty cell of a column that came later means: the first part of the examples, the Hessian, before pruning."""
 FLAGS = {"converged", "stationary"}
 
 
@@ -42,6 +43,8 @@ def _clean(frame: Frame | None, name: str) -> Frame:
         out["part"] = out["part"].fillna(ABSENT["part"])
     if "operator" in columns and name != "estimates":  # a learning coefficient has no operator
         out["operator"] = out["operator"].replace("", ABSENT["operator"])
+    if "when" in columns:
+        out["when"] = out["when"].replace("", ABSENT["when"])
     return out
 
 
@@ -113,6 +116,25 @@ def with_density(frame: Frame, levels: Frame, level: str = "level") -> Frame:
         density = density.fillna(pd.Series(mean.reindex(index).to_numpy(dtype=float), index=out.index))
     out["density"] = density.where(out[level] != 0, density.fillna(1.0))
     return out
+
+
+SWEEP = re.compile(r"imp-0?\.\d+")
+"""How the branches of a sweep of the fraction are named: imp-0.05 prunes 5% at once and stops at level 1."""
+
+
+def without_sweep(tables: Mapping[str, Frame]) -> dict[str, Frame]:
+    """The tables without the branches of a sweep of the fraction, which have a figure of their own.
+
+    >>> table = pd.DataFrame({"branch": ["imp", "imp-0.05", "imp-independent"]})
+    >>> without_sweep({"levels": table})["levels"]["branch"].tolist()
+    ['imp', 'imp-independent']
+    """
+    return {name: frame[~swept(frame)] if "branch" in frame else frame for name, frame in tables.items()}
+
+
+def swept(frame: Frame) -> Column:
+    """Which rows belong to a branch of a sweep of the fraction."""
+    return frame["branch"].map(lambda name: bool(SWEEP.fullmatch(name))).astype(bool)
 
 
 def choices(frame: Frame, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -192,4 +214,4 @@ def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles
     if high < 2:
         return "One seed: points only, no intervals."
     n = f"n = {high}" if low == high else f"n = {low} to {high}"
-    return f"Means over seeds with 95% t intervals ({n}){'; single seeds are faint' if singles else ''}."
+    return f"Means over seeds with 95% t intervals ({n}){'; single seeds are faint dots' if singles else ''}."

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -143,6 +144,15 @@ def clock(seconds: float) -> str:
     if s < 60:
         return f"{s} s"
     return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"
+
+
+def show_comparison(found: Any) -> None:
+    """Print studies side by side."""
+    for title, (says, frame) in found.tables.items():
+        table = Table(*map(escape, map(str, frame.columns)), title=escape(title), title_justify="left", caption=says)
+        for row in frame.itertuples(index=False):
+            table.add_row(*(escape(str(cell)) for cell in row))
+        console().print(table)
 
 
 def show_plan(study: Any, plan: Any) -> None:

@@ -166,11 +166,14 @@ class Result:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name (see ``sublevel.tables``)."""
+        import pandas as pd
+
         from sublevel.claims import claims
         from sublevel.study.tables import build
 
         measured = build(self.document, self.store)
-        return {**measured, "claims": claims(measured)}
+        verdicts = pd.DataFrame(columns=list(COLUMNS["verdicts"]))
+        return {**measured, "claims": claims(measured), "verdicts": verdicts}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name in COLUMNS:

@@ -64,11 +64,20 @@ class LegsSpec(Where):
     buffers: tuple[Literal["stored", "recomputed"], ...] = ("stored", "recomputed")
 
 
+class PruningsSpec(Where):
+    """What a level's mask does to the loss against ``draws`` random ones with its counts in every layer."""
+
+    size: int | None = Field(default=None, ge=1)
+    buffers: tuple[Literal["stored", "recomputed"], ...] = ("stored", "recomputed")
+    draws: int = Field(default=20, ge=1)
+
+
 class PathsSpec(Strict):
     """Segments: from one level to the next, to the dense solution, from the rewound start, between data orders.
 
-    ``orders`` trains each solution again from its start under another data order; ``instability`` does so from
-    the dense run's ``steps``.
+    ``start_to_dense`` goes from the rewound start m * theta_k to the dense solution, ``aligned`` from the dense
+    solution to one whose hidden units are permuted to match it. ``orders`` trains each solution again from its start
+    under another data order; ``instability`` does so from the dense run's ``steps``.
     """
 
     points: int = Field(default=21, ge=3)
@@ -78,6 +87,8 @@ class PathsSpec(Strict):
     successive: Where | None = Where()
     to_dense: Where | None = Where()
     from_start: Where | None = None
+    start_to_dense: Where | None = None
+    aligned: Where | None = None
     orders: Where | None = None
     instability: InstabilitySpec | None = None
 
@@ -122,9 +133,10 @@ class DensitySpec(Examples):
 
 
 class CoordinatesSpec(Examples):
-    """Curvature and finite-scale widths along the weights that the next level prunes, keeps, and random ones.
+    """Curvature and finite-scale widths along the weights that a level prunes, keeps, and random ones.
 
-    Equal counts in every layer. ``probes`` vectors give the mean curvature of a set, ``directions`` random unit
+    Before pruning (what the next level would prune) and at the retrained point (what its own level pruned), with equal
+    counts in every layer. ``probes`` vectors give the mean curvature of a set, ``directions`` random unit
     vectors in it the widths at a rise of ``rise`` nats.
     """
 
@@ -160,6 +172,24 @@ class VolumesSpec(Examples):
     draws: int = Field(default=200, ge=10)
     burn_in: int = Field(default=200, ge=0)
     gamma: float = Field(default=100.0, gt=0)
+
+
+class PairsSpec(Examples):
+    """Top-k volumes of two points in R^D, by the same ``operators`` and without what is dead at either.
+
+    ``kinds``: a solution and the dense one of its seed at matched loss; a point and what pruning makes of it. The
+    points compared are not those at the end of a training run, so BatchNorm's statistics are recomputed by default.
+    ``tolerance``, ``steps`` and ``restarts`` are those of ``spectra``.
+    """
+
+    policy: Policy = "recomputed"
+    k: int = Field(default=10, ge=1)
+    eps: float = Field(default=0.1, gt=0)
+    operators: tuple[Operator, ...] = ("hessian", "adaptive")
+    kinds: tuple[Literal["matched-loss", "prune"], ...] = ("matched-loss", "prune")
+    tolerance: float | None = Field(default=None, gt=0)
+    steps: int = Field(default=200, ge=2)
+    restarts: int = Field(default=3, ge=0)
 
 
 class ConnectSpec(Examples):
@@ -209,6 +239,7 @@ class GeometrySpec(Strict):
     """What is measured beside the losses of every solution; an absent block is not measured."""
 
     legs: LegsSpec | None = None
+    prunings: PruningsSpec | None = None
     paths: PathsSpec | None = None
     spectra: SpectraSpec | None = None
     density: DensitySpec | None = None
@@ -216,6 +247,7 @@ class GeometrySpec(Strict):
     overlaps: OverlapsSpec | None = None
     training: TrainingSpec | None = None
     volumes: VolumesSpec | None = None
+    pairs: PairsSpec | None = None
     connect: ConnectSpec | None = None
     planes: PlanesSpec | None = None
     topology: TopologySpec | None = None

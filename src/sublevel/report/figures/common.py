@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from sublevel.report.describe import Axis, Panel, Series, legend, view
+from sublevel.report.describe import Axis, Panel, Samples, Series, legend, view
 from sublevel.report.frame import Column, Frame
 from sublevel.report.numbers import estimate, percent
 from sublevel.report.palette import PLAIN, Style, known_first, styles
@@ -71,10 +72,8 @@ def by_branch(frame: Frame, value: str, scale: float = 1.0, *, log: bool = False
     found: list[Series] = []
     dense = where(kept, branch="dense")
     if not dense.empty:
-        found.append(_dense(mean_of(dense, value, ["branch"], scale, log), span))
-    for branch in others:
-        found += _branch(where(kept, branch=branch), value, look[branch], scale, log)
-    return found
+        found.append(_dense(dense, value, span, scale, log))
+    return found + [_branch(where(kept, branch=b), value, look[b], scale, log) for b in others]
 
 
 def mean_of(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, log: bool = False) -> Frame:
@@ -86,40 +85,63 @@ def mean_of(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, log
     return out.assign(**{c: np.exp(out[c]) for c in ("mean", "low", "high")}) if log else out
 
 
+def samples(
+    frame: Frame,
+    value: str,
+    means: Frame,
+    by: Sequence[str],
+    scale: float = 1.0,
+    *,
+    log: bool = False,
+    dots: bool = False,
+) -> Samples | None:
+    """The single seeds behind ``means`` (which ``mean_of`` took by the same columns); None for a single seed."""
+    values = frame[value].to_numpy(dtype=float) * scale
+    keep = np.isfinite(values) & ((values > 0) | (not log))
+    kept = frame[keep]
+    if means.empty or means["n"].max() < 2:
+        return None
+    at = _keys(means, by).get_indexer(_keys(kept, by))
+    return Samples(
+        seed=kept["seed"].tolist(), at=at.tolist(), y=values[keep].tolist(), geometric=log,
+        dots=dots,
+    )  # fmt: skip
+
+
+def _keys(frame: Frame, by: Sequence[str]) -> pd.Index:
+    return pd.MultiIndex.from_frame(frame[list(by)]) if len(by) > 1 else pd.Index(frame[by[0]])
+
+
 def hover(means: Frame) -> list[str]:
     """The text at each mean: its interval and the number of seeds."""
     rows = zip(means["mean"], means["low"], means["high"], means["n"], strict=True)
     return [f"{estimate(m, low, high)}, n = {int(n)}" for m, low, high, n in rows]
 
 
-def _dense(mean: Frame, span: Column) -> Series:
+def _dense(frame: Frame, value: str, span: Column, scale: float, log: bool) -> Series:
+    mean = mean_of(frame, value, ["branch"], scale, log)
     x = [1.0, float(span.min())] if len(span) else [1.0]
     copies = pd.concat([mean] * len(x))
+    single = samples(frame, value, mean, ["branch"], scale, log=log)
+    both = single and replace(
+        single, seed=[*single.seed] * len(x), y=[*single.y] * len(x),
+        at=[i for i in range(len(x)) for _ in single.at],
+    )  # fmt: skip
     return Series(
         label="dense", x=x, y=list(copies["mean"]), low=list(copies["low"]), high=list(copies["high"]),
         style=PLAIN, mode="line" if len(x) > 1 else "points", interval="band" if len(x) > 1 else "bars",
-        hover=hover(copies),
+        hover=hover(copies), samples=both,
     )  # fmt: skip
 
 
-def _branch(frame: Frame, value: str, style: Style, scale: float, log: bool) -> list[Series]:
+def _branch(frame: Frame, value: str, style: Style, scale: float, log: bool) -> Series:
     means = mean_of(frame, value, ["branch", "level"], scale, log)
     density = frame.groupby("level")["density"].mean()
-    label = str(means["branch"].iloc[0])
-    mean = Series(
-        label=label, x=[float(density[v]) for v in means["level"]], y=list(means["mean"]),
-        low=list(means["low"]), high=list(means["high"]), style=style, hover=hover(means),
-    )  # fmt: skip
-    if means["n"].max() < 2:
-        return [mean]
-    return [faint(label, frame["density"], frame[value] * scale, frame["seed"], style), mean]
-
-
-def faint(label: str, x: Iterable[float], y: Iterable[float], seeds: Iterable[float], style: Style) -> Series:
-    """Single seeds behind a mean, of the same colour, with no entry in the legend."""
     return Series(
-        label=label, x=list(x), y=list(y), style=style, mode="faint", legend=False,
-        hover=[f"seed {int(s)}" if np.isfinite(s) else "" for s in seeds],
+        label=str(means["branch"].iloc[0]), x=[float(density[v]) for v in means["level"]], y=list(means["mean"]),
+        low=list(means["low"]), high=list(means["high"]), style=style,
+        hover=[f"{h}, level {v:g}" for h, v in zip(hover(means), means["level"], strict=True)],
+        samples=samples(frame, value, means, ["branch", "level"], scale, log=log, dots=True),
     )  # fmt: skip
 
 
@@ -131,6 +153,6 @@ def flat(label: str, value: float, axis_values: Iterable[float], style: Style = 
 
 
 __all__ = [
-    "POINTS", "SPACES", "by_branch", "density_axis", "density_panels", "faint", "flat", "hover",
-    "legend", "level_axis", "mean_of", "view",
+    "POINTS", "SPACES", "by_branch", "density_axis", "density_panels", "flat", "hover",
+    "legend", "level_axis", "mean_of", "samples", "view",
 ]  # fmt: skip

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sublevel.report.describe import Series
-from sublevel.report.figures.common import faint
+from sublevel.report.describe import Samples, Series
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate
 from sublevel.report.palette import Style, known_first
@@ -59,13 +58,15 @@ def measured(
         low = np.where((low > 0) | (not log), low, np.nan)
     place = np.bincount(code, columns[x].astype(float)) / n
     texts = [_text(columns, code, first, i, (mean[i], low[i], high[i]), int(n[i])) for i in range(len(n))]
-    line = Series(
+    single = None
+    if n.max() > 1:
+        single = Samples(
+            seed=columns["seed"].tolist(), at=code.tolist(), y=values.tolist(), geometric=log, dots=int(n.max()) <= 5
+        )
+    return [Series(
         label=label, x=place.tolist(), y=mean.tolist(), low=low.tolist(), high=high.tolist(), style=style,
-        hollow=doubtful.tolist() if "doubtful" in columns else (), hover=texts,
-    )  # fmt: skip
-    if not 1 < n.max() <= 5:
-        return [line]
-    return [faint(label, columns[x], values, columns["seed"], style), line]
+        hollow=doubtful.tolist() if "doubtful" in columns else (), hover=texts, samples=single,
+    )]  # fmt: skip
 
 
 def _intervals(values: np.ndarray, code: np.ndarray, n: np.ndarray, log: bool) -> tuple[np.ndarray, ...]:

@@ -7,41 +7,51 @@ from dataclasses import dataclass
 
 from sublevel.report.describe import Figure
 from sublevel.report.frame import Frame
+from sublevel.tables import COLUMNS
 
 Tables = dict[str, Frame]
 Make = Callable[[Tables], Figure | list[Figure]]
 
 SECTIONS = (
     "Accuracy",
-    "The two legs of a level",
-    "Paths between solutions",
-    "Connected sublevel sets",
-    "Planes",
+    "What pruning and retraining do",
+    "Paths and barriers",
+    "Sublevel sets and planes",
     "Curvature",
     "Volume",
-    "Layers and masks",
+    "Appendix",
 )
+"""In the order of the argument: whether tickets match, what a level does, where its solutions lie, how curved and
+how large their basins are."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered figure: where it stands, its name (for the sentence on what is missing), its function."""
+    """A registered figure: where it stands, its name (for what is missing), its first table, its function."""
 
     section: str
     name: str
+    table: str
     make: Make
+    sweep: bool = False
 
 
 FIGURES: list[Entry] = []
 
 
-def figure(section: str, name: str) -> Callable[[Make], Make]:
-    """Register a function of the clean tables as a figure of a section."""
+def figure(section: str, name: str, table: str, *, sweep: bool = False) -> Callable[[Make], Make]:
+    """Register a function of the clean tables as a figure of a section.
+
+    ``table`` is the one without which there is no figure. A figure with ``sweep`` also sees the branches of a sweep
+    of the fraction.
+    """
     if section not in SECTIONS:
         raise ValueError(f"unknown section {section!r} of the report; allowed: {', '.join(SECTIONS)}")
+    if table not in COLUMNS:
+        raise ValueError(f"unknown table {table!r} of the figure {name!r}; allowed: {', '.join(COLUMNS)}")
 
     def register(make: Make) -> Make:
-        FIGURES.append(Entry(section, name, make))
+        FIGURES.append(Entry(section, name, table, make, sweep))
         return make
 
     return register

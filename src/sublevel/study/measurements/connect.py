@@ -75,8 +75,9 @@ def connection_cell(
 
 @rows("connection")
 def connection_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``membership``."""
-    yield "membership", {**labels, **entry["values"]}
+    """``membership``: every path begins at the dense solution and ends at the sparse one, whose losses these are."""
+    values = entry["values"]
+    yield "membership", {**labels, **values, "loss_dense": values["losses"][0], "loss": values["losses"][-1]}
 
 
 @cost("connection")

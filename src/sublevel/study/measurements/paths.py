@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from sublevel.errors import ConfigError, ModelError
 from sublevel.geometry import paths
+from sublevel.geometry.align import infer_spec, weight_matching
 from sublevel.geometry.distance import displacement
 from sublevel.prune.scores import DRAWS
+from sublevel.space import Point, lerp
 from sublevel.study.blocks import PathsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
@@ -18,10 +21,13 @@ from sublevel.study.measurements.base import End, Scene, ends, measurement, name
 Found = tuple[str, int, End, End, Any]
 """Kind of path, the level it begins at, its ends, and the level whose mask contains it ("all": R^D)."""
 
+SAME = 1e-3
+"""How far apart, relatively, the losses of a network and its permuted copy may be: rounding, and no more."""
+
 
 @measurement("paths")
 def segments(scene: Scene, block: PathsSpec) -> None:
-    """From one level to the next, to the dense solution, from the rewound start, between data orders."""
+    """From one level to the next, to and from the dense solution, from the rewound start, between data orders."""
     for s in scene.solutions:
         for kind, level_from, start, end, subspace in _of(scene, block, s) if s.level else ():
             labels = {
@@ -34,6 +40,7 @@ def segments(scene: Scene, block: PathsSpec) -> None:
                 "subspace": "all" if subspace == 0 else subspace,
             }
             _add(scene, block, f"segment/{kind}/{{}}{name('', s)}", ends(start, end), labels)
+    _aligned(scene, block)
     _instability(scene, block)
 
 
@@ -49,8 +56,25 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
         yield "to-dense", 0, (dense.end, None), (s.end, None), "all"
     if scene.admits(block.from_start, s):
         yield "from-start", s.level, (s.start, s.mask), (s.end, None), s.level
+    if scene.admits(block.start_to_dense, s) and s.base != "given":
+        yield "start-to-dense", 0, (s.start, s.mask), (dense.end, None), "all"
     if scene.admits(block.orders, s):
         yield "orders", s.level, (s.end, None), (b.sibling(s).end, None), s.level
+
+
+def _aligned(scene: Scene, block: PathsSpec) -> None:
+    """To the dense solution, the hidden units matched first; refused where the layers' order cannot tell them."""
+    chosen = list(scene.admitted(block.aligned, dense=False))
+    if chosen:
+        try:
+            infer_spec(scene.space)
+        except ModelError as error:
+            raise ConfigError(f"geometry.paths.aligned: the hidden units of this network are not known: {error}") from error
+    for s in chosen:
+        both = {"dense": scene.builders[s.seed].dense().end, "point": s.end}
+        labels = {"path": "to-dense-aligned", "branch": s.branch, "level_from": 0, "level_to": s.level}
+        labels |= {"seed": s.seed, "order": s.order, "subspace": "all"}
+        _add(scene, block, f"segment/to-dense-aligned/{{}}{name('', s)}", both, labels, kind="aligned-segment")
 
 
 def _instability(scene: Scene, block: PathsSpec) -> None:
@@ -74,10 +98,17 @@ def _instability(scene: Scene, block: PathsSpec) -> None:
             _add(scene, block, f"segment/instability/{{}}/step-{step}/s{seed}", both, labels)
 
 
-def _add(scene: Scene, block: PathsSpec, called: str, both: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+def _add(
+    scene: Scene,
+    block: PathsSpec,
+    called: str,
+    both: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    kind: str = "segment",
+) -> None:
     for policy in scene.policies(block.buffers):
         inputs = {**both, "points": block.points, "refine": block.refine, "size": block.size, "policy": policy}
-        scene.graph.add(Node(called.format(policy), "segment", inputs, labels))
+        scene.graph.add(Node(called.format(policy), kind, inputs, labels))
 
 
 @kernel("segment", 2)
@@ -94,12 +125,38 @@ def segment_cell(
     policy: str,
 ) -> Output:
     """The profile of a segment and its barriers, on the training and the test set."""
-    distance = displacement(c.point(a, a_mask).theta, c.point(b, b_mask).theta).distance
+    start, end = c.point(a, a_mask), c.point(b, b_mask)
+    return Output({"segments": _both_splits(c, start, end, points=points, refine=refine, size=size, policy=policy)})
+
+
+@kernel("aligned-segment", 1)
+def aligned_cell(
+    c: Context, *, dense: str, point: str, points: int, refine: int, size: int | None, policy: str
+) -> Output:
+    """The same from the dense solution to a solution whose hidden units are permuted to match it.
+
+    A permutation of hidden units leaves the loss as it is. One that does not was none of this network's, since the
+    order of the layers does not show how they are joined: ModelError.
+    """
+    start, end = c.point(dense), c.point(point)
+    found = weight_matching(c.problem.space, start, end)
+    field = c.problem.field("train", size=size, policy=_policy(policy))
+    before, after = field.loss(end), field.loss(found.point)
+    if abs(after - before) > SAME * max(abs(before), SAME):
+        raise ModelError(
+            f"matching the hidden units takes the train loss from {before:.6g} to {after:.6g}: how the layers of this "
+            "network are joined is not known from their order, so it cannot be aligned"
+        )
+    about = {"points": points, "refine": refine, "size": size, "policy": policy}
+    matched = {"distance_before": found.distance_before, "rounds": found.rounds, "converged": found.converged}
+    return Output({"segments": _both_splits(c, start, found.point, **about), "alignment": matched})
+
+
+def _both_splits(c: Context, start: Point, end: Point, **how: Any) -> list[dict[str, Any]]:
+    distance = displacement(start.theta, end.theta).distance
     out = []
     for split in ("train", "test"):
-        profile = measured_segment(
-            c, (a, a_mask), (b, b_mask), points=points, refine=refine, size=size, policy=policy, split=split
-        )
+        profile = profile_between(c, start, end, split=split, **how)
         out.append(
             {
                 "split": split,
@@ -112,26 +169,33 @@ def segment_cell(
                 "error": asdict(profile.barrier("error")),
             }
         )
-    return Output({"segments": out})
+    return out
 
 
-def measured_segment(
+def profile_between(
     c: Context,
-    a: tuple[str, str | None],
-    b: tuple[str, str | None],
+    start: Point,
+    end: Point,
     *,
     points: int,
     refine: int,
     size: int | None,
     policy: str,
     split: str = "train",
+    chord: bool = True,
 ) -> paths.Profile:
-    """The profile of a segment between two stored points, each projected with its mask."""
-    field = c.problem.field(split, size=size, policy="stored" if policy == "averaged" else policy)
-    return paths.segment(field, c.point(*a), c.point(*b), points=points, refine=refine, buffers="averaged")
+    """The profile of the segment between two points under a policy of the block; ``chord`` as in `paths.along`."""
+    field = c.problem.field(split, size=size, policy=_policy(policy))
+    return paths.along(field, lambda alpha: lerp(start, end, alpha), points=points, refine=refine, chord=chord)
+
+
+def _policy(policy: str) -> str:
+    """A field's policy: statistics that are averaged along a path are stored in its points."""
+    return "stored" if policy == "averaged" else policy
 
 
 @rows("segment")
+@rows("aligned-segment")
 def segment_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``paths`` and ``profiles``."""
     for s in entry["values"]["segments"]:
@@ -152,6 +216,7 @@ def segment_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 @cost("segment")
+@cost("aligned-segment")
 def segment_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """An evaluation of both splits at every point, twice where statistics are computed anew."""
     again = 2 if inputs["policy"] == "recomputed" else 1

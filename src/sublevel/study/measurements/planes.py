@@ -47,7 +47,7 @@ def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[So
         "kind": kind,
         "anchors": [s.end for s in chosen],
         "names": [f"{s.branch} L{s.level}" if s.level else s.branch for s in chosen],
-        "mask": chosen[0].mask if kind == "eigen" else None,
+        "mask": chosen[0].mask if kind != "through" else None,
         "trajectory": list(kept.values()),
         "steps": list(kept),
         "points": block.points,
@@ -78,13 +78,16 @@ def plane_cell(
     size: int | None,
     policy: str,
 ) -> Output:
-    """The frame, the mesh on it, the places of what is named, and the persistence of the mesh's grid."""
+    """The frame, the mesh on it, the places of what is named, and the persistence of the mesh's grid.
+
+    Random directions and eigenvectors lie in the subspace of ``mask``, the solution's own.
+    """
     at = [c.point(name) for name in anchors]
     field = c.problem.field("train", size=size, policy=policy)
     if kind == "through":
         frame = plane_through(*at)
     elif kind == "random":
-        frame = random_plane(c.problem.space, at[0])
+        frame = random_plane(c.problem.space, at[0], mask=c.mask(mask))
     else:
         frame = eigen_plane(at[0], top_eigenvalues(field, at[0], k=2, mask=c.mask(mask)).vectors)
     places = dict(zip(names, at, strict=True)) | dict(zip(steps, map(c.point, trajectory), strict=True))

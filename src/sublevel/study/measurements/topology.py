@@ -11,7 +11,7 @@ from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.graph import Node
 from sublevel.study.measurements.base import Scene, ends, measurement, used
-from sublevel.study.measurements.paths import measured_segment
+from sublevel.study.measurements.paths import profile_between
 
 
 @measurement("topology")
@@ -34,7 +34,7 @@ def called(s: Solution) -> str:
     return f"{s.branch} L{s.level} s{s.seed}"
 
 
-@kernel("join", 1)
+@kernel("join", 2)
 def join_cell(
     c: Context,
     *,
@@ -47,8 +47,9 @@ def join_cell(
     size: int | None,
     policy: str,
 ) -> Output:
-    """The ends and the maximum of a segment, in train loss and train error."""
-    profile = measured_segment(c, (a, a_mask), (b, b_mask), points=points, refine=refine, size=size, policy=policy)
+    """The ends and the maximum of a segment, in train loss and train error, refined beside the maximum alone."""
+    start, end = c.point(a, a_mask), c.point(b, b_mask)
+    profile = profile_between(c, start, end, points=points, refine=refine, size=size, policy=policy, chord=False)
     found = {of: profile.barrier(of) for of in ("loss", "error")}
     return Output(
         {

@@ -1,0 +1,24 @@
+"""The page that puts studies side by side: one HTML file with no script and no request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+
+def render(names: Sequence[str], tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
+    """The page as text. ``tables``: what each says, and its rows; a sentence stands in the place of an empty one."""
+    folder = files("sublevel.report") / "assets"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((folder / "side_by_side.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=" and ".join(names),
+        tables=[
+            (title, says, list(frame.columns), frame.to_numpy().tolist()) for title, (says, frame) in tables.items()
+        ],
+        style=Markup((folder / "side_by_side.css").read_text(encoding="utf-8")),
+    )
