@@ -17,7 +17,7 @@ from sublevel.risk import LOSSES
 from sublevel.space import Point, project
 from sublevel.train.engine import train
 from sublevel.train.recipe import Duration, Recipe
-from sublevel.train.step import State, step
+from sublevel.train.step import State, adam_step, step
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,13 @@ class Run:
         state = State(point.theta, torch.zeros_like(point.theta), point.buffers)
         rates, states = r.rates(len(self.data)), [state]
         for now, batch in enumerate(self.batches(first, len(rates), seed, order), start=first):
-            rest = {"momentum": r.momentum, "weight_decay": r.weight_decay, "nesterov": r.nesterov}
-            state, _ = step(case.space, case.module, state, mask, batch, loss=LOSSES[case.loss], lr=rates[now], **rest)
+            rest = {"loss": LOSSES[case.loss], "lr": rates[now], "weight_decay": r.weight_decay}
+            if r.optimizer == "sgd":
+                rest |= {"momentum": r.momentum, "nesterov": r.nesterov}
+                state, _ = step(case.space, case.module, state, mask, batch, **rest)
+            else:
+                rest |= {"beta1": r.momentum, "beta2": r.beta2, "eps": r.eps, "decoupled": r.optimizer == "adamw"}
+                state, _ = adam_step(case.space, case.module, state, mask, batch, **rest)
             states.append(state)
         return states
 
@@ -91,6 +96,8 @@ RUNS = {
     "augmented": Run(IMAGES, recipe(crop=2, flip=True, **DROPS), uint8=True),
     "flipped": Run(IMAGES, recipe(flip=True, schedule="cosine", warmup=Duration(3, "it"))),
     "plain": Run(named("normalised"), recipe(momentum=0.0, weight_decay=0.0)),
+    "adam": Run(IMAGES, recipe(lr=0.01, optimizer="adam")),
+    "adamw": Run(named("perceptron"), recipe(lr=0.01, optimizer="adamw", beta2=0.99, weight_decay=0.1)),
     "one batch": Run(named("normalised"), recipe(batch_size=500)),
 }
 every = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
@@ -118,13 +125,20 @@ def test_one_case_has_a_ragged_last_batch():
     assert len(IMAGES.data[0]) % 10 == 3
 
 
-@pytest.mark.parametrize("name", ["perceptron", "convolution", "nesterov", "augmented"])
+def torchs_own(r, net):
+    if r.optimizer == "sgd":
+        options = {"momentum": r.momentum, "nesterov": r.nesterov}
+        return torch.optim.SGD(net.parameters(), lr=1.0, weight_decay=r.weight_decay, **options)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[r.optimizer]
+    return kind(net.parameters(), lr=1.0, betas=(r.momentum, r.beta2), eps=r.eps, weight_decay=r.weight_decay)
+
+
+@pytest.mark.parametrize("name", ["perceptron", "convolution", "nesterov", "augmented", "adam", "adamw"])
 def test_without_a_mask_it_is_the_optimizer(name):
     run = RUNS[name]
     r, net = run.recipe, run.case.build().double().train()
     run.case.space.write(net, run.case.point)
-    options = {"momentum": r.momentum, "weight_decay": r.weight_decay, "nesterov": r.nesterov}
-    optimizer = torch.optim.SGD(net.parameters(), lr=1.0, **options)
+    optimizer = torchs_own(r, net)
     for rate, (x, y) in zip(r.rates(len(run.data)), run.batches(0, 20), strict=True):
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
@@ -178,23 +192,29 @@ def test_without_momentum_a_run_in_two_parts_is_the_run():
     assert [row["step"] for row in rest.history] == [9, 12, 15, 18, 20]
 
 
-def test_gradient_and_velocity_are_exactly_zero_where_pruned(monkeypatch):
+def test_gradient_and_moments_are_exactly_zero_where_pruned(monkeypatch):
     from sublevel.train import engine
 
     mask, seen = IMAGES.masks()["dead"], []
-    plain = engine._Descent._update
+    plain = engine.update
 
     def flat(tensors):
         return torch.cat([t.detach().reshape(-1) for t in tensors])
 
-    def watched(self, gradients, lr):
-        plain(self, gradients, lr)
-        seen.append((flat(gradients), flat(self._velocity), self.theta.clone()))
+    def watched(recipe, theta, mask):
+        move = plain(recipe, theta, mask)
 
-    monkeypatch.setattr(engine._Descent, "_update", watched)
-    for nesterov in (False, True):
-        Run(IMAGES, recipe(nesterov=nesterov)).fast(mask)
-    assert len(seen) == 40
+        def step(gradients, lr):
+            move(gradients, lr)
+            moments = [move.velocity] if recipe.optimizer == "sgd" else [move.first, move.second]
+            seen.append([flat(gradients), flat(theta), *map(flat, moments)])
+
+        return step
+
+    monkeypatch.setattr(engine, "update", watched)
+    for changes in ({}, {"nesterov": True}, {"optimizer": "adam"}, {"optimizer": "adamw"}):
+        Run(IMAGES, recipe(**changes)).fast(mask)
+    assert len(seen) == 80
     for vectors in seen:
         for vector in vectors:
             assert bool((vector[~mask] == 0).all())

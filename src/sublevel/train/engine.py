@@ -1,8 +1,5 @@
 """From a start to an end: the loop around the step, in place, with nothing read back inside an epoch."""
 
-# pyright: reportPrivateImportUsage=false
-# (torch._foreach_* are PyTorch's own multi-tensor operations, the ones that torch.optim is built on)
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +17,7 @@ from sublevel.rng import derive, seeded
 from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
 from sublevel.train.step import Loss
+from sublevel.train.update import update
 
 ENGINE = "eager-1"
 """Names the arithmetic of this engine in a cell's numerics class."""
@@ -69,7 +67,7 @@ def train(
 
     ``rates`` gives the learning rate of every step of the whole run (default: the recipe's); its length is where
     training ends. ``order`` names the data order: runs with the same name and seed see the same batches at the same
-    steps. Momentum starts at zero. Pruned coordinates are exactly 0 throughout.
+    steps. Momentum (both moments of Adam) starts at zero. Pruned coordinates are exactly 0 throughout.
 
     Raises Diverged, naming the step, when the loss or a weight stops being finite.
     """
@@ -118,7 +116,7 @@ def batches(data: Part, recipe: Recipe) -> Callable[[EpochPlan, int], tuple[Tens
 
 
 class _Descent:
-    """Masked SGD in place: the arithmetic of the reference step, tensor by tensor.
+    """Masked descent in place, with the recipe's optimizer.
 
     Every parameter is a leaf that shares the memory of its range of theta, so gradients need not be copied into one
     vector: that copy, and a boolean fill for the mask, cost a third of a small network's step on a CPU.
@@ -134,15 +132,14 @@ class _Descent:
         prepare: Callable[[Tensor], Tensor],
         loss: Loss,
     ) -> None:
-        self.module, self.recipe, self.prepare, self.loss = module, recipe, prepare, loss
+        self.module, self.prepare, self.loss = module, prepare, loss
         self.theta = (start.theta if mask is None else project(start.theta, mask)).detach().clone()
         self.buffers = _copy(start.buffers)
         views = space.views(self.theta)
         self._leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-        self._theta = list(views.values())
-        self._velocity = [torch.zeros_like(view) for view in self._theta]
         dense = mask is None or bool(mask.all())
-        self._mask = None if mask is None or dense else list(space.views(mask.to(self.theta.dtype)).values())
+        kept = None if mask is None or dense else list(space.views(mask.to(self.theta.dtype)).values())
+        self._update = update(recipe, list(views.values()), kept)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step; the mean loss before it."""
@@ -154,19 +151,6 @@ class _Descent:
     def point(self) -> Point:
         """Where it stands, as a copy."""
         return Point(self.theta.clone(), _copy(self.buffers))
-
-    @torch.no_grad()
-    def _update(self, gradients: list[Tensor], lr: float) -> None:
-        r = self.recipe
-        if r.weight_decay:
-            torch._foreach_add_(gradients, self._theta, alpha=r.weight_decay)
-        if self._mask is not None:
-            torch._foreach_mul_(gradients, self._mask)
-        torch._foreach_mul_(self._velocity, r.momentum)
-        torch._foreach_add_(self._velocity, gradients)
-        if r.nesterov:
-            torch._foreach_add_(gradients, self._velocity, alpha=r.momentum)
-        torch._foreach_add_(self._theta, gradients if r.nesterov else self._velocity, alpha=-lr)
 
 
 def _check_finite(progress: Progress, theta: Tensor, since: int) -> None:

@@ -12,6 +12,7 @@ from math import ceil, cos, inf, pi
 from typing import Any
 
 SCHEDULES = ("constant", "milestones", "cosine")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 DTYPES = ("float32", "float64")
 
 
@@ -62,6 +63,9 @@ class Duration:
 class Recipe:
     """SGD with momentum and weight decay on all parameters, and a schedule of the learning rate.
 
+    ``optimizer`` may be ``adam`` or ``adamw``: ``momentum`` is their beta_1. Under ``adamw`` weight decay is decoupled
+    from the gradient (Loshchilov and Hutter 1711.05101), under the others it is a term of the loss.
+
     ``crop`` pads by so many pixels and crops at random, ``flip`` mirrors at random. The last, smaller batch of an
     epoch is kept. ``gamma`` is the factor at each of the ``milestones``; ``warmup`` rises linearly to ``lr``. Steps of
     ``checkpoints`` are stored beside the end point.
@@ -84,6 +88,9 @@ class Recipe:
     flip: bool = False
     dtype: str = "float32"
     checkpoints: tuple[Duration, ...] = ()
+    optimizer: str = field(default="sgd", metadata={"introduced": "sgd"})
+    beta2: float = field(default=0.999, metadata={"introduced": 0.999})
+    eps: float = field(default=1e-8, metadata={"introduced": 1e-8})
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
 
@@ -99,6 +106,10 @@ class Recipe:
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             ("nesterov", not self.nesterov or self.momentum > 0, "used with momentum"),
+            ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+            ("nesterov", not self.nesterov or self.optimizer == "sgd", "used with optimizer = 'sgd'"),
+            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
+            ("eps", 0 < self.eps < inf, "positive and finite"),
         ):
             if not ok:
                 raise ValueError(f"{name} must be {allowed}, got {_shown(getattr(self, name))}")
