@@ -140,7 +140,7 @@ def test_every_schedule(examples, batch, epochs, schedule, warmup, lr):
         ({"nesterov": True, "momentum": 0.0}, "nesterov must be used with momentum, got True"),
         ({"nesterov": True, "optimizer": "adam"}, "nesterov must be used with optimizer = 'sgd', got True"),
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
-        ({"beta2": 1.0}, "beta2 must be in [0, 1), got 1.0"),
+        ({"beta2": 1.0}, r"beta2 must be in \[0, 1\), got 1.0"),
         ({"eps": 0.0}, "eps must be positive and finite, got 0.0"),
         ({"milestones": (Duration(1, "ep"),)}, "milestones and schedule = 'milestones' belong together"),
         ({"schedule": "milestones"}, "milestones and schedule = 'milestones' belong together"),
