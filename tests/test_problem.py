@@ -60,10 +60,37 @@ def test_a_dataset_is_the_tensors_it_gives():
 
 
 def test_a_dataset_that_reads_differently_twice_is_refused():
-    with pytest.raises(DataError, match="two readings of the train Dataset differ"):
+    with pytest.raises(DataError, match="two readings of the train data differ"):
         own(train=Pairs(60, 0, noise=0.1)).splits
-    with pytest.raises(DataError, match="two readings of the test Dataset differ"):
+    with pytest.raises(DataError, match="two readings of the test data differ"):
         own(test=Pairs(20, 1, noise=1e-6)).splits
+
+
+class Batches:
+    """What a DataLoader is: batches, the last one smaller, every time from the start."""
+
+    def __init__(self, n, seed, again=None):
+        self.pair, self.ends, self.read = samples(n, seed), (n, n if again is None else again), 0
+
+    def __iter__(self):
+        end = self.ends[self.read % 2]
+        self.read += 1
+        return ((self.pair[0][i : i + 7][: end - i], self.pair[1][i : i + 7][: end - i]) for i in range(0, end, 7))
+
+
+def test_an_iterable_of_batches_is_the_tensors_it_gives():
+    loader = torch.utils.data.DataLoader(Pairs(60, 0), batch_size=7)
+    assert own(train=loader, test=Batches(20, 1)).splits.digest == own().splits.digest
+
+
+def test_an_iterable_that_gives_other_batches_the_second_time_is_refused():
+    with pytest.raises(DataError, match="two readings of the train data differ: 60 examples, then 30"):
+        own(train=Batches(60, 0, again=30)).splits
+    shuffled = torch.utils.data.DataLoader(Pairs(60, 0), batch_size=7, shuffle=True)
+    with pytest.raises(DataError, match="two readings of the train data differ: take shuffling"):
+        own(train=shuffled).splits
+    with pytest.raises(DataError, match="train data must give pairs.*there is no batch"):
+        own(train=Batches(0, 0)).splits
 
 
 def test_arrays_are_taken_as_tensors_are():
@@ -74,7 +101,8 @@ def test_arrays_are_taken_as_tensors_are():
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (iter([1]), "train data must be a pair of tensors or arrays, or a map-style Dataset, got list_iterator"),
+        (iter([1]), "train data must be a pair of tensors .*; got list_iterator that can be read once"),
+        (3, "train data must be a pair of tensors or arrays, a map-style Dataset, or an iterable .*; got int"),
         ([(torch.zeros(6), 0), (torch.zeros(5), 0)], "train data must give pairs .*one shape"),
         ([torch.zeros(6), torch.zeros(6)], "train data must give pairs"),
         ([(torch.zeros(6), 0, "extra")], "train data must give pairs"),
@@ -220,6 +248,7 @@ def test_what_another_process_finds():
     assert not importable(functools.partial(own_net.build, width=3))
     assert own().portable
     assert not own(prunable=lambda *_: True).portable
+    assert own(prunable=["0.weight"]).portable
 
 
 def test_description_round_trip():

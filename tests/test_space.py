@@ -121,6 +121,24 @@ def test_buffers_are_listed_and_statistics_found():
     assert Space.of(still).buffers == ()
 
 
+@pytest.mark.parametrize(
+    ("chosen", "want"),
+    [
+        ("7.weight", ["7.weight"]),
+        (["7.*", "0.weight"], ["0.weight", "7.weight", "7.bias"]),
+        ("Conv2d", ["0.weight", "3.weight"]),
+        (("Linear", "0.*"), ["0.weight", "7.weight"]),
+    ],
+)
+def test_what_is_prunable_by_name_and_by_class(chosen, want):
+    assert [layer.name for layer in Space.of(convolution(), chosen).prunable_layers] == want
+
+
+def test_a_name_that_matches_nothing_is_refused():
+    with pytest.raises(ModelError, match=r"prunable: 'conv\.\*' matches no parameter and no module class; .* 0.weight"):
+        Space.of(convolution(), ["7.weight", "conv.*"])
+
+
 def test_what_is_prunable():
     space = Space.of(convolution())
     assert [layer.name for layer in space.prunable_layers] == ["0.weight", "3.weight", "7.weight"]

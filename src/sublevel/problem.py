@@ -26,7 +26,7 @@ from sublevel.errors import DataError, ModelError
 from sublevel.models.build import qualified_name
 from sublevel.risk import EmpiricalRisk, Loss, loss_function
 from sublevel.rng import generator, seeded
-from sublevel.space import Point, Prunable, Space
+from sublevel.space import Choice, Point, Space
 
 ACTIVATIONS = 100_000_000
 """Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic."""
@@ -40,8 +40,8 @@ class Problem:
     ``options`` are its arguments. The data are a named source (``data`` with ``root`` and ``data_options``), or
     ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]) or a map-style
     Dataset of such pairs.
-    ``validation`` (count or share) is held out from the training examples. ``prunable(name, owner, parameter)``
-    chooses the weights that may be pruned. ``version`` stands for the factory's source where it has none.
+    ``validation`` (count or share) is held out from the training examples. ``prunable`` chooses the
+    weights that may be pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`). ``version`` stands for the factory's source where it has none.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
@@ -61,7 +61,7 @@ class Problem:
     validation: int | float = 0.1
     train_size: int | None = None
     test_size: int | None = None
-    prunable: Prunable | None = None
+    prunable: Choice | None = None
     version: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
@@ -213,7 +213,7 @@ class Problem:
     @property
     def portable(self) -> bool:
         """Whether another process can build this problem from its names."""
-        return isinstance(self.loss, str) and self.prunable is None and importable(self.model)
+        return isinstance(self.loss, str) and not callable(self.prunable) and importable(self.model)
 
     def description(self, put: Callable[[dict[str, Tensor]], str]) -> dict[str, Any]:
         """The problem as JSON for another process; ``put`` stores data of one's own and returns their digest."""
@@ -225,6 +225,7 @@ class Problem:
             "data": {"object": put(own.tensors(self.dataset))} if given else named,
             "data_options": dict(self.data_options),
             "loss": self.loss,
+            "prunable": [self.prunable] if isinstance(self.prunable, str) else self.prunable,
             "validation": self.validation,
             "train_size": self.train_size,
             "test_size": self.test_size,

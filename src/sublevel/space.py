@@ -8,8 +8,9 @@ is multiplying by a mask and a path is a lerp, and no other module needs to know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 
@@ -23,6 +24,8 @@ PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 STATISTICS = nn.modules.batchnorm._BatchNorm
 
 Prunable = Callable[[str, nn.Module, nn.Parameter], bool]
+Choice = Prunable | str | Sequence[str]
+"""Which weights may be pruned: a function, or names of parameters (with wildcards) and of module classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +113,16 @@ class Space:
     """Names of the BatchNorm modules that keep running statistics."""
 
     @classmethod
-    def of(cls, module: nn.Module, prunable: Prunable | None = None) -> Space:
+    def of(cls, module: nn.Module, prunable: Choice | None = None) -> Space:
         """Read the space of ``module``.
 
-        ``prunable(name, owner, parameter) -> bool`` chooses the weights that may be pruned; by default the
-        weights of every convolution and linear layer.
+        ``prunable(name, owner, parameter) -> bool`` chooses the weights that may be pruned, or a list of parameters'
+        names with shell wildcards (``"blocks.*.weight"``) and of module classes, whose ``weight`` it means
+        (``"Embedding"``); by default the weights of every convolution and linear layer.
 
-        Raises ModelError if there is nothing to train or nothing to prune.
+        Raises ModelError if there is nothing to train, nothing to prune, or a name that matches nothing.
         """
-        choose = prunable or _default_prunable
+        choose = _chooser(module, prunable)
         owners = _owners(module)
         layers, start = [], 0
         for name, parameter in module.named_parameters():
@@ -221,6 +225,29 @@ def check_mask(space: Space, mask: Bool[Tensor, "D"], parent: Bool[Tensor, "D"] 
         raise ModelError("mask removes a coordinate that is not prunable")
     if parent is not None and bool((mask & ~parent).any()):
         raise ModelError("mask is not nested: it restores a weight that its parent had removed")
+
+
+def _chooser(module: nn.Module, chosen: Choice | None) -> Prunable:
+    if chosen is None:
+        return _default_prunable
+    if callable(chosen):
+        return chosen
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    trained = [(name, o, p) for p, owners in _owners(module).items() for o in owners for name in _names(module, p)]
+    for name in names:
+        if not any(_matches(name, *each) for each in trained):
+            known = ", ".join(dict.fromkeys(n for n, _, _ in trained))
+            raise ModelError(f"prunable: {name!r} matches no parameter and no module class; the parameters are {known}")
+    return lambda *each: any(_matches(name, *each) for name in names)
+
+
+def _matches(pattern: str, name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
+    of_class = type(owner).__name__ == pattern and parameter is getattr(owner, "weight", None)
+    return of_class or fnmatchcase(name, pattern)
+
+
+def _names(module: nn.Module, parameter: nn.Parameter) -> list[str]:
+    return [name for name, p in module.named_parameters() if p is parameter]
 
 
 def _default_prunable(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:

@@ -1,7 +1,11 @@
-"""Data of a user's own, given in Python: a pair of tensors or arrays, or a map-style Dataset of such pairs."""
+"""Data of a user's own, given in Python.
+
+A pair of tensors or arrays, a map-style Dataset of such pairs, or an iterable of batches such as a DataLoader.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,20 +35,41 @@ def _read(source: Any, split: str) -> Samples:
             return _typed(*map(torch.as_tensor, source))
         except TypeError as error:
             raise DataError(f"{split} data must be numbers: {error}") from error
-    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
-        raise DataError(
-            f"{split} data must be a pair of tensors or arrays, or a map-style Dataset, got {type(source).__name__}"
-        )
+    read = _reader(source, split)
     try:
-        first, second = _stack(source), _stack(source)
+        first, second = read(source), read(source)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{split} data must give pairs (input, label), all of one shape: {error}") from error
+    if len(first[0]) != len(second[0]):
+        raise DataError(
+            f"two readings of the {split} data differ: {len(first[0])} examples, then {len(second[0])}; "
+            "an iterable must give all its examples every time"
+        )
     if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         raise DataError(
-            f"two readings of the {split} Dataset differ: take random augmentation out of it "
-            "(train.crop and train.flip do it)"
+            f"two readings of the {split} data differ: take shuffling and random augmentation out of it "
+            "(the data order is the study's own, train.crop and train.flip augment)"
         )
     return _typed(*first)
+
+
+def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return _stack
+    if hasattr(source, "__iter__") and not hasattr(source, "__next__"):
+        return _joined
+    once = " that can be read once" if hasattr(source, "__next__") else ""
+    raise DataError(
+        f"{split} data must be a pair of tensors or arrays, a map-style Dataset, or an iterable of batches that can be "
+        f"read again, such as a DataLoader; got {type(source).__name__}{once}"
+    )
+
+
+def _joined(source: Any) -> Samples:
+    batches = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in source]
+    if not batches:
+        raise ValueError("there is no batch")
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
 def _stack(source: Any) -> Samples:

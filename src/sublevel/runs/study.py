@@ -266,6 +266,7 @@ def _problem(spec: StudySpec, device: str) -> Problem:
         validation=d.validation,
         train_size=d.train_size,
         test_size=d.test_size,
+        prunable=m.prunable,
         version=m.version,
         device=device,
         dtype=spec.train.dtype,
