@@ -38,10 +38,11 @@ class Problem:
 
     ``model`` is a registered name, an import path ``module:function``, or a function that returns an ``nn.Module``;
     ``options`` are its arguments. The data are a named source (``data`` with ``root`` and ``data_options``), or
-    ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]) or a map-style
-    Dataset of such pairs.
-    ``validation`` (count or share) is held out from the training examples. ``prunable`` chooses the
-    weights that may be pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`). ``version`` stands for the factory's source where it has none.
+    ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]), a map-style
+    Dataset of such pairs, or an iterable of batches of them (a DataLoader).
+    ``validation`` (count or share) is held out from the training examples. ``prunable`` chooses the weights that may be
+    pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`). ``version`` stands for the
+    factory's source where it has none.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
