@@ -34,6 +34,9 @@ batch_size = 50
 lr = 0.05
 [geometry.legs]
 size = 60
+[geometry.prunings]
+size = 60
+draws = 2
 [geometry.spectra]
 k = 2
 operators = ["hessian", "ggn", "adaptive"]
@@ -46,7 +49,7 @@ probes = 2
 steps = 8
 size = 60
 [geometry.coordinates]
-levels = [0]
+branches = ["dense", "imp"]
 probes = 4
 directions = 2
 size = 60
@@ -70,6 +73,9 @@ chains = 2
 draws = 10
 burn_in = 5
 size = 60
+[geometry.pairs]
+k = 2
+size = 60
 [geometry.connect]
 iterations = 5
 points = 5
@@ -90,6 +96,8 @@ points = 3
 refine = 0
 size = 60
 from_start = {}
+start_to_dense = {}
+aligned = {}
 orders = {}
 instability = { steps = ["0it", "2it"] }
 """
@@ -123,7 +131,7 @@ def test_every_kind_of_cell_has_rows_and_every_block_an_emitter() -> None:
 
 @pytest.mark.slow
 def test_every_table_has_rows(measured: Path) -> None:
-    empty = [name for name in COLUMNS if name not in ("claims", "failures") and table(measured, name).empty]
+    empty = [name for name in COLUMNS if name not in ("claims", "verdicts", "failures") and table(measured, name).empty]
     assert empty == []
     assert table(measured, "failures").empty
 

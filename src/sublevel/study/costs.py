@@ -13,7 +13,7 @@ from sublevel.study.worker import arithmetic
 from sublevel.train.engine import train
 from sublevel.train.recipe import Recipe
 
-PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training")
+PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training", "volume-pair")
 """Kinds of cells that keep graphs between their Hessian products."""
 
 BASE = 450 * 2**20
@@ -48,7 +48,7 @@ def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
     """Bytes of a worker: data, a batch's activations, the vectors of training, the basis and graphs of Lanczos."""
     data = sum(part.x.numel() * part.x.element_size() for part in (problem.splits.train, problem.splits.test))
     width = 8 if recipe.dtype == "float64" else 4
-    basis = max((n.inputs["steps"] for n in waiting if n.kind == "spectrum"), default=0) / 2
+    basis = max((n.inputs["steps"] for n in waiting if n.kind in ("spectrum", "volume-pair")), default=0) / 2
     vectors = problem.space.dim * width * (8 + basis)
     graphs = KEEP if any(n.kind in PRODUCTS for n in waiting) else 0
     return int(BASE + graphs + 2 * data + vectors + 3 * width * problem.field_batch * problem.activations)

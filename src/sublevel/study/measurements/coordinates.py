@@ -1,4 +1,4 @@
-"""Curvature and widths along the weights that the next level prunes, keeps, and random ones."""
+"""Curvature and widths along the weights that a level prunes, keeps, and random ones: before pruning and retrained."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from sublevel.geometry import curvature
 from sublevel.geometry.profiles import profile, random_direction, width
 from sublevel.space import Point
 from sublevel.study.blocks import CoordinatesSpec
+from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
+from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import Scene, examples, measurement, used
+from sublevel.study.measurements.prunings import made_from
 
 SLICE = 9
 """Points on either side of a slice."""
@@ -28,13 +31,25 @@ WIDTHS = 40
 
 @measurement("coordinates")
 def coordinates(scene: Scene, block: CoordinatesSpec) -> None:
-    """Before pruning: at every solution, along what the study's criterion would take next."""
+    """Before pruning: along what the study's criterion would take next. Retrained: along what the own mask took.
+
+    The latter in the subspace of the mask that the own one was made from, where that is known.
+    """
     for s in scene.admitted(block):
         after = scene.next_mask(s)
-        for part, which in examples(block) if after is not None else ():
-            inputs = {"point": s.end, "before": s.mask, "after": after, "probes": block.probes}
-            inputs |= {"directions": block.directions, "rise": block.rise, **which}
-            scene.add("coordinates", s, *([f"part-{part}"] if part else []), inputs=inputs, part=part)
+        if after is not None:
+            _add(scene, block, s, "before", {"before": s.mask, "after": after})
+        known, parent = made_from(scene, s)
+        if known:
+            _add(scene, block, s, "retrained", {"before": parent, "after": s.mask, "within": parent})
+
+
+def _add(scene: Scene, block: CoordinatesSpec, s: Solution, when: str, masks: Mapping[str, Ref | None]) -> None:
+    for part, which in examples(block):
+        inputs = {"point": s.end, **masks, "probes": block.probes, "directions": block.directions}
+        inputs |= {"rise": block.rise, **which}
+        names = [*([when] if when != "before" else []), *([f"part-{part}"] if part else [])]
+        scene.add("coordinates", s, *names, inputs=inputs, part=part, when=when)
 
 
 @kernel("coordinates", 1)
@@ -50,8 +65,12 @@ def coordinates_cell(
     size: int | None,
     policy: str,
     part: int = 0,
+    within: str | None = None,
 ) -> Output:
-    """Equal counts in every layer, so that neither number nor place can make a difference."""
+    """Equal counts in every layer, so that neither number nor place can make a difference.
+
+    The steepest direction is that of the subspace ``within`` (None: R^D).
+    """
     at, old, new = c.point(point), c.mask(before), c.mask(after)
     assert new is not None
     field = c.problem.field("train", size=size, policy=policy, part=part)
@@ -67,7 +86,7 @@ def coordinates_cell(
         seen = Seen(name, len(index), found[name].value, found[name].se, found[name].reason)
         out.append(seen.row(field, at, along, rise))
         lines += _slice(field, at, name, along[:1], rise)
-    top = curvature.top_eigenvalues(field, at, k=1, restarts=0)
+    top = curvature.top_eigenvalues(field, at, k=1, mask=c.mask(within), restarts=0)
     doubt = "" if top.converged else f"eigenvalue not converged ({top.stop})"
     steepest = Seen("steepest", 1, float(top.values[0]), 0.0, doubt)
     out.append(steepest.row(field, at, [top.vectors[0]], rise))
@@ -112,6 +131,7 @@ def _slice(field: Field, at: Point, name: str, along: list[Tensor], rise: float)
 @rows("coordinates")
 def coordinates_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``coordinates``: one row for each set; and ``slices``."""
+    labels = {"when": "before", **labels}
     for table, found in (("coordinates", "rows"), ("slices", "slices")):
         for row in entry["values"][found]:
             yield table, {**labels, "buffers": entry["values"]["buffers"], **row}

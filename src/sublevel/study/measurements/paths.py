@@ -10,7 +10,7 @@ from sublevel.errors import ConfigError, ModelError
 from sublevel.geometry import paths
 from sublevel.geometry.align import infer_spec, weight_matching
 from sublevel.geometry.distance import displacement
-from sublevel.prune.scores import DRAWS
+from sublevel.prune import score_function
 from sublevel.space import Point, lerp
 from sublevel.study.blocks import PathsSpec
 from sublevel.study.builder import Solution
@@ -49,8 +49,8 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
     dense = b.dense()
     before = dense if s.level == 1 else b.memo.get((s.branch, s.order, s.level - 1))
     if before is not None and scene.admits(block.successive, s):
-        drawn = s.base == "oneshot" and scene.spec.criterion in DRAWS
-        nested = s.base not in ("random-prune", "given") and not drawn
+        own = s.base.startswith("oneshot") and not score_function(s.criterion or scene.spec.criterion).nests
+        nested = s.base not in ("random-prune", "given") and not own
         yield "successive", s.level - 1, (before.end, None), (s.end, None), s.level - 1 if nested else "all"
     if scene.admits(block.to_dense, s):
         yield "to-dense", 0, (dense.end, None), (s.end, None), "all"
@@ -69,7 +69,9 @@ def _aligned(scene: Scene, block: PathsSpec) -> None:
         try:
             infer_spec(scene.space)
         except ModelError as error:
-            raise ConfigError(f"geometry.paths.aligned: the hidden units of this network are not known: {error}") from error
+            raise ConfigError(
+                f"geometry.paths.aligned: the hidden units of this network are not known: {error}"
+            ) from error
     for s in chosen:
         both = {"dense": scene.builders[s.seed].dense().end, "point": s.end}
         labels = {"path": "to-dense-aligned", "branch": s.branch, "level_from": 0, "level_to": s.level}

@@ -1,0 +1,88 @@
+"""What pruning alone does to the loss: the criterion's mask against random ones with its counts in every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from sublevel._types import Bool, Tensor
+from sublevel.prune.select import layer_counts, select
+from sublevel.rng import generator
+from sublevel.space import Space
+from sublevel.study.blocks import PruningsSpec
+from sublevel.study.builder import Solution
+from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
+from sublevel.study.graph import Ref
+from sublevel.study.measurements.base import Scene, measurement, used
+
+
+def made_from(scene: Scene, s: Solution) -> tuple[bool, Ref | None]:
+    """Whether it is known what the mask of a solution was made from, and that: the parent (None: the dense network)."""
+    node = None if s.mask is None else scene.graph.nodes[s.mask.node]
+    return (True, node.inputs["parent"]) if node is not None and node.kind == "mask" else (False, None)
+
+
+@measurement("prunings")
+def prunings(scene: Scene, block: PruningsSpec) -> None:
+    """At the point that the mask of a solution was made from, where it was made from one."""
+    for s in scene.admitted(block, dense=False):
+        known, parent = made_from(scene, s)
+        for policy in scene.policies(block.buffers) if known and s.pruned is not None else ():
+            inputs = {"point": s.pruned, "parent": parent, "mask": s.mask, "draws": block.draws, "seed": s.seed}
+            inputs |= {"stream": f"prune:random-legs:{s.level}", "size": block.size, "policy": policy}
+            scene.add("prunings", s, policy, inputs=inputs)
+
+
+@kernel("prunings", 1)
+def prunings_cell(
+    c: Context,
+    *,
+    point: str,
+    parent: str | None,
+    mask: str,
+    draws: int,
+    seed: int,
+    stream: str,
+    size: int | None,
+    policy: str,
+) -> Output:
+    """Train loss and error before, after the criterion's mask (draw 0), and after every random one (from 1)."""
+    at, chosen, before = c.point(point, parent), c.mask(mask), c.mask(parent)
+    assert chosen is not None
+    field = c.problem.field("train", size=size, policy=policy)
+    start, found = field.evaluate(at), []
+    for draw, each in enumerate((chosen, *random_masks(c.problem.space, chosen, before, draws, seed, stream))):
+        end = field.evaluate(at.project(each))
+        row = {"chosen_by": "random" if draw else "criterion", "draw": draw, "loss_start": start.loss}
+        found.append(row | {"loss_end": end.loss, "error_start": start.error, "error_end": end.error})
+    return Output({"buffers": field.policy, "rows": found})
+
+
+def random_masks(
+    space: Space, like: Bool[Tensor, "D"], parent: Bool[Tensor, "D"] | None, draws: int, seed: int, stream: str
+) -> Iterator[Bool[Tensor, "D"]]:
+    """Masks nested in ``parent`` (None: dense) with as many weights in every layer as ``like``, drawn uniformly.
+
+    Draw i, from 1, is of (``seed``, ``stream``, i).
+    """
+    parent = space.full_mask().to(like.device) if parent is None else parent
+    counts = layer_counts(space, like)
+    for draw in range(1, draws + 1):
+        scores = torch.rand(space.dim, generator=generator(seed, stream, draw)).to(like.device)
+        yield select(space, scores, parent, counts)
+
+
+@rows("prunings")
+def prunings_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """``prunings``."""
+    for row in entry["values"]["rows"]:
+        yield "prunings", {**labels, "buffers": entry["values"]["buffers"], **row}
+
+
+@cost("prunings")
+def prunings_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """An evaluation before, one after every mask; twice where statistics are computed anew."""
+    again = 2 if inputs["policy"] == "recomputed" else 1
+    return again * (2 + inputs["draws"]) * used(inputs, sizes) / 3
