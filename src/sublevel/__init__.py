@@ -22,6 +22,8 @@ _NAMES = {
     "Result": "sublevel.runs.results:Result",
     "open": "sublevel.runs.results:Result",
     "compare": "sublevel.runs.compare:compare",
+    "Ticket": "sublevel.tickets:Ticket",
+    "load_ticket": "sublevel.tickets:load_ticket",
     "Point": "sublevel.space:Point",
     "Space": "sublevel.space:Space",
     "Field": "sublevel.field:Field",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from sublevel.runs.results import Result as open
     from sublevel.runs.study import Study
     from sublevel.space import Point, Space
+    from sublevel.tickets import Ticket, load_ticket
     from sublevel.train.recipe import Recipe
 
 __all__ = [
@@ -71,10 +74,12 @@ __all__ = [
     "Stochastic",
     "Study",
     "SublevelError",
+    "Ticket",
     "Wells",
     "compare",
     "curvature",
     "distance",
+    "load_ticket",
     "open",
     "paths",
     "planes",

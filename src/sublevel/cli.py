@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -164,6 +164,69 @@ def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
     from sublevel.runs.listing import show
 
     return show(target, filters, out)
+
+
+ticket = App(
+    name="ticket", help="A solution as one portable file: take it out of a run, look at it, put it into a network."
+)
+app.command(ticket)
+
+
+@ticket.command
+def export(run: Path, *, branch: str = "imp", level: int, seed: int = 0, out: Path, end: bool = False) -> int:
+    """Write a solution of a run as a ticket: mask, starting weights, recipe, provenance, checksums.
+
+    Parameters
+    ----------
+    run
+        The folder of a run, or its name in sublevel-runs.
+    out
+        The file to write (safetensors).
+    end
+        Put the end weights in too.
+    """
+    from sublevel.runs.tickets import export as write
+
+    return write(_folder(run), branch, level, seed, out, end)
+
+
+@ticket.command(name="show")
+def show_ticket(file: Path) -> int:
+    """Check a ticket, and say what it holds: network, recipe, provenance, weights left in every layer."""
+    from sublevel.runs.tickets import show
+
+    return show(file)
+
+
+@ticket.command
+def apply(
+    file: Path,
+    *,
+    model: str,
+    out: Path,
+    at: Literal["start", "end"] | None = None,
+    masks: bool = False,
+    input_shape: tuple[int, ...] = (),
+    classes: int = 0,
+) -> int:
+    """Write a network's state dict (safetensors) at the masked weights of a ticket.
+
+    Parameters
+    ----------
+    model
+        A registered network, or module:function; its names and shapes must be the ticket's.
+    at
+        Which weights. Default: end where the ticket has them, otherwise start.
+    masks
+        Keep the masks, as NAME_orig and NAME_mask (torch.nn.utils.prune; `sublevel measure` reads them).
+    input_shape
+        Shape of an input, channels first, where the ticket does not tell.
+    classes
+        Number of classes, where the ticket does not tell.
+    """
+    from sublevel.runs.tickets import apply as write
+
+    return write(file, model, out, at, masks, input_shape, classes)
 
 
 @app.command

@@ -1,18 +1,25 @@
-"""Intervals and tests over a few seeds.
+"""Intervals, bounds and tests over a few seeds; corrections for several of them.
 
-No interval is made up where there is none: a single value has a mean, and NaN for its limits.
+Everything rests on Student's t, which is exact for normal differences at any n, beside the exact sign-flip test. There
+is no bootstrap: its percentile "95%" interval covers 49% at n = 2, 75% at 3 and 84% at 5.
+
+No interval is made up where there is none. A single value has a mean, and NaN for its limits; so have n equal values:
+they carry no estimate of their error, and nothing is decided by them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from math import inf
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import gammaln, stdtr, stdtrit
 
 from sublevel.errors import ConfigError
+
+Alternative = Literal["two-sided", "greater", "less"]
 
 EXACT_LIMIT = 20
 """The largest number of pairs whose 2^n sign patterns are all counted."""
@@ -20,7 +27,7 @@ EXACT_LIMIT = 20
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with a t confidence interval; the limits are NaN below two values."""
+    """A mean with a t confidence interval; the limits are NaN below two values and where all are equal."""
 
     mean: float
     low: float
@@ -34,7 +41,7 @@ class Paired:
     """The mean of paired differences, its t interval, and two-sided p values of no difference.
 
     ``p`` is the paired t test's; ``p_exact`` the exact sign-flip test's, at least 2^(1-n), and NaN above
-    `EXACT_LIMIT` pairs.
+    `EXACT_LIMIT` pairs. Limits and ``p`` are NaN where all differences are equal.
     """
 
     effect: float
@@ -43,6 +50,14 @@ class Paired:
     n: int
     p: float
     p_exact: float
+
+
+@dataclass(frozen=True)
+class EffectSize:
+    """A mean difference in standard deviations of the differences: Cohen's d_z, and Hedges' g without its bias."""
+
+    d: float
+    g: float
 
 
 def mean_interval(x: ArrayLike, level: float = 0.95) -> Interval:
@@ -57,8 +72,8 @@ def mean_interval(x: ArrayLike, level: float = 0.95) -> Interval:
     values = finite(x)
     check_level(level)
     n = len(values)
-    if n < 2:
-        return Interval(float(values[0]) if n else np.nan, np.nan, np.nan, n, level)
+    if n < 2 or no_spread(values):
+        return Interval(float(values.mean()) if n else np.nan, np.nan, np.nan, n, level)
     mean, error = float(values.mean()), standard_error(values)
     reach = float(stdtrit(n - 1, (1 + level) / 2)) * error
     return Interval(mean, mean - reach, mean + reach, n, level)
@@ -87,35 +102,156 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     )
 
 
-def t_test(differences: NDArray[np.float64]) -> float:
-    """Return the two-sided p value of a mean of 0; NaN below two values or for 0 everywhere."""
-    n = len(differences)
-    if n < 2 or not differences.any():
+def t_test(x: ArrayLike, alternative: Alternative = "two-sided", *, against: float = 0.0) -> float:
+    """Return the p value of a mean of ``against``, with t = (mean - against) / (s / sqrt(n)) of n - 1 degrees.
+
+    ``greater`` and ``less`` name the alternative: a mean above, or below, ``against``. NaN below two values and
+    where all values are equal.
+
+    >>> round(t_test([1.0, 2.0, 3.0], "greater"), 4)
+    0.0371
+    """
+    values = finite(x)
+    n = len(values)
+    if n < 2 or no_spread(values):
         return np.nan
-    error = standard_error(differences)
-    return float(2 * stdtr(n - 1, -abs(differences.mean()) / error)) if error > 0 else 0.0
+    t = float((values.mean() - against) / standard_error(values))
+    if alternative == "two-sided":
+        return float(2 * stdtr(n - 1, -abs(t)))
+    return float(stdtr(n - 1, -t if alternative == "greater" else t))
 
 
-def sign_flip_test(differences: NDArray[np.float64]) -> float:
-    """Return the share of the 2^n sign patterns whose sum is at least as far from 0 as the one seen.
+def within(x: ArrayLike, low: float = -inf, high: float = inf) -> float:
+    """Return the p value of the claim that the mean lies strictly between ``low`` and ``high``.
+
+    The larger of two one-sided t tests (TOST, Schuirmann 1987), so p <= alpha where the 1 - 2 alpha interval lies
+    inside. With one bound infinite it is a test of superiority over ``low``, or of non-inferiority below ``high``.
+
+    >>> within([0.1, -0.2, 0.1], -1, 1) < 0.05 < within([0.1, -0.2, 0.1], -0.1, 0.1)
+    True
+    """
+    return float(np.max(_one_sided(x, low, high, "greater", "less")))
+
+
+def outside(x: ArrayLike, low: float = -inf, high: float = inf) -> float:
+    """Return the p value of the contrary of `within`: a mean below ``low``, or above ``high``.
+
+    The smaller of two one-sided tests. Both sides cannot be near at once unless the bounds are closer together
+    than a few standard errors, where this is up to twice as liberal as it says.
+    """
+    return float(np.min(_one_sided(x, low, high, "less", "greater")))
+
+
+def _one_sided(x: ArrayLike, low: float, high: float, of_low: Alternative, of_high: Alternative) -> list[float]:
+    """The p values of the tests against those of the two bounds that are finite; NaN for none."""
+    if not low < high:
+        raise ConfigError(f"the lower bound {low} must lie below the upper bound {high}")
+    sides: tuple[tuple[Alternative, float], ...] = ((of_low, low), (of_high, high))
+    return [t_test(x, side, against=bound) for side, bound in sides if np.isfinite(bound)] or [np.nan]
+
+
+def equivalence(x: ArrayLike, margin: float) -> float:
+    """Return the p value of the claim that the mean is within ± ``margin`` of 0; see `within`."""
+    return within(x, -margin, margin)
+
+
+def non_inferiority(x: ArrayLike, margin: float) -> float:
+    """Return the p value of the claim that the mean of (ours - reference), less being better, is below ``margin``."""
+    return within(x, high=margin)
+
+
+def prediction_bound(x: ArrayLike, level: float = 0.95) -> float:
+    """Return the upper bound of one new value: mean + t_{n-1, level} s sqrt(1 + 1/n) (Hahn and Meeker 1991, 4.8).
+
+    A new draw from the same normal distribution lies below it with probability ``level``. NaN below two values.
+
+    >>> round(prediction_bound([1.0, 2.0, 3.0]), 3)
+    5.372
+    """
+    values = finite(x)
+    check_level(level)
+    n = len(values)
+    if n < 2:
+        return np.nan
+    return float(values.mean() + stdtrit(n - 1, level) * values.std(ddof=1) * np.sqrt(1 + 1 / n))
+
+
+def effect_size(x: ArrayLike) -> EffectSize:
+    """Return d_z = mean / s of paired differences, and g = J(n - 1) d_z.
+
+    J(m) = Gamma(m / 2) / (sqrt(m / 2) Gamma((m - 1) / 2)) takes the bias out (Hedges 1981); g is NaN at two values,
+    where d has no mean. Both are NaN below two values and where all values are equal.
+
+    >>> effect_size([1.0, 2.0, 3.0]).d
+    2.0
+    """
+    values = finite(x)
+    m = len(values) - 1
+    if m < 1 or no_spread(values):
+        return EffectSize(np.nan, np.nan)
+    d = float(values.mean() / values.std(ddof=1))
+    bias = float(np.exp(gammaln(m / 2) - gammaln((m - 1) / 2)) / np.sqrt(m / 2)) if m > 1 else np.nan
+    return EffectSize(d, d * bias)
+
+
+def fixed_sequence(p: ArrayLike, alpha: float = 0.05) -> int:
+    """Return how many hypotheses, tested in the order given, are rejected before the first that is not.
+
+    Each is tested at ``alpha``, which holds over all of them (Maurer et al. 1995). NaN ends the sequence.
+
+    >>> fixed_sequence([0.01, 0.04, 0.2, 0.001])
+    2
+    """
+    passed = np.asarray(p, dtype=np.float64).ravel() <= alpha
+    return int(len(passed) if passed.all() else passed.argmin())
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """Return Holm's (1979) adjusted p values; NaN stays NaN, and counts for nothing.
+
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1.
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=np.float64).ravel()
+    order = np.argsort(values)[: int(np.isfinite(values).sum())]
+    adjusted = np.full(len(values), np.nan)
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * values[order]))
+    return adjusted
+
+
+def sign_flip_test(x: ArrayLike, alternative: Alternative = "two-sided") -> float:
+    """Return the share of the 2^n sign patterns whose sum is at least as far out as the one seen.
 
     Exact under a distribution of differences that is symmetric about 0 (Fisher 1935). NaN below two values
     and above `EXACT_LIMIT`. Sums that differ only by rounding count as equal.
+
+    >>> sign_flip_test([1.0, 2.0, 3.0]), sign_flip_test([1.0, 2.0, 3.0], "greater")
+    (0.25, 0.125)
     """
+    differences = finite(x)
     n = len(differences)
     if n < 2 or n > EXACT_LIMIT:
         return np.nan
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
-    rounding = 1e-12 * np.abs(differences).sum()
-    return float(np.mean(np.abs(sums) >= abs(differences.sum()) - rounding))
+    seen, rounding = differences.sum(), 1e-12 * np.abs(differences).sum()
+    if alternative == "two-sided":
+        return float(np.mean(np.abs(sums) >= abs(seen) - rounding))
+    sign = 1.0 if alternative == "greater" else -1.0
+    return float(np.mean(sign * sums >= sign * seen - rounding))
+
+
+def no_spread(values: NDArray[np.float64]) -> bool:
+    """Whether all values are equal, but for rounding."""
+    return len(values) > 0 and bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
-    """Return s / sqrt(n), with s of n - 1 degrees of freedom; 0 where all values are equal."""
-    if np.ptp(values) == 0:
-        return 0.0
+    """Return s / sqrt(n), with s of n - 1 degrees of freedom."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 

@@ -12,14 +12,13 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sublevel.errors import ConfigError, StoreError
 from sublevel.runs.machine import machine, versions
-from sublevel.study.cells import stored_mask, stored_point
+from sublevel.study.cells import stored_point
 from sublevel.study.schedule import Outcome
 from sublevel.study.store import Store, canonical, digest
 from sublevel.tables import COLUMNS
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from sublevel.problem import Problem
     from sublevel.runs.study import Study
     from sublevel.space import Point
+    from sublevel.tickets import Ticket
 
 MANIFEST = "study.json"
 PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
@@ -121,24 +121,6 @@ def write_text(path: Path, text: str) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-@dataclass(frozen=True, eq=False)
-class Ticket:
-    """A sparse solution: its mask, where it was rewound to (unmasked), and where it ended."""
-
-    mask: Any
-    start: Point
-    end: Point
-    problem: Problem
-
-    def module(self) -> Any:
-        """A plain PyTorch module at the end point."""
-        import copy
-
-        net = copy.deepcopy(self.problem.module)
-        self.problem.space.write(net, self.end)
-        return net.eval()
-
-
 class Result:
     """A finished run, read from its folder. ``result.levels`` is the table of that name; so for every table."""
 
@@ -166,14 +148,11 @@ class Result:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name (see ``sublevel.tables``)."""
-        import pandas as pd
-
-        from sublevel.claims import claims
+        from sublevel.claims import claims, verdicts
         from sublevel.study.tables import build
 
         measured = build(self.document, self.store)
-        verdicts = pd.DataFrame(columns=list(COLUMNS["verdicts"]))
-        return {**measured, "claims": claims(measured), "verdicts": verdicts}
+        return {**measured, "claims": claims(measured), "verdicts": verdicts(measured)}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name in COLUMNS:
@@ -196,23 +175,23 @@ class Result:
             )
         return Problem.from_description({**self.document["problem"], "device": "cpu"}, self.store.get_tensors)
 
+    @cached_property
+    def identity(self) -> dict[str, Any] | None:
+        """What the problem is in the key of a cell, with the code and the data of now (see `Problem.fingerprint`)."""
+        return self.problem.fingerprint()
+
     def point(self, branch: str, level: int = 0, *, seed: int = 0) -> Point:
         """The end point of a solution; level 0 of any branch is the dense one."""
         return stored_point(self.store, self._training(branch, level, seed)["objects"]["end"])
 
     def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
-        """The mask, start and end of a solution."""
+        """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""
+        from sublevel.runs.tickets import of_result
+
         entry = self._training(branch, level, seed)
-        inputs = entry["inputs"]
-        if "start" not in inputs:
+        if "start" not in entry["inputs"]:
             raise ConfigError(f"{branch!r} was trained elsewhere: where it started from is not known here")
-        began = inputs["start"]
-        mask = stored_mask(self.store, inputs["mask"]) if inputs["mask"] else self.problem.space.full_mask()
-        if "point" in began:
-            start = stored_point(self.store, began["point"])
-        else:
-            start = self.problem.init(inputs["seed"], began["init"])
-        return Ticket(mask, start, stored_point(self.store, entry["objects"]["end"]), self.problem)
+        return of_result(self, entry)
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:

@@ -1,0 +1,182 @@
+"""Reading tables: rows that are asked for by value, and one number for each level and seed.
+
+What is not there is an empty answer that says what was asked for; no table, column or row is taken for granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import fsum, isfinite, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sublevel.claims.margins import POLICIES, loss_margin
+
+Tables = Mapping[str, pd.DataFrame]
+Cells = dict[tuple[int, int], float]
+"""(level, seed) -> value; NaN where there is a row without a finite value."""
+
+
+class Columns:
+    """The columns of a table as arrays, each made when first asked for."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame, self.names = frame, set(frame.columns)
+        self.made: dict[tuple[str, type], NDArray[Any]] = {}
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """A column as floats, NaN for what is no number."""
+        if (column, float) not in self.made:
+            series: Any = self.frame[column]
+            if series.dtype.kind not in "fiu":
+                series = pd.to_numeric(series, errors="coerce")
+            self.made[column, float] = np.asarray(series, dtype=np.float64)
+        return self.made[column, float]
+
+    def words(self, column: str) -> NDArray[Any]:
+        """A column as it is."""
+        if (column, str) not in self.made:
+            self.made[column, str] = self.frame[column].to_numpy(dtype=object)
+        return self.made[column, str]
+
+
+class Indexed(dict[str, pd.DataFrame]):
+    """Tables that keep the columns made from them, for many questions to the same tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.columns = {name: Columns(frame) for name, frame in tables.items()}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a table, what was asked for, and what was chosen among several that fit."""
+
+    columns: Columns
+    at: NDArray[np.intp]
+    asked: str
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """A column as floats, NaN where there is none: a regression has no error."""
+        return self.columns.numbers(column)[self.at] if column in self.columns.names else np.full(len(self), nan)
+
+    def words(self, column: str) -> list[str]:
+        """A column as text."""
+        if column not in self.columns.names:
+            return [""] * len(self)
+        return [str(value) for value in self.columns.words(column)[self.at]]
+
+    def keep(self, wanted: NDArray[np.bool_], note: str = "") -> Rows:
+        """Those of the rows that are wanted."""
+        return replace(self, at=self.at[wanted], note=", ".join(n for n in (self.note, note) if n))
+
+    def prefer(self, column: str, order: Sequence[str], what: str = "{}") -> Rows:
+        """The rows of the first of ``order`` that is there, else of the first by name; says which if it chose."""
+        words = self.words(column)
+        present = sorted(set(words), key=lambda w: (order.index(w) if w in order else len(order), w))
+        if len(present) < 2:
+            return self
+        return self.keep(np.array([w == present[0] for w in words]), what.format(present[0]))
+
+    def extreme(self, column: str, take: Callable[[NDArray[np.float64]], float], what: str) -> Rows:
+        """The rows in which a number is the one that ``take`` takes of all: such as the first part."""
+        values = self.numbers(column)
+        finite = values[np.isfinite(values)]
+        if len(np.unique(finite)) < 2:
+            return self
+        chosen = take(finite)
+        return self.keep(values == chosen, what.format(f"{chosen:g}"))
+
+    def one_view(self) -> Rows:
+        """One treatment of the statistics, and one part of the examples."""
+        chosen = self.prefer("buffers", POLICIES, "{} statistics")
+        return chosen.extreme("part", np.min, "part {} of the examples")
+
+    def cells(self, values: str | NDArray[np.float64], level: str = "level") -> Cells:
+        """One value for each level and seed; the mean where there are several rows."""
+        found: dict[tuple[int, int], list[float]] = {}
+        column = self.numbers(values) if isinstance(values, str) else values
+        rows = zip(self.numbers(level).tolist(), self.numbers("seed").tolist(), column.tolist(), strict=True)
+        for where, seed, value in rows:
+            if isfinite(where) and isfinite(seed):
+                found.setdefault((int(where), int(seed)), []).append(value)
+        return {key: _mean(found[key]) for key in sorted(found)}
+
+    def reasons(self) -> list[str]:
+        """What the rows say of why a value is missing."""
+        return sorted({word for word in self.words("reason") if word and word not in ("nan", "None")})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a comparison rests on: a value for each level and seed, densities by level, and words about both."""
+
+    values: Cells
+    density: Mapping[int, float]
+    asked: str
+    notes: tuple[str, ...] = field(default=())
+
+
+def look(tables: Tables, name: str, **where: str | float | tuple[str, ...]) -> Rows:
+    """Return the rows of a table in which every column named has the value, or one of the values, given."""
+    columns = tables.columns.get(name) if isinstance(tables, Indexed) else None
+    if columns is None:
+        columns = Columns(tables.get(name, pd.DataFrame()))
+    asked = f"{name} with " + ", ".join(f"{column} = {_either(value)}" for column, value in where.items())
+    if not set(where) <= columns.names:
+        return Rows(columns, np.zeros(0, np.intp), asked)
+    keep = np.ones(len(columns.frame), dtype=bool)
+    for column, value in where.items():
+        keep &= _equal(columns, column, value)
+    return Rows(columns, np.flatnonzero(keep), asked)
+
+
+def densities(tables: Tables, *branches: str) -> dict[int, float]:
+    """Return level -> density of some branches, the mean over their networks; level 0 is the dense one."""
+    found: dict[int, list[float]] = {}
+    rows = look(tables, "levels", branch=branches)
+    for level, density in zip(rows.numbers("level").tolist(), rows.numbers("density").tolist(), strict=True):
+        if isfinite(level) and isfinite(density):
+            found.setdefault(int(level), []).append(density)
+    return {0: 1.0} | {level: float(np.mean(values)) for level, values in found.items() if level}
+
+
+def difference(ours: Cells, theirs: Cells, level: int | None = None) -> Cells:
+    """Return ours - theirs by level and seed, or against one level of theirs; NaN unless both are finite."""
+    pairs = ((key, (key[0] if level is None else level, key[1])) for key in ours)
+    return {key: _minus(ours[key], theirs[other]) for key, other in pairs if other in theirs}
+
+
+def end_losses(rows: Rows, level: str = "level_to") -> float:
+    """Return the loss margin by the losses at both ends of paths."""
+    cells = [rows.cells(column, level) for column in ("loss_from", "loss_to")]
+    groups = [[v for (at, _), v in c.items() if at == where] for c in cells for where in {at for at, _ in c}]
+    return loss_margin(groups)
+
+
+def _minus(a: float, b: float) -> float:
+    return a - b if isfinite(a) and isfinite(b) else nan
+
+
+def _mean(values: list[float]) -> float:
+    return fsum(values) / len(values) if all(map(isfinite, values)) else nan
+
+
+def _equal(columns: Columns, column: str, value: str | float | tuple[str, ...]) -> NDArray[np.bool_]:
+    if isinstance(value, str):
+        return np.asarray(columns.words(column) == value, dtype=bool)
+    if isinstance(value, tuple):
+        return np.any([_equal(columns, column, each) for each in value], axis=0)
+    return columns.numbers(column) == value
+
+
+def _either(value: Any) -> str:
+    return " or ".join(value) if isinstance(value, tuple) else str(value)

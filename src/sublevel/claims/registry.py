@@ -1,0 +1,45 @@
+"""The one registry of claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sublevel.claims.combine import Combine, intersection
+from sublevel.claims.parts import Part
+from sublevel.claims.query import Tables
+
+Query = Callable[[Tables], Iterator[Part]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim: its statement, the figure that shows it, its parts as read from tables, and how they go together."""
+
+    name: str
+    statement: str
+    figure: str
+    query: Query
+    combine: Combine
+
+
+CLAIMS: dict[str, Claim] = {}
+
+
+def claim(name: str, statement: str, *, figure: str, combine: Combine = intersection) -> Callable[[Query], Query]:
+    """Register a function from tables to the parts of a claim, under its name and its one sentence.
+
+    The function yields the same parts, at least one of them decisive, whatever the tables hold. ``figure`` is the key
+    of a figure of the report. A name that is registered again is replaced.
+    """
+
+    def register(query: Query) -> Query:
+        CLAIMS[name] = Claim(name, statement, figure, query, combine)
+        return query
+
+    return register
+
+
+def registered() -> list[Claim]:
+    """Every claim, C2 before C10."""
+    return sorted(CLAIMS.values(), key=lambda each: (len(each.name), each.name))

@@ -1,0 +1,212 @@
+"""The file of a ticket: safetensors, with one JSON document in its header. Reading and writing bytes, nothing else.
+
+The document is one entry of the header because safetensors writes several in an order that changes from run to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sublevel._types import Bool, Tensor
+from sublevel.errors import ConfigError, DataError, StoreError
+from sublevel.space import Layer, Point, Space
+
+KEY = "sublevel-ticket"
+FORMAT = 1
+LARGEST_HEADER = 100_000_000
+"""Bytes: the limit of safetensors itself. More is some other file."""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a file holds: mask [D], points by name, constants, and the recipe and provenance."""
+
+    space: Space
+    mask: Bool[Tensor, "D"]
+    points: Mapping[str, Point]
+    constants: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def serialised(c: Contents) -> bytes:
+    """The bytes of the file. ConfigError where ``about`` is not JSON."""
+    from safetensors.torch import save
+
+    tensors = {"mask": torch.from_numpy(np.packbits(c.mask.cpu().numpy()))}
+    tensors |= {f"{at}/{name}": t for at, point in c.points.items() for name, t in _named(c.space, point).items()}
+    tensors |= {f"constant/{name}": t for name, t in c.constants.items()}
+    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    checksums = {name: checksum(t) for name, t in plain.items()}
+    document = {"format": FORMAT, **_described(c), "about": dict(c.about), "checksums": checksums}
+    try:
+        document["checksum"] = _digest(_canonical(document))
+        return save(plain, {KEY: _canonical(document).decode()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"what a ticket says about itself must be JSON: {error}") from None
+
+
+def write(path: Path, data: bytes) -> Path:
+    """Write a file whole: beside, then renamed."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def read(path: Path) -> Contents:
+    """The way back, checked: format, header, then every tensor. DataError names the culprit."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no ticket {path}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    document = _document(path, _header(path, data))
+    tensors = _tensors(path, data, document)
+    try:
+        return _contents(document, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: the parts of the ticket do not fit together: {error}") from None
+
+
+def checksum(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes in C order."""
+    return _digest(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _header(path: Path, data: bytes) -> Document:
+    """The JSON header of safetensors: eight bytes of length, then text; the offsets say how long the file must be."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > LARGEST_HEADER:
+        raise DataError(f"{path} is not a ticket: it is no safetensors file")
+    if len(data) < 8 + length:
+        raise DataError(f"{path} is cut short: its header has {length} bytes, {len(data) - 8} are there")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise DataError(f"{path} is not a ticket: its header is not that of a safetensors file") from None
+    promised = 8 + length + max(ends, default=0)
+    if len(data) < promised:
+        raise DataError(f"{path} is cut short: {len(data)} bytes are there of {promised}")
+    return header
+
+
+def _document(path: Path, header: Document) -> Document:
+    """The ticket's own part of the header, of a format that is known, with its checksum."""
+    text = (header.get("__metadata__") or {}).get(KEY)
+    if text is None:
+        raise DataError(f"{path} is not a ticket: it is a safetensors file without {KEY!r} in its header")
+    try:
+        document = json.loads(text)
+        found, stated = document["format"], document["checksum"]
+        rest = {name: value for name, value in document.items() if name != "checksum"}
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged: {KEY!r} in its header cannot be read") from None
+    if isinstance(found, int) and found > FORMAT:
+        raise DataError(
+            f"{path} has ticket format {found}, this version of sublevel reads format {FORMAT}; use a newer sublevel"
+        )
+    if _digest(_canonical(rest)) != stated or found != FORMAT:
+        raise DataError(f"{path} is damaged: its header is not the one that was written")
+    return document
+
+
+def _tensors(path: Path, data: bytes, document: Document) -> dict[str, Tensor]:
+    """All tensors, each with the bytes that were written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+        stated = dict(document["checksums"])
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    for name in sorted(set(stated) ^ set(tensors)):
+        there = "is there but not in the header" if name in tensors else "is missing"
+        raise DataError(f"{path} is damaged: its tensor {name!r} {there}")
+    for name, tensor in tensors.items():
+        if checksum(tensor) != stated[name]:
+            raise DataError(
+                f"{path} is damaged: the SHA-256 of {name!r} is {checksum(tensor)[:12]}, its header says "
+                f"{str(stated[name])[:12]}"
+            )
+    return tensors
+
+
+def _described(c: Contents) -> Document:
+    """Names, shapes and types of everything in the file."""
+    parts = {layer.name: layer for layer in c.space.layers}
+    start = _named(c.space, c.points["start"])
+    return {
+        "parameters": [_entry(name, start[name]) | {"prunable": layer.prunable} for name, layer in parts.items()],
+        "buffers": [_entry(name, start[name]) for name in start if name not in parts],
+        "constants": [_entry(name, tensor) for name, tensor in c.constants.items()],
+        "statistics": list(c.space.statistics),
+        "points": list(c.points),
+    }
+
+
+def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
+    layers: list[Layer] = []
+    for entry in document["parameters"]:
+        start = sum(layer.size for layer in layers)
+        layers.append(Layer(entry["name"], tuple(entry["shape"]), start, bool(entry["prunable"])))
+    buffers = tuple(entry["name"] for entry in document["buffers"])
+    space = Space(tuple(layers), buffers, tuple(document["statistics"]))
+    whole = [*document["parameters"], *document["buffers"]]
+    points = {at: _point(space, _expected(tensors, f"{at}/", whole)) for at in document["points"]}
+    constants = _expected(tensors, "constant/", document["constants"])
+    bits = np.unpackbits(tensors["mask"].numpy(), count=space.dim)
+    if len(tensors["mask"]) != -(-space.dim // 8):
+        raise ValueError(f"the mask has {len(tensors['mask'])} bytes for {space.dim} parameters")
+    return Contents(space, torch.from_numpy(bits.astype(bool)), points, constants, document["about"])
+
+
+def _expected(tensors: Mapping[str, Tensor], prefix: str, entries: list[Document]) -> dict[str, Tensor]:
+    """The tensors that a list in the header names, which must have the shapes and types that stand there."""
+    found = {entry["name"]: tensors[prefix + entry["name"]] for entry in entries}
+    for entry in entries:
+        if _entry(entry["name"], found[entry["name"]]) != {k: entry[k] for k in ("name", "shape", "dtype")}:
+            raise ValueError(f"{prefix + entry['name']!r} is not of shape {entry['shape']} and type {entry['dtype']}")
+    return found
+
+
+def _point(space: Space, named: Mapping[str, Tensor]) -> Point:
+    theta = torch.cat([named[layer.name].reshape(-1) for layer in space.layers])
+    return Point(theta, {name: named[name] for name in space.buffers})
+
+
+def _named(space: Space, point: Point) -> dict[str, Tensor]:
+    return {**space.views(point.theta), **{name: point.buffers[name] for name in space.buffers}}
+
+
+def _entry(name: str, tensor: Tensor) -> Document:
+    return {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+
+
+def _canonical(document: Document) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

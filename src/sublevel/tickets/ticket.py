@@ -1,0 +1,163 @@
+"""A ticket: a mask, the point that its survivors were rewound to, and the point where they ended."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from sublevel._types import Bool, Tensor
+from sublevel.errors import DataError, ModelError
+from sublevel.space import Point, Space
+from sublevel.tickets import file
+from sublevel.tickets.architecture import check_fits, owners
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A sparse solution, with nothing left to look up: what a study found, or what a file holds.
+
+    ``mask`` [D] is 1 where a weight is left; ``points`` holds ``start``, where the survivors were rewound to
+    (unmasked), and ``end`` where it is known; ``space`` says which coordinate is which weight; ``constants`` are the
+    parameters that were not trained, by name; ``about`` is the recipe and the provenance, as JSON. ``network`` builds
+    a module, where the ticket comes from a problem and not from a file.
+
+    Raises ModelError where mask, points and space do not belong together.
+
+    >>> net = nn.Linear(2, 1)
+    >>> space = Space.of(net)
+    >>> mask = torch.tensor([True, False, True])
+    >>> ticket = Ticket(mask, {"start": Point(torch.tensor([1.0, 2.0, 3.0]))}, space)
+    >>> ticket.apply(net).weight.tolist(), ticket.density
+    ([[1.0, 0.0]], 0.5)
+    """
+
+    mask: Bool[Tensor, "D"]
+    points: Mapping[str, Point]
+    space: Space
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    network: Callable[[], nn.Module] | None = None
+
+    def __post_init__(self) -> None:
+        if "start" not in self.points:
+            raise ModelError(f"a ticket needs the point 'start', got {', '.join(self.points) or 'none'}")
+        for name, vector in {"mask": self.mask, **{at: point.theta for at, point in self.points.items()}}.items():
+            if tuple(vector.shape) != (self.space.dim,):
+                raise ModelError(f"the {name} has shape {list(vector.shape)}, the network's is [{self.space.dim}]")
+        for at, point in self.points.items():
+            if set(point.buffers) != set(self.space.buffers) or _types(point) != _types(self.start):
+                raise ModelError(f"the point {at!r} does not have the buffers of the network, or not the start's types")
+        if self.mask.dtype != torch.bool:
+            raise ModelError(f"a mask is of type bool, got {str(self.mask.dtype).removeprefix('torch.')}")
+        for layer in self.space.layers:
+            if not layer.prunable and not bool(self.mask[layer.coordinates].all()):
+                raise ModelError(f"the mask removes weights of {layer.name!r}, which is not prunable")
+
+    @property
+    def start(self) -> Point:
+        """Where the survivors were rewound to, before the mask."""
+        return self.points["start"]
+
+    @property
+    def end(self) -> Point:
+        """Where training ended. ModelError where the ticket does not hold it."""
+        return self._stored("end")
+
+    @property
+    def density(self) -> float:
+        """The share of the prunable weights that are left."""
+        return self.space.density(self.mask)
+
+    def point(self, at: str | None = None) -> Point:
+        """``m * theta`` at ``start`` or ``end``; None is the end where the ticket holds it, otherwise the start."""
+        return self._stored(at or ("end" if "end" in self.points else "start")).project(self.mask)
+
+    def module(self, net: nn.Module | None = None, at: str | None = None) -> nn.Module:
+        """A plain module with the masked weights of ``point(at)``, in evaluation mode; ``net`` itself is left alone.
+
+        ModelError where the ticket was read from a file and no ``net`` is given, or where ``net`` is another network.
+        """
+        if net is not None:
+            self._check_fits(net)
+            return self.apply(copy.deepcopy(net), at).eval()
+        if self.network is None:
+            raise ModelError("a ticket from a file holds weights and no code: give the network, as module(net)")
+        return self.apply(self.network(), at).eval()
+
+    def apply(self, module: nn.Module, at: str | None = None) -> nn.Module:
+        """Write the masked weights and the buffers into ``module``, in its own precision, and return it.
+
+        Raises ModelError naming the first parameter or buffer that differs; then nothing is written.
+        """
+        point = self.point(at)
+        self._check_fits(module)
+        self.space.write(module, point)
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in self.constants.items():
+                parameters[name].copy_(value)
+        return module
+
+    def to_torch_prune(self, module: nn.Module, at: str | None = None) -> nn.Module:
+        """`apply`, and put every prunable weight under ``torch.nn.utils.prune``, so that its mask persists.
+
+        The module then holds ``NAME_orig`` and ``NAME_mask`` (``CustomFromMask``); a tied weight is masked wherever it
+        stands.
+        """
+        self.apply(module, at)
+        masks = self.masks()
+        for name, owner, local in owners(module, masks):
+            prune.custom_from_mask(owner, local, masks[name].to(getattr(owner, local).device))
+        return module
+
+    def masks(self) -> dict[str, Tensor]:
+        """The mask of every prunable weight by its name, in the weight's shape."""
+        layers = self.space.prunable_layers
+        return {layer.name: self.mask[layer.coordinates].view(layer.shape).cpu() for layer in layers}
+
+    def save(self, path: str | Path, end: bool = False) -> Path:
+        """Write the ticket, with the end weights if wanted, as one safetensors file (see `sublevel.tickets`).
+
+        One ticket gives the same bytes everywhere. StoreError where the file cannot be written; what stood there
+        before is then still whole.
+        """
+        names = ("start", "end") if end else ("start",)
+        points = {name: self._stored(name) for name in names}
+        contents = file.Contents(self.space, self.mask, points, self.constants, self.about)
+        return file.write(Path(path), file.serialised(contents))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ticket:
+        """Read a ticket, running no code; every tensor is checked against its SHA-256.
+
+        Raises DataError in one sentence: no such file, not a ticket, cut short, damaged (which tensor), a format of
+        the future.
+        """
+        c = file.read(Path(path))
+        try:
+            return cls(c.mask, c.points, c.space, c.constants, c.about)
+        except ModelError as error:
+            raise DataError(f"{path}: the parts of the ticket do not fit together: {error}") from None
+
+    def _check_fits(self, module: nn.Module) -> None:
+        buffers = {name: self.start.buffers[name] for name in self.space.buffers}
+        check_fits(self.space, buffers, self.constants, module)
+
+    def _stored(self, at: str) -> Point:
+        if at not in self.points:
+            raise ModelError(
+                f"the ticket does not hold {at!r}; it holds {', '.join(self.points)}"
+                + (" (a file has the end weights if it was saved with end=True)" if at == "end" else "")
+            )
+        return self.points[at]
+
+
+def _types(point: Point) -> dict[str, tuple[object, ...]]:
+    return {name: (t.shape, t.dtype) for name, t in {"theta": point.theta, **point.buffers}.items()}
