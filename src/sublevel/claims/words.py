@@ -39,7 +39,7 @@ def numbers(t: Tested) -> str:
     if math.isfinite(exact) and not t.reason:
         parts.append(f"exact sign-flip p {probability(exact)}")
     if math.isfinite(size) and not t.reason and min(abs(t.part.low), abs(t.part.high)) == 0:
-        parts.append(f"Hedges' g = {size:.1f}")
+        parts.append(f"Hedges' g = {size:.2g}")
     return "; ".join(parts)
 
 
