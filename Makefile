@@ -19,13 +19,14 @@ endif
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.stamp-runtime
 DEV := $(VENV)/.stamp-dev
+DOCS := $(VENV)/.stamp-docs
 # The constraint must be in the same call as the packages it holds back.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(PIP_ARGS)
 # One thread per process: the networks of the tests and the demo are small.
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help install install-dev demo test test-full lint types contracts format clean
+.PHONY: help install install-dev install-docs demo test test-full lint types contracts format docs docs-figures clean
 
 help:
 	@echo "make install      virtual environment in $(VENV) with sublevel, editable"
@@ -34,11 +35,15 @@ help:
 	@echo "make test         lint, types, import contracts, tests"
 	@echo "make test-full    the same with the tests that take minutes"
 	@echo "make lint | types | contracts | format"
+	@echo "make docs         the documentation as pages that open from a disk: build/site/index.html"
+	@echo "make docs-figures the figures of the documentation again"
 	@echo "make clean        caches and build outputs; $(VENV) and sublevel-runs stay"
 
 install: $(RUNTIME)
 
 install-dev: $(DEV)
+
+install-docs: $(DOCS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +56,11 @@ $(RUNTIME): pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 $(DEV): pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo "Installing sublevel and the tools of its checks into $(VENV); the first time this takes minutes"
 	$(PIP_INSTALL) -e ".[dev]"
+	@touch $(RUNTIME) $@
+
+$(DOCS): pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@echo "Installing sublevel and what builds its documentation into $(VENV)"
+	$(PIP_INSTALL) -e ".[docs]"
 	@touch $(RUNTIME) $@
 
 demo: install
@@ -76,6 +86,13 @@ contracts: install-dev
 format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Documentation: $(CURDIR)/build/site/index.html"
+
+docs-figures: install
+	$(BIN)/python docs/figures/geometry.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,250 @@
+"""What the site says from the code itself, so that it cannot go stale: tables, commands, keys, registries.
+
+A page holds ``<!-- generated: NAME -->`` on a line of its own; while the site is built the text of that name takes its
+place. mkdocs calls `on_page_markdown`; ``python docs/generate.py NAME`` prints one of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = ROOT / "src" / "sublevel" / "tables.py"
+MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+
+GENERATED: dict[str, Callable[[], str]] = {}
+"""By name: what writes it, as Markdown."""
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The page with its markers replaced; KeyError for a name that nothing writes."""
+    return MARKER.sub(lambda found: GENERATED[found[1]](), markdown)
+
+
+def generated(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """Register what writes a text."""
+
+    def register(write: Callable[[], str]) -> Callable[[], str]:
+        GENERATED[name] = write
+        return write
+
+    return register
+
+
+def rows(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(head), ["---"] * len(list(head)), *map(list, body)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def prose(text: str) -> str:
+    """Words of a comment or a docstring as Markdown: one line, with code in single backticks."""
+    return escape(" ".join(text.replace("``", "`").split()), quote=False)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Names one after the other."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def first(thing: Any) -> str:
+    """The first paragraph of a docstring."""
+    return prose((inspect.getdoc(thing) or "").partition("\n\n")[0])
+
+
+def attributes(source: str) -> dict[str, str]:
+    """What the texts below a module's constants say of them."""
+    said = {}
+    for before, after in pairwise(ast.parse(source).body):
+        if isinstance(before, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            said[ast.unparse(before.targets[0])] = prose(str(after.value.value))
+    return said
+
+
+# --- The tables of a run, from the comments of sublevel.tables.
+
+TABLE = re.compile(r'^"(\w+)": \(')
+COLUMN = re.compile(r'^"(\w+)",(?:\s+# (.*))?$')
+
+
+def described() -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    """What the comments say of every table, and of its columns."""
+    source = SCHEMA.read_text(encoding="utf-8")
+    tables, columns, above, table = {}, {}, [], ""
+    for line in map(str.strip, source.partition("COLUMNS")[2].splitlines()):
+        if line.startswith("#"):
+            above.append(line.removeprefix("#"))
+        elif begins := TABLE.match(line):
+            table, above, tables[begins[1]] = begins[1], [], prose(" ".join(above))
+        elif column := COLUMN.match(line):
+            columns[table, column[1]] = prose(column[2] or "")
+    return tables, columns
+
+
+@generated("tables")
+def tables() -> str:
+    """Every table with its columns and their meaning, those that identify a row above it."""
+    from sublevel.tables import COLUMNS, PATH, SOLUTION, SPECTRUM
+
+    about, meaning = described()
+    shared = {"path": PATH, "spectrum": SPECTRUM, "solution": SOLUTION}
+    parts = []
+    for name, columns in COLUMNS.items():
+        what = next((word for word, group in shared.items() if columns[: len(group)] == group), "")
+        own = columns[len(shared[what]) :] if what else columns
+        said = [(f"`{column}`", meaning[name, column]) for column in own if meaning.get((name, column))]
+        notes = f"{rows(('column', 'meaning'), said)}\n" if said else ""
+        whose = f"Of a [{what}](#what-identifies-a-row): {listed(shared[what])}.\n\n" if what else ""
+        parts.append(f"## {name}\n\n{about[name]}\n\n{whose}Columns: {listed(own)}.\n\n{notes}")
+    return "\n".join(parts)
+
+
+@generated("identity")
+def identity() -> str:
+    """What the module says of the columns that identify a solution, a spectrum, a path."""
+    said = attributes(SCHEMA.read_text(encoding="utf-8"))
+    return "\n\n".join(said[name] for name in ("SOLUTION", "SPECTRUM", "PATH"))
+
+
+# --- The commands.
+
+
+@generated("commands")
+def commands() -> str:
+    """Every command with its options, as cyclopts documents them."""
+    from sublevel.cli import app
+
+    text = app.generate_docs(output_format="markdown")
+    return "## " + text.partition("\n## sublevel ")[2].join(["sublevel ", ""])
+
+
+# --- The keys of a study.
+
+
+@generated("keys")
+def keys() -> str:
+    """The keys of a study and of its groups, with their defaults."""
+    from sublevel.study.spec import BranchSpec, DataSpec, GivenSpec, ModelSpec, StudySpec
+    from sublevel.train.recipe import Recipe
+
+    groups = {"A study": StudySpec, "data": DataSpec, "model": ModelSpec, "branches": BranchSpec, "given": GivenSpec}
+    parts = [_group(name, cls, cls.model_fields) for name, cls in groups.items()]
+    return "\n".join([*parts, _group("train", Recipe, Recipe.__dataclass_fields__)])
+
+
+@generated("blocks")
+def blocks() -> str:
+    """The blocks of ``geometry`` and the keys of each, with their defaults."""
+    from sublevel.study.blocks import GeometrySpec, InstabilitySpec, Where
+
+    inside = {"PathsSpec": {"geometry.paths.instability": InstabilitySpec}}
+    parts = [_group("Which solutions (of most blocks)", Where, Where.model_fields)]
+    for name, key in GeometrySpec.model_fields.items():
+        cls = next(c for c in get_args(key.annotation) if isinstance(c, type))
+        for path, each in {f"geometry.{name}": cls, **inside.get(cls.__name__, {})}.items():
+            own = {k: v for k, v in each.model_fields.items() if k not in Where.model_fields or k == "seeds"}
+            parts.append(_group(path, each, own if issubclass(each, Where) else each.model_fields))
+    return "\n".join(parts)
+
+
+def _group(name: str, cls: type, fields: Mapping[str, Any]) -> str:
+    body = ((f"`{key}`", f"`{_default(field)}`") for key, field in fields.items())
+    title = name if " " in name else f"`{name}`"
+    about = prose((inspect.getdoc(cls) or "").partition("\n\nA field")[0])
+    return f"### {title}\n\n{about}\n\n{rows(('key', 'default'), body)}\n"
+
+
+def _default(field: Any) -> str:
+    """A field's default as it reads best: text without its type."""
+    made = getattr(field, "default_factory", None)
+    value = made() if callable(made) else field.default
+    if "Undefined" in repr(value) or "MISSING" in repr(value):
+        return "required"
+    if type(value).__name__ in ("DataSpec", "ModelSpec", "GeometrySpec", "Recipe"):
+        return "see below"
+    if type(value).__name__ == "Where":
+        return "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_word(v) for v in value)}]"
+    return _word(value)
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "absent"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return getattr(value, "name", None) or str(value) or '""'
+
+
+# --- The registries.
+
+
+@generated("branches")
+def branches() -> str:
+    """Every branch with its options."""
+    from sublevel.study import branches  # noqa: F401 - registers them
+    from sublevel.study.builder import BRANCHES, OPTIONS
+
+    def options(name: str) -> str:
+        return ", ".join(f"`{option} = {value!r}`" for option, value in OPTIONS[name].items())
+
+    body = ((f"`{name}`", first(made), options(name)) for name, made in BRANCHES.items())
+    return rows(("branch", "what it is", "options"), body)
+
+
+@generated("scores")
+def scores() -> str:
+    """Every pruning criterion."""
+    from sublevel.prune.scores import SCORES
+
+    return rows(("criterion", "score; the lowest go first"), ((f"`{n}`", first(f)) for n, f in SCORES.items()))
+
+
+@generated("models")
+def model_names() -> str:
+    """Every registered network."""
+    from sublevel.models.registry import REGISTRY
+
+    body = ((", ".join(f"`{n}`" for n in e.examples), first(e.builder)) for e in REGISTRY.values())
+    return rows(("network", "what it is"), body)
+
+
+@generated("sources")
+def sources() -> str:
+    """Every data source."""
+    from sublevel.data import names
+    from sublevel.data.sources import _SOURCES
+
+    return rows(("source", "what it reads"), ((f"`{n}`", first(_SOURCES[n])) for n in names()))
+
+
+@generated("claims")
+def claims() -> str:
+    """Every claim with its sentence."""
+    from sublevel.claims import CLAIMS
+
+    order = sorted(CLAIMS.values(), key=lambda each: (len(each.name), each.name))
+    return rows(("claim", "statement"), ((each.name, prose(each.statement)) for each in order))
+
+
+@generated("margins")
+def margins() -> str:
+    """What claims are judged by, with the values, from the attributes of sublevel.claims.margins."""
+    from sublevel.claims import margins as fixed
+
+    source = Path(inspect.getfile(fixed)).read_text(encoding="utf-8")
+    body = ((f"`{name}`", f"`{getattr(fixed, name)!r}`", text) for name, text in attributes(source).items())
+    return rows(("name", "value", "meaning"), body)
+
+
+if __name__ == "__main__":
+    print(GENERATED[sys.argv[1]]())
