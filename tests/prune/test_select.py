@@ -1,4 +1,4 @@
-"""Masks of an exact count, nested and stable; every score by one suite."""
+"""Masks of an exact count, nested and stable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cases import CASES, convolution, named, perceptron
+from cases import convolution, named, perceptron
 from sublevel.errors import ConfigError
 from sublevel.prune.scores import SCORES, score_function
 from sublevel.prune.select import counts, layer_counts, removed, select
@@ -157,30 +157,6 @@ def test_global_magnitude_compares_across_layers_and_layer_does_not():
     overall = select(space, theta.abs(), space.full_mask(), [24])
     assert layer_counts(space, overall) == [0, 24]
     assert layer_counts(space, select(space, theta.abs(), space.full_mask(), [24, 12])) == [24, 12]
-
-
-# --- Every score of the registry.
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("name", sorted(SCORES))
-def test_every_score(name, case):
-    """A finite number for every coordinate, no randomness but the generator's, nothing written."""
-    score, field = score_function(name), case.field()
-    theta = case.point.theta.clone()
-    one, two = (score(case.point, field, torch.Generator().manual_seed(3)) for _ in range(2))
-    assert one.shape == (case.space.dim,)
-    assert one.is_floating_point()
-    assert bool(one.isfinite().all())
-    assert torch.equal(one, two)
-    assert not one.requires_grad
-    assert torch.equal(case.point.theta, theta)
-    mask = select(case.space, one, case.space.full_mask(), counts(case.space, 0.2, 1))
-    assert case.space.remaining(mask) == counts(case.space, 0.2, 1)[0]
-    pruned = case.point.project(mask)
-    again = score(pruned, field, torch.Generator().manual_seed(4))
-    nested = select(case.space, again, mask, counts(case.space, 0.2, 2))
-    assert not bool((nested & ~mask).any())
 
 
 def test_magnitude_and_random():

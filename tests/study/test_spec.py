@@ -80,7 +80,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seeds": "three"}, r"seeds: .*'three'"),
     ({"threads": 0}, r"threads: .*got 0"),
     ({"order": "random"}, r"order: .*'shared' or 'independent', got 'random'"),
-    ({"scope": "local"}, r"scope: .*'global' or 'layer', got 'local'"),
+    ({"scope": "local"}, r"scope: .*'global', 'layer' or 'erk', got 'local'"),
     ({"name": "../elsewhere"}, r"name: .*got '../elsewhere'"),
     ({"name": ""}, r"name: .*got ''"),
     ({"branches": ["imp", "imp"]}, r"two branches are called 'imp': give one of them a label"),

@@ -1,1 +1,19 @@
 """Which weights to remove: scores say how much each is worth, selection turns scores into a mask of an exact count."""
+
+from sublevel.prune.masks import Pruning, prune
+from sublevel.prune.registry import SCORES, Criterion, Scores, Sight, score, score_function
+from sublevel.prune.select import counts, layer_counts, select
+
+__all__ = [
+    "SCORES",
+    "Criterion",
+    "Pruning",
+    "Scores",
+    "Sight",
+    "counts",
+    "layer_counts",
+    "prune",
+    "score",
+    "score_function",
+    "select",
+]

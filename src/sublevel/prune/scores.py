@@ -1,43 +1,19 @@
-"""Pruning scores: the weights with the lowest are removed first.
+"""Scores that look at the weights alone, now and where training began; importing it registers every criterion.
 
-A score is one function ``(point, field, generator) -> [D]`` and one line of registration. ``field`` is the training
-loss on a fixed sample, for scores that look at data; ``generator`` the study's ``prune`` stream.
+The weights with the lowest scores are removed first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.errors import unknown
 from sublevel.field import Field
-from sublevel.space import Point
+from sublevel.prune import sensitivity, surgeon  # noqa: F401 - registers theirs
+from sublevel.prune.registry import SCORES, Criterion, Score, Scores, Sight, score, score_function
+from sublevel.space import Point, Space
 
-Score = Callable[[Point, Field | None, torch.Generator], Tensor]
-SCORES: dict[str, Score] = {}
-DRAWS: set[str] = set()
-"""Scores that use their generator: their masks depend on the seed."""
-
-
-def score(name: str, *, draws: bool = False) -> Callable[[Score], Score]:
-    """Register a pruning score under its name; ``draws`` if it uses the generator."""
-
-    def register(function: Score) -> Score:
-        SCORES[name] = function
-        if draws:
-            DRAWS.add(name)
-        return function
-
-    return register
-
-
-def score_function(name: str) -> Score:
-    """A score by its name; ConfigError with the nearest one if there is none."""
-    if name not in SCORES:
-        raise unknown("pruning score", name, SCORES)
-    return SCORES[name]
+__all__ = ["SCORES", "Criterion", "Score", "Scores", "Sight", "score", "score_function"]
 
 
 @score("magnitude")
@@ -50,3 +26,70 @@ def magnitude(point: Point, field: Field | None, generator: torch.Generator) -> 
 def random(point: Point, field: Field | None, generator: torch.Generator) -> Float[Tensor, "D"]:
     """A uniform draw for every coordinate: the control that any score must beat."""
     return torch.rand(len(point.theta), generator=generator).to(point.theta.device)
+
+
+@score("lamp")
+def lamp(point: Point, field: Field | None, generator: torch.Generator, *, space: Space) -> Float[Tensor, "D"]:
+    """``theta_i^2 / sum_j theta_j^2`` over the j of i's layer that are not smaller (Lee et al. 2010.07611).
+
+    Of two equal weights the one that stands first counts as the smaller. The largest weight of every layer scores 1,
+    so that no layer is emptied before all others have one weight left. In float64; 0 where a weight is 0.
+    """
+    out = point.theta.new_zeros(len(point.theta), dtype=torch.float64)
+    for layer in space.prunable_layers:
+        squares, order = point.theta[layer.coordinates].double().square().sort(stable=True)
+        not_smaller = squares.flip(0).cumsum(0).flip(0)
+        out[layer.start + order] = torch.where(squares > 0, squares / not_smaller, 0.0)
+    return out
+
+
+@score("movement")
+def movement(point: Point, field: Field | None, generator: torch.Generator, *, start: Point) -> Float[Tensor, "D"]:
+    """``(theta_i^2 - start_i^2) / 2``: how far training moved a weight away from zero.
+
+    The movement score ``-sum_t g_i(t) theta_i(t)`` (Sanh et al. 2005.07683) is ``integral theta_i dtheta_i`` along a
+    gradient flow, in units of the rate, and depends on its ends alone. Momentum and weight decay count as movement.
+    """
+    return (point.theta.square() - start.theta.square()) / 2
+
+
+@score("magnitude-increase")
+def magnitude_increase(
+    point: Point, field: Field | None, generator: torch.Generator, *, start: Point
+) -> Float[Tensor, "D"]:
+    """``|theta_i| - |start_i|`` (Zhou et al. 1905.01067, "magnitude increase")."""
+    return point.theta.abs() - start.theta.abs()
+
+
+@score("distance")
+def distance(point: Point, field: Field | None, generator: torch.Generator, *, start: Point) -> Float[Tensor, "D"]:
+    """``|theta_i - start_i|``, whatever the direction (Zhou et al. 1905.01067, "movement")."""
+    return (point.theta - start.theta).abs()
+
+
+@score("initial-magnitude")
+def initial_magnitude(
+    point: Point, field: Field | None, generator: torch.Generator, *, start: Point
+) -> Float[Tensor, "D"]:
+    """``|start_i|``: what the trained weights say beyond it is what training found (Zhou et al., "large init")."""
+    return start.theta.abs()
+
+
+@score("same-sign")
+def same_sign(point: Point, field: Field | None, generator: torch.Generator, *, start: Point) -> Float[Tensor, "D"]:
+    """``max(0, sign(start_i) theta_i)``: magnitude, but weights whose sign training turned go first.
+
+    "Large final, same sign" of Zhou et al. (1905.01067, section 5).
+    """
+    return (start.theta.sign() * point.theta).clamp(min=0)
+
+
+@score("magnitude-increase-same-sign")
+def magnitude_increase_same_sign(
+    point: Point, field: Field | None, generator: torch.Generator, *, start: Point
+) -> Float[Tensor, "D"]:
+    """``sign(start_i) theta_i - |start_i|``: the increase in the direction of the first sign.
+
+    `magnitude_increase` where the sign was kept, and ``-|theta_i| - |start_i|`` where it was turned (Zhou et al.).
+    """
+    return start.theta.sign() * point.theta - start.theta.abs()

@@ -7,51 +7,42 @@ A mask is always nested in the one it was made from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from math import floor
 
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.errors import ConfigError, unknown
+from sublevel.errors import ConfigError
+from sublevel.prune.budgets import SCOPES, counts, protected, removed
 from sublevel.space import Layer, Space, check_mask
 
-SCOPES = ("global", "layer")
-
-
-def removed(fraction: float, remaining: int) -> int:
-    """How many of ``remaining`` weights one level removes: floor(fraction * remaining + 1/2).
-
-    In exact arithmetic with the fraction as it is written, so that 0.29 of 50 weights is 14.5, and 15 go.
-
-    >>> removed(0.2, 270_896), removed(0.5, 1)
-    (54179, 1)
-    """
-    return floor(Fraction(str(fraction)) * remaining + Fraction(1, 2))
-
-
-def counts(space: Space, fraction: float, level: int, scope: str = "global") -> list[int]:
-    """Weights left after ``level`` levels: [total] for the global scope, one number per prunable layer otherwise."""
-    if scope not in SCOPES:
-        raise unknown("pruning scope", scope, SCOPES)
-    sizes = [layer.size for layer in space.prunable_layers]
-    left = sizes if scope == "layer" else [sum(sizes)]
-    for _ in range(level):
-        left = [n - removed(fraction, n) for n in left]
-    return left
+__all__ = ["SCOPES", "counts", "layer_counts", "open_lth", "protected", "removed", "select"]
 
 
 def select(
-    space: Space, scores: Float[Tensor, "D"], parent: Bool[Tensor, "D"], keep: Sequence[int]
+    space: Space,
+    scores: Float[Tensor, "D"],
+    parent: Bool[Tensor, "D"],
+    keep: Sequence[int],
+    *,
+    protect: Sequence[str] = (),
+    floor: int = 0,
 ) -> Bool[Tensor, "D"]:
     """Keep the best-scored weights of ``parent``: ``keep`` = [total], or one count per prunable layer.
 
-    Raises ConfigError where a count exceeds the weights that are left, or a score is nan.
+    Of a total, the layers of ``protect`` (see `protected`) keep what ``parent`` has left them, and every other layer
+    its best ``floor`` weights; the rest is decided across layers. Counts per layer say all of that by themselves.
+
+    Raises ConfigError where a count exceeds the weights that are left or falls short of what must stay, or a score is
+    nan.
     """
     layers = list(space.prunable_layers)
     mask = parent.clone()
     if len(keep) == 1 and len(layers) != 1:
-        _keep_best(mask, scores, space.prunable.to(mask.device), keep[0], "network")
+        sure = _sure(space, scores, mask, protect, floor)
+        among, certain = space.prunable.to(mask.device) & ~sure, int((sure & mask).sum())
+        if 0 <= keep[0] < certain:
+            raise ConfigError(f"cannot keep {keep[0]} weights: {certain} are protected or under the floor of {floor}")
+        _keep_best(mask, scores, among, keep[0] - certain, "network")
     else:
         for layer, count in zip(layers, keep, strict=True):
             _keep_best(mask, scores, _indicator(layer, mask), count, layer.name)
@@ -59,9 +50,36 @@ def select(
     return mask
 
 
+def open_lth(space: Space, scores: Float[Tensor, "D"], parent: Bool[Tensor, "D"], fraction: float) -> Bool[Tensor, "D"]:
+    """The mask by open_lth's own rule: keep what scores above ``sorted[ceil(fraction * remaining)]``.
+
+    Without ties it is `select` with the counts of ``rounding="open_lth"``; here every weight that ties with the
+    threshold goes too, so the count is not exact (facebookresearch/open_lth, pruning/sparse_global.py).
+    """
+    among = parent & space.prunable.to(parent.device)
+    alive = scores[among].sort().values
+    nth = len(alive) - removed(fraction, len(alive), "open_lth")
+    if not nth:
+        return parent & ~among
+    return torch.where(among, scores > alive[len(alive) - nth - 1], parent)
+
+
 def layer_counts(space: Space, mask: Bool[Tensor, "D"]) -> list[int]:
     """Weights left in each prunable layer."""
     return [int(mask[layer.coordinates].sum()) for layer in space.prunable_layers]
+
+
+def _sure(
+    space: Space, scores: Tensor, mask: Bool[Tensor, "D"], protect: Sequence[str], floor: int
+) -> Bool[Tensor, "D"]:
+    """The weights that stay whatever the others score."""
+    sure, spared = torch.zeros_like(mask), protected(space, protect)
+    for layer in space.prunable_layers if spared or floor else ():
+        alive = _indicator(layer, mask) & mask
+        if layer.name not in spared:
+            _keep_best(alive, scores, alive.clone(), min(floor, int(alive.sum())), layer.name)
+        sure |= alive
+    return sure
 
 
 def _indicator(layer: Layer, mask: Tensor) -> Tensor:
@@ -76,5 +94,12 @@ def _keep_best(mask: Tensor, scores: Tensor, among: Tensor, count: int, where: s
         raise ConfigError(f"{int(scores[alive].isnan().sum())} of the {len(alive)} scores in {where} are nan")
     if not 0 <= count <= len(alive):
         raise ConfigError(f"cannot keep {count} of the {len(alive)} weights left in {where}")
-    lowest_first = torch.sort(scores[alive], stable=True).indices
-    mask[alive[lowest_first[: len(alive) - count]]] = False
+    if count < len(alive):
+        mask[alive[_lowest(scores[alive], len(alive) - count)]] = False
+
+
+def _lowest(scores: Float[Tensor, "n"], number: int) -> Bool[Tensor, "n"]:
+    """The first ``number`` of a stable sort, found without sorting: what lies below the last, and its first ties."""
+    last = scores.kthvalue(number).values
+    below, ties = scores < last, scores == last
+    return below | (ties & (ties.cumsum(0) <= number - below.sum()))

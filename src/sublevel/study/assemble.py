@@ -67,7 +67,7 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
             if mark.steps(per_epoch) > steps:
                 raise ConfigError(f"train.{name}: {mark} is step {mark.steps(per_epoch)}, past the end at step {steps}")
     for level in range(1, spec.levels + 1):
-        before, after = (counts(space, spec.fraction, n, spec.scope) for n in (level - 1, level))
+        before, after = (counts(space, spec.fraction, n, **spec.selection) for n in (level - 1, level))
         if before == after or not sum(after):
             raise ConfigError(
                 f"levels {spec.levels}: level {level} of fraction {spec.fraction} takes the {sum(before)} remaining "

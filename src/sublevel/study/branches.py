@@ -10,11 +10,12 @@ from sublevel.errors import ConfigError
 from sublevel.study.builder import Builder, Solution, branch
 
 
-@branch("imp", fraction=0.0)
+@branch("imp", fraction=0.0, criterion="")
 def imp(b: Builder, level: int) -> Solution:
     """Iterative magnitude pruning: survivors are rewound to the dense run's step k (Frankle et al. 1912.05671).
 
-    ``fraction`` prunes another share of the weights at a level than the study does, for a sweep of it.
+    ``fraction`` prunes another share of the weights at a level than the study does, for a sweep of it; ``criterion``
+    by other scores than the study's (as in `oneshot`, `finetune` and `lr-rewind`).
     """
     if not 0 <= b.options["fraction"] < 1:
         raise ConfigError(f"imp: fraction must lie between 0 and 1, got {b.options['fraction']}")
@@ -23,7 +24,7 @@ def imp(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
 
 
-@branch("oneshot")
+@branch("oneshot", criterion="")
 def oneshot(b: Builder, level: int) -> Solution:
     """The dense end point pruned at once to imp's count, survivors rewound."""
     mask = b.prune(b.dense().end, None, level, b.label)
@@ -43,20 +44,21 @@ def oneshot_cyclic(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": start}, mask=mask, pruned=b.dense().end)
 
 
-@branch("finetune")
+@branch("finetune", criterion="")
 def finetune(b: Builder, level: int) -> Solution:
     """Iterative pruning without rewinding: on from the pruned end point at a constant, small rate."""
     before = b.solve("finetune", level - 1)
     mask = b.prune(before.end, before.mask, level, b.label)
-    return b.train(level, start={"point": before.end}, mask=mask, pruned=before.end, lr=finetune_lr(b))
+    start = b.updated(mask, before.end)
+    return b.train(level, start={"point": start}, mask=mask, pruned=before.end, lr=finetune_lr(b))
 
 
-@branch("lr-rewind")
+@branch("lr-rewind", criterion="")
 def lr_rewind(b: Builder, level: int) -> Solution:
     """Iterative pruning that rewinds the learning rate to step k and not the weights (Renda et al. 2003.02389)."""
     before = b.solve("lr-rewind", level - 1)
     mask = b.prune(before.end, before.mask, level, b.label)
-    return b.train(level, start={"point": before.end}, mask=mask, pruned=before.end)
+    return b.train(level, start={"point": b.updated(mask, before.end)}, mask=mask, pruned=before.end)
 
 
 @branch("finetune-mask")

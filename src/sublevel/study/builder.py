@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sublevel.prune.scores import DRAWS
-from sublevel.prune.select import counts
+from sublevel.errors import ConfigError
+from sublevel.prune import Criterion, counts, score_function
+from sublevel.prune.select import protected
 from sublevel.space import Space
 from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.spec import StudySpec
@@ -30,6 +31,8 @@ class Solution:
     """The registered branch behind the label."""
     fraction: float = 0.0
     """The share of the weights that each of its levels prunes, where it is not the study's."""
+    criterion: str = ""
+    """What its weights are chosen by, where it is not the study's criterion."""
 
     @property
     def end(self) -> Ref:
@@ -118,19 +121,35 @@ class Builder:
 
     def keep(self, level: int) -> list[int]:
         """Imp's exact counts at a level, under the branch's own fraction where it has one."""
-        return counts(self.space, self.options.get("fraction") or self.spec.fraction, level, self.spec.scope)
+        return counts(self.space, self.options.get("fraction") or self.spec.fraction, level, **self.spec.selection)
+
+    def leaves(self, level: int) -> bool:
+        """Whether a level leaves any weight, and all that the study protects."""
+        try:
+            return sum(self.keep(level)) > 0
+        except ConfigError:
+            return False
+
+    @property
+    def criterion(self) -> Criterion:
+        """What the branch prunes by: its own criterion, or the study's."""
+        return score_function(self.options.get("criterion") or self.spec.criterion)
 
     def prune(self, point: Ref, parent: Ref | None, level: int, tag: str) -> Ref:
-        """The mask that the study's criterion makes of a point, nested in ``parent``, with imp's count."""
-        inputs = {
-            "criterion": self.spec.criterion,
-            "point": point,
-            "parent": parent,
-            "keep": self.keep(level),
-        }
-        if self.spec.criterion in DRAWS:
+        """The mask that the branch's criterion makes of a point, nested in ``parent``, with imp's count.
+
+        Raises ConfigError where the criterion looks at the start of a training and the point was not trained here.
+        """
+        inputs = {"criterion": self.criterion.name, "point": point, "parent": parent, **self._kept(level)}
+        if self.criterion.draws:
             inputs |= {"seed": self.seed, "stream": f"prune:{tag}:{level}"}
+        if "start" in self.criterion.needs:
+            inputs |= {"start": self._began(point)}
         return self._mask(tag, level, inputs)
+
+    def updated(self, mask: Ref, point: Ref) -> Ref:
+        """Where training goes on after ``point`` was pruned: the weights as the criterion moved them, if it does."""
+        return Ref(mask.node, "point") if self.criterion.updates else point
 
     def random_mask(self, level: int, like: Ref | None = None, *, parent: Ref | None = None) -> Ref:
         """A random mask with imp's count, nested in ``parent``; with ``like``, with that mask's counts per layer."""
@@ -141,7 +160,7 @@ class Builder:
             "seed": self.seed,
             "stream": f"prune:{level}",
         }
-        return self._mask(self.label, level, {**inputs, **({"like": like} if like else {"keep": self.keep(level)})})
+        return self._mask(self.label, level, {**inputs, **({"like": like} if like else self._kept(level))})
 
     def train(
         self,
@@ -176,8 +195,8 @@ class Builder:
         labels = {"branch": label, "level": level, "seed": self.seed}
         node = self.graph.add(Node(f"train/{label}/L{level}/s{self.seed}", "train", inputs, labels))
         began = start["point"] if "point" in start else Ref(node.id, f"step-{first}")
-        fraction = self.options.get("fraction", 0.0)
-        return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned, fraction=fraction)
+        own = {name: self.options[name] for name in ("fraction", "criterion") if name in self.options}
+        return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned, **own)
 
     def sibling(self, solution: Solution) -> Solution:
         """The same start and mask trained under another data order."""
@@ -201,6 +220,25 @@ class Builder:
         labels = {**self.dense().labels, "branch": f"dense (reordered at step {step})"}
         node = self.graph.add(Node(f"{self.dense().train.id}/reordered/step-{step}", "train", inputs, labels))
         return replace(self.dense(), train=node)
+
+    def _kept(self, level: int) -> dict[str, Any]:
+        """The inputs that say how many weights stay; across layers, which of them in any case."""
+        inputs: dict[str, Any] = {"keep": self.keep(level)}
+        if self.spec.scope == "global" and self.spec.protect:
+            inputs |= {"protect": protected(self.space, self.spec.protect)}
+        if self.spec.scope == "global" and self.spec.floor:
+            inputs |= {"floor": self.spec.floor}
+        return inputs
+
+    def _began(self, point: Ref) -> dict[str, Any]:
+        """Where the training that ended in a point began: another point, or an initialisation."""
+        inputs = self.graph.nodes[point.node].inputs
+        if "start" not in inputs:
+            raise ConfigError(
+                f"criterion {self.criterion.name!r} looks at where training began, which is not known of {point.node}"
+            )
+        start = inputs["start"]
+        return dict(start) if "point" in start else {**start, "seed": inputs["seed"]}
 
     def _mask(self, tag: str, level: int, inputs: dict[str, Any]) -> Ref:
         labels = {"branch": tag, "level": level, "seed": self.seed}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from sublevel.errors import Diverged
-from sublevel.prune.scores import score_function
-from sublevel.prune.select import layer_counts, select
+from sublevel.prune import Sight, layer_counts, prune, score_function
+from sublevel.risk.flow import flow
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.cells import (
@@ -93,17 +93,29 @@ def mask_cell(
     like: str | None = None,
     seed: int = 0,
     stream: str = "prune",
+    start: Json = None,
+    protect: Sequence[str] = (),
+    floor: int = 0,
 ) -> Output:
-    """Score the weights and keep exactly ``keep`` of them, or as many per layer as the mask ``like`` does."""
-    space = c.problem.space
-    at = c.point(point) if point else Point(torch.zeros(space.dim, device=c.problem.device))
-    field = c.problem.field("train", size=SAMPLE)
-    scores = score_function(criterion)(at, field, generator(seed, stream))
+    """Score the weights and keep exactly ``keep`` of them, or as many per layer as the mask ``like`` does.
+
+    ``start`` is where the training of the point began, for criteria that ask; the point that a criterion would go on
+    from is kept where it moves the weights that stay.
+    """
+    p, chosen = c.problem, score_function(criterion)
+    at = c.point(point) if point else Point(torch.zeros(p.space.dim, device=p.device))
     before = c.mask(parent)
-    before = space.full_mask().to(at.theta.device) if before is None else before
-    model = c.mask(like)
-    mask = select(space, scores, before, keep if model is None else layer_counts(space, model))
-    return Output({"remaining": space.remaining(mask)}, {"mask": mask_tensors(mask)})
+    sight = Sight(
+        p.space,
+        p.space.full_mask().to(at.theta.device) if before is None else before,
+        start=start and (c.point(start["point"]) if "point" in start else p.init(start["seed"], start["init"])),
+        flow=flow(p.space, p.module, p.prepare(p.splits.train.x[:1]).shape[1:]) if "flow" in chosen.needs else None,
+    )
+    model, field = c.mask(like), p.field("train", size=SAMPLE)
+    counts = keep if model is None else layer_counts(p.space, model)
+    done = prune(chosen, at, field, generator(seed, stream), sight, counts, protect=protect, floor=floor)
+    objects = {"point": point_tensors(replace(at, theta=done.theta))} if chosen.updates else {}
+    return Output({"remaining": p.space.remaining(done.mask)}, {"mask": mask_tensors(done.mask), **objects})
 
 
 @rows("train")
@@ -126,3 +138,9 @@ def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     recipe = Recipe.from_document(dict(inputs["recipe"]))
     epochs = (recipe.steps(sizes["train"]) - inputs["first"]) / recipe.steps_per_epoch(sizes["train"])
     return epochs * (sizes["train"] + sizes["validation"] / 3)
+
+
+@cost("mask")
+def mask_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """What the criterion looks at."""
+    return score_function(inputs["criterion"]).passes * min(SAMPLE, sizes["train"])

@@ -31,10 +31,15 @@ class DataSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """A registered network or an import path ``module:function``, with its options."""
+    """A registered network or an import path ``module:function``, with its options.
+
+    ``prunable`` names the weights that may be pruned, by parameter (with wildcards) or module class; absent: those of
+    every convolution and linear layer.
+    """
 
     name: str = "lenet-300-100"
     options: dict[str, Any] = Field(default_factory=dict)
+    prunable: tuple[str, ...] | None = None
     version: str | None = None
 
 
@@ -90,9 +95,11 @@ def _seeds(value: Any) -> Any:
 
 class StudySpec(Strict):
     """A whole study. ``fraction`` of the remaining weights goes at each of ``levels``; survivors are rewound to
-    ``rewind``. ``order`` is the data order of the levels, ``scope`` where scores compete, ``finetune_lr`` the rate of
-    the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell are part of a result's
-    identity, the number of jobs is not. With ``given`` points nothing is trained: they are measured.
+    ``rewind``. ``criterion`` chooses the weights; ``scope`` is where its scores compete, layers that match ``protect``
+    are left whole, no layer falls below ``floor`` weights, ``rounding`` counts as we or as open_lth do. ``order`` is
+    the data order of the levels, ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last
+    non-zero rate). ``threads`` per cell are part of a result's identity, the number of jobs is not. With ``given``
+    points nothing is trained: they are measured.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -102,7 +109,10 @@ class StudySpec(Strict):
     rewind: Duration = Duration(0, "it")
     branches: Annotated[tuple[BranchSpec, ...], BeforeValidator(_branches)] = (BranchSpec(name="imp"),)
     criterion: str = "magnitude"
-    scope: Literal["global", "layer"] = "global"
+    scope: Literal["global", "layer", "erk"] = "global"
+    rounding: Literal["exact", "open_lth"] = "exact"
+    protect: tuple[str, ...] = ()
+    floor: int = Field(default=0, ge=0)
     order: Order = "shared"
     finetune_lr: float | None = Field(default=None, gt=0)
     threads: int = Field(default=1, ge=1)
@@ -141,6 +151,11 @@ class StudySpec(Strict):
                     raise ValueError(f"{name} asks for level {level}; the study has levels 0 (dense) to {last}")
         return self
 
+    @property
+    def selection(self) -> dict[str, Any]:
+        """How many weights a level leaves, and where: what `sublevel.prune.counts` takes by name."""
+        return {name: getattr(self, name) for name in ("scope", "rounding", "protect", "floor")}
+
     def document(self) -> dict[str, Any]:
         """The resolved study as JSON, every default written out."""
         return {**self.model_dump(mode="json", exclude={"train"}), "train": self.train.document()}
@@ -149,13 +164,12 @@ class StudySpec(Strict):
 def label(spec: StudySpec, branch: BranchSpec) -> str:
     """A branch's name in the tables: its label, or its name with what it does not share with the study.
 
-    That is a fraction of its own, and a data order of its own: ``imp-0.9``, ``imp-independent``.
+    That is a fraction, a criterion and a data order of its own: ``imp-0.9``, ``oneshot-snip``, ``imp-independent``.
     """
-    fraction = branch.options.get("fraction")
+    fraction, criterion = branch.options.get("fraction"), branch.options.get("criterion")
     own = branch.order is not None and branch.order != spec.order
-    return branch.label or "-".join(
-        [branch.name, *([str(fraction)] if fraction else []), *([str(branch.order)] if own else [])]
-    )
+    parts = [branch.name, fraction, criterion, branch.order if own else None]
+    return branch.label or "-".join(str(part) for part in parts if part)
 
 
 def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:

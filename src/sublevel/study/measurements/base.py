@@ -51,9 +51,9 @@ class Scene:
         return asked if self.space.statistics else asked[:1]
 
     def next_mask(self, s: Solution) -> Ref | None:
-        """The mask that the study's criterion would give the next level; None where nothing would be left."""
-        builder = replace(self.builders[s.seed], options={"fraction": s.fraction})
-        if not sum(builder.keep(s.level + 1)):
+        """The mask that its criterion would give the next level; None where nothing would be left to give."""
+        builder = replace(self.builders[s.seed], options={"fraction": s.fraction, "criterion": s.criterion})
+        if not builder.leaves(s.level + 1):
             return None
         return builder.prune(s.end, s.mask, s.level + 1, f"next/{s.branch}")
 

@@ -11,6 +11,7 @@ from sublevel.geometry.quadrature import log_determinant_of
 from sublevel.study.blocks import DensitySpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
+from sublevel.study.measurements.spectra import living
 
 
 @measurement("density")
@@ -25,7 +26,7 @@ def density(scene: Scene, block: DensitySpec) -> None:
                 scene.add("density", s, *names, inputs=inputs, space=space, operator=block.operator, part=part)
 
 
-@kernel("density", 1)
+@kernel("density", 2)
 def density_cell(
     c: Context,
     *,
@@ -37,10 +38,11 @@ def density_cell(
     policy: str,
     operator: str,
     damping: Sequence[float],
+    alive: str | None = None,
     part: int = 0,
 ) -> Output:
-    """Nodes and weights of every probe, and what they integrate to."""
-    at, space = c.point(point), c.mask(mask)
+    """Nodes and weights of every probe, and what they integrate to; without the filters that are dead in ``alive``."""
+    at, (space, _) = c.point(point), living(c, c.mask(mask), c.mask(alive))
     field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     found = curvature.spectral_density(field, at, probes=probes, steps=steps, mask=space, operator=operator)
     quantities = [

@@ -51,7 +51,7 @@ def _add(
         scene.add("spectrum", s, *names, inputs=inputs, space=space, operator=operator, part=part)
 
 
-@kernel("spectrum", 2)
+@kernel("spectrum", 3)
 def spectrum_cell(
     c: Context,
     *,
@@ -71,7 +71,8 @@ def spectrum_cell(
 ) -> Output:
     """The extreme eigenvalues of the training loss at a point, in the subspace of a mask."""
     at = c.point(point)
-    space, dead = _subspace(c, c.mask(mask), c.mask(alive), layer)
+    space, dead = living(c, c.mask(mask), c.mask(alive))
+    space = space if layer is None else _inside(c, space, layer)
     field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     found = curvature.top_eigenvalues(
         field,
@@ -101,8 +102,8 @@ def spectrum_cell(
         "stop": found.stop,
     }
     sides = {
-        "largest": (found.values, found.residuals),
-        "smallest": (found.smallest, found.smallest_residuals),
+        "largest": (found.values, found.residuals, found.pair_converged),
+        "smallest": (found.smallest, found.smallest_residuals, (found.smallest_residuals <= found.bound).tolist()),
     }
     pairs = [
         {
@@ -110,10 +111,10 @@ def spectrum_cell(
             "index": i + 1,
             "eigenvalue": value,
             "residual": residual,
-            "converged": residual <= found.bound,
+            "converged": ok,
         }
-        for end, (values, residuals) in sides.items()
-        for i, (value, residual) in enumerate(zip(values.tolist(), residuals.tolist(), strict=True))
+        for end, (values, residuals, converged) in sides.items()
+        for i, (value, residual, ok) in enumerate(zip(values.tolist(), residuals.tolist(), converged, strict=True))
     ]
     return Output({"row": row, "pairs": pairs, "slopes": slopes.tolist()})
 
@@ -124,17 +125,19 @@ def _operator(c: Context, at: Point, name: str) -> dict[str, Any]:
     return {} if name == "hessian" else {"operator": name}
 
 
-def _subspace(
-    c: Context, space: Bool[Tensor, "D"] | None, own: Bool[Tensor, "D"] | None, layer: str | None
+def living(
+    c: Context, space: Bool[Tensor, "D"] | None, own: Bool[Tensor, "D"] | None
 ) -> tuple[Bool[Tensor, "D"] | None, Bool[Tensor, "D"] | None]:
-    """The mask to measure in (None: R^D), and the coordinates of dead filters that were left out of it."""
+    """The mask to measure in (None: R^D), and the coordinates of filters dead under ``own`` that were left out of it."""
     dead = None if own is None else c.problem.space.dead(own)
     if dead is not None and bool(dead.any()):
         space = ~dead if space is None else space & ~dead
-    if layer is not None:
-        inside = c.problem.space.indicator(layer).to(c.problem.device)
-        space = inside if space is None else space & inside
     return space, dead
+
+
+def _inside(c: Context, space: Bool[Tensor, "D"] | None, layer: str) -> Bool[Tensor, "D"]:
+    inside = c.problem.space.indicator(layer).to(c.problem.device)
+    return inside if space is None else space & inside
 
 
 @rows("spectrum")

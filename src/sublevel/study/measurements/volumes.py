@@ -1,4 +1,11 @@
-"""Volumes of a basin by several estimators, over several heights."""
+"""Volumes of a basin by several estimators, over several heights.
+
+What a network allows decides how they are asked. A third of its Hessian's eigenvalues are negative: the log-determinant
+is that of the Gauss-Newton matrix, the Laplace evidence's, from the matrix itself where that takes no more products.
+Rays in thousands of dimensions have no mean that could be estimated, whatever the preconditioner: importance sampling
+goes in the span of the k steepest eigenvectors, where it is the loss's own counterpart of the top-k ellipsoid. N is the
+number of training examples, also where the loss is measured on a part of them: the posterior is theirs.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +20,16 @@ from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point
 from sublevel.study.blocks import VolumesSpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, examples, measurement, used
+from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
+from sublevel.study.measurements.spectra import living
 
 STABILITY = 0.2
 """Step size times the steepest curvature of a chain: its variance there is 5% too large."""
 
 OPTIONS: dict[str, Callable[[VolumesSpec], dict[str, Any]]] = {
-    "logdet": lambda b: {"damping": b.damping, "probes": b.probes, "steps": b.steps},
+    "logdet": lambda b: {"damping": b.damping, "probes": b.probes, "steps": b.steps, "operator": "ggn"},
     "radial": lambda b: {"radius": b.radius, "samples": b.rays},
-    "importance": lambda b: {"radius": b.radius, "samples": b.rays, "k": b.k},
+    "importance": lambda b: {"radius": b.radius, "samples": b.rays, "k": b.k, "span": True},
     "llc": lambda b: {"chains": b.chains, "draws": b.draws, "burn_in": b.burn_in, "gamma": b.gamma},
     "thermodynamic": lambda b: {"chains": b.chains, "draws": b.draws, "burn_in": b.burn_in, "gamma": b.gamma},
 }
@@ -41,7 +49,7 @@ def volumes(scene: Scene, block: VolumesSpec) -> None:
                     scene.add("volume", s, *names, inputs=inputs, space=space, part=part)
 
 
-@kernel("volume", 1)
+@kernel("volume", 2)
 def volume_cell(
     c: Context,
     *,
@@ -52,21 +60,32 @@ def volume_cell(
     options: Mapping[str, Any],
     size: int | None,
     policy: str,
+    alive: str | None = None,
     part: int = 0,
 ) -> Output:
-    """A sweep of one estimator over eps."""
-    field = c.problem.field("train", size=size, policy=policy, part=part)
-    at, space = c.point(point), c.mask(mask)
-    more: dict[str, Any] = _temperature(field, at, space, options["gamma"]) if method == "llc" else {}
-    if "k" in options:
-        more["k"] = min(options["k"], subspace_dimension(at, space))
+    """A sweep of one estimator over eps; without the filters that are dead in ``alive``."""
+    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
+    at, (space, _) = c.point(point), living(c, c.mask(mask), c.mask(alive))
+    n, examples = subspace_dimension(at, space), len(c.problem.part("train"))
+    more: dict[str, Any] = {}
+    if method == "logdet":
+        more["exact"] = options["probes"] * options["steps"]
+    if method == "importance":
+        more["k"] = min(options["k"], n)
+    if method == "llc":
+        more = _temperature(field, at, space, options["gamma"], examples)
+    if method == "thermodynamic":
+        more["examples"] = examples
     found = sweep(field, at, method=method, eps=eps, mask=space, **{**options, **more})
-    return Output({"buffers": field.policy, "method": method, "volumes": [_plain(v) for v in found]})
+    volumes = [_plain(v) for v in found]
+    return Output({"buffers": field.policy, "method": method, "dimension": n, "volumes": volumes})
 
 
-def _temperature(field: EmpiricalRisk, at: Point, space: Bool[Tensor, "D"] | None, gamma: float) -> dict[str, float]:
+def _temperature(
+    field: EmpiricalRisk, at: Point, space: Bool[Tensor, "D"] | None, gamma: float, examples: int
+) -> dict[str, float]:
     """N beta = N / log N, and a step that leaves the steepest direction a bias of `STABILITY` / 4."""
-    n_beta = len(field.x) / log(len(field.x))
+    n_beta = examples / log(examples)
     steepest = float(top_eigenvalues(field, at, k=1, mask=space, restarts=0).values[0])
     return {"n_beta": n_beta, "step_size": STABILITY / (n_beta * max(steepest, 0.0) + gamma)}
 
@@ -96,7 +115,7 @@ def volume_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
             if v is values["volumes"][0]:
                 yield "estimates", {**about, **_coefficient(v)}
             continue
-        row = {"method": values["method"], "dimension": v["n"], "k": v["n"]}
+        row = {"method": values["method"], "dimension": values["dimension"], "k": v["n"]}
         row |= {n: v[n] for n in ("eps", "log_volume", "effective_radius", "se", "reason")}
         yield "volumes", {**about, **row, **{n: d.get(n) for n in ("nonstationarity", "stationary")}}
 

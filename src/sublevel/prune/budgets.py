@@ -1,0 +1,153 @@
+"""How many weights are left at a level: of the network, or of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from fractions import Fraction
+
+from sublevel.errors import ConfigError, nearest, unknown
+from sublevel.space import Layer, Space
+
+SCOPES = ("global", "layer", "erk")
+ROUNDINGS = ("exact", "open_lth")
+
+
+def removed(fraction: float, remaining: int, rounding: str = "exact") -> int:
+    """How many of ``remaining`` weights one level removes: floor(fraction * remaining + 1/2).
+
+    In exact arithmetic with the fraction as it is written, so that 0.29 of 50 weights is 14.5, and 15 go. With
+    ``rounding="open_lth"`` as many as that package removes from weights without ties, which keeps those above
+    ``sorted[ceil(fraction * remaining)]``: ceil(fraction * remaining) + 1, in floating point as there.
+
+    >>> removed(0.2, 270_896), removed(0.5, 1), removed(0.2, 270_896, "open_lth")
+    (54179, 1, 54181)
+    """
+    if rounding not in ROUNDINGS:
+        raise unknown("rounding", rounding, ROUNDINGS)
+    if rounding == "open_lth":
+        return min(remaining, math.ceil(fraction * remaining) + 1)
+    return math.floor(Fraction(str(fraction)) * remaining + Fraction(1, 2))
+
+
+def counts(
+    space: Space,
+    fraction: float,
+    level: int,
+    scope: str = "global",
+    *,
+    rounding: str = "exact",
+    protect: Sequence[str] = (),
+    floor: int = 0,
+) -> list[int]:
+    """Weights left after ``level`` levels: [total] for the global scope, one number per prunable layer otherwise.
+
+    ``layer`` takes the fraction from every layer, ``erk`` shares the global count out (see `erk`). Layers that match a
+    pattern of ``protect`` keep all their weights, and no layer falls below ``floor`` of them: with ``global`` and
+    ``erk`` the total stays what it is, and the other layers give more.
+
+    Raises ConfigError for an unknown scope or rounding, a pattern that matches no layer, and a total too small for
+    what is protected.
+    """
+    if scope not in SCOPES:
+        raise unknown("pruning scope", scope, SCOPES)
+    low = least(space, protect, floor)
+    sizes = [layer.size for layer in space.prunable_layers]
+    left = sizes if scope == "layer" else [sum(sizes)]
+    for _ in range(level):
+        left = [n - removed(fraction, n, rounding) for n in left]
+    if scope == "layer":
+        return [max(n, m) for n, m in zip(left, low, strict=True)]
+    if level and sum(low) > left[0]:
+        raise ConfigError(
+            f"level {level} leaves {left[0]} weights, fewer than the {sum(low)} that protect = {list(protect)} and "
+            f"floor = {floor} hold"
+        )
+    return left if scope == "global" else erk(space, left[0], low)
+
+
+def least(space: Space, protect: Sequence[str] = (), floor: int = 0) -> list[int]:
+    """The weights that each prunable layer keeps in any case: all where it is protected, else ``floor``."""
+    spared = protected(space, protect)
+    return [x.size if x.name in spared else min(floor, x.size) for x in space.prunable_layers]
+
+
+def protected(space: Space, patterns: Sequence[str]) -> list[str]:
+    """The prunable layers that match a pattern: shell wildcards, on the weight's name or on its module's.
+
+    Raises ConfigError for a pattern that matches none, and where nothing is left to prune.
+    """
+    layers, found = list(space.prunable_layers), set()
+    for pattern in patterns:
+        hit = {layer.name for layer in layers if _matches(layer, pattern)}
+        if not hit:
+            raise ConfigError(
+                f"protect: {pattern!r} matches no prunable layer{nearest(pattern, [layer.name for layer in layers])}"
+            )
+        found |= hit
+    if len(found) == len(layers):
+        raise ConfigError(f"protect = {list(patterns)} covers every prunable layer: nothing is left to prune")
+    return [layer.name for layer in layers if layer.name in found]
+
+
+def erk(space: Space, total: int, low: Sequence[int] | None = None) -> list[int]:
+    """Erdos-Renyi-Kernel counts: densities proportional to ``sum(shape) / prod(shape)`` (Evci et al. 1911.11134).
+
+    A layer that would need more than all its weights keeps all of them and the others share the rest. ``low`` are the
+    layers' least counts. They add up to ``total`` exactly, and no count falls as the total rises.
+
+    >>> net = Space((Layer("a", (10, 10), 0, True), Layer("b", (100, 100), 100, True)), (), ())
+    >>> erk(net, 220), erk(net, 2200)
+    ([20, 200], [100, 2100])
+    """
+    layers = list(space.prunable_layers)
+    sizes = [layer.size for layer in layers]
+    return apportion(total, [sum(layer.shape) for layer in layers], low or [0] * len(layers), sizes)
+
+
+def apportion(total: int, shares: Sequence[float], low: Sequence[int], high: Sequence[int]) -> list[int]:
+    """Whole numbers nearest to ``c * shares`` within [low, high], c such that they add up to ``total``.
+
+    Where several would step up at one c, the first do. One c serves all (Webster's method), so no number falls as the
+    total rises: counts of successive levels are nested.
+
+    >>> apportion(7, [1.0, 1.0, 1.0], [0, 0, 0], [9, 9, 1])
+    [3, 3, 1]
+    """
+    if not sum(low) <= total <= sum(high):
+        raise ConfigError(f"{total} weights cannot be shared out among layers that hold {sum(low)} to {sum(high)}")
+
+    def at(c: float) -> list[int]:
+        return [min(max(math.floor(c * s + 0.5), a), b) for s, a, b in zip(shares, low, high, strict=True)]
+
+    below, above = 0.0, 2 * max(b / s for s, b in zip(shares, high, strict=True)) + 1
+    while below < (middle := (below + above) / 2) < above:
+        below, above = (middle, above) if sum(at(middle)) <= total else (below, middle)
+    found = at(below)
+    for i, more in enumerate(at(above)):
+        found[i] += min(more - found[i], total - sum(found))
+    return found
+
+
+def from_densities(space: Space, densities: Mapping[str, float]) -> list[int]:
+    """Counts per prunable layer from densities by pattern: the first that matches a layer, 1 where none does.
+
+    Raises ConfigError for a density outside [0, 1] and a pattern that matches no layer.
+
+    >>> net = Space((Layer("a", (10,), 0, True), Layer("b", (30,), 10, True)), (), ())
+    >>> from_densities(net, {"b": 0.1})
+    [10, 3]
+    """
+    layers = list(space.prunable_layers)
+    for pattern, density in densities.items():
+        if not 0 <= density <= 1:
+            raise ConfigError(f"a density lies between 0 and 1, got {density} for {pattern!r}")
+        if not any(_matches(layer, pattern) for layer in layers):
+            raise ConfigError(f"{pattern!r} matches no prunable layer{nearest(pattern, [x.name for x in layers])}")
+    chosen = [next((d for p, d in densities.items() if _matches(layer, p)), 1.0) for layer in layers]
+    return [math.floor(Fraction(str(d)) * x.size + Fraction(1, 2)) for d, x in zip(chosen, layers, strict=True)]
+
+
+def _matches(layer: Layer, pattern: str) -> bool:
+    return fnmatchcase(layer.name, pattern) or fnmatchcase(layer.name.rpartition(".")[0], pattern)
