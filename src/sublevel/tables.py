@@ -17,10 +17,11 @@ PATH = ("path", "branch", "level_from", "level_to", "seed", "order", "split", "b
 """What identifies a path under one buffer policy.
 
 ``path`` is ``successive`` (level_from = level_to - 1, level 0 is the dense solution), ``to-dense``
-(level_from = 0), ``from-start`` (the rewound start m * theta_k to the end of the same level) or ``orders``
+(level_from = 0), ``from-start`` (the rewound start m * theta_k to the end of the same level), ``orders``
 (two data orders from the same start), ``start-to-dense`` (the rewound start to the dense solution),
-``to-dense-aligned`` (to-dense, the solution's hidden units permuted by weight matching) or ``instability`` (the dense run's end, and that of a run that left it at
-``step`` for another data order). ``order`` is ``shared`` or ``independent``.
+``to-dense-aligned`` (to-dense, the solution's hidden units permuted by weight matching) or ``instability``
+(the dense run's end, and that of a run that left it at ``step`` for another data order). ``order`` is
+``shared`` or ``independent``.
 ``split`` is ``train`` or ``test``. ``buffers`` is the BatchNorm policy: ``stored`` (those of the
 first end), ``averaged``, ``recomputed``, ``batch``, or ``none`` for a network without statistics.
 """
@@ -135,8 +136,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "estimates": (*SPECTRUM, "quantity", "setting", "value", "se", "draws", "r_hat", "ess", "reason"),
     # Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
     # eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
-    # this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways, at which the loss has risen by ``rise``
-    # along random unit vectors.
+    # this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways,
+    # at which the loss has risen by ``rise`` along random unit vectors.
     "coordinates": (
         *SOLUTION,
         "when",
