@@ -126,8 +126,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def cli(*arguments: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return python("-m", "sublevel.cli", *arguments, cwd=cwd, timeout=timeout, **more)
+    """Run the command to its end; of a study only the report, which has all figures, and none for print."""
+    quick = ("--no-figures",) if arguments[:1] == ("run",) and "--figures" not in arguments else ()
+    return python("-m", "sublevel.cli", *arguments, *quick, cwd=cwd, timeout=timeout, **more)
 
 
 def python(*arguments: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
@@ -144,7 +145,8 @@ class Running:
     def __init__(self, *arguments: object, cwd: Path, **more: str) -> None:
         self.environment = environment(**more)
         self.mark = self.environment["TINY_MARK"]
-        command = [sys.executable, "-m", "sublevel.cli", *map(str, arguments)]
+        quick = ("--no-figures",) if arguments[:1] == ("run",) else ()
+        command = [sys.executable, "-m", "sublevel.cli", *map(str, arguments), *quick]
         self.process = subprocess.Popen(
             command,
             cwd=cwd,

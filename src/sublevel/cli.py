@@ -36,6 +36,7 @@ def run(
     *,
     overrides: Set = (),
     jobs: int | None = None,
+    figures: bool = True,
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
@@ -48,8 +49,10 @@ def run(
         A preset (demo, mini, paper, paper-vgg16) or a study file.
     jobs
         Worker processes; the numbers do not depend on it. Default: cores / threads of the study.
+    figures
+        Write every figure for print too, as SVG and PDF; the report shows them all in any case.
     """
-    return _carry_out(_document(study, overrides), jobs, out, store, device)
+    return _carry_out(_document(study, overrides), jobs, out, store, device, figures)
 
 
 @app.command
@@ -110,18 +113,20 @@ def measure(
 
 
 @app.command
-def report(run: Path) -> int:
+def report(run: Path, *, figures: bool = True) -> int:
     """Write the tables, figures and report of a finished run again.
 
     Parameters
     ----------
     run
         The folder of a run, or its name in sublevel-runs.
+    figures
+        Write every figure for print too, as SVG and PDF.
     """
     from sublevel.runs.results import Result
 
     result = Result(_folder(run))
-    result.write(force=True)
+    result.write(force=True, figures=figures)
     print(f"report: {result.folder / 'report.html'}")
     return 0
 
@@ -278,7 +283,9 @@ def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return document
 
 
-def _carry_out(document: dict[str, Any], jobs: int | None, out: Path, store: Path | None, device: str) -> int:
+def _carry_out(
+    document: dict[str, Any], jobs: int | None, out: Path, store: Path | None, device: str, figures: bool = True
+) -> int:
     from sublevel.runs.console import console, listener
     from sublevel.runs.study import Study
 
@@ -286,7 +293,7 @@ def _carry_out(document: dict[str, Any], jobs: int | None, out: Path, store: Pat
     for note in chosen.notes():
         console().print(f"note: {note}", markup=False)
     with listener() as watching:
-        result = chosen.run(jobs=jobs, listener=watching)
+        result = chosen.run(jobs=jobs, listener=watching, figures=figures)
     watching.summary(result)
     print(f"report: {result.folder / 'report.html'}")
     return 1 if result.unfinished else 0

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,53 @@ def executable() -> str:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+# ruff: noqa: E501
+OVERLAPS = """() => {
+  const box = (n) => n.getBoundingClientRect();
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1.5
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1.5;
+  const found = [];
+  const apart = (nodes, what) => nodes.forEach((a, i) => nodes.slice(i + 1).forEach((b) => {
+    if (meet(box(a), box(b))) found.push(`${what}: ${a.textContent.slice(0, 30)} | ${b.textContent.slice(0, 30)}`);
+  }));
+  const seen = (n) => box(n).width > 0 && box(n).height > 0;
+  apart([...document.querySelectorAll("figure, .cards, #comparisons, #failures, #next, #protocol, #setup, footer")].filter(seen), "sections");
+  apart([...document.querySelectorAll(".card")], "cards");
+  for (const card of document.querySelectorAll(".card")) {
+    const parts = [...card.querySelectorAll(".verdict, .name, h3, .interval, .effect, .sentence, .why, .facts div, .link")];
+    apart(parts, "a card");
+    for (const n of parts) if (box(n).right > box(card).right + 1 || n.scrollWidth > n.clientWidth + 1 && n.clientWidth) found.push(`out of its card: ${n.textContent.slice(0, 40)}`);
+  }
+  apart([...document.querySelectorAll(".controls button")].filter(seen), "the bar");
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > width) found.push(`page scrolls sideways: ${document.documentElement.scrollWidth}`);
+  for (const figure of document.querySelectorAll("figure")) {
+    const key = figure.dataset.key;
+    const parts = [".head", ".legend", "figcaption"].map((s) => figure.querySelector(s)).filter((n) => n && !n.hidden);
+    apart([...parts, ...figure.querySelectorAll(".panel")], key);
+    apart([...figure.querySelectorAll(".legend button")], `${key} legend`);
+    for (const panel of figure.querySelectorAll(".panel")) {
+      const plot = panel.querySelector(".plot");
+      if (!plot.querySelector(".main-svg .trace, .main-svg .hm, .main-svg .contour, .gl-container canvas")) found.push(`${key}: nothing drawn`);
+      const texts = [...plot.querySelectorAll(".xtick text, .ytick text, .xtitle, .ytitle")];
+      apart([panel.querySelector("h4"), ...texts], `${key} labels`);
+      const frame = box(plot);
+      for (const t of texts) {
+        const b = box(t);
+        if (b.left < frame.left - 1 || b.right > frame.right + 1 || b.bottom > frame.bottom + 1)
+          found.push(`${key}: clipped ${t.textContent}`);
+      }
+    }
+  }
+  for (const n of document.querySelectorAll("h1, h2, h3, p, li, dd, button, select, summary")) {
+    const b = box(n);
+    if (b.width && !n.closest(".scroll") && b.right > width + 1) found.push(`cut at the right: ${n.textContent.slice(0, 40)}`);
+  }
+  return found;
+}"""
+"""Places where text lies on text, is cut, or makes the page scroll sideways."""
 
 
 class Watch:
@@ -64,6 +112,44 @@ def chromium(profile: Path, width: int = 1280, height: int = 900, scheme: str = 
             yield context
         finally:
             context.close()
+
+
+def opened(context: Any, path: Path, width: int, scheme: str = "light") -> tuple[Any, Watch]:
+    """A new page of some width and theme, and all that it says."""
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    watch = Watch(page)
+    page.goto(path.as_uri())
+    return page, watch
+
+
+def AXE() -> str:
+    """The source of axe-core, which the package axe-playwright-python carries; its absence is a failure in CI."""
+    try:
+        return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+    except ModuleNotFoundError:
+        if os.environ.get("CI"):
+            pytest.fail("axe-playwright-python is not installed: pip install -e .[dev]")
+        pytest.skip("axe-playwright-python is not installed")
+
+
+def axe(page: Any, *, whole: bool = False, rules: str = "") -> list[str]:
+    """Serious and critical faults of accessibility: rule, impact, and the first place.
+
+    Without ``whole`` only the first figure of each section is looked into, and no drawing: thousands of nodes. Of all
+    rules, or of one.
+    """
+    if not page.evaluate("window.axe !== undefined"):
+        page.evaluate(AXE())
+    where = "document" if whole else "{exclude: ['.main-svg', 'figure ~ figure .panels']}"
+    only = f", runOnly: ['{rules}']" if rules else ""
+    found = page.evaluate(f"axe.run({where}, {{resultTypes: ['violations']{only}}})")["violations"]
+    return [
+        f"{v['id']} ({v['impact']}): {v['nodes'][0]['html'][:120]} {v['nodes'][0].get('failureSummary', '')[:200]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
 
 
 def draw_all(page: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import synthetic_claims as claimed
 import synthetic_geometry as geometry
 
 from sublevel.tables import COLUMNS
@@ -31,6 +32,14 @@ LAYERS = (
     "fc.weight",
 )
 PRUNABLE = 270_896
+HEIGHTS = {
+    "successive": 0.05,
+    "to-dense": 0.25,
+    "to-dense-aligned": 0.2,
+    "from-start": 0.0,
+    "start-to-dense": 0.01,
+    "orders": 0.15,
+}
 ALPHAS = np.linspace(0, 1, 21)
 
 
@@ -62,8 +71,11 @@ def make(
             rows["legs"] += [key | r for r in _legs(level, draw)]
             _paths(rows, branch, level, seed, draw)
         geometry.solution(rows, key, density, LAYERS)
+        claimed.solution(rows, key)
     geometry.study(rows, keys, levels)
+    claimed.sweep(rows, seeds, lambda name, density: _level(name, 1, density, draw))
     rows["claims"] = _claims(seeds)
+    rows["verdicts"] = claimed.verdicts(seeds)
     return {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
 
 
@@ -154,14 +166,14 @@ def _legs(level: int, draw: np.random.Generator) -> list[dict[str, Any]]:
 def _paths(
     rows: dict[str, list[dict[str, Any]]], branch: str, level: int, seed: int, draw: np.random.Generator
 ) -> None:
-    for kind, height in (("successive", 0.05), ("to-dense", 0.25), ("from-start", 0.0), ("orders", 0.15)):
+    for kind, height in HEIGHTS.items():
         for split, low in (("train", 0.012), ("test", 0.31)):
             key = {
-                "path": kind, "branch": branch, "level_from": {"successive": level - 1, "to-dense": 0}.get(kind, level),
+                "path": kind, "branch": branch, "level_from": {"successive": level - 1, "to-dense": 0, "to-dense-aligned": 0}.get(kind, level),
                 "level_to": level, "seed": seed, "order": "shared", "split": split, "buffers": "recomputed",
             }  # fmt: skip
             bump = height * level * math.exp(0.1 * draw.standard_normal())
-            fall = 1.0 if kind == "from-start" else 0.0
+            fall = 1.0 if "start" in kind else 0.0
             loss = low + bump * 4 * ALPHAS * (1 - ALPHAS) + fall * (1 - ALPHAS) ** 2
             rows["profiles"] += [
                 key | {"alpha": a, "loss": v, "error": v / 5} for a, v in zip(ALPHAS, loss, strict=True)

@@ -43,14 +43,22 @@ def solution(rows: Rows, key: Key, density: float, layers: tuple[str, ...]) -> N
         rows["estimates"] += [whole | e for e in _estimates(density)]
         rows["estimates"].append(key | part | {"space": space, "operator": "", **_coefficient(level)})
         rows["volumes"] += [key | part | {"space": space, **v} for v in _volumes()]
-    for name, curvature in SETS.items():
+    for name, curvature, when in _chosen(level):
         width = math.sqrt(2 * RISE / curvature)
         rows["coordinates"].append(key | part | {
-            "set": name, "count": 100, "curvature": curvature, "se": curvature / 20, "rise": RISE, "width": width,
+            "when": when, "set": name, "count": 100, "curvature": curvature, "se": curvature / 20, "rise": RISE, "width": width,
             "width_low": 0.8 * width, "width_high": 1.3 * width, "directions": 8, "capped": int(level == 2), "reason": "",
         })  # fmt: skip
         rows["slices"] += [
-            key | part | {"set": name, "radius": r, "loss": 0.01 + curvature * r**2 / 2, "error": min(0.9, abs(r) / 5)}
+            key
+            | part
+            | {
+                "when": when,
+                "set": name,
+                "radius": r,
+                "loss": 0.01 + curvature * r**2 / 2,
+                "error": min(0.9, abs(r) / 5),
+            }
             for r in np.linspace(-2 * width, 2 * width, 9)
         ]
     if level:
@@ -68,6 +76,12 @@ def solution(rows: Rows, key: Key, density: float, layers: tuple[str, ...]) -> N
         rows["membership"].append(key | part | _membership(key["branch"], level))
     else:
         rows["training"] += [key | part | t for t in _training()]
+
+
+def _chosen(level: int) -> list[tuple[str, float, str]]:
+    """(set, curvature, when): after retraining everything is twice as steep."""
+    before = [(name, value, "before") for name, value in SETS.items()]
+    return before + [(name, 2 * value, "retrained") for name, value in SETS.items() if level]
 
 
 def _estimates(density: float) -> list[dict[str, Any]]:
@@ -118,8 +132,9 @@ def _volumes() -> list[dict[str, Any]]:
 def _membership(branch: str, level: int) -> dict[str, Any]:
     """Of imp all by a segment; of the others by a curve, from level 4 on not found: 0.05 a level too high."""
     threshold = 0.1 * level
+    ends = {"loss": threshold, "loss_dense": 0.012}
     if branch == "imp":
-        return {
+        return ends | {
             "threshold": threshold,
             "found": "segment",
             "segment_max": threshold,
@@ -129,7 +144,7 @@ def _membership(branch: str, level: int) -> dict[str, Any]:
             "gradient_steps": 0,
         }
     excess = 0.05 * level if level >= 4 else 0.0
-    return {
+    return ends | {
         "threshold": threshold, "found": "not found" if excess else "curve", "segment_max": threshold + 0.5, "curve_max": threshold + excess,
         "lowest_max": threshold + excess, "excess": excess, "evaluations": 67, "gradient_steps": 200,
     }  # fmt: skip

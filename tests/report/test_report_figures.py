@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +12,9 @@ import pytest
 import synthetic
 
 from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, legend, words
-from sublevel.report.figures import FIGURES, Drawn, figures
+from sublevel.report.figures import FIGURES, SECTIONS, UNMEASURED, Drawn, figures
 from sublevel.report.palette import BRANCHES, styles
 from sublevel.report.prepare import clean, over_seeds, with_density
-from sublevel.tables import COLUMNS
 
 
 def known(test_errors: dict[tuple[str, int], list[float]]) -> dict[str, pd.DataFrame]:
@@ -34,7 +35,7 @@ def panel(drawn: Drawn, key: str, title: str) -> Panel:
 
 
 def series(panel: Panel, label: str) -> Series:
-    return next(s for s in panel.series if s.label == label and s.mode != "faint")
+    return next(s for s in panel.series if s.label == label)
 
 
 def test_mean_and_t_interval_of_known_numbers():
@@ -66,12 +67,12 @@ def test_one_seed_has_points_and_no_interval():
     drawn = figures(known({("dense", 0): [0.1], ("imp", 1): [0.1]}))
     shown = panel(drawn, "accuracy", "Test error")
     assert all(math.isnan(v) for s in shown.series for v in s.low)
-    assert not any(s.mode == "faint" for s in shown.series)
+    assert not any(s.samples for s in shown.series)
     assert figure(drawn, "accuracy").notes == ("One seed: points only, no intervals.",)
 
 
-def test_dense_is_at_the_left_of_a_logarithmic_axis(tables):
-    axis = panel(figures(tables), "accuracy", "Test error").x
+def test_dense_is_at_the_left_of_a_logarithmic_axis(drawn):
+    axis = panel(drawn, "accuracy", "Test error").x
     assert axis.log
     assert axis.reverse
     assert [text for _, text in axis.ticks] == ["100%", "50%"]
@@ -82,34 +83,49 @@ def test_rows_without_a_value_do_not_count():
     assert series(panel(drawn, "accuracy", "Test error"), "imp").y == pytest.approx([20.0])
 
 
-def test_every_registered_figure_is_drawn_from_a_whole_study(tables):
-    drawn = figures(tables)
+def test_every_registered_figure_is_drawn_from_a_whole_study(drawn):
     assert drawn.missing == []
     assert len(drawn.all) >= len(FIGURES)
     assert len({f.key for f in drawn.all}) == len(drawn.all)
+    assert list(drawn.sections) == list(SECTIONS)
+    assert all(not p.empty for f in drawn.all for v in f.views for p in v.panels)
+
+
+def test_every_figure_says_in_two_short_sentences_how_to_read_it_and_what_its_trap_is(drawn):
     for f in drawn.all:
-        assert f.how.endswith(".")
-        assert f.trap.endswith(".")
-        assert all(not p.empty for v in f.views for p in v.panels)
+        for text in (f.how, f.trap):
+            sentences = re.split(r"(?<=[.?!]) (?=[A-Z(])", text)
+            assert len(sentences) == 2, (f.key, text)
+            assert all(s[-1] in ".?" and len(s) <= 190 for s in sentences), (f.key, sentences)
 
 
 def test_empty_and_missing_tables_give_no_figure_and_name_it():
     for nothing in (synthetic.empty(), {}):
         drawn = figures(nothing)
         assert drawn.all == []
-        assert sorted(drawn.missing) == sorted(e.name for e in FIGURES)
+        assert sorted(m.name for m in drawn.missing) == sorted(e.name for e in FIGURES)
+        assert {m.why for m in drawn.missing} == {UNMEASURED}
 
 
-@pytest.mark.parametrize("name", [n for n in COLUMNS if n != "failures"])
-def test_any_table_may_be_missing(smallest, name):
-    drawn = figures({k: v for k, v in smallest.items() if k != name})
-    assert drawn.all
+def test_a_figure_whose_function_fails_costs_no_other(monkeypatch, smallest):
+    def broken(tables):
+        raise KeyError("no such column")
+
+    monkeypatch.setattr(
+        "sublevel.report.figures.FIGURES", [replace(e, make=broken) if e.name == "volumes" else e for e in FIGURES]
+    )
+    drawn = figures({k: smallest[k] for k in ("levels", "volumes")})
+    assert {"accuracy", "masks", "volume-methods"} <= {f.key for f in drawn.all}
+    assert (
+        next(m.why for m in drawn.missing if m.name == "volumes")
+        == "its function failed on this table (KeyError: 'no such column')"
+    )
 
 
 def test_any_column_of_measurements_may_be_empty(tiny):
     tables = tiny
     levels = tables["levels"].assign(validation_error=None, train_loss=np.nan, overlap_imp="")
-    titles = [p.title for p in figure(figures(tables | {"levels": levels}), "accuracy").views[0].panels]
+    titles = [p.title for p in figure(figures({"levels": levels}), "accuracy").views[0].panels]
     assert titles == ["Test error (%)", "Train error (%)"]
 
 
@@ -129,7 +145,7 @@ def test_undefined_volumes_are_crosses_with_their_reason(tables):
     volumes.loc[volumes["level"] == 5, ["log_volume", "effective_radius"]] = math.nan
     volumes.loc[volumes["level"] == 5, "reason"] = "lambda_10 <= 0"
     volumes.loc[volumes["level"] == 4, "stationary"] = False
-    drawn = figures(tables | {"volumes": volumes})
+    drawn = figures({"levels": tables["levels"], "volumes": volumes})
     shown = panel(drawn, "volumes", "Effective radius, own")
     crosses = series(shown, "undefined")
     assert len(crosses.x) == 9
@@ -142,13 +158,12 @@ def test_eigenvalues_of_zero_or_less_have_no_place_on_a_logarithm(tiny):
     tables = tiny
     spectra = tables["spectra"].copy()
     spectra.loc[(spectra["end"] == "largest") & (spectra["index"] > 8), "eigenvalue"] = -0.5
-    shown = panel(figures(tables | {"spectra": spectra}), "spectra", "Largest, own")
+    shown = panel(figures({"spectra": spectra}), "spectra", "Largest, own")
     assert min(v for s in shown.series for v in s.y if math.isfinite(v)) > 0
 
 
-def test_the_error_margin_is_a_line_at_two_points(tiny):
-    tables = tiny
-    shown = panel(figures(tables), "barriers", "Error barrier")
+def test_the_error_margin_is_a_line_at_two_points(drawn):
+    shown = panel(drawn, "barriers", "Error barrier")
     assert series(shown, "margin, 2 points").y == [2.0, 2.0]
 
 
@@ -169,8 +184,8 @@ def test_densities_are_looked_up_and_fall_back_on_the_level():
     assert with_density(asked, levels)["density"].tolist() == pytest.approx([0.8, 0.8, 0.8, 1.0])
 
 
-def test_tables_read_back_from_csv_give_the_same_figures(tiny, tmp_path):
-    tables = tiny
+def test_tables_read_back_from_csv_give_the_same_figures(smallest, tmp_path):
+    tables = {k: smallest[k] for k in ("levels", "curvature", "coordinates", "prunings", "volumes", "volume_pairs")}
     for name, frame in tables.items():
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     back = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in tables}
@@ -178,8 +193,8 @@ def test_tables_read_back_from_csv_give_the_same_figures(tiny, tmp_path):
     assert [f.key for f in figures(back).all] == [f.key for f in figures(tables).all]
 
 
-def test_legends_name_each_label_once_in_the_order_of_the_branches(tables):
-    names = [s.label for s in legend(figure(figures(tables), "masks").views[0])]
+def test_legends_name_each_label_once_in_the_order_of_the_branches(drawn):
+    names = [s.label for s in legend(figure(drawn, "masks").views[0])]
     assert names == ["dense", "imp", "oneshot", "reinit", "chance"]
 
 

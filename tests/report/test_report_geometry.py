@@ -11,7 +11,7 @@ import synthetic
 import synthetic_geometry as geometry
 
 from sublevel.report.describe import Figure, Panel, Series, View
-from sublevel.report.figures import Drawn, figures
+from sublevel.report.figures import FIGURES, Drawn, figures
 from sublevel.report.figures.planes import SIDE, grid
 from sublevel.report.figures.tree import bound
 from sublevel.report.prepare import clean
@@ -29,11 +29,6 @@ KEYS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def drawn(tables: dict[str, pd.DataFrame]) -> Drawn:
-    return figures(tables)
-
-
 def figure(drawn: Drawn, key: str) -> Figure:
     return next(f for f in drawn.all if f.key == key)
 
@@ -47,7 +42,7 @@ def panel(view: View, title: str) -> Panel:
 
 
 def line(panel: Panel, label: str) -> Series:
-    return next(s for s in panel.series if s.label == label and s.mode != "faint")
+    return next(s for s in panel.series if s.label == label)
 
 
 def test_every_kind_has_a_figure_and_both_back_ends_draw_it(drawn):
@@ -60,12 +55,12 @@ def test_every_kind_has_a_figure_and_both_back_ends_draw_it(drawn):
             assert len([a for a in canvas.axes if a.get_label() != "<colorbar>"]) == len(view.panels)
 
 
-@pytest.mark.parametrize("name", [*GEOMETRY, "curvature", "spectra", "volumes", "paths"])
+@pytest.mark.parametrize("name", sorted({e.table for e in FIGURES}))
 def test_a_table_of_nothing_but_holes_draws_nothing_and_breaks_nothing(tiny, name):
     kept = {"level", "seed", "part", "step"}
     holes = tiny[name].assign(**{c: np.nan for c in tiny[name].select_dtypes("number").columns if c not in kept})
-    for frame in (holes, tiny[name].iloc[:0], tiny[name].iloc[:1]):
-        assert figures({"levels": tiny["levels"], name: frame}).all
+    for frame in (holes, tiny[name].iloc[:1]):
+        assert not [m for m in figures({name: frame}).missing if "failed" in m.why]
 
 
 def test_operators_are_a_choice_and_layers_stand_apart(drawn):
@@ -84,7 +79,7 @@ def test_operators_are_a_choice_and_layers_stand_apart(drawn):
 
 def test_other_parts_of_the_examples_do_not_enter_the_mean(tables, drawn):
     again = tables["curvature"].assign(part=1, largest=tables["curvature"]["largest"] * 1.5)
-    both = figures(tables | {"curvature": pd.concat([tables["curvature"], again])})
+    both = figures({"levels": tables["levels"], "curvature": pd.concat([tables["curvature"], again])})
     top = line(panel(figure(both, "sharpness").views[0], "Largest, original"), "imp")
     assert top.y == line(panel(figure(drawn, "sharpness").views[0], "Largest, original"), "imp").y
     # (1.5 - 1) / 1.25 = 40%
@@ -94,7 +89,7 @@ def test_other_parts_of_the_examples_do_not_enter_the_mean(tables, drawn):
 def test_tables_from_before_there_were_operators_are_of_the_hessian(tables, drawn):
     old = tables["curvature"]
     old = old[(old["operator"] == "hessian") & ~old["space"].str.startswith("layer")].drop(columns=["operator", "part"])
-    view = figure(figures(tables | {"curvature": old}), "sharpness").views[0]
+    view = figure(figures({"levels": tables["levels"], "curvature": old}), "sharpness").views[0]
     assert view.choice["operator"] == "Hessian"
     assert line(view.panels[0], "imp").y == line(figure(drawn, "sharpness").views[0].panels[0], "imp").y
 
@@ -124,7 +119,7 @@ def test_estimates_have_one_panel_each_and_distrust_is_hollow(drawn):
 
 
 def test_one_seed_has_its_standard_error_unless_it_is_not_to_be_trusted(tables):
-    one = figures({k: f[f["seed"] == 0] if "seed" in f else f for k, f in tables.items()})
+    one = figures({k: tables[k][tables[k]["seed"] == 0] for k in ("levels", "estimates")})
     view = chosen(one, "estimates", space="original space")
     trace, determinant = line(view.panels[0], "imp"), line(view.panels[2], "imp")
     assert trace.high[0] - trace.y[0] == pytest.approx(2 * 5.0)
@@ -180,11 +175,13 @@ def test_curvature_along_training_is_against_the_step(drawn):
 
 
 def test_membership_is_hollow_where_no_path_was_found(drawn):
-    heights, excess = chosen(drawn, "membership", branch="reinit").panels
+    heights, excess, ends = chosen(drawn, "membership", branch="reinit").panels
     assert line(heights, "segment").y == pytest.approx([0.1 * v + 0.5 for v in range(1, 6)])
     assert line(heights, "threshold: the higher end").y == pytest.approx([0.1 * v for v in range(1, 6)])
     assert list(line(excess, "lowest maximum").hollow) == [False, False, False, True, True]
     assert line(excess, "lowest maximum").y == pytest.approx([0, 0, 0, 0.2, 0.25])
+    assert line(ends, "the dense network").y == pytest.approx([0.012] * 5)
+    assert line(ends, "the solution").y == pytest.approx([0.1 * v for v in range(1, 6)])
     assert figure(drawn, "membership").notes[0].startswith("33 of 45 solutions joined (15 by a segment, 18 by a curve)")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sublevel.report.frame import Column, Frame
-from sublevel.report.numbers import duration, estimate, percent, plain, probability
+from sublevel.report.numbers import duration, estimate, in_points, percent, plain, probability
 from sublevel.report.prepare import over_seeds, where
 
 Tables = dict[str, Frame]
@@ -33,6 +33,7 @@ def _setting(summary: dict[str, Any]) -> str:
 
 
 def _branches(levels: Frame) -> str:
+    """How many branches there are, and how deep they go."""
     n = levels.loc[levels["branch"] != "dense", "branch"].nunique()
     depth = int(levels["level"].max())
     if n == 0:
@@ -134,13 +135,14 @@ def claims(table: Frame) -> list[Claim]:
 
 
 def _row(row: Column, group: Frame) -> Row:
-    effect, low, high = (float(row[c]) for c in ("effect", "low", "high"))
+    scale, unit = in_points(str(row["unit"]))
+    effect, low, high = (scale * float(row[c]) for c in ("effect", "low", "high"))
     value, _, interval = estimate(effect, low, high).partition(" ")
     same = group[group["unit"] == row["unit"]]
-    places, zero = _places(effect, low, high, same)
+    places, zero = _places(effect, low, high, scale * same[["effect", "low", "high"]])
     return Row(
         comparison=str(row["comparison"]), at=_at(float(row["level"]), float(row["density"])),
-        n=plain(float(row["n"])), effect=value, interval=interval, unit=str(row["unit"]),
+        n=plain(float(row["n"])), effect=value, interval=interval, unit=unit,
         p=_p(float(row["p"]), float(row["p_exact"])), reading=str(row["reading"]), places=places, zero=zero,
     )  # fmt: skip
 

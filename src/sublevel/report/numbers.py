@@ -8,12 +8,12 @@ import math
 def decimals(error: float) -> int:
     """Decimals that keep two significant digits of an error.
 
-    >>> decimals(0.0123), decimals(1.3), decimals(25.0)
-    (3, 1, 0)
+    >>> decimals(0.0123), decimals(1.3), decimals(25.0), decimals(0.1 * 3 - 0.2)
+    (3, 1, 0, 2)
     """
     if not math.isfinite(error) or error <= 0:
         return 4
-    return min(max(1 - math.floor(math.log10(error)), 0), 8)
+    return min(max(1 - math.floor(math.log10(error) + 1e-9), 0), 8)
 
 
 def estimate(value: float, low: float = math.nan, high: float = math.nan, scale: float = 1.0) -> str:
@@ -59,6 +59,19 @@ def percent(fraction: float) -> str:
     ('100%', '10.7%', '0.868%')
     """
     return f"{100 * fraction:.3g}%" if math.isfinite(fraction) else ""
+
+
+FRACTIONS = ("test error", "train error", "validation error", "error barrier")
+"""Units of effects that the tables hold as fractions, and that a reader sees in points."""
+
+
+def in_points(unit: str) -> tuple[float, str]:
+    """The factor and the name under which a unit of the tables is shown.
+
+    >>> in_points("test error"), in_points("train loss")
+    ((100.0, 'points (test error)'), (1.0, 'train loss'))
+    """
+    return (100.0, f"points ({unit})") if unit in FRACTIONS else (1.0, unit)
 
 
 def probability(p: float) -> str:

@@ -118,7 +118,7 @@ def with_density(frame: Frame, levels: Frame, level: str = "level") -> Frame:
     return out
 
 
-SWEEP = re.compile(r"imp-0?\.\d+")
+SWEEP = re.compile(r"imp-0?\.\d+(?:-\w+)?")
 """How the branches of a sweep of the fraction are named: imp-0.05 prunes 5% at once and stops at level 1."""
 
 

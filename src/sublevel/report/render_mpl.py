@@ -40,6 +40,8 @@ WIDTH = {1: 5.2, 2: 3.5, 3: 2.7}  # inches of a panel, by columns: two fill the 
 HEIGHT = 2.35
 ABOVE = 0.3  # inches, for the title
 DPI = 220  # of what is rasterised: surfaces
+MARK = "sublevel report"
+"""The creator that every file names: by it a later report knows which files are its own to replace."""
 MARKUP = str.maketrans({"$": r"\$"})
 
 
@@ -48,8 +50,8 @@ def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
     with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         canvas = draw(view, title, columns)
         svg, pdf = stem.parent / f"{stem.name}.svg", stem.parent / f"{stem.name}.pdf"
-        canvas.savefig(svg, metadata={"Date": None}, dpi=DPI)
-        canvas.savefig(pdf, metadata={"CreationDate": None}, dpi=DPI)
+        canvas.savefig(svg, metadata={"Date": None, "Creator": MARK}, dpi=DPI)
+        canvas.savefig(pdf, metadata={"CreationDate": None, "Creator": MARK}, dpi=DPI)
     return [svg, pdf]
 
 
@@ -146,9 +148,9 @@ def _axis(axes: Axes, axis: Axis, which: str) -> None:
 def _series(axes: Axes, series: Series) -> None:
     x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
     colour, marker = series.style.colour, MARKERS.get(series.style.marker, "o")
-    if series.mode == "faint":
-        axes.plot(x, y, linestyle="none", marker=marker, markersize=2, alpha=0.3, color=colour, markeredgewidth=0)
-        return
+    if series.samples is not None and series.samples.dots:
+        at, single = x[np.asarray(series.samples.at)], np.asarray(series.samples.y, dtype=float)
+        axes.plot(at, single, linestyle="none", marker=marker, markersize=2, alpha=0.3, color=colour, markeredgewidth=0)
     if series.low is not None and series.high is not None:
         _interval(axes, series, x, y)
     if series.mode != "points":

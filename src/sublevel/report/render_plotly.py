@@ -7,27 +7,43 @@ Fonts, background and grid are the page's business (its script adds them), so th
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from sublevel.report.describe import Axis, Figure, Heat, Panel, Series, View, legend, words
 from sublevel.report.numbers import percent
-from sublevel.report.palette import HEAT
+from sublevel.report.palette import BRANCHES, HEAT
 from sublevel.report.render_relief import relief, relief_scale
 from sublevel.report.text import numbers, safe
 
-SIZES = {"both": 7, "points": 8, "faint": 4}
+SIZES = {"both": 7, "points": 8}
 
 
-def payload(figure: Figure) -> dict[str, Any]:
-    """Everything that the page's script needs to draw a figure, in each of its views."""
-    return {"key": figure.key, "views": [_view(v) for v in figure.views]}
+def payload(figure: Figure, branches: Collection[str] = ()) -> dict[str, Any]:
+    """Everything that the page's script needs to draw a figure, in each of its views.
+
+    A series belongs to the branch that it names, or that its label is: one of ``branches``, or one of those that
+    have a fixed look.
+    """
+    known = {*BRANCHES, *branches}
+    return {"key": figure.key, "pooled": figure.pooled, "views": [_view(v, known) for v in figure.views]}
 
 
-def _view(view: View) -> dict[str, Any]:
+def owner(choice: dict[str, str]) -> str:
+    """The branch that a whole view is of, empty where it shows several.
+
+    >>> owner({"network": "imp, level 3"}), owner({"split": "train"})
+    ('imp', '')
+    """
+    return choice.get("branch") or choice.get("network", "").partition(", level ")[0]
+
+
+def _view(view: View, known: Collection[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "choice": view.choice,
+        "branch": owner(view.choice),
         "legend": [_entry(s) for s in legend(view)],
-        "panels": [_panel(p) for p in view.panels],
+        "panels": [_panel(p, owner(view.choice), known) for p in view.panels],
     }
     heats = [_scale(p.heat) for p in view.panels if p.heat is not None][:1]
     shown["scales"] = heats + [relief_scale(p.landscape) for p in view.panels if p.landscape is not None]
@@ -47,12 +63,12 @@ def _entry(series: Series) -> dict[str, Any]:
     }
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _panel(panel: Panel, owned: str, known: Collection[str]) -> dict[str, Any]:
     if panel.landscape is not None:
         axes = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y)}
         return {"title": panel.title, "words": words(panel), "rows": 0, **relief(panel, panel.landscape, axes)}
     heat = panel.heat
-    data = [_heat(heat)] if heat is not None else [t for s in panel.series for t in _traces(s, panel)]
+    data = [_heat(heat, owned)] if heat is not None else [_trace(s, panel, owned, known) for s in panel.series]
     layout = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y) if panel.heat is None else _rows(panel.heat)}
     rows = len(panel.heat.rows) if panel.heat is not None else 0
     return {"title": panel.title, "words": words(panel), "data": data, "layout": layout, "rows": rows}
@@ -75,42 +91,54 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return out
 
 
-def _traces(series: Series, panel: Panel) -> list[dict[str, Any]]:
+def _trace(series: Series, panel: Panel, owned: str, known: Collection[str]) -> dict[str, Any]:
+    """One series. Intervals, dots and what a reader leaves out are the page's business: it has their numbers here."""
     trace: dict[str, Any] = {
         "type": "scatter",
         "name": safe(series.label),
         "x": numbers(series.x),
         "y": numbers(series.y),
         "mode": {"both": "lines+markers", "line": "lines"}.get(series.mode, "markers"),
-        "hovertemplate": _template(series, panel),
+        "hovertemplate": _template(series, panel, owned),
     }
     if series.hover:
         trace["text"] = [safe(t) for t in series.hover]
-    trace |= _look(series)
+    branch = series.branch or (series.label if series.label in known else "")
+    return trace | _look(series) | _interval(series) | ({"branch": branch} if branch else {}) | _seeds(series)
+
+
+def _seeds(series: Series) -> dict[str, Any]:
+    if len(series.seeds):
+        return {"seeds": numbers(series.seeds)}
+    if series.samples is None:
+        return {}
+    single = series.samples
+    found = {"seed": numbers(single.seed), "at": list(single.at), "y": numbers(single.y)}
+    return {"samples": found | {"log": single.geometric, "dots": single.dots}}
+
+
+def _interval(series: Series) -> dict[str, Any]:
     if series.low is None or series.high is None or not any(map(math.isfinite, series.low)):
-        return [trace]
-    if series.interval == "band":
-        return [_band(series), trace]
-    return [trace | {"error_y": _bars(series)}]
+        return {"interval": series.interval} if series.samples is not None else {}
+    return {"interval": series.interval, "low": numbers(series.low), "high": numbers(series.high)}
 
 
-def _template(series: Series, panel: Panel) -> str:
+def _template(series: Series, panel: Panel, owned: str) -> str:
     text = "<br>%{text}" if series.hover else ""
     x = f"{safe(panel.x.title)} %{{x:{panel.x.hover}}}: " if panel.x.hover else ""
-    return f"<b>{safe(series.label)}</b><br>{x}%{{y:{panel.y.hover}}}{text}<extra></extra>"
+    head = safe(series.label) + (f" ({safe(owned)})" if owned and owned != series.label else "")
+    more = f", {safe(series.about)}" if series.about else ""
+    return f"<b>{head}</b>{more}<br>{x}%{{y:{panel.y.hover}}}{text}<extra></extra>"
 
 
 def _look(series: Series) -> dict[str, Any]:
     colour, marker = series.style.colour, series.style.marker
-    out: dict[str, Any] = {}
-    if series.mode != "faint":
-        out["line"] = {"color": colour, "width": 1.8, "dash": series.style.dash}
+    out: dict[str, Any] = {"line": {"color": colour, "width": 1.8, "dash": series.style.dash}}
     if series.mode != "line":
-        out["marker"] = {"color": colour, "symbol": _symbols(series, marker), "size": SIZES[series.mode]}
-        if series.mode != "faint":
-            out["marker"]["line"] = {"width": 1.4, "color": colour}
-    if series.mode == "faint":
-        out["opacity"] = 0.32
+        symbol, size = _symbols(series, marker), SIZES[series.mode]
+        out["marker"] = {"color": colour, "symbol": symbol, "size": size, "line": {"width": 1.4, "color": colour}}
+    elif series.samples is not None and series.samples.dots:
+        out["marker"] = {"color": colour, "symbol": marker}
     return out
 
 
@@ -122,37 +150,16 @@ def _symbols(series: Series, marker: str) -> str | list[str]:
     return [f"{marker}-open" if h else marker for h in series.hollow]
 
 
-def _bars(series: Series) -> dict[str, Any]:
-    low, high = series.low or (), series.high or ()
-    up = [h - y for h, y in zip(high, series.y, strict=True)]
-    down = [y - v for v, y in zip(low, series.y, strict=True)]
-    shape = {"width": 3, "thickness": 1.1, "color": series.style.colour}
-    return {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), **shape}
-
-
-def _band(series: Series) -> dict[str, Any]:
-    x, low, high = list(series.x), list(series.low or ()), list(series.high or ())
-    red, green, blue = (int(series.style.colour[i : i + 2], 16) for i in (1, 3, 5))
-    return {
-        "type": "scatter",
-        "name": safe(series.label),
-        "x": numbers(x + x[::-1]),
-        "y": numbers(high + low[::-1]),
-        "mode": "lines",
-        "line": {"width": 0},
-        "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},0.18)",
-        "hoverinfo": "skip",
-    }
-
-
-def _heat(heat: Heat) -> dict[str, Any]:
+def _heat(heat: Heat, owned: str) -> dict[str, Any]:
     return {
         "type": "heatmap",
         "x": numbers(heat.x),
         "y": list(range(len(heat.rows))),
         "hovertext": [
-            [f"{safe(r)}<br>level {x:g}: {percent(10**v) or 'none'}" for x, v in zip(heat.x, row, strict=True)]
+            [
+                f"{safe(f'{owned}, {r}' if owned else r)}<br>level {x:g}: {percent(10**v) or 'none'}"
+                for x, v in zip(heat.x, row, strict=True)
+            ]
             for r, row in zip(heat.rows, heat.z, strict=True)
         ],
         "z": [numbers(row) for row in heat.z],

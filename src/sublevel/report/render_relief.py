@@ -104,6 +104,7 @@ def _place(series: Series) -> dict[str, Any]:
         "y": numbers(series.y),
         "mode": {"points": "markers", "line": "lines"}.get(series.mode, "lines+markers"),
         **_pointer(series),
+        **({"branch": series.branch} if series.branch else {}),
     }
 
 

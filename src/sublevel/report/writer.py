@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,32 @@ def write(
 
 
 def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) -> list[Path]:
-    """Write the views that have a name as SVG and PDF."""
+    """Write the views that have a name as SVG and PDF, and remove those that an earlier report left there."""
     from sublevel.report.render_mpl import save
 
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
-        return [
+        written = [
             path
             for figure in drawn.all
             for view, stem in zip(figure.views, stems[figure.key], strict=False)
             for path in save(view, figure.title, folder / stem, figure.columns)
         ]
+    for path in stale(folder, written):
+        path.unlink(missing_ok=True)
+    return written
+
+
+def stale(folder: Path, written: Collection[Path]) -> list[Path]:
+    """The figures in a folder that a report made, and that are not among those written now.
+
+    A report knows its own by the creator that they name: the folder may be a user's, with figures of other makers.
+    """
+    from sublevel.report.render_mpl import MARK
+
+    others = (p for ending in ("svg", "pdf") for p in sorted(folder.glob(f"*.{ending}")))
+    return [p for p in others if p not in written and MARK.encode() in p.read_bytes()]
 
 
 def names(figure: Figure) -> list[str]:
@@ -84,7 +99,10 @@ def _safe(text: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader never sees half a page."""
-    beside = path.with_suffix(".html.part")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(beside, path)
+    """Write beside under a name of its own, then rename: a reader never sees half a page, nor another writer's."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -198,10 +198,11 @@ class Result:
         """The cells that failed, and those that were skipped for it."""
         return [cell for cell in self.document["cells"] if cell["status"] != "done"]
 
-    def write(self, force: bool = False) -> bool:
-        """Write tables, summary, figures and report; nothing if they are there, whole, and nothing has changed."""
+    def write(self, force: bool = False, *, figures: bool = True) -> bool:
+        """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed."""
         keys = {cell["cell"]: cell["key"] for cell in self.document["cells"]}
-        state = digest(canonical({"cells": keys, "study": self.document["study"], "versions": versions()}))
+        made_of = {"cells": keys, "study": self.document["study"], "versions": versions(), "figures": figures}
+        state = digest(canonical(made_of))
         path = self.folder / "summary.json"
         if not force and self._written(path, state):
             return False
@@ -209,7 +210,7 @@ class Result:
             write_text(self.folder / "tables" / f"{name}.csv", to_csv(table))
         summary = self.summary()
         summary |= {"written_with": versions()}
-        self.report(self.folder / "report.html", summary)
+        self.report(self.folder / "report.html", summary, figures=figures)
         files = {name: digest((self.folder / name).read_bytes()) for name in self.files}
         write_text(path, json.dumps(summary | {"state": state, "files": files}, indent=1, sort_keys=True) + "\n")
         return True
@@ -241,13 +242,13 @@ class Result:
             "sublevel": versions()["sublevel"],
         }
 
-    def report(self, path: str | Path, summary: dict[str, Any] | None = None) -> Path:
-        """Write the report as one HTML file, and its figures beside it."""
+    def report(self, path: str | Path, summary: dict[str, Any] | None = None, *, figures: bool = True) -> Path:
+        """Write the report as one HTML file, and its ``figures`` for print beside it."""
         from sublevel import report
 
         path = Path(path)
         try:
-            return report.write(self.tables, summary or self.summary(), path.parent, page=path.name)
+            return report.write(self.tables, summary or self.summary(), path.parent, page=path.name, figures=figures)
         except OSError as error:
             raise StoreError(f"cannot write the report in {path.parent}: {error.strerror or error}") from error
 

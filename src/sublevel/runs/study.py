@@ -107,9 +107,11 @@ class Study:
         executor: Executor | None = None,
         listener: Listener | None = None,
         report: bool = True,
+        figures: bool = True,
     ) -> Result:
         """Run what is not in the store, write tables and report, return the result.
 
+        Without ``figures`` the page has all of them, and none is written for print (half a second each).
         ``jobs`` worker processes (default: cores / threads) do not change any number. A failed cell is reported, and
         stops only what needs it.
         """
@@ -138,7 +140,7 @@ class Study:
         write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside)
         result = Result(self.folder, problem=self.problem)
         if report:
-            result.write()
+            result.write(figures=figures)
         return result
 
     def notes(self) -> list[str]:

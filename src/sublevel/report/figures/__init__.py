@@ -1,7 +1,7 @@
 """Every figure of the report: table in, figure out.
 
 To add one, write a function from the clean tables to a ``Figure`` (or several) in a file of this folder
-and put ``@figure(section, name)`` above it; a new file is named below. The report, the print files and the
+and put ``@figure(section, name, table)`` above it; a new file is named below. The report, the print files and the
 tests then have it. A figure whose views have nothing to show is left out, and its name is reported.
 """
 
@@ -17,46 +17,69 @@ from sublevel.report.figures import (
     curvature,
     densities,
     layers,
+    learning,
     legs,
     membership,
     paths,
     planes,
+    prunings,
     steepest,
+    sweep,
     tree,
     volume,
     volume_methods,
+    volume_pairs,
 )
-from sublevel.report.figures.registry import FIGURES, SECTIONS
+from sublevel.report.figures.registry import FIGURES, SECTIONS, Entry
 from sublevel.report.frame import Frame
-from sublevel.report.prepare import clean
+from sublevel.report.prepare import clean, swept, without_sweep
 
 __all__ = [
     "FIGURES",
+    "NOTHING",
     "SECTIONS",
+    "UNMEASURED",
     "Drawn",
+    "Missing",
     "accuracy",
     "coordinates",
     "curvature",
     "densities",
     "figures",
     "layers",
+    "learning",
     "legs",
     "membership",
     "paths",
     "planes",
+    "prunings",
     "steepest",
+    "sweep",
     "tree",
     "volume",
     "volume_methods",
+    "volume_pairs",
 ]
 
 
 @dataclass(frozen=True)
+class Missing:
+    """A figure that is not drawn, and why."""
+
+    name: str
+    why: str
+
+
+UNMEASURED = "not measured in this study"
+NOTHING = "measured, but with no row of this kind that has a finite value"
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """The figures of a study by section, and the names of those that had no data."""
+    """The figures of a study by section, and those that are missing with the reason."""
 
     sections: dict[str, list[Figure]]
-    missing: list[str]
+    missing: list[Missing]
 
     @property
     def all(self) -> list[Figure]:
@@ -66,17 +89,31 @@ class Drawn:
 
 def figures(tables: Mapping[str, Frame]) -> Drawn:
     """Describe every figure for which the tables hold data, in the order of ``SECTIONS``."""
-    ready = clean(tables)
+    whole = clean(tables)
+    ready = without_sweep(whole)
     sections: dict[str, list[Figure]] = {name: [] for name in SECTIONS}
-    missing: list[str] = []
+    missing: list[Missing] = []
     for entry in sorted(FIGURES, key=lambda e: SECTIONS.index(e.section)):
-        made = entry.make(ready)
-        made = [made] if isinstance(made, Figure) else made
-        shown = [f for f in map(_without_empty, made) if f.views]
+        shown, why = _made(entry, whole if entry.sweep else ready)
         sections[entry.section] += shown
-        if not shown:
-            missing.append(entry.name)
+        if why:
+            missing.append(Missing(entry.name, why))
     return Drawn({k: v for k, v in sections.items() if v}, missing)
+
+
+def _made(entry: Entry, tables: dict[str, Frame]) -> tuple[list[Figure], str]:
+    """The figures of one entry, or none and the reason.
+
+    A table that its function cannot take costs this figure and no other: the page says which, and what happened.
+    """
+    if tables[entry.table].empty or (entry.sweep and not swept(tables[entry.table]).any()):
+        return [], UNMEASURED
+    try:
+        made = entry.make(tables)
+    except Exception as fault:
+        return [], f"its function failed on this table ({type(fault).__name__}: {fault})"
+    found = [f for f in map(_without_empty, [made] if isinstance(made, Figure) else made) if f.views]
+    return found, "" if found else NOTHING
 
 
 def _without_empty(figure: Figure) -> Figure:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sublevel.report.describe import Axis, Panel, Samples, Series, legend, view
+from sublevel.report.figures.measured import measured
 from sublevel.report.frame import Column, Frame
 from sublevel.report.numbers import estimate, percent
 from sublevel.report.palette import PLAIN, Style, known_first, styles
@@ -73,7 +74,8 @@ def by_branch(frame: Frame, value: str, scale: float = 1.0, *, log: bool = False
     dense = where(kept, branch="dense")
     if not dense.empty:
         found.append(_dense(dense, value, span, scale, log))
-    return found + [_branch(where(kept, branch=b), value, look[b], scale, log) for b in others]
+    lines = (measured(where(kept, branch=b), value, b, look[b], scale=scale, log=log, dots=True) for b in others)
+    return found + [s for line in lines for s in line]
 
 
 def mean_of(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, log: bool = False) -> Frame:
@@ -86,30 +88,16 @@ def mean_of(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, log
 
 
 def samples(
-    frame: Frame,
-    value: str,
-    means: Frame,
-    by: Sequence[str],
-    scale: float = 1.0,
-    *,
-    log: bool = False,
-    dots: bool = False,
+    frame: Frame, value: str, means: Frame, by: str, scale: float = 1.0, *, log: bool = False, dots: bool = False
 ) -> Samples | None:
-    """The single seeds behind ``means`` (which ``mean_of`` took by the same columns); None for a single seed."""
-    values = frame[value].to_numpy(dtype=float) * scale
-    keep = np.isfinite(values) & ((values > 0) | (not log))
-    kept = frame[keep]
+    """The single seeds behind ``means``, which ``mean_of`` took by the same column; None for a single seed."""
     if means.empty or means["n"].max() < 2:
         return None
-    at = _keys(means, by).get_indexer(_keys(kept, by))
-    return Samples(
-        seed=kept["seed"].tolist(), at=at.tolist(), y=values[keep].tolist(), geometric=log,
-        dots=dots,
-    )  # fmt: skip
-
-
-def _keys(frame: Frame, by: Sequence[str]) -> pd.Index:
-    return pd.MultiIndex.from_frame(frame[list(by)]) if len(by) > 1 else pd.Index(frame[by[0]])
+    values = frame[value].to_numpy(dtype=float) * scale
+    keep = np.isfinite(values) & ((values > 0) | (not log))
+    at = np.searchsorted(means[by].to_numpy(), frame[by].to_numpy()[keep])
+    seed = frame["seed"].to_numpy()[keep]
+    return Samples(seed=seed.tolist(), at=at.tolist(), y=values[keep].tolist(), geometric=log, dots=dots)
 
 
 def hover(means: Frame) -> list[str]:
@@ -122,7 +110,7 @@ def _dense(frame: Frame, value: str, span: Column, scale: float, log: bool) -> S
     mean = mean_of(frame, value, ["branch"], scale, log)
     x = [1.0, float(span.min())] if len(span) else [1.0]
     copies = pd.concat([mean] * len(x))
-    single = samples(frame, value, mean, ["branch"], scale, log=log)
+    single = samples(frame, value, mean, "branch", scale, log=log)
     both = single and replace(
         single, seed=[*single.seed] * len(x), y=[*single.y] * len(x),
         at=[i for i in range(len(x)) for _ in single.at],
@@ -131,17 +119,6 @@ def _dense(frame: Frame, value: str, span: Column, scale: float, log: bool) -> S
         label="dense", x=x, y=list(copies["mean"]), low=list(copies["low"]), high=list(copies["high"]),
         style=PLAIN, mode="line" if len(x) > 1 else "points", interval="band" if len(x) > 1 else "bars",
         hover=hover(copies), samples=both,
-    )  # fmt: skip
-
-
-def _branch(frame: Frame, value: str, style: Style, scale: float, log: bool) -> Series:
-    means = mean_of(frame, value, ["branch", "level"], scale, log)
-    density = frame.groupby("level")["density"].mean()
-    return Series(
-        label=str(means["branch"].iloc[0]), x=[float(density[v]) for v in means["level"]], y=list(means["mean"]),
-        low=list(means["low"]), high=list(means["high"]), style=style,
-        hover=[f"{h}, level {v:g}" for h, v in zip(hover(means), means["level"], strict=True)],
-        samples=samples(frame, value, means, ["branch", "level"], scale, log=log, dots=True),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import SPARE, Style
-from sublevel.report.prepare import first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import choices, first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
 SETS: dict[str, Style] = {
@@ -23,13 +23,17 @@ SETS: dict[str, Style] = {
 """The sets in their order, each with one look."""
 
 
+WHEN = {"before": "before pruning", "retrained": "after retraining"}
+"""Which coordinates, and at which point: those that the next level prunes, or those that this level pruned."""
+
+
 def _look(names: Frame) -> dict[str, Style]:
     found = set(names)
     known = {n: s for n, s in SETS.items() if n in found}
     return known | {n: SPARE[i % len(SPARE)] for i, n in enumerate(sorted(found - set(SETS)))}
 
 
-@figure("Curvature", "coordinates that pruning removes")
+@figure("Curvature", "coordinates that pruning removes", "coordinates")
 def coordinates(tables: Tables) -> Figure:
     """Mean curvature and width along the pruned, the kept, random coordinates and the steepest direction."""
     whole = with_density(tables["coordinates"], tables["levels"])
@@ -38,18 +42,21 @@ def coordinates(tables: Tables) -> Figure:
         key="coordinates",
         title="Are the coordinates that pruning removes the flat ones?",
         views=[
-            _coordinates(where(with_dense(table, b), buffers=p), {"branch": b, "buffers": p})
-            for b in sparse_branches(table)
-            for p in sorted(where(table, branch=b)["buffers"].unique())
+            _coordinates(
+                where(with_dense(table, c["branch"]), buffers=c["buffers"], when=c["when"]),
+                c | {"when": WHEN.get(c["when"], c["when"])},
+            )
+            for c in _chosen(table)
         ],
-        how="Left, the mean of H_ii over the coordinates that the next level prunes, over as many that it keeps, and "
-        "over as many drawn at random, all with the same count in every layer; then the curvature along the steepest "
-        "eigenvector; then the distance at which the loss has risen by a set amount along random unit vectors of each "
-        "set: the median with bars from the lowest to the highest direction. A branch begins at the dense network.",
-        trap="The mean of H_ii is a property of the coordinates, and the steepest eigenvector is no coordinate: it can "
-        "be steep where every set is flat. Magnitude pruning removes small weights, and under BatchNorm small and flat "
-        "are tied by scale alone: compare with the random set, not with zero. A finite width sees more than the second "
-        "derivative, and near a minimum with little loss it is the better witness.",
+        how=(
+            "Curvature and width along the coordinates that pruning takes, as many that it keeps and as many "
+            "random ones, with equal counts in every layer; beside them the steepest eigenvector. Choose the "
+            "point: before the pruning, or after the retraining."
+        ),
+        trap=(
+            "Under BatchNorm small and flat are tied by scale alone: compare with the random set, not with zero. "
+            "The steepest eigenvector is no coordinate, and can be steep where every set is flat."
+        ),
         notes=[
             errors_note(table),
             _capped(table),
@@ -58,6 +65,13 @@ def coordinates(tables: Tables) -> Figure:
         ],
         columns=3,
     )
+
+
+def _chosen(table: Frame) -> list[dict[str, str]]:
+    """Branch, policy and point in time: what the next level will prune before what this level pruned."""
+    rank = {b: i for i, b in enumerate(sparse_branches(table))}
+    names = [c for c in choices(table, ["branch", "buffers", "when"]) if c["branch"] in rank]
+    return sorted(names, key=lambda c: (rank[c["branch"]], c["buffers"], c["when"]))
 
 
 def _capped(table: Frame) -> str:
@@ -96,12 +110,12 @@ def _widths(frame: Frame) -> list[Series]:
         found.append(Series(
             label=name, x=list(mean["density"]), y=list(mean["width"]), low=list(mean["width_low"]),
             high=list(mean["width_high"]), style=style, hollow=capped,
-            hover=[f"{plain(a, 3)} to {plain(b, 3)}" for a, b in ends],
+            hover=[f"{plain(a, 3)} to {plain(b, 3)} over directions, mean over seeds" for a, b in ends],
         ))  # fmt: skip
     return found
 
 
-@figure("Curvature", "slices along sets of coordinates")
+@figure("Curvature", "slices along sets of coordinates", "slices")
 def slices(tables: Tables) -> Figure:
     """Loss and error along one random direction of each set, for one network."""
     table = first_part(tables["slices"])
@@ -109,18 +123,25 @@ def slices(tables: Tables) -> Figure:
         key="slices",
         title="The loss along these directions",
         views=[
-            _slices(where(table, branch=b, level=v, buffers=p), {"branch": b, "level": f"{v:g}", "buffers": p})
+            _slices(
+                where(table, branch=b, level=v, **c),
+                {"branch": b, "level": f"{v:g}", **c, "when": WHEN.get(c["when"], c["when"])},
+            )
             for _, b, v in networks(table)
-            for p in sorted(where(table, branch=b, level=v)["buffers"].unique())
+            for c in choices(where(table, branch=b, level=v), ["buffers", "when"])
         ],
-        how="Loss and error at a signed distance from the solution along one random unit vector inside each set of "
-        "coordinates, and along the steepest eigenvector: a narrow curve is a steep direction.",
-        trap="One direction of each set and no more: a random direction mixes thousands of coordinates and shows their "
-        "average, never the steepest of them. Distances are in the weights' own units, so two networks whose weights "
-        "differ in norm are not comparable by eye.",
+        how=(
+            "Loss and error along one random unit vector inside each set of coordinates, and along the steepest "
+            "eigenvector. A narrow curve is a steep direction."
+        ),
+        trap=(
+            "A random direction mixes thousands of coordinates and shows their average, never the steepest. "
+            "Distances are in the weights' own units, so networks of different norm cannot be compared by eye."
+        ),
         notes=["Means over seeds at equal distance, within the range that all seeds have."]
         if table["seed"].nunique() > 1
         else [],
+        pooled=True,
     )
 
 

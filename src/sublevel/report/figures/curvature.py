@@ -15,21 +15,16 @@ from sublevel.tables import SOLUTION
 
 LAYER = "layer "
 
-INTERLACING = (
-    "Interlacing: at one point, deleting coordinates can only lower the k-th largest eigenvalue, so "
-    "compare two solutions in one space or beside a trained random mask of the same count."
-)
-
-
 OPERATORS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "adaptive": "adaptive"}
 CONTROL = (
     "At equal density random-prune stands beside imp in the same space: what pruning does to any mask of that "
     "count is seen there, and only the difference is imp's."
 )
-KINDS_OF_CURVATURE = (
-    "Choose the Hessian, the Gauss-Newton matrix (never negative) or the adaptive curvature (between "
-    "filter-normalised directions, so that the scale of the weights drops out)."
-)
+
+
+def control_note(table: Frame) -> str:
+    """What random-prune is there for; empty where the table has no such branch beside imp."""
+    return CONTROL if {"imp", "random-prune"} <= set(table["branch"]) else ""
 
 
 def operators(table: Frame, *columns: str) -> list[tuple[Frame, dict[str, str]]]:
@@ -40,7 +35,7 @@ def operators(table: Frame, *columns: str) -> list[tuple[Frame, dict[str, str]]]
     return [(where(table, **c), c | {"operator": OPERATORS.get(c["operator"], c["operator"])}) for c in found]
 
 
-@figure("Curvature", "largest eigenvalues")
+@figure("Curvature", "largest eigenvalues", "curvature")
 def sharpness(tables: Tables) -> Figure:
     """The largest eigenvalue against density in three spaces, and the smallest beside it."""
     whole = with_density(in_spaces(tables["curvature"]), tables["levels"])
@@ -49,15 +44,21 @@ def sharpness(tables: Tables) -> Figure:
         key="sharpness",
         title="The largest eigenvalue",
         views=[_sharpness(rows, choice) for rows, choice in operators(table, "buffers")],
-        how=f"The largest algebraic eigenvalue of the curvature of the train loss against density, in the "
-        "solution's own subspace, in the original space and in the subspace of the next level; last, the "
-        f"smallest Ritz value in the original space. {KINDS_OF_CURVATURE} {CONTROL}",
-        trap=f"{INTERLACING} With BatchNorm the eigenvalues of the Hessian also scale with the weights' norm (the "
-        "adaptive ones do not), and a dead filter can raise them by orders of magnitude.",
+        how=(
+            "The largest algebraic eigenvalue of the curvature of the train loss in three spaces, and the "
+            "smallest Ritz value in the original one. Choose the Hessian, the Gauss-Newton matrix (never "
+            "negative) or the adaptive curvature (blind to the weights' scale)."
+        ),
+        trap=(
+            "Deleting coordinates at one point can only lower the k-th largest eigenvalue, so compare in one "
+            "space, or with a trained random mask of the same count. With BatchNorm the Hessian's eigenvalues "
+            "also scale with the weights' norm."
+        ),
         notes=[
             seeds_note(table),
             "On a logarithmic axis the mean is the geometric one." * bool(len(table)),
             *_doubts(table),
+            control_note(table),
             parts_note(where(whole, operator="hessian"), "largest", [*SOLUTION, "space"], "the largest eigenvalue"),
         ],
     )
@@ -99,7 +100,7 @@ def _doubts(table: Frame) -> list[str]:
     return notes
 
 
-@figure("Curvature", "spectra")
+@figure("Curvature", "spectra", "spectra")
 def spectra(tables: Tables) -> Figure:
     """The ends of the spectrum by index, one line for each level, for every branch and space."""
     table = first_part(in_spaces(tables["spectra"]))
@@ -113,13 +114,16 @@ def spectra(tables: Tables) -> Figure:
         key="spectra",
         title="The ends of the spectrum",
         views=[_spectra(rows, choice) for rows, choice in names],
-        how="The largest eigenvalues by index in each space (logarithmic), one line for each level from "
-        "cold to warm and the dense network in grey; the last panel shows the smallest ones in the "
-        f"original space, negative eigenvalues included. {KINDS_OF_CURVATURE}",
-        trap="Only the ends are shown: negative eigenvalues are never turned positive, those of 0 or "
-        "less have no place on a logarithmic axis, and the bulk between the ends decides traces and "
-        "volumes.",
+        how=(
+            "The largest eigenvalues by index in each space, one line for each level from cold to warm, the dense "
+            "network in grey. The last panel has the smallest ones in the original space."
+        ),
+        trap=(
+            "Only the ends are shown, and the bulk between them decides traces and volumes. An eigenvalue of 0 or "
+            "less has no place on a logarithmic axis."
+        ),
         notes=["Means over seeds (geometric on the logarithmic axes)."] if table["seed"].nunique() > 1 else [],
+        pooled=True,
     )
 
 
@@ -149,11 +153,12 @@ def _lines(frame: Frame, levels: list[float], log: bool) -> list[Series]:
         found.append(Series(
             label=label, x=list(mine["index"]), y=list(mine["mean"]),
             hollow=loose, style=style, hover=["not converged" if v else "" for v in loose],
+            branch="dense" if branch == "dense" else "",
         ))  # fmt: skip
     return found
 
 
-@figure("Curvature", "curvature layer by layer")
+@figure("Curvature", "curvature layer by layer", "curvature")
 def layers_curvature(tables: Tables) -> Figure:
     """The largest eigenvalue of every layer's own block of the curvature, by level."""
     whole = tables["curvature"]
@@ -169,11 +174,15 @@ def layers_curvature(tables: Tables) -> Figure:
             for rows, choice in operators(with_dense(table, b), "buffers")
             if b in set(rows["branch"])
         ],
-        how="The largest eigenvalue of the block of the curvature that belongs to one layer's remaining weights, for "
-        "the layers from input to output, one line for each level from cold to warm, the dense network in grey.",
-        trap="A block leaves out every interaction between layers, so the largest of the blocks is only a lower bound "
-        "of the whole matrix's largest eigenvalue; a layer that has lost weights is a smaller block, and by "
-        "interlacing that alone lowers its eigenvalue.",
+        how=(
+            "The largest eigenvalue of the block that belongs to one layer's remaining weights, from input to "
+            "output. One line for each level from cold to warm, the dense network in grey."
+        ),
+        trap=(
+            "A block leaves out every interaction between layers, so the largest block is only a lower bound of "
+            "the whole matrix's largest eigenvalue. A layer with fewer weights is a smaller block, which alone "
+            "lowers its eigenvalue."
+        ),
         notes=[
             "Means over seeds are geometric." if table["seed"].nunique() > 1 else "",
             *_doubts(table),
@@ -207,9 +216,7 @@ def _by_layer(rows: Frame, order: list[str]) -> list[Series]:
         label = name if branch == "dense" else f"level {level:g}"
         mine = where(rows, branch=branch, level=level)
         mine = mine.assign(doubtful=mine["converged"] == 0, reason="not converged")
-        lines = [
-            s for s in measured(mine, "largest", label, style, by="place", x="place", log=True) if s.mode == "both"
-        ]
+        lines = measured(mine, "largest", label, style, by="place", x="place", log=True)
         found += [
             replace(s, hover=[f"{order[int(x) - 1]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]) for s in lines
         ]

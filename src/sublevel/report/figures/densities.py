@@ -8,7 +8,7 @@ import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import SPACES, density_axis
-from sublevel.report.figures.curvature import CONTROL, operators
+from sublevel.report.figures.curvature import control_note, operators
 from sublevel.report.figures.measured import errors_note, measured, networks, sparse_branches, with_dense
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Column, Frame
@@ -24,7 +24,7 @@ ROOM = 0.13  # of the axis between two labels: enough on a telephone
 FLOOR = 1e-5  # of the highest point of a view: below it a curve says nothing
 
 
-@figure("Curvature", "spectral densities")
+@figure("Curvature", "spectral densities", "densities")
 def densities(tables: Tables) -> Figure:
     """The density of all eigenvalues, one line for each level, by branch, space and operator."""
     table = first_part(tables["densities"])
@@ -39,15 +39,23 @@ def densities(tables: Tables) -> Figure:
             for rows, choice in operators(with_dense(table, b), "buffers")
             for s in _spaces(rows, b)
         ],
-        how="How the eigenvalues are distributed, from stochastic Lanczos quadrature (nodes and weights of every "
-        "probe, smoothed with a Gaussian): the bulk around zero, the outliers to the right, negative curvature to "
-        "the left, one line for each level, the dense network in grey. The axis is linear within about "
-        f"±{plain(unit)} and logarithmic beyond; the density is per unit of that axis and integrates to 1 there.",
-        trap="A height is a share of the dimensions of its own space, and the spaces differ in dimension: with fewer "
-        "weights left the same outlier stands higher. Each node stands for a group of eigenvalues, so the ripples of "
-        "the bulk are the method's and not the spectrum's. Near zero train loss the whole Hessian of the "
-        "cross-entropy vanishes: compare at matched loss.",
-        notes=["Means over probes and seeds."] if len(table) else [],
+        how=(
+            "The density of all eigenvalues by stochastic Lanczos quadrature: the bulk around zero, outliers to "
+            f"the right, negative curvature to the left. The axis is linear within about ±{plain(unit)} and "
+            "logarithmic beyond, and each density integrates to 1 on it."
+        ),
+        trap=(
+            "A height is a share of its own space's dimensions, so with fewer weights left the same outlier "
+            "stands higher. Near zero train loss the Hessian of the cross-entropy vanishes: compare at matched "
+            "loss."
+        ),
+        notes=[
+            "Means over probes and seeds, smoothed with a Gaussian. A node stands for a group of eigenvalues, so the "
+            "ripples of the bulk are the method's and not the spectrum's."
+        ]
+        if len(table)
+        else [],
+        pooled=True,
         columns=1,
     )
 
@@ -126,7 +134,7 @@ QUANTITIES = {
 }
 
 
-@figure("Curvature", "trace, negative mass, log-determinant, learning coefficient")
+@figure("Curvature", "trace, negative mass, log-determinant, learning coefficient", "estimates")
 def estimates(tables: Tables) -> Figure:
     """What is read off whole spectra and off chains, against density, one panel for each quantity."""
     whole = with_density(tables["estimates"], tables["levels"])
@@ -141,19 +149,21 @@ def estimates(tables: Tables) -> Figure:
         key="estimates",
         title="Trace, negative mass, log-determinant and learning coefficient",
         views=[_estimates(rows, where(chains, space=c["space"], buffers=c["buffers"]), c) for rows, c in found],
-        how="What stochastic Lanczos quadrature gives for the trace, the share of negative eigenvalues and the "
-        "log-determinant of max(H, 0) + delta, and what chains of stochastic gradient Langevin dynamics give for the "
-        "local learning coefficient, against density; hollow points are not to be trusted, and the reason, with "
-        f"R-hat and the effective sample size of chains, is under the pointer. {CONTROL}",
-        trap="delta decides the log-determinant: it is a prior precision over the number of examples, and every "
-        "dimension without curvature adds log(delta), so that spaces of different dimension cannot be compared by it. "
-        "A trace in a smaller space has fewer terms. Chains that have not mixed (R-hat above 1.05), or that find "
-        "losses below the start's, give a number all the same.",
+        how=(
+            "Trace, share of negative eigenvalues and log-determinant of max(H, 0) + delta by stochastic Lanczos "
+            "quadrature, and the local learning coefficient from chains. Hollow points are not to be trusted, and "
+            "the reason is under the pointer."
+        ),
+        trap=(
+            "Every dimension without curvature adds log(delta), so log-determinants of different dimension cannot "
+            "be compared. Chains that have not mixed give a number all the same."
+        ),
         notes=[
             errors_note(table),
             doubts_note(int(table["doubtful"].sum()), len(table), "estimates", table.loc[table["doubtful"], "reason"]),
             parts_note(where(whole, quantity="trace"), "value", [*SOLUTION, "space", "operator"], "the trace"),
             seeds_note(table),
+            control_note(table),
         ],
     )
 

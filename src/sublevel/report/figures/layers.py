@@ -12,7 +12,7 @@ from sublevel.report.palette import PLAIN, dashed, known_first
 from sublevel.report.prepare import seeds_note, where
 
 
-@figure("Layers and masks", "weights per layer")
+@figure("Appendix", "weights per layer", "layers")
 def layer_density(tables: Tables) -> Figure:
     """A map of the density of every layer at every level, for each branch."""
     table = tables["layers"]
@@ -21,10 +21,15 @@ def layer_density(tables: Tables) -> Figure:
         key="layers",
         title="Weights remaining in each layer",
         views=[_map(where(table, branch=b), b) for b in branches],
-        how="Each row is a layer from input to output, each column a level, and the colour is the "
-        "share of the layer's weights that are left, on a logarithmic scale, mean over seeds.",
-        trap="A layer's share says nothing about its importance where layers differ in size, and a layer "
-        "with no weight left (a blank cell) cuts the network: look at collapsed layers before accuracy.",
+        how=(
+            "Each row is a layer from input to output, and each column is a level. The colour is the share of the "
+            "layer's weights that are left, on a logarithmic scale, mean over seeds."
+        ),
+        trap=(
+            "A share says nothing about importance where layers differ in size. A layer with no weight left (a "
+            "blank cell) cuts the network."
+        ),
+        pooled=True,
     )
 
 
@@ -52,7 +57,7 @@ MASKS = (
 )
 
 
-@figure("Layers and masks", "masks and norms")
+@figure("Appendix", "masks and norms", "levels")
 def masks(tables: Tables) -> Figure:
     """Overlap of the masks with imp's against chance; norms; filters with no weight left."""
     levels = tables["levels"]
@@ -64,12 +69,15 @@ def masks(tables: Tables) -> Figure:
         key="masks",
         title="Masks and norms",
         views=[view(panels)],
-        how="The share of each mask's weights that imp's mask of the same level keeps as well, beside "
-        "chance (dotted); the gradient's and the weights' norms at the end of training; filters with no "
-        "weight left.",
-        trap="Overlap is to be read against chance, which falls with density; under BatchNorm the "
-        "weights' norm alone moves curvature and volume, and a large gradient norm says that a solution "
-        "is not stationary.",
+        how=(
+            "The share of each mask's weights that imp's mask of the same level keeps too, beside chance "
+            "(dotted). Then the gradient's and the weights' norms at the end of training, and filters with no "
+            "weight left."
+        ),
+        trap=(
+            "Overlap is to be read against chance, which falls with density. A large gradient norm says that a "
+            "solution is not stationary."
+        ),
         notes=[seeds_note(levels)],
     )
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, hover, level_axis, mean_of
+from sublevel.report.figures.common import POINTS, hover, level_axis, mean_of, samples
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
+from sublevel.report.numbers import percent
 from sublevel.report.palette import Style, dashed, known_first, policy
-from sublevel.report.prepare import choices, over_seeds, seeds_note, where
+from sublevel.report.prepare import choices, seeds_note, where, with_density
 
 LEGS = {"prune": "Pruning", "retrain": "Retraining"}
 LEG_STYLES = {"prune": Style("#8667bd", "square"), "retrain": Style("#0a9b74", "circle")}
 MOVES = (("distance", "Distance between the ends"), ("cosine", "Cosine between the ends"))
 
 
-@figure("The two legs of a level", "the two legs of a level")
+@figure("What pruning and retraining do", "the two legs of a level", "legs")
 def legs(tables: Tables) -> Figure:
     """Loss and error at both ends of both legs, by level, and how far the weights moved."""
-    table = tables["legs"]
+    table = with_density(tables["legs"], tables["levels"])
     names = choices(table, ["branch", "split"])
     order = {b: i for i, b in enumerate(known_first(table["branch"]))}
     names.sort(key=lambda c: (order[c["branch"]], c["split"] != "train"))
@@ -25,11 +26,14 @@ def legs(tables: Tables) -> Figure:
         key="legs",
         title="What pruning breaks and retraining mends",
         views=[_legs(where(table, **c), c) for c in names],
-        how="Left, the loss before pruning (open, dashed) and right after it (filled); right, the loss where "
-        "retraining starts (open, dashed) and where it ends (filled), for each treatment of the BatchNorm "
-        "statistics; below, how far each leg moves the weights.",
-        trap="With BatchNorm much of the jump after pruning is statistics that no longer fit the weights: "
-        "compare the policies before calling it a loss of the solution.",
+        how=(
+            "Hollow and dotted is before a leg, filled is after it: pruning left, retraining right, for each "
+            "treatment of the BatchNorm statistics. Below, how far each leg moves the weights."
+        ),
+        trap=(
+            "With BatchNorm much of the jump after pruning is statistics that no longer fit the weights. Compare "
+            "the policies before calling it a loss of the solution."
+        ),
         notes=[seeds_note(table, singles=False)],
     )
 
@@ -71,17 +75,20 @@ def _line(frame: Frame, value: str, label: str, style: Style, scale: float, log:
     means = mean_of(frame, value, ["level"], scale, log)
     return Series(
         label=label, x=list(means["level"]), y=list(means["mean"]), low=list(means["low"]),
-        high=list(means["high"]), style=style, hollow=[hollow] * len(means), hover=hover(means),
+        high=list(means["high"]), style=style, hollow=[hollow] * len(means), hover=_hover(frame, means),
+        samples=samples(frame, value, means, "level", scale, log=log),
     )  # fmt: skip
+
+
+def _hover(frame: Frame, means: Frame) -> list[str]:
+    """Interval and seeds, and how many weights are left: the axis has the level alone."""
+    left = frame.groupby("level")["density"].mean().reindex(means["level"])
+    return [f"{h}{f', {percent(d)} left' if d == d else ''}" for h, d in zip(hover(means), left, strict=True)]
 
 
 def _moves(frame: Frame, value: str) -> list[Series]:
     one = frame.drop_duplicates(["level", "seed", "leg"])  # the weights do not depend on the buffers
-    found: list[Series] = []
-    for leg, name in LEGS.items():
-        means = over_seeds(where(one, leg=leg), value, ["level"])
-        found.append(Series(
-            label=f"{name.lower()} leg", x=list(means["level"]), y=list(means["mean"]),
-            low=list(means["low"]), high=list(means["high"]), style=LEG_STYLES[leg], hover=hover(means),
-        ))  # fmt: skip
-    return found
+    return [
+        _line(where(one, leg=leg), value, f"{name.lower()} leg", LEG_STYLES[leg], 1.0, False)
+        for leg, name in LEGS.items()
+    ]

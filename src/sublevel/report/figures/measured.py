@@ -36,11 +36,13 @@ def measured(
     x: str = "density",
     scale: float = 1.0,
     log: bool = False,
+    dots: bool = False,
 ) -> list[Series]:
     """The mean of a value over seeds for each ``by``, at the mean of ``x``; hollow where any seed is doubtful.
 
     Columns that are used where the frame has them: ``se`` (an interval for single seeds), ``doubtful`` with
-    ``reason`` (hollow, and why under the pointer), ``more`` (a text under the pointer).
+    ``reason`` (hollow, and why under the pointer), ``more`` (a text under the pointer). Single seeds are drawn as
+    dots where there are at most five, or where ``dots``.
     """
     values = frame[value].to_numpy(dtype=float) * scale
     keep = np.isfinite(values) & ((values > 0) | (not log))
@@ -58,10 +60,16 @@ def measured(
         low = np.where((low > 0) | (not log), low, np.nan)
     place = np.bincount(code, columns[x].astype(float)) / n
     texts = [_text(columns, code, first, i, (mean[i], low[i], high[i]), int(n[i])) for i in range(len(n))]
+    if by == "level":
+        texts = [f"{t}, level {v:g}" for t, v in zip(texts, columns[by][first], strict=True)]
     single = None
     if n.max() > 1:
         single = Samples(
-            seed=columns["seed"].tolist(), at=code.tolist(), y=values.tolist(), geometric=log, dots=int(n.max()) <= 5
+            seed=columns["seed"].tolist(),
+            at=code.tolist(),
+            y=values.tolist(),
+            geometric=log,
+            dots=dots or int(n.max()) <= 5,
         )
     return [Series(
         label=label, x=place.tolist(), y=mean.tolist(), low=low.tolist(), high=high.tolist(), style=style,

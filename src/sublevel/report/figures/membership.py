@@ -22,14 +22,13 @@ PATHS = {
     "curve_max": ("curve", Style("#1f78c8", "circle")),
     "threshold": ("threshold: the higher end", Style("#767676", "diamond", "dot")),
 }
-NOT_FOUND = (
-    "Not found is not outside: a segment or a curve that rises above the threshold proves nothing, since another curve "
-    "may pass below it. The maxima are upper bounds of the height at which two solutions join; a maximum over sampled "
-    "points certifies a path at their resolution only."
-)
+ENDS = {
+    "loss": ("the solution", Style("#1f78c8", "circle")),
+    "loss_dense": ("the dense network", Style("#767676", "diamond", "dash")),
+}
 
 
-@figure("Connected sublevel sets", "membership")
+@figure("Sublevel sets", "membership", "membership")
 def membership(tables: Tables) -> Figure:
     """The maxima of segment and trained curve from the dense network to each solution, beside the threshold."""
     whole = with_density(tables["membership"], tables["levels"])
@@ -43,11 +42,16 @@ def membership(tables: Tables) -> Figure:
             for b in sparse_branches(table)
             for c in choices(where(table, branch=b), ["buffers"])
         ],
-        how="For each solution the largest train loss on the straight segment from the dense network of its seed, and "
-        "on a curve trained to stay low (only where the segment failed), beside the threshold, which is the loss of "
-        "the higher end: no path can stay below less. Right, the excess of the lowest maximum over the threshold: 0 "
-        "means that the two share a connected sublevel set. Hollow: not found with the effort spent.",
-        trap=f"{NOT_FOUND} Between different initialisations a high segment may be only a permutation of hidden units.",
+        how=(
+            "The largest train loss on the segment from the dense network, and on a curve trained to stay low, "
+            "beside the threshold: the loss of the higher end. Then the excess over it, where 0 means one "
+            "connected sublevel set and hollow means not found."
+        ),
+        trap=(
+            "Not found is not outside, since another curve may pass below the threshold. Each maximum is an upper "
+            "bound of the height at which two solutions join."
+        ),
+        columns=3,
         notes=[
             _found(table),
             _effort(table),
@@ -84,11 +88,17 @@ def _heights(frame: Frame, choice: dict[str, str]) -> View:
     panels = [
         Panel(title="Largest train loss on the path", x=axis, series=heights),
         Panel(title="Excess over the threshold", x=axis, series=excess),
+        Panel(title="Train loss at the two ends", x=axis, series=[s for c in ENDS for s in _end(frame, c)]),
     ]
     return view(panels, **choice)
 
 
-@figure("Connected sublevel sets", "share of solutions joined at each height")
+def _end(frame: Frame, column: str) -> list[Series]:
+    """The loss at one end of the paths: where it decides the threshold, the path is not to blame."""
+    return measured(frame.drop(columns="doubtful"), column, *ENDS[column])
+
+
+@figure("Sublevel sets", "share of solutions joined at each height", "membership")
 def shares(tables: Tables) -> Figure:
     """The share of a branch's solutions that are joined to the dense network, as a function of the height c."""
     table = first_part(with_density(tables["membership"], tables["levels"]))
@@ -103,12 +113,20 @@ def shares(tables: Tables) -> Figure:
             for level, rows in every
             for c in choices(rows, ["buffers"])
         ],
-        how="For every height c, the share of a branch's solutions that a path with no loss above c joins to the dense "
-        "network of their seed (left); right, the same over the excess above each one's own threshold. A branch whose "
-        "line rises early lies in the dense network's basin; the dotted line is the dense network's own train loss.",
-        trap=f"{NOT_FOUND} So each line is a lower bound of the true share, and a branch for which less effort was "
-        "spent lies lower for that reason alone.",
-        notes=[_unmeasured(tables["membership"])],
+        how=(
+            "For every height c, the share of a branch's solutions that a path with no loss above c joins to the "
+            "dense network of their seed; right, the same over each one's own threshold. A line that rises early "
+            "lies in the dense network's basin."
+        ),
+        trap=(
+            "Each line is a lower bound of the true share, since not found is not outside. A branch for which "
+            "less effort was spent lies lower for that reason alone."
+        ),
+        notes=[
+            _unmeasured(tables["membership"]),
+            "The dotted line is the dense network's own train loss." * bool(dense.notna().any()),
+        ],
+        pooled=True,
     )
 
 

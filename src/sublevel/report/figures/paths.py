@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, by_branch, density_axis, flat, mean_of
+from sublevel.report.figures.common import POINTS, by_branch, density_axis, flat, mean_of, samples
 from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
+from sublevel.report.numbers import percent
 from sublevel.report.palette import PLAIN, Style, dashed, known_first, ramp
 from sublevel.report.prepare import choices, seeds_note, where, with_density
 
 SEGMENT = (
-    "A segment that stays below a threshold certifies it at the grid's resolution; one that rises above "
-    "it proves nothing, for a curve may pass where the segment does not."
+    "A segment below a threshold certifies it at the grid's resolution only. One that rises above it proves nothing, "
+    "since a curve may pass where the segment does not."
 )
 KINDS = {  # title, where it goes, trap
     "successive": (
@@ -25,30 +28,42 @@ KINDS = {  # title, where it goes, trap
     "to-dense": (
         "From the dense network to each solution",
         "from the dense network (alpha = 0) to a level's solution (alpha = 1)",
-        "The maximum over a grid is a lower bound of the path's maximum, and between different "
-        "initialisations a barrier may be only a permutation of hidden units.",
+        "The maximum over a grid is a lower bound of the path's maximum. Between different initialisations a barrier "
+        "may be only a permutation of hidden units.",
+    ),
+    "to-dense-aligned": (
+        "From the dense network to each solution, hidden units matched",
+        "from the dense network (alpha = 0) to a level's solution with its hidden units permuted to match (alpha = 1)",
+        "Matching is greedy, so a barrier that is left may still be a permutation that it missed. The permuted "
+        "solution is the same function, but lies outside its own mask's subspace.",
     ),
     "from-start": (
         "From the rewound start to the solution",
         "from the rewound start m * theta_k (alpha = 0) to the solution that it was trained to (alpha = 1)",
-        "A line that only falls puts start and solution in one connected sublevel set; it does not say "
-        "that training went that way.",
+        "A line that only falls puts start and solution in one connected sublevel set. It does not say that training "
+        "went that way.",
+    ),
+    "start-to-dense": (
+        "From the rewound start to the dense network",
+        "from the rewound start m * theta_k (alpha = 0) to the dense network (alpha = 1)",
+        "The start has a high loss of its own, so judge the line against its higher end. A line that only falls joins "
+        "the two below the start's loss, and not below the dense network's.",
     ),
     "orders": (
         "Between two data orders from the same start",
         "between two networks that differ only in the order of their data",
-        "This barrier is a comparator and not a noise floor: levels that share one order have lower "
-        "barriers than levels with independent ones.",
+        "This barrier is a comparator and not a noise floor. Levels that share one order have lower barriers than "
+        "levels with independent ones.",
     ),
 }
 INSTABILITY = "instability"
 ERROR_MARGIN = 2.0  # points: the declared margin of equivalence
 
 
-@figure("Paths between solutions", "loss and error along paths")
+@figure("Paths and barriers", "loss and error along paths", "profiles")
 def profiles(tables: Tables) -> list[Figure]:
     """One figure for each kind of path: loss and error along the segment, coloured by level."""
-    table = tables["profiles"]
+    table = with_density(tables["profiles"], tables["levels"], "level_to")
     table = table[table["path"] != INSTABILITY]  # its paths differ in the step, which a profile does not name
     kinds = [k for k in KINDS if k in set(table["path"])] + sorted(set(table["path"]) - set(KINDS))
     return [_kind(where(table, path=k), k) for k in kinds]
@@ -59,43 +74,56 @@ def _kind(table: Frame, kind: str) -> Figure:
     rank = {b: i for i, b in enumerate(known_first(table["branch"]))}
     names = choices(table, columns)
     names.sort(key=lambda c: (rank[c["branch"]], c["split"] != "train", c["order"], c["buffers"]))
+    few = table["seed"].nunique() <= 5
     title, way, trap = KINDS.get(kind, (f"Along paths of the kind {kind}", "from alpha = 0 to alpha = 1", SEGMENT))
     return Figure(
         key=f"paths-{kind}",
         title=title,
-        views=[_profiles(where(table, **c), c) for c in names],
-        how=f"Loss and error along the straight segment {way}, mean over seeds, one line for each level "
-        "from cold to warm: a bump between the ends is a barrier.",
+        views=[_profiles(where(table, **c), c, few) for c in names],
+        how=(
+            f"Loss and error along the straight segment {way}. One line for each level from cold to warm, mean over "
+            "seeds: a bump between the ends is a barrier."
+        ),
         trap=trap,
         notes=["Single seeds peak at different alphas: the mean line can be flatter than every seed's own."]
         if table["seed"].nunique() > 1
         else [],
+        pooled=not few,
     )
 
 
-def _profiles(frame: Frame, choice: dict[str, str]) -> View:
+def _profiles(frame: Frame, choice: dict[str, str], few: bool) -> View:
     axis = Axis(title="alpha", hover=".3~g")
     rounded = frame.assign(alpha=frame["alpha"].round(6))
     panels = [
-        Panel(title=title, x=axis, series=_lines(mean_of(rounded, column, ["level_to", "alpha"], scale)))
+        Panel(title=title, x=axis, series=_lines(rounded, column, scale, few))
         for column, title, scale in (("loss", "Loss", 1.0), ("error", "Error (%)", POINTS))
     ]
     return view(panels, **choice)
 
 
-def _lines(means: Frame) -> list[Series]:
+def _lines(frame: Frame, column: str, scale: float, few: bool) -> list[Series]:
     """One line for each level, at the alphas that all its seeds have: refined ones belong to one."""
+    means = mean_of(frame, column, ["level_to", "alpha"], scale)
     levels = sorted(means["level_to"].unique())
+    left = frame.groupby("level_to")["density"].mean()
     found = []
     for i, level in enumerate(levels):
-        mine = where(means, level_to=level)
+        mine, rows = where(means, level_to=level), where(frame, level_to=level)
         shared = mine[mine["n"].to_numpy() == mine["n"].max()]
-        style = Style(ramp(i, len(levels)))
+        rows = rows[rows["alpha"].isin(shared["alpha"])]
         found.append(Series(
-            label=f"level {level:g}", x=list(shared["alpha"]), y=list(shared["mean"]),
-            style=style, mode="line",
+            label=f"level {level:g}", x=list(shared["alpha"]), y=list(shared["mean"]), mode="line",
+            style=Style(ramp(i, len(levels))), about=_about(float(left.get(level, math.nan)), int(mine["n"].max())),
+            samples=samples(rows, column, shared, "alpha", scale) if few else None,
         ))  # fmt: skip
     return found
+
+
+def _about(density: float, seeds: int) -> str:
+    """What the pointer says of a line: how many weights are left, and over how many seeds it is the mean."""
+    left = f"{percent(density)} left, " if math.isfinite(density) else ""
+    return f"{left}mean of {seeds} seeds" if seeds > 1 else f"{left}one seed"
 
 
 HEIGHTS = (
@@ -106,7 +134,7 @@ HEIGHTS = (
 )
 
 
-@figure("Paths between solutions", "barriers")
+@figure("Paths and barriers", "barriers", "paths")
 def barriers(tables: Tables) -> Figure:
     """Barriers and heights of every kind of path against the density of its end."""
     paths = tables["paths"][tables["paths"]["path"] != INSTABILITY]
@@ -118,11 +146,16 @@ def barriers(tables: Tables) -> Figure:
         key="barriers",
         title="Barriers",
         views=[_barriers(where(table, **c), c) for c in names],
-        how="Above, the barrier: the largest excess of the path over the straight line between its ends; "
-        "below, its height over the higher end; both against the density of the sparser end, one line "
-        "for each branch.",
-        trap="A grid maximum is a lower bound, and a barrier near zero is a claim of equivalence: it "
-        "holds only if the upper end of the interval lies below the margin (2 points of error, dotted).",
+        how=(
+            "Above, the largest excess of a path over the straight line between its ends (the barrier); below, "
+            "its height over the higher end. Both stand against the density of the sparser end, one line for each "
+            "branch."
+        ),
+        trap=(
+            "A grid maximum is a lower bound of the path's maximum. A barrier near zero is a claim of "
+            "equivalence, which holds only if the upper end of its interval lies below the margin (2 points of "
+            "error, dotted)."
+        ),
         notes=[seeds_note(table, ["path", "branch", "level"])],
     )
 
@@ -141,7 +174,7 @@ def _barriers(frame: Frame, choice: dict[str, str]) -> View:
 SPLITS = {"train": Style("#1f78c8", "circle"), "test": Style("#d9601a", "square")}
 
 
-@figure("Paths between solutions", "instability of the dense run")
+@figure("Paths and barriers", "instability of the dense run", "paths")
 def instability(tables: Tables) -> Figure:
     """The barrier between the dense run's end and that of a run that left it at step k, against k."""
     table = where(tables["paths"], path=INSTABILITY)
@@ -150,13 +183,15 @@ def instability(tables: Tables) -> Figure:
         key="instability",
         title="From which step on is the dense run stable?",
         views=[_instability(where(table, **c), c) for c in names],
-        how="The dense run is left at step k and finished with another data order; the barrier between the two ends, "
-        "and the height over the higher end, against k, on train and test. From the step on at which the error "
-        "barrier stays below the margin (dotted), the noise of the data order no longer decides where training ends: "
-        "rewinding to such a step is what lets sparse networks match.",
-        trap="A barrier below the margin is a claim of equivalence, which holds only where the upper end of the "
-        "interval lies below it; a grid maximum is a lower bound. The loss can keep a barrier that the error does not "
-        "show, and the statistics of BatchNorm make barriers of their own: compare the policies.",
+        how=(
+            "The dense run is left at step k and finished with another data order; drawn is the barrier between "
+            "the two ends against k. Where the error barrier stays below the margin (dotted), the data order no "
+            "longer decides where training ends."
+        ),
+        trap=(
+            "A barrier below the margin is a claim of equivalence: read the upper end of its interval. The loss "
+            "can keep a barrier that the error does not show."
+        ),
         notes=[seeds_note(table, ["step", "split"])],
     )
 

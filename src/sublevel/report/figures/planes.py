@@ -27,7 +27,7 @@ SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... soluti
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
 
 
-@figure("Planes", "planes")
+@figure("Planes", "planes", "planes")
 def planes(tables: Tables) -> Figure:
     """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
     table, marks = tables["planes"], tables["landmarks"]
@@ -41,14 +41,15 @@ def planes(tables: Tables) -> Figure:
         key="planes",
         title="The loss on planes",
         views=drawn,
-        how="Train loss and error on a plane through weight space, in its own coordinates. Planes named through "
-        "are spanned by three solutions, random ones by two filter-normalised random directions at a solution, eigen "
-        "ones by its two steepest eigenvectors. Markers are solutions, the line is the dense run; choose the "
-        "surface to turn the same heights in three dimensions.",
-        trap="A plane is a slice of measure zero: a wall seen on it may have a way round it, and a point off the plane "
-        "is drawn where it is nearest (its distance from the plane is under the pointer, and the loss under it is the "
-        "plane's, not its own). A random plane shows the average direction and hides the steep ones. The points that "
-        "were evaluated are joined by linear interpolation.",
+        how=(
+            "Train loss and error on a plane through three solutions, along two random directions, or along the "
+            "two steepest eigenvectors. Markers are solutions and the line is the dense run; choose the surface "
+            "to turn the same heights."
+        ),
+        trap=(
+            "A plane is a slice of measure zero: a wall seen on it may have a way round it. A point off the plane "
+            "is drawn where it is nearest, so the height under it is the plane's and not its own."
+        ),
         notes=[
             _cut() * bool(drawn),
             _policy(table),
@@ -169,7 +170,7 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
     for known in known_first(branch):
         for i, row in enumerate(solutions[branch == known].itertuples()):
             style = replace(look[known], marker=([look[known].marker, *SHAPES])[min(i, len(SHAPES))])
-            drawn.append(_mark(str(row.name), [row], style, at))
+            drawn.append(replace(_mark(str(row.name), [row], style, at), branch=known))
     return drawn
 
 
@@ -180,7 +181,7 @@ def _run(rows: list[Frame], at: RegularGridInterpolator) -> list[Series]:
     x, y = np.interp(share, whole, points.x), np.interp(share, whole, points.y)
     z = at(np.column_stack([y, x]))
     line = replace(points, x=list(x), y=list(y), z=list(z), mode="line", hover=())
-    return [line, replace(points, legend=False)]
+    return [replace(s, branch="dense") for s in (line, replace(points, legend=False))]
 
 
 def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator) -> Series:
@@ -196,7 +197,7 @@ DIMENSIONS = {
 }
 
 
-@figure("Planes", "persistence of planes")
+@figure("Planes", "persistence of planes", "persistence")
 def persistence(tables: Tables) -> Figure:
     """Birth against death of every basin and ring on a plane."""
     table = tables["persistence"]
@@ -205,12 +206,15 @@ def persistence(tables: Tables) -> Figure:
         key="persistence",
         title="Basins and rings on each plane",
         views=[_diagram(where(table, plane=p, seed=s), {"plane": p, "seed": f"{s:g}"}) for p, s in found],
-        how="A point is a feature of the sublevel sets {loss at most c} of a plane as c grows: a basin is born at its "
-        "minimum and dies where it merges into a deeper one; a ring is born where it closes around a peak and dies "
-        "when the peak is flooded. Far above the diagonal is a deep feature; at the top edge, hollow, those that never "
-        "die (the whole plane's lowest basin).",
-        trap="These are the features of one slice on one grid: near the diagonal is noise of the grid, a basin of "
-        "the slice need not be one of the space, and a ring cut by the plane's edge is not seen.",
+        how=(
+            "A basin is born at its minimum and dies where it merges into a deeper one; a ring is born where it "
+            "closes around a peak and dies when the peak is flooded. Far above the diagonal is deep, and hollow "
+            "at the top edge is what never dies."
+        ),
+        trap=(
+            "These are features of one slice on one grid, and near the diagonal is the grid's noise. A basin of "
+            "the slice need not be one of the space."
+        ),
         notes=[],
         columns=1,
     )

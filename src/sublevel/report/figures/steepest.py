@@ -16,7 +16,7 @@ from sublevel.tables import SOLUTION
 DEGREES = 180.0 / np.pi
 
 
-@figure("Curvature", "overlap of the steepest directions")
+@figure("Curvature", "overlap of the steepest directions", "overlaps")
 def overlaps(tables: Tables) -> Figure:
     """Overlap of the span of the k steepest directions with the dense network's, against density, beside chance."""
     whole = with_density(tables["overlaps"], tables["levels"])
@@ -25,12 +25,14 @@ def overlaps(tables: Tables) -> Figure:
         key="overlaps",
         title="Steepest directions shared with the dense network",
         views=[_overlaps(where(table, k=k), k) for k in sorted(table["k"].dropna().unique())],
-        how="The share of the span of a solution's k steepest directions that lies in the span of the dense "
-        "network's k steepest, both in the original space, against density, beside what two random spans of k "
-        "dimensions have in common (dotted); and the smallest and the largest angle between the spans.",
-        trap="Chance is k divided by the dimension, so an overlap far below 1 can still be far above chance. Where "
-        "eigenvalues k and k + 1 lie close the span itself is arbitrary, and one direction more or less turns the "
-        "largest angle to a right one: read the share first.",
+        how=(
+            "The share of the span of a solution's k steepest directions that lies in the span of the dense "
+            "network's, beside chance (dotted). Right, the smallest and the largest angle between the spans."
+        ),
+        trap=(
+            "Chance is k divided by the dimension, so a small overlap can still be far above it. Where "
+            "eigenvalues k and k + 1 lie close the span is arbitrary: read the share before the angles."
+        ),
         notes=[seeds_note(table), parts_note(whole, "overlap", [*SOLUTION, "k"], "the overlap")],
         columns=3,
     )
@@ -53,7 +55,7 @@ def _chance(frame: Frame) -> list[Series]:
     return [Series(label="chance", x=x, y=y, style=style, mode="line" if len(x) > 1 else "points")]
 
 
-@figure("Curvature", "curvature along training")
+@figure("Curvature", "curvature along training", "training")
 def training(tables: Tables) -> Figure:
     """Eigenvalues, loss and gradient norm at the checkpoints of a run."""
     whole = tables["training"]
@@ -66,11 +68,10 @@ def training(tables: Tables) -> Figure:
             for name, b, v in networks(table)
             for c in choices(where(table, branch=b, level=v), ["buffers"])
         ],
-        how="The largest eigenvalues of the Hessian of the train loss in the run's own subspace at the steps that the "
-        "run kept, the smallest one, and the train loss and the gradient's norm at the same steps.",
-        trap="A curvature that falls late in training need not be a wider valley: the Hessian of the cross-entropy "
-        "vanishes with the loss, so read it beside the loss at the same step. Learning-rate steps change the "
-        "curvature that training can bear, and a checkpoint is one draw of a noisy path.",
+        how=("The largest eigenvalues of the Hessian in the run's own subspace at the steps that the run kept, and "
+"the smallest one. Below, the train loss and the gradient's norm at the same steps."),
+        trap=("The Hessian of the cross-entropy vanishes with the loss, so a curvature that falls late need not be "
+"a wider valley. A checkpoint is one draw of a noisy path."),
         notes=[_loose(table), seeds_note(table, ["branch", "level", "step"]),
                parts_note(where(whole, index=1.0), "eigenvalue", [*SOLUTION, "step"], "the largest eigenvalue")],
     )  # fmt: skip

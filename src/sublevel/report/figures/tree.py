@@ -13,7 +13,6 @@ from scipy.special import stdtrit
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, flat
-from sublevel.report.figures.membership import NOT_FOUND
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
@@ -24,7 +23,7 @@ LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
 SCALES = {"loss": ("Train loss", 1.0), "error": ("Train error (%)", POINTS)}
 
 
-@figure("Connected sublevel sets", "disconnectivity graph")
+@figure("Sublevel sets", "disconnectivity graph", "tree")
 def disconnectivity(tables: Tables) -> Figure:
     """The merge tree of all chosen solutions, in train loss and in train error."""
     tree, joins = tables["tree"], tables["joins"]
@@ -33,13 +32,20 @@ def disconnectivity(tables: Tables) -> Figure:
         key="disconnectivity",
         title="The disconnectivity graph",
         views=[_graph(where(tree, of=of), of) for of in found],
-        how="Each leaf is a solution at its own height, coloured by branch; two lines meet at the lowest height found "
-        "at which a chain of straight segments joins the solutions below them. Solutions under one trunk at a height "
-        "share a connected sublevel set there. The dashed line is the level of the dense networks: with two or more, "
-        "the upper 95% prediction bound for another one, mean + t(0.95, n - 1) s sqrt(1 + 1/n); with one, its height.",
-        trap=f"{NOT_FOUND} The order of the leaves along the axis means nothing. Initialisations that merge high may "
-        "differ only by a permutation of hidden units.",
-        notes=[_joined(joins, of) for of in found],
+        how=(
+            "Each leaf is a solution at its own height; two lines meet at the lowest height found at which a "
+            "chain of straight segments joins them. Solutions under one trunk at a height share a connected "
+            "sublevel set there."
+        ),
+        trap=(
+            "Joins are upper bounds, and not found is not outside. The order of the leaves along the axis means "
+            "nothing."
+        ),
+        notes=[
+            *(_joined(joins, of) for of in found),
+            "The dashed line is the level of the dense networks: with two or more of them the upper 95% prediction "
+            "bound for another one, mean + t(0.95, n - 1) s sqrt(1 + 1/n); with one, its height." * bool(found),
+        ],
         columns=1,
     )
 
@@ -101,7 +107,8 @@ def _tips(tips: Frame, scale: float) -> list[Series]:
         mine = where(tips, branch=branch)
         found.append(Series(
             label=branch, x=list(mine["x0"]), y=list(mine["y0"] * scale), style=look[branch], mode="points",
-            hover=[_name(v, s) for v, s in zip(mine["level"], mine["seed"], strict=True)],
+            hover=[_name(v, s) for v, s in zip(mine["level"], mine["seed"], strict=True)], seeds=list(mine["seed"]),
+            branch=branch,
         ))  # fmt: skip
     return found
 

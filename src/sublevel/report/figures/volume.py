@@ -7,41 +7,48 @@ import math
 import numpy as np
 
 from sublevel.report.describe import Figure, Panel, Series, View, view
-from sublevel.report.figures.common import SPACES, density_axis, hover
-from sublevel.report.figures.curvature import CONTROL
-from sublevel.report.figures.measured import shortened
+from sublevel.report.figures.common import SPACES, density_axis
+from sublevel.report.figures.curvature import control_note
+from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style, known_first, styles
-from sublevel.report.prepare import doubts_note, first_part, over_seeds, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import doubts_note, first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
 MEASURES = (("effective_radius", "Effective radius"), ("log_volume", "Log volume"))
 
 
-@figure("Volume", "volumes")
+@figure("Volume", "volumes", "volumes")
 def volumes(tables: Tables) -> Figure:
     """Effective radius and log volume against density, in three spaces, for every method, k and eps."""
     whole = with_density(tables["volumes"], tables["levels"])
     table = first_part(whole)
+    moving = np.where(table["stationary"] == 0, "not stationary at this height", "")
+    table["reason"] = np.where(table["reason"] == "", moving, table["reason"])
+    table["doubtful"] = table["reason"] != ""
     table["method"] = [_method(*row) for row in zip(table["method"], table["k"], table["eps"], strict=True)]
     pairs = sorted(set(zip(table["method"], table["buffers"], strict=True)))
     return Figure(
         key="volumes",
         title="The volume of the basin",
         views=[_volumes(where(table, method=m, buffers=b), {"method": m, "buffers": b}) for m, b in pairs],
-        how="The effective radius (V / omega_k)^(1/k) and the log volume of an ellipsoid: the loss's quadratic "
-        "at the solution, over its k steepest directions in the own subspace, the original space or the "
-        "next level's subspace, eps above the solution; crosses at the lower edge are solutions whose volume "
-        "is undefined, with the reason under the pointer. The other methods measure all n dimensions of their space. "
-        f"{CONTROL}",
-        trap="A top-k volume cannot shrink on masking (interlacing), and log volumes of different "
-        "dimension change order with eps: compare at the same k in one space, and distrust open markers, "
-        "where the solution is too far from stationary for the threshold or the estimate itself is in doubt.",
+        how=(
+            "Radius and log volume of the ellipsoid that the k steepest directions give at the height eps "
+            "(top-k), or of the basin in all dimensions (other methods). Crosses at the lower edge are undefined "
+            "volumes, with the reason under the pointer."
+        ),
+        trap=(
+            "A top-k volume cannot shrink on masking, and log volumes of different dimension change their order "
+            "with eps: compare at the same k in one space. Open markers are not stationary enough, or their "
+            "estimate is in doubt."
+        ),
         notes=[
+            "The effective radius is (V / omega_k)^(1/k), with omega_k the unit ball's volume." * bool(len(table)),
             seeds_note(table, singles=False),
             *_undefined(table),
+            control_note(table),
             parts_note(where(whole, method="top-k"), "log_volume", [*SOLUTION, "space", "eps"], "the top-k log volume"),
         ],
         columns=3,
@@ -64,7 +71,7 @@ def _undefined(table: Frame) -> list[str]:
     if len(empty):
         reason = empty["reason"].replace("", "no reason given").value_counts().index[0]
         notes.append(f"{len(empty)} of {len(table)} volumes are undefined, mostly: {reason}.")
-    doubted = table[np.isfinite(table["log_volume"]) & (table["reason"] != "")]
+    doubted = table[np.isfinite(table["log_volume"]) & table["doubtful"] & (table["stationary"] != 0)]
     notes.append(doubts_note(len(doubted), len(table), "volumes", doubted["reason"]))
     loose = int(((table["stationary"] == 0) & np.isfinite(table["log_volume"])).sum())
     if loose:
@@ -85,25 +92,12 @@ def _volumes(frame: Frame, choice: dict[str, str]) -> View:
 def _branches(frame: Frame, value: str) -> list[Series]:
     defined = frame[np.isfinite(frame[value])]
     look = styles(frame["branch"])
-    found = [_branch(where(defined, branch=b), value, look[b]) for b in known_first(defined["branch"])]
+    names = known_first(defined["branch"])
+    found = [s for b in names for s in measured(where(defined, branch=b), value, b, look[b])]
     if defined.empty:
         return found
     floor = float(defined[value].min()) - 0.06 * float(np.ptp(defined[value]) or 1.0)
     return [*found, *_crosses(frame[~np.isfinite(frame[value])], floor)]
-
-
-def _branch(frame: Frame, value: str, style: Style) -> Series:
-    means = over_seeds(frame, value, ["branch", "level"])
-    rows = frame.groupby("level")
-    moving = (rows["stationary"].min() == 0).map({True: "not stationary", False: ""})
-    reasons = rows["reason"].max().where(lambda r: r != "", moving).reindex(means["level"])
-    loose = [bool(r) for r in reasons]
-    texts = [f"{h}, {shortened(r)}" if r else h for h, r in zip(hover(means), reasons, strict=True)]
-    return Series(
-        label=str(means["branch"].iloc[0]), x=list(rows["density"].mean().reindex(means["level"])),
-        y=list(means["mean"]), low=list(means["low"]), high=list(means["high"]), style=style,
-        hollow=loose, hover=texts,
-    )  # fmt: skip
 
 
 def _crosses(frame: Frame, floor: float) -> list[Series]:
@@ -120,5 +114,6 @@ def _crosses(frame: Frame, floor: float) -> list[Series]:
             style=style,
             mode="points",
             hover=texts,
+            seeds=list(frame["seed"]),
         )
     ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, log_ticks, view
 from sublevel.report.figures.common import SPACES
-from sublevel.report.figures.curvature import CONTROL
+from sublevel.report.figures.curvature import control_note
 from sublevel.report.figures.measured import errors_note, measured, networks
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
@@ -21,11 +21,6 @@ METHODS: dict[str, Style] = {
     "importance": Style("#0a9b74", "triangle-up"),
     "thermodynamic": Style("#c7559b", "x"),
 }
-DIMENSIONS = (
-    "log V of n dimensions contains (n/2) log 2 eps, so that log volumes of different n change their order with eps: "
-    "compare effective radii, or the same n. A top-k ellipsoid has k dimensions and the others n; beside them it is "
-    "another quantity."
-)
 RADIUS = "(V / omega_n)^(1/n)"
 
 
@@ -41,7 +36,7 @@ def prepared(table: Frame) -> Frame:
     return kept.assign(more=n, doubtful=reason != "", reason=reason)
 
 
-@figure("Volume", "volumes by method")
+@figure("Volume", "volumes by method", "volumes")
 def by_method(tables: Tables) -> Figure:
     """Effective radius and log volume of one network over eps, one line for each method."""
     whole = prepared(tables["volumes"])
@@ -54,14 +49,19 @@ def by_method(tables: Tables) -> Figure:
             for c in _spaces(table)
             for name, b, v in networks(where(table, **c))
         ],
-        how=f"The effective radius {RADIUS} of the set within eps of a network's loss, and the log volume, over eps. "
-        "Each line is a method: a log-determinant and a top-k ellipsoid (both of the quadratic at the solution), rays "
-        "of random directions, rays of directions drawn after the curvature, and thermodynamic integration. Where "
-        "methods agree, the number is the basin's; on a quadratic every radius rises with slope 1/2. Hollow points "
-        "are not to be trusted, with the reason under the pointer.",
-        trap=f"{DIMENSIONS} Rays that are not drawn after the curvature fall short by hundreds of nats in a stretched "
-        "basin, since the mean of r^n hangs on a few long rays: they bound the volume from below, no more.",
+        how=(
+            "The effective radius of the set within eps of a network's loss, and its log volume, one line for "
+            "each method. Where methods agree the number is the basin's; on a quadratic every radius rises with "
+            "slope 1/2."
+        ),
+        trap=(
+            "log V of n dimensions contains (n/2) log 2 eps, so log volumes of different n change their order "
+            "with eps. Rays that are not drawn after the curvature fall short by hundreds of nats in a stretched "
+            "basin."
+        ),
         notes=[
+            "A top-k ellipsoid has k dimensions and the others n: beside them it is another quantity."
+            * bool((table["method"] == "top-k").any()),
             errors_note(table),
             doubts_note(int(table["doubtful"].sum()), len(table), "volumes", table.loc[table["doubtful"], "reason"]),
             parts_note(whole, "log_volume", [*SOLUTION, "space", "method", "eps"], "the log volume"),
@@ -102,7 +102,7 @@ def _line(rows: Frame, value: str, label: str, style: Style) -> list[Series]:
     return measured(rows, value, label, style, by="eps", x="eps", log=value == "effective_radius")
 
 
-@figure("Volume", "volumes over eps")
+@figure("Volume", "volumes over eps", "volumes")
 def over_eps(tables: Tables) -> Figure:
     """Effective radius and log volume over eps at one level, one line for each branch, by method and space."""
     table = first_part(prepared(tables["volumes"]))
@@ -116,11 +116,15 @@ def over_eps(tables: Tables) -> Figure:
             for m in _known(where(table, **c)["method"])
             for level in _levels(where(table, method=m, **c))
         ],
-        how=f"The effective radius {RADIUS} and the log volume over eps by one method, for every branch at one level "
-        f"and the dense network. {CONTROL}",
-        trap=f"{DIMENSIONS} In their own subspaces the dense network has more dimensions than the pruned ones; only in "
-        "the original space, or between branches of one level, is n the same.",
-        notes=[seeds_note(table), errors_note(table)],
+        how=(
+            "The effective radius and the log volume over eps by one method, for every branch at one level and "
+            "the dense network. A line that lies higher is a wider basin by that method."
+        ),
+        trap=(
+            "In their own subspaces the dense network has more dimensions than the pruned ones. Only in the "
+            "original space, or between branches of one level, is n the same."
+        ),
+        notes=[seeds_note(table), errors_note(table), control_note(table)],
     )
 
 

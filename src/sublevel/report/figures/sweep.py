@@ -1,0 +1,88 @@
+"""A sweep of the fraction: one pruning step of many sizes, and what it does to error and barrier."""
+
+from __future__ import annotations
+
+from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
+from sublevel.report.figures.common import POINTS, flat, hover, mean_of, samples
+from sublevel.report.figures.registry import Tables, figure
+from sublevel.report.frame import Frame
+from sublevel.report.palette import PLAIN, Style, dashed
+from sublevel.report.prepare import choices, seeds_note, swept, where
+
+LOOK = Style("#1f78c8", "circle")
+BARRIERS = (
+    ("error_barrier", "Test error barrier to the dense network (points)", "test", POINTS),
+    ("loss_barrier", "Train loss barrier to the dense network", "train", 1.0),
+)
+
+
+@figure("What pruning and retraining do", "sweep of the fraction", "levels", sweep=True)
+def fractions(tables: Tables) -> Figure:
+    """Test error and barrier to the dense network after one pruning step, against the fraction that it prunes."""
+    levels, paths = tables["levels"], where(tables["paths"], path="to-dense")
+    once = first_steps(levels)
+    ends = paths.merge(once[["branch", "seed", "fraction"]], on=["branch", "seed"])
+    ends = ends[ends["level_to"] == 1.0]
+    shown = choices(ends, ["order", "buffers"]) or [{}] * bool(len(once))
+    return Figure(
+        key="fractions",
+        title="How much may one step prune?",
+        views=[_fractions(_of_order(once, where(ends, **c)), where(ends, **c), levels, c) for c in shown],
+        how=(
+            "Each point is a network pruned once, by another fraction, then rewound and trained: its test error, and "
+            "its barrier to the dense network. Dotted is the dense network's test error."
+        ),
+        trap=(
+            "A fraction that is harmless once need not be so ten times. A barrier of zero says that the segment is "
+            "flat, and not that the two networks are the same."
+        ),
+        notes=[seeds_note(once, ["fraction"])],
+        columns=3,
+    )
+
+
+def first_steps(levels: Frame) -> Frame:
+    """The networks of a sweep, and imp's own first level beside them, with the ``fraction`` that was pruned.
+
+    Empty where there is no sweep.
+    """
+    sweep = swept(levels)
+    mine = levels[(sweep | (levels["branch"] == "imp")) & (levels["level"] == 1.0)]
+    mine = mine if sweep.any() else mine.iloc[:0]
+    return mine.assign(fraction=(1.0 - mine["density"]).round(4))
+
+
+def _of_order(once: Frame, ends: Frame) -> Frame:
+    """The networks that these barriers are of: another data order is another branch of the same fraction."""
+    return once[once["branch"].isin(ends["branch"])] if len(ends) else once
+
+
+def _fractions(once: Frame, ends: Frame, levels: Frame, choice: dict[str, str]) -> View:
+    axis = Axis(title="fraction pruned", hover=".3~p", ticks=_ticks(once))
+    dense = where(levels, branch="dense")["test_error"].mean() * POINTS
+    error = [*_line(once, "test_error", POINTS), flat("dense", float(dense), once["fraction"], dashed(PLAIN, "dot"))]
+    panels = [Panel(title="Test error (%)", x=axis, series=error)]
+    for column, title, split, scale in BARRIERS:
+        panels.append(Panel(title=title, x=axis, series=_line(where(ends, split=split), column, scale)))
+    return view(panels, **choice)
+
+
+def _ticks(once: Frame) -> tuple[tuple[float, str], ...]:
+    """Fractions as percentages, with room between their labels."""
+    found: list[float] = []
+    for value in sorted(set(once["fraction"])):
+        if not found or value - found[-1] >= 0.14:
+            found.append(float(value))
+    return tuple((v, f"{100 * v:.3g}%") for v in found)
+
+
+def _line(frame: Frame, value: str, scale: float) -> list[Series]:
+    means = mean_of(frame, value, ["fraction"], scale)
+    if means.empty:
+        return []
+    names = frame.groupby("fraction")["branch"].agg(lambda b: ", ".join(sorted(set(b)))).reindex(means["fraction"])
+    return [Series(
+        label="pruned once", x=list(means["fraction"]), y=list(means["mean"]), low=list(means["low"]),
+        high=list(means["high"]), style=LOOK, hover=[f"{h}; {n}" for h, n in zip(hover(means), names, strict=True)],
+        samples=samples(frame, value, means, "fraction", scale, dots=True),
+    )]  # fmt: skip

@@ -1,0 +1,103 @@
+r"""LaTeX that can be pasted: the levels over seeds and the verdicts, for the package booktabs."""
+
+from __future__ import annotations
+
+import math
+
+from sublevel.report.frame import Frame
+from sublevel.report.numbers import decimals, in_points, percent, plain, probability
+from sublevel.report.palette import known_first
+from sublevel.report.prepare import over_seeds
+
+ESCAPES = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "\u2212": "$-$",
+    "\u00b1": r"$\pm$", "\u2026": r"\ldots{}", "\n": " ",
+})  # fmt: skip
+
+
+def escape(text: str) -> str:
+    r"""Text that LaTeX prints as it stands.
+
+    >>> escape("a_b & 5% <x>")
+    'a\\_b \\& 5\\% $<$x$>$'
+    """
+    return text.translate(ESCAPES)
+
+
+def levels_table(levels: Frame) -> str:
+    """Test error in per cent, mean over seeds with the half-width of its 95% t interval: levels by branches."""
+    known = levels[levels["test_error"].notna()]
+    if known.empty:
+        return ""
+    means = over_seeds(known, "test_error", ["branch", "level"])
+    cells = {(r.branch, r.level): _cell(r.mean, r.high - r.mean) for r in means.itertuples()}
+    branches = [b for b in known_first(known["branch"]) if b != "dense"]
+    density = known.groupby("level")["density"].mean()
+    rows = []
+    if branches and ("dense", 0.0) in cells:
+        rows.append(_row(["0", r"100\%", rf"\multicolumn{{{len(branches)}}}{{c}}{{dense: {cells['dense', 0.0]}}}"]))
+    for level in sorted(v for v in density.index if v > 0):
+        shown = [cells.get((b, level), "--") for b in branches]
+        rows.append(_row([f"{level:g}", escape(percent(float(density[level]))), *shown]))
+    n = known.groupby(["branch", "level"])["seed"].nunique()
+    head = _row(["Level", "Left", *[escape(b) for b in branches]])
+    return _table(
+        "rr" + "r" * len(branches), head, rows,
+        rf"Test error (\%), mean over {_seeds(int(n.min()), int(n.max()))} with the half-width of the 95\% t interval.",
+        "tab:levels",
+    )  # fmt: skip
+
+
+def _seeds(low: int, high: int) -> str:
+    return f"{high} seed{'s' * (high > 1)}" if low == high else f"{low} to {high} seeds"
+
+
+def _cell(mean: float, half: float) -> str:
+    """A percentage with its half-width, rounded from the half-width."""
+    if not math.isfinite(half):
+        return f"{100 * mean:.2f}"
+    places = min(decimals(100 * half), 3)
+    return rf"${100 * mean:.{places}f} \pm {100 * half:.{places}f}$"
+
+
+def verdicts_table(table: Frame) -> str:
+    """Claim, verdict, effect with interval, seeds, p and Holm's p."""
+    if table.empty:
+        return ""
+    rows = [
+        _row([
+            escape(str(r["claim"])), escape(str(r["verdict"])), _effect(r), escape(in_points(str(r["unit"]))[1]),
+            plain(float(r["n"])), escape(probability(float(r["p"]))), escape(probability(float(r["p_holm"]))),
+        ])
+        for _, r in table.iterrows()
+    ]  # fmt: skip
+    head = _row(["Claim", "Verdict", "Effect [interval]", "Unit", "Seeds", "$p$", r"$p_{\mathrm{Holm}}$"])
+    return _table(
+        "llllrrr", head, rows,
+        "What the study says about each claim; intervals are t intervals over seeds, $p_{\\mathrm{Holm}}$ is "
+        "corrected over the claims that are tested.", "tab:verdicts",
+    )  # fmt: skip
+
+
+def _effect(row: Frame) -> str:
+    scale, _ = in_points(str(row["unit"]))
+    effect, low, high = (scale * float(row[c]) for c in ("effect", "low", "high"))
+    if not math.isfinite(effect):
+        return "--"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"${effect:.4g}$"
+    places = decimals((high - low) / 2)
+    return f"${effect:.{places}f}$ $[{low:.{places}f}, {high:.{places}f}]$"
+
+
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _table(columns: str, head: str, rows: list[str], caption: str, label: str) -> str:
+    body = "\n".join([head, r"\midrule", *rows])
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
+    )

@@ -1,0 +1,189 @@
+"""The methods of a study in one paragraph, from its summary and from which of its tables hold something."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sublevel.report.findings import nested
+from sublevel.report.frame import Frame
+from sublevel.report.latex import escape
+from sublevel.report.numbers import percent, plain
+from sublevel.report.palette import known_first
+from sublevel.report.prepare import where
+from sublevel.report.references import WORKS, bibtex
+
+CITED = re.compile(r"\[\[([a-z0-9,]+)\]\]")
+MEASURED = (  # table, filter, what was done with it; citations in double brackets
+    ("legs", {}, "Both legs of every level (pruning, retraining) were measured on train and test data."),
+    ("prunings", {}, "Pruning by the criterion was compared with random draws of as many weights in every layer."),
+    ("paths", {}, "Loss and error were evaluated along straight segments, on a grid refined around its maximum; the "
+     "barrier is the largest excess over the line between the ends [[frankle2020linear]]."),
+    ("paths", {"path": "to-dense-aligned"}, "Hidden units were matched by weight matching [[ainsworth2023git]]."),
+    ("membership", {}, "Where a segment rose above the threshold, a curve was trained to stay below it "
+     "[[garipov2018loss]]; not found counts as not found, and not as outside."),
+    ("tree", {}, "Solutions were joined in a disconnectivity graph [[wales1998archetypal]] at the lowest maximum found "
+     "along chains of segments."),
+    ("planes", {}, "Planes follow filter-normalised directions [[li2018visualizing]] or pass through three solutions."),
+    ("curvature", {}, "Extreme eigenvalues of the Hessian of the train loss came from the Lanczos method with full "
+     "reorthogonalisation, in the solution's own subspace and in the original space."),
+    ("curvature", {"operator": "adaptive"}, "The adaptive curvature is taken between filter-normalised directions "
+     "[[kwon2021asam]]."),
+    ("densities", {}, "Spectral densities came from stochastic Lanczos quadrature [[ghorbani2019investigation]]."),
+    ("estimates", {"quantity": "learning coefficient"}, "Local learning coefficients were estimated by stochastic "
+     "gradient Langevin dynamics [[lau2025local]]."),
+    ("coordinates", {}, "Curvature and finite widths were measured along the coordinates that pruning takes, along "
+     "kept and along random ones, with equal counts in every layer."),
+    ("volumes", {"method": "top-k"}, "Volumes are those of the ellipsoid of the k largest eigenvalues, at equal k."),
+    ("volumes", {"method": "radial"}, "Basins were also measured along random rays [[huang2020understanding]]."),
+    ("volume_pairs", {}, "Volumes of two points were compared with the same k, examples and coordinates, solutions at "
+     "matched loss."),
+)  # fmt: skip
+BRANCHES = {
+    "oneshot": "one-shot pruning to the same number of weights",
+    "finetune": "iterative pruning with fine-tuning [[renda2020comparing]]",
+    "finetune-mask": "fine-tuning with imp's own mask",
+    "lr-rewind": "learning-rate rewinding [[renda2020comparing]]",
+    "reinit": "imp's mask from a new initialisation",
+    "random-prune": "random masks with imp's count",
+    "random-imp": "iterative random pruning",
+    "reinit-signs": "new weights with the signs of the rewound ones",
+    "shuffle-weights": "rewound weights shuffled within each layer",
+}
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The same paragraph to read and to paste, with the entries that it cites."""
+
+    text: str
+    latex: str
+    bibtex: str
+
+
+def methods(tables: dict[str, Frame], summary: dict[str, Any]) -> Methods:
+    """Protocol, sizes, seeds, estimators and statistics; what the summary does not know is left out."""
+    parts = [*_protocol(tables["levels"], summary), *_measured(tables), *_statistics(tables)]
+    marked = " ".join(parts)
+    keys = ["saleem2024insights", *(k for found in CITED.findall(marked) for k in found.split(","))]
+    return Methods(CITED.sub(_named, marked), _pasted(marked), bibtex(keys))
+
+
+def _named(match: re.Match[str]) -> str:
+    names = [WORKS[key].short.replace("(", "").replace(")", "") for key in match[1].split(",")]
+    return f"({'; '.join(names)})"
+
+
+def _pasted(marked: str) -> str:
+    r"""LaTeX with citations in place.
+
+    >>> _pasted("5% of it [[holm1979simple]].")
+    '5\\% of it~\\citep{holm1979simple}.'
+    """
+    parts = re.split(rf"\s*{CITED.pattern}", marked)
+    return "".join(rf"~\citep{{{p}}}" if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def _protocol(levels: Frame, summary: dict[str, Any]) -> list[str]:
+    study = summary.get("study")
+    sentences = [
+        _network(summary),
+        _training(nested(study, "train")),
+        _pruning(study),
+        _compared(levels),
+        _data(summary),
+    ]
+    return [s for s in sentences if s]
+
+
+def _network(summary: dict[str, Any]) -> str:
+    model, data = nested(summary, "model", "name"), nested(summary, "study", "data", "name")
+    prunable, whole = nested(summary, "model", "prunable"), nested(summary, "model", "parameters")
+    if not model or not data:
+        return ""
+    sizes = (
+        f" ({plain(float(whole))} parameters, {plain(float(prunable))} of them prunable)" if prunable and whole else ""
+    )
+    return f"We trained {model}{sizes} on {data}."
+
+
+def _training(train: Any) -> str:
+    """The recipe, from those of its keys that are known."""
+    if not isinstance(train, dict):
+        return ""
+    length = train.get("length") or (f"{train['epochs']}ep" if "epochs" in train else "")
+    words = [
+        f"momentum {train['momentum']:g}" if "momentum" in train else "",
+        f"weight decay {train['weight_decay']:g}" if "weight_decay" in train else "",
+        f"batches of {train['batch_size']}" if "batch_size" in train else "",
+        f"learning rate {train['lr']:g}" if "lr" in train else "",
+        _schedule(train),
+        f"for {_duration(str(length))}" if length else "",
+        f"in {train['dtype']}" if "dtype" in train else "",
+    ]
+    return f"Training used SGD with {', '.join(w for w in words if w)}."
+
+
+def _schedule(train: dict[str, Any]) -> str:
+    stones = [_duration(str(m)) for m in train.get("milestones") or []]
+    if stones and train.get("schedule", "milestones") == "milestones":
+        return f"multiplied by {train.get('gamma', 0.1):g} after {' and '.join(stones)}"
+    return f"a {train['schedule']} schedule" if train.get("schedule") else ""
+
+
+def _duration(text: str) -> str:
+    """A duration of a study file in words.
+
+    >>> _duration("2000it"), _duration("1ep"), _duration("31280")
+    ('2000 steps', '1 epoch', '31280 steps')
+    """
+    number, unit = re.fullmatch(r"([0-9.]*)\s*([a-z]*).*", text, re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    noun = {"ep": "epoch", "it": "step", "": "step"}.get(unit, unit)
+    return f"{number} {noun}{'s' * (number != '1')}" if number else text
+
+
+def _pruning(study: Any) -> str:
+    levels, fraction = nested(study, "levels"), nested(study, "fraction")
+    if levels is None or fraction is None:
+        return ""
+    scope = {"layer": "within each layer"}.get(str(nested(study, "scope")), "over all layers at once")
+    rewind = nested(study, "rewind")
+    back = f", rewound the rest to their values after {_duration(str(rewind))}" if rewind else ""
+    return (
+        f"Iterative magnitude pruning [[frankle2019lottery,frankle2020linear]] removed {percent(fraction)} of the "
+        f"remaining weights at each of {levels} levels, chosen by {nested(study, 'criterion') or 'magnitude'} {scope}"
+        f"{back}, and trained again: the protocol of an earlier study [[saleem2024insights]]."
+    )
+
+
+def _compared(levels: Frame) -> str:
+    found = [BRANCHES[b] for b in known_first(levels["branch"]) if b in BRANCHES]
+    seeds = int(levels["seed"].nunique()) if len(levels) else 0
+    controls = f"It was compared with {', '.join(found)}." if found else ""
+    return f"{controls} Everything was repeated with {seeds} seed{'s' * (seeds != 1)}.".strip() if seeds else controls
+
+
+def _data(summary: dict[str, Any]) -> str:
+    counts = [(nested(summary, "data", k), name) for k, name in (("train", "training"), ("validation", "validation"),
+                                                                ("test", "test"))]  # fmt: skip
+    known = [f"{plain(float(n))} {name}" for n, name in counts if isinstance(n, int)]
+    return f"There were {', '.join(known)} examples." if known else ""
+
+
+def _measured(tables: dict[str, Frame]) -> list[str]:
+    return [sentence for table, only, sentence in MEASURED if not where(tables[table], **only).empty]
+
+
+def _statistics(tables: dict[str, Frame]) -> list[str]:
+    seeds = int(tables["levels"]["seed"].nunique()) if len(tables["levels"]) else 0
+    if seeds < 2:
+        return []
+    tested = " and p values over the tested claims are corrected by Holm's method [[holm1979simple]]"
+    disputed = " The claim on error barriers was made before [[paul2023unmasking]]."
+    found = tables["verdicts"]
+    return [
+        "The seed is the unit: differences are paired by seed, with 95% t intervals"
+        f"{tested if found['p_holm'].notna().any() else ''}."
+        f"{disputed if (found['claim'] == 'C11').any() else ''}"
+    ]

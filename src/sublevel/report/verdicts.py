@@ -1,0 +1,142 @@
+"""The claims as cards: what this study says about each, how surely, and where to look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sublevel.report.frame import Column, Frame
+from sublevel.report.numbers import estimate, in_points, plain, probability
+
+UNMEASURED = "not measured"
+ICONS = {
+    "supported": "M3.5 8.5 6.5 11.5 12.5 4.5",
+    "contradicted": "M4 4 12 12M12 4 4 12",
+    "undecided": "M3 8C4.5 5.5 6.5 5.5 8 8S11.5 10.5 13 8",
+}
+"""A path in a box of 16: a tick, a cross, a wave. A verdict is a word, a shape and a colour, never a colour alone."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An interval on a line from 0 to 100: its ends and its middle, zero, and the margin to both sides of zero."""
+
+    low: float
+    mid: float
+    high: float
+    zero: float
+    margins: tuple[float, ...]
+    words: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One claim as the page shows it.
+
+    ``kind`` is the verdict as a class name; ``why`` the first reason and ``more`` the others; ``figure`` an anchor, or
+    empty.
+    """
+
+    claim: str
+    statement: str
+    verdict: str
+    kind: str
+    icon: str
+    why: str
+    more: list[str]
+    sentence: str
+    effect: str
+    interval: str
+    unit: str
+    facts: list[tuple[str, str]]
+    drawn: Drawn | None
+    figure: str
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The claims that this study speaks to, and those that it does not with what would be needed."""
+
+    cards: list[Card]
+    unmeasured: list[tuple[str, str, str]]
+
+    @property
+    def counts(self) -> list[tuple[str, int]]:
+        """How many claims have each verdict, the decided ones first."""
+        names = [c.verdict for c in self.cards]
+        order = [*ICONS, *sorted(set(names) - set(ICONS))]
+        return [(name, names.count(name)) for name in order if name in names]
+
+
+def verdicts(table: Frame, anchors: Collection[str]) -> Verdicts:
+    """The table of verdicts as cards, in its own order; ``anchors`` are the keys of the figures on the page."""
+    measured = table[table["verdict"] != UNMEASURED]
+    missing = table[table["verdict"] == UNMEASURED]
+    return Verdicts(
+        [_card(row, anchors) for _, row in measured.iterrows()],
+        [(str(r["claim"]), _sentence(str(r["statement"])), _sentence(str(r["why"]))) for _, r in missing.iterrows()],
+    )
+
+
+def _card(row: Column, anchors: Collection[str]) -> Card:
+    verdict = str(row["verdict"])
+    scale, unit = in_points(str(row["unit"]))
+    effect, low, high, margin = (scale * float(row[c]) for c in ("effect", "low", "high", "margin"))
+    value, _, interval = estimate(effect, low, high).partition(" ")
+    why, *more = str(row["why"]).split("; ")
+    return Card(
+        claim=str(row["claim"]), statement=str(row["statement"]), verdict=verdict or "no verdict",
+        kind=verdict if verdict in ICONS else "undecided", icon=ICONS.get(verdict, ICONS["undecided"]),
+        why=_sentence(why), more=more, sentence=_after(str(row["statement"]), str(row["sentence"])),
+        effect=value, interval=interval, unit=unit, facts=_facts(row, margin),
+        drawn=_drawn(effect, low, high, margin, unit), figure=str(row["figure"]) if row["figure"] in anchors else "",
+    )  # fmt: skip
+
+
+def _facts(row: Column, margin: float) -> list[tuple[str, str]]:
+    """Seeds, margin, p and Holm's p: what is known of them."""
+    pairs = [
+        ("seeds", plain(float(row["n"]))),
+        ("margin", plain(margin) if margin else ""),
+        ("p", probability(float(row["p"]))),
+        ("p (Holm)", probability(float(row["p_holm"]))),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _drawn(effect: float, low: float, high: float, margin: float, unit: str) -> Drawn | None:
+    """The interval on a scale that holds zero, the margin and both ends; None without an effect.
+
+    >>> shown = _drawn(1.0, 0.0, 2.0, 0.5, "points")
+    >>> shown.zero, shown.mid, shown.high, shown.margins
+    (50.0, 73.0, 96.0, (38.5, 61.5))
+    """
+    if not math.isfinite(effect):
+        return None
+    ends = [v if math.isfinite(v) else effect for v in (low, high)]
+    edge = abs(margin) if math.isfinite(margin) else 0.0
+    reach = max(*map(abs, ends), abs(effect), edge) or 1.0
+    spot = [round(50 + 46 * v / reach, 1) for v in (ends[0], effect, ends[1], -edge, edge)]
+    words = f"{estimate(effect, low, high)} {unit}".strip() + (f", margin {plain(margin)}" if edge else "")
+    return Drawn(spot[0], spot[1], spot[2], 50.0, (spot[3], spot[4]) if edge else (), words)
+
+
+def _after(statement: str, sentence: str) -> str:
+    """A sentence to quote without the statement that it begins with, since the card has that above it.
+
+    >>> _after("Rewinding wins.", "Rewinding wins: undecided (3 seeds)."), _after("Rewinding wins.", "It is 2 points.")
+    ('Undecided (3 seeds).', 'It is 2 points.')
+    """
+    head = f"{statement.rstrip('.')}: "
+    rest = sentence.removeprefix(head)
+    return f"{rest[:1].upper()}{rest[1:]}" if rest != sentence else sentence
+
+
+def _sentence(text: str) -> str:
+    """A text with one full stop at its end, empty where there is none.
+
+    >>> _sentence("no random draws"), _sentence("It is so."), _sentence("")
+    ('no random draws.', 'It is so.', '')
+    """
+    return text if not text or text[-1] in ".!?" else f"{text}."
