@@ -219,6 +219,57 @@ def test_too_few_steps_for_the_damping_are_said():
         assert (abs(found.value - truth) > 4 * found.se) == said
 
 
+HESSIAN_LIKE = (*spread(-8, -2, 2900), *spread(-2, 1, 100))
+"""A bulk that crowds at 0 over six decades below a hundred outliers."""
+
+MIXED = (*spread(0, 2, 10), *spread(-8, -1, 890), *(-v for v in spread(-8, -3, 100)))
+"""The same with negative eigenvalues in the bulk."""
+
+
+def misses(values, damping, spectrum):
+    """The log-determinant less what the very same probes give of the diagonal matrix without quadrature."""
+    field, theta = quadratic(values)
+    exact = (torch.tensor(values, dtype=F64).clamp_min(0) + damping).log()
+    starts = [hessian(field, theta).draw(0, i, stream="probe:quadrature") for i in range(len(spectrum.nodes))]
+    truth = [len(values) * float((v / v.norm()).square() @ exact) for v in starts]
+    return log_determinant_of(spectrum, damping).value - sum(truth) / len(truth)
+
+
+@pytest.mark.parametrize("steps", [60, 120])
+def test_a_node_at_0_bounds_what_the_rule_misses(steps):
+    """And where nothing is flagged, the rule misses less than the standard error."""
+    spectrum = spectral_density(*quadratic(HESSIAN_LIKE), probes=8, steps=steps)
+    flags = []
+    for damping in (1e-1, 1e-3, 1e-5, 1e-7):
+        found, missed = log_determinant_of(spectrum, damping), misses(HESSIAN_LIKE, damping, spectrum)
+        bound = found.diagnostics["quadrature_error"]
+        assert -1e-6 <= missed <= bound + 1e-6
+        flags.append("quadrature not converged" in found.reason)
+        assert flags[-1] == (bound > found.se)
+    assert flags == ([False, False, True, True] if steps == 60 else [False, False, False, True])
+
+
+@pytest.mark.parametrize("steps", [60, 90, 120])
+def test_with_negative_eigenvalues_too_what_is_missed_is_flagged(steps):
+    """Half the steps can be as wrong as all of them: at 90 and delta = 1e-5 both are off by 200 nats."""
+    spectrum = spectral_density(*quadratic(MIXED), probes=8, steps=steps)
+    for damping in (1e-1, 1e-3, 1e-5, 1e-7):
+        found = log_determinant_of(spectrum, damping)
+        assert found.reason or abs(misses(MIXED, damping, spectrum)) <= found.se
+    assert "quadrature" in log_determinant_of(spectrum, 1e-5).reason
+    assert log_determinant_of(spectrum, 1e-3).reason == ""
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_a_node_that_lies_at_0_already_is_no_trouble(dtype):
+    """A Gauss-Newton matrix with a null space."""
+    values = torch.tensor((*[0.0] * 2500, *spread(-2, 1, 500)), dtype=dtype)
+    found = log_determinant(Quadratic(values), torch.zeros(3000, dtype=dtype), damping=1e-2, probes=8, steps=60)
+    truth = float((values.double() + 1e-2).log().sum())
+    assert found.reason == ""
+    assert abs(found.value - truth) <= 4 * found.se
+
+
 def test_half_the_steps_cost_nothing_and_are_what_half_the_steps_give():
     field, theta = Quadratic(MILD.hessian), torch.zeros(40, dtype=F64)
     half, fresh = (spectral_density(field, theta, probes=3, steps=steps) for steps in (12, 6))

@@ -213,7 +213,7 @@ def test_a_dataset_that_reads_differently_twice_is_refused(tmp_path: Path) -> No
             return torch.rand(1, 6, 6), i % 2
 
     problem = sl.Problem("lenet-300-100", train=Noisy(), test=Noisy())
-    with pytest.raises(sl.SublevelError, match="two readings of the train Dataset differ"):
+    with pytest.raises(sl.SublevelError, match="two readings of the train data differ"):
         sl.Study(problem, levels=1, out=tmp_path / "runs").run(jobs=1)
     assert not (tmp_path / "runs").exists()
 

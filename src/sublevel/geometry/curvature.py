@@ -14,7 +14,7 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.field import At, Field, require_field
-from sublevel.geometry.lanczos import extremes
+from sublevel.geometry.extremes import extremes
 from sublevel.geometry.operators import (
     OPERATORS,
     Operator,
@@ -72,8 +72,9 @@ class Spectrum:
     """The largest algebraic eigenvalues of a curvature operator, and what is needed to trust them.
 
     ``values`` [k] descending (float64), ``vectors`` [k, D] (zero outside the mask), ``residuals`` [k] =
-    |H v - lambda v|, computed anew, ``pair_converged`` [k]. A pair is converged when its residual is at most ``bound``;
-    ``converged`` holds for all k of them, and ``stop`` says why it ended.
+    |H v - lambda v|, ``pair_converged`` [k]. A pair is converged when its residual is at most ``bound`` and no copy of
+    a larger eigenvalue, which would move it down, may be missing; ``converged`` holds for all k of them, and ``stop``
+    says why it ended.
     ``smallest`` are the lowest Ritz values (ascending), upper bounds on the lowest eigenvalues, each to be trusted as
     far as its ``smallest_residuals``; ``negative_count`` is the number of Ritz values below -``bound``, a lower bound
     on the index of H; ``negative_mass`` the share of a random vector's squared norm on them.
@@ -111,9 +112,11 @@ def top_eigenvalues(
     """The k largest algebraic eigenvalues of the curvature at ``theta``, by Lanczos with full reorthogonalisation.
 
     ``mask`` restricts to its subspace. ``tolerance`` bounds the residuals, relative to the largest |eigenvalue|
-    (default 1e-7 in float64, 1e-3 in float32: the error of an isolated eigenvalue is of the order of its square);
-    ``steps`` bounds the products of one run; ``restarts`` the searches for copies of multiple eigenvalues;
-    ``negative`` eigenvalues at the lower end are waited for too. Negative eigenvalues are never made positive.
+    (default 1e-7 in float64, 1e-4 in float32: an eigenvalue lies no further than the residual, and for an isolated one
+    the error is of the order of its square); ``steps`` bounds the products of one run; ``restarts`` the searches for
+    copies of multiple eigenvalues, each of which takes products of its own: without any, only a first pair can be
+    converged; ``negative`` eigenvalues at the lower end are waited for too. Negative eigenvalues are never made
+    positive.
 
     With a ``scale`` the vectors are in scaled coordinates (see `Operator.scaled`).
 
@@ -135,7 +138,7 @@ def top_eigenvalues(
     check_counts(0, restarts=restarts, negative=negative)
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
-    tolerance = tolerance or (1e-7 if dtype == torch.float64 else 1e-3)
+    tolerance = tolerance or (1e-7 if dtype == torch.float64 else 1e-4)
     of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
     found = extremes(
         of,

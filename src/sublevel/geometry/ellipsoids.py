@@ -78,6 +78,7 @@ def logdet(
     probes: int = 10,
     steps: int = 100,
     operator: str = "hessian",
+    exact: int | None = None,
     seed: int = 0,
 ) -> AtHeight:
     """The ellipsoid of the whole damped curvature A + damping, by stochastic Lanczos quadrature:
@@ -87,8 +88,9 @@ def logdet(
     ``damping`` decides the answer and is always stated: a prior precision over N makes the determinant that of the
     Laplace evidence. Negative eigenvalues count as 0, and their share of n is reported and flagged. ``operator`` is
     ``hessian`` or ``ggn``. The gradient's term comes from its own Krylov space of at most ``steps`` products, where it
-    equals conjugate gradients'. Where ``steps`` reach the dimension the whole matrix is formed, and nothing is drawn:
-    n products, no more than one probe would take. ``se`` is half that of the log-determinant.
+    equals conjugate gradients'. In at most ``exact`` dimensions (``steps``, where it is not given) the whole matrix is
+    formed, and nothing is drawn: n products, where quadrature takes ``probes`` * ``steps``. ``se`` is half that of the
+    log-determinant.
 
     Raises what `log_determinant` raises.
     """
@@ -102,7 +104,7 @@ def logdet(
         steps=steps,
         mask=mask,
         operator=operator,
-        method="exact" if steps >= of.dimension else "lanczos",
+        method="exact" if of.dimension <= (steps if exact is None else exact) else "lanczos",
         seed=seed,
     )
     height = solve(of, of.restrict(field.grad(theta)), damping=damping, steps=steps)

@@ -1,13 +1,10 @@
-"""Lanczos with full reorthogonalisation: extreme eigenvalues of a symmetric operator, with residuals.
+"""Lanczos with full reorthogonalisation: one Krylov space of a symmetric operator, and what is known of its pairs.
 
 In float32 the three-term recurrence loses orthogonality within tens of steps and returns copies of lambda_1. Here
 every new vector is orthogonalised twice against all earlier ones (Giraud et al. 2005: twice is enough), the
 tridiagonal matrix is kept in float64, and a run stops on the residuals |beta_m s_m| (Parlett 1998, section 13.2).
-Those underestimate what rounding has done, so the residuals that are returned, and that decide what is converged,
-are computed anew as |H v - lambda v|, in one pass.
-
-A single start vector sees one copy of a multiple eigenvalue: `extremes` starts again in the orthogonal complement of
-what it has found, until a run brings nothing that belongs among the k.
+Those underestimate what rounding has done. But all that the orthogonalisation takes away is kept too, so that every
+product A q_j is known in the basis, and with it A v - lambda v of every Ritz vector, without another product.
 """
 
 from __future__ import annotations
@@ -21,15 +18,17 @@ import torch
 from sublevel._types import Float, Tensor
 
 Operator = Callable[[Tensor], Tensor]
-
-MISSED = 1e-6
-"""The chance of missing an eigenvalue that a search for copies may end at."""
+Enough = Callable[[np.ndarray, np.ndarray], bool]
+"""Whether Ritz values (ascending) with these residuals are what a run is for."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ritz:
     """One Krylov space: Ritz ``values`` [m] ascending, their ``residuals`` [m] and ``weights`` [m] (squared first
     components: the share of the start vector on each), the ``basis`` [m, n] and the coefficients ``s`` [m, m].
+
+    ``columns`` [a + m, m] are the products A q_j in terms of the a rows that the run was kept orthogonal to
+    (``against``) and of its own basis; ``rest`` [n] is what the last of them has besides.
     """
 
     values: np.ndarray
@@ -39,6 +38,11 @@ class Ritz:
     s: np.ndarray
     exhausted: bool
     """The Krylov space is invariant: every value in it is an eigenvalue."""
+    enough: bool
+    """It did not end because its steps did."""
+    columns: np.ndarray
+    rest: Tensor
+    against: Float[Tensor, "a n"] | None = None
 
     @property
     def products(self) -> int:
@@ -47,8 +51,17 @@ class Ritz:
 
     def vectors(self, which: np.ndarray) -> Float[Tensor, "k n"]:
         """Ritz vectors of the chosen values, as rows of unit norm."""
-        coefficients = torch.from_numpy(np.ascontiguousarray(self.s[:, which].T)).to(self.basis)
-        return torch.nn.functional.normalize(coefficients @ self.basis, dim=1)
+        return torch.nn.functional.normalize(_combined(self.s[:, which], self.basis), dim=1)
+
+    def defects(self, which: np.ndarray) -> Float[Tensor, "k n"]:
+        """``A v - lambda v`` of the chosen Ritz vectors, from the products that were made."""
+        s = self.s[:, which]
+        rows = self.columns @ s
+        rows[-len(s) :] -= s * self.values[which]
+        out = _combined(rows[-len(s) :], self.basis) + _combined(s[-1:], self.rest[None])
+        if self.against is not None:
+            out += _combined(rows[: -len(s)], self.against)
+        return out / _combined(s, self.basis).norm(dim=1, keepdim=True)
 
 
 def lanczos(
@@ -56,127 +69,47 @@ def lanczos(
     start: Float[Tensor, "n"],
     *,
     steps: int,
-    enough: Callable[[np.ndarray, np.ndarray], bool] = lambda values, residuals: False,
-    against: Float[Tensor, "found n"] | None = None,
+    enough: Enough = lambda values, residuals: False,
+    against: Float[Tensor, "a n"] | None = None,
     scale: float = 0.0,
 ) -> Ritz:
     """Run at most ``steps`` products from ``start``, or until ``enough(values, residuals)``.
 
-    ``against`` are orthonormal rows that the whole run keeps orthogonal to (deflation). ``scale`` is a magnitude that
-    the operator is known to have: what is below its rounding is zero.
+    ``against`` are orthonormal rows that the whole run keeps orthogonal to: it sees the operator's compression to their
+    complement. ``scale`` is a magnitude that the operator is known to have:
+    what is below its rounding is zero.
 
     Raises FloatingPointError where a product is not finite.
     """
-    n = len(start)
-    steps = min(steps, n - (0 if against is None else len(against)))
+    n, outside = len(start), 0 if against is None else len(against)
+    blocks = () if against is None else (against,)
+    steps = min(steps, n - outside)
     basis = start.new_empty((steps, n))
-    alphas, betas = np.zeros(steps), np.zeros(steps)
-    v = start if against is None else _orthogonal(start, against)
+    alphas, betas, columns = np.zeros(steps), np.zeros(steps), np.zeros((outside + steps, steps))
+    v = _orthogonal(start, blocks)[0]
     v = v / v.norm()
     for m in range(steps):
         basis[m] = v
         w = operator(v)
         alphas[m] = float(w.double() @ v.double())
-        for _ in range(2):
-            w = _orthogonal(w, basis[: m + 1])
-            w = w if against is None else _orthogonal(w, against)
+        w, columns[: outside + m + 1, m] = _orthogonal(w, (*blocks, basis[: m + 1]))
         beta = float(w.double().norm())
         if not np.isfinite(alphas[m] + beta):
             raise FloatingPointError(f"the product of the operator with vector {m + 1} is not finite")
         scale = max(scale, abs(alphas[m]), beta)
         betas[m] = beta
-        exhausted = bool(m + 1 == n or beta <= 10 * torch.finfo(v.dtype).eps * scale)
+        if m:
+            columns[outside + m, m - 1] = betas[m - 1]
+        exhausted = bool(m + 1 + outside == n or beta <= 10 * torch.finfo(v.dtype).eps * scale)
         last = m + 1 == steps or exhausted
         if last or _worth_looking(m):
-            values, s, residuals = _ritz(alphas[: m + 1], betas[: m + 1], exhausted)
-            if last or enough(values, residuals):
-                return Ritz(values, residuals, s[0] ** 2, basis[: m + 1], s, exhausted)
+            values, s, residuals = _ritz(alphas[: m + 1], betas[: m + 1])
+            ready = exhausted or enough(values, residuals)
+            if last or ready:
+                known = columns[: outside + m + 1, : m + 1]
+                return Ritz(values, residuals, s[0] ** 2, basis[: m + 1], s, exhausted, ready, known, w, against)
         v = w / beta
     raise AssertionError("unreachable")
-
-
-@dataclass(frozen=True, eq=False)
-class Extremes:
-    """The k largest algebraic eigenvalues (descending), with what is needed to trust them."""
-
-    values: Float[Tensor, "k"]
-    vectors: Float[Tensor, "k n"]
-    residuals: Float[Tensor, "k"]
-    converged: list[bool]
-    lowest: Float[Tensor, "low"]
-    """The lowest Ritz values of the first run, ascending; they are waited for only where they are negative."""
-    lowest_residuals: Float[Tensor, "low"]
-    first: Ritz
-    products: int
-    stop: str
-
-
-def extremes(
-    operator: Operator,
-    draw: Callable[[int], Float[Tensor, "n"]],
-    *,
-    k: int,
-    tolerance: float,
-    steps: int,
-    restarts: int = 3,
-    negative: int = 0,
-) -> Extremes:
-    """The k largest algebraic eigenvalues of a symmetric operator on R^n.
-
-    ``draw(i)`` gives the start vector of run i. A pair is converged when its residual is at most ``tolerance`` times
-    the largest |Ritz value|. The first run also waits for its ``negative`` lowest values where they are negative.
-    Later runs look, in the complement of the pairs found, for copies of multiple eigenvalues that the first cannot
-    see; at most ``restarts`` of them, and ``stop`` says if the last one still found something. Runs do not count while
-    fewer than k pairs are known: a Krylov space that is exhausted earlier shows one copy of each eigenvalue. Where at
-    least a third of the spectrum is asked for, the whole matrix is formed: n products, no more than a search takes.
-
-    Raises FloatingPointError where a product is not finite.
-    """
-    start = draw(0)
-    k = min(k, len(start))
-    much = 3 * k >= len(start)
-    first = (
-        whole(operator, start)
-        if much
-        else lanczos(operator, start, steps=steps, enough=_both_ends(k, negative, tolerance))
-    )
-    scale = float(np.abs(first.values).max())
-    small = tolerance * max(scale, np.finfo(float).tiny)
-    found = _Pairs.of(first, first.values > -np.inf, k)
-    products, complete, run, searches = first.products, len(first.values) == len(start), 0, 0
-    while not complete and searches < restarts:
-        floor = found.values[-1] if len(found.values) == k else -np.inf
-        run, searches = run + 1, searches + (floor > -np.inf)
-        more = lanczos(
-            operator,
-            draw(run),
-            steps=steps,
-            against=_orthonormal(found.vectors),
-            scale=scale,
-            enough=lambda values, residuals, floor=floor: _nothing_above(floor, len(start), values, residuals, small),
-        )
-        products += more.products
-        new = more.values > floor + small
-        found = found.joined(_Pairs.of(more, new, k), k) if new.any() else found
-        complete = not new.any() or len(found.values) == len(start)
-    low = _Pairs.of(first, np.arange(len(first.values)) < max(negative, 1), len(first.values)).reversed()
-    products += len(found.values) + len(low.values)
-    residuals, low_residuals = np.split(true_residuals(operator, found, low), [len(found.values)])
-    converged = residuals <= small
-    stop = "converged" if converged.all() else f"steps: no convergence within {steps} products"
-    if stop == "converged" and not complete and restarts:
-        stop = f"restarts: number {restarts} still found a further copy of an eigenvalue"
-    return Extremes(
-        values=torch.from_numpy(found.values.copy()),
-        vectors=found.vectors,
-        residuals=torch.from_numpy(residuals),
-        converged=converged.tolist(),
-        lowest=torch.from_numpy(low.values.copy()),
-        lowest_residuals=torch.from_numpy(low_residuals.copy()),
-        first=first,
-        products=products,
-        stop=stop,
-    )
 
 
 def whole(operator: Operator, start: Float[Tensor, "n"]) -> Ritz:
@@ -187,83 +120,32 @@ def whole(operator: Operator, start: Float[Tensor, "n"]) -> Ritz:
         raise FloatingPointError("the product of the operator with a unit vector is not finite")
     values, s = np.linalg.eigh((matrix + matrix.T) / 2)
     shares = s.T @ (start / start.norm()).double().cpu().numpy()
-    return Ritz(values, np.zeros(len(values)), shares**2, basis, s, exhausted=True)
+    nothing = np.zeros(len(values))
+    return Ritz(values, nothing, shares**2, basis, s, True, True, matrix.T, torch.zeros_like(start))
 
 
-def true_residuals(operator: Operator, *pairs: _Pairs) -> np.ndarray:
-    """|H v - lambda v| of every pair, from one product with all vectors."""
-    vectors = torch.cat([p.vectors for p in pairs])
-    values = torch.from_numpy(np.concatenate([p.values for p in pairs])).to(vectors)
-    difference = operator(vectors) - values[:, None] * vectors
-    return difference.double().norm(dim=1).cpu().numpy()
+def _orthogonal(w: Tensor, blocks: tuple[Tensor, ...]) -> tuple[Tensor, np.ndarray]:
+    """What is left of w after two passes over orthonormal rows, and how much of each they took."""
+    taken = [np.zeros(len(rows)) for rows in blocks]
+    for _ in range(2):
+        for i, rows in enumerate(blocks):
+            shares = rows @ w
+            w = w - shares @ rows
+            taken[i] += shares.double().cpu().numpy()
+    return w, np.concatenate([np.zeros(0), *taken])
 
 
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """Ritz pairs, largest value first."""
-
-    values: np.ndarray
-    residuals: np.ndarray
-    vectors: Tensor
-
-    @classmethod
-    def of(cls, ritz: Ritz, which: np.ndarray, k: int) -> _Pairs:
-        keep = np.flatnonzero(which)[::-1][:k]
-        return cls(ritz.values[keep], ritz.residuals[keep], ritz.vectors(keep))
-
-    def reversed(self) -> _Pairs:
-        backwards = torch.arange(len(self.values) - 1, -1, -1, device=self.vectors.device)
-        return _Pairs(self.values[::-1], self.residuals[::-1], self.vectors[backwards])
-
-    def joined(self, other: _Pairs, k: int) -> _Pairs:
-        values = np.concatenate([self.values, other.values])
-        order = np.argsort(-values, kind="stable")[:k]
-        residuals = np.concatenate([self.residuals, other.residuals])
-        vectors = torch.cat([self.vectors, other.vectors])
-        return _Pairs(values[order], residuals[order], vectors[torch.from_numpy(order).to(vectors.device)])
-
-
-def _orthogonal(w: Tensor, rows: Tensor) -> Tensor:
-    return w - (rows @ w) @ rows
-
-
-def _orthonormal(rows: Tensor) -> Tensor:
-    q, _ = torch.linalg.qr(rows.T)
-    return q.T.contiguous()
+def _combined(coefficients: np.ndarray, rows: Tensor) -> Tensor:
+    """Rows [k, n] of the combinations that the columns of ``coefficients`` [m, k] say."""
+    return torch.from_numpy(np.ascontiguousarray(coefficients.T)).to(rows) @ rows
 
 
 def _worth_looking(m: int) -> bool:
-    """Solving the small problem at every step would cost more than it saves."""
-    return m % 4 == 3
+    """Solving the small problem at every step would cost more than it saves once it is no longer small."""
+    return m < 32 or m % 4 == 3
 
 
-def _ritz(alphas: np.ndarray, betas: np.ndarray, exhausted: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ritz(alphas: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     t = np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
     values, s = np.linalg.eigh(t)
     return values, s, np.abs(betas[-1] * s[-1])
-
-
-def _both_ends(k: int, negative: int, tolerance: float) -> Callable[[np.ndarray, np.ndarray], bool]:
-    def enough(values: np.ndarray, residuals: np.ndarray) -> bool:
-        if len(values) < k + negative:
-            return False
-        small = tolerance * np.abs(values).max()
-        low = residuals[:negative][values[:negative] < -small]
-        return bool((residuals[-k:] <= small).all() and (low <= small).all())
-
-    return enough
-
-
-def _nothing_above(floor: float, n: int, values: np.ndarray, residuals: np.ndarray, small: float) -> bool:
-    """Everything above the floor has converged, and the top either has too or lies too far below for more to be there.
-
-    A small residual below the floor excludes nothing above it. From a random start the chance that m products miss an
-    eigenvalue above the floor is at most 1.648 sqrt(n) exp(-(2m - 1) sqrt(gap)), gap = (floor - top) / (floor - lowest)
-    (Kuczynski and Wozniakowski 1992, theorem 4.2).
-    """
-    if not (residuals[values > floor] <= small).all():
-        return False
-    if residuals[-1] <= small or values[-1] >= floor:
-        return bool(residuals[-1] <= small)
-    gap = (floor - values[-1]) / (floor - values[0] + residuals[0])
-    return bool(1.648 * np.sqrt(n) * np.exp(-(2 * len(values) - 1) * np.sqrt(gap)) <= MISSED)

@@ -61,7 +61,9 @@ def learning_coefficient(
 ) -> LearningCoefficient:
     """``lambda = N beta (E[L] - L*)`` under exp(-N beta L - gamma/2 |w - w0|^2), L* the loss at ``start`` = w0.
 
-    ``n_beta`` is N beta; Watanabe's beta = 1 / log N gives N / log N. On a quadratic from its minimum, with every
+    ``n_beta`` is N beta, N the number of training examples that the posterior is of, also where the loss is measured on
+    a part of them or in batches, whose mean then stands for that of all; Watanabe's beta = 1 / log N gives N / log N.
+    On a quadratic from its minimum, with every
     example in every batch and a_i = N beta h_i + gamma, it is 1/2 sum N beta h_i / a_i, and with the step's bias
     1/2 sum N beta h_i / (a_i (1 - eta a_i / 4)). L is the whole ``field`` where one is given and else the batches' (see
     `sample` for which has a bias). Where the whole loss is known (``field``, or `EveryExample`) the step size is held

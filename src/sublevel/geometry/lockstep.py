@@ -29,9 +29,25 @@ class Tridiagonal:
 
     def rule(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Nodes ascending and weights of the Gauss rule, of the first ``steps`` where they are given."""
-        a, b = self.diagonal[:steps], self.side[:steps]
-        values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
-        return values, s[0] ** 2
+        return _rule(self.diagonal[:steps], self.side[:steps])
+
+    def rule_with_a_node(self, at: float) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes ascending and weights of the Gauss-Radau rule with one more node, ``at`` (Golub 1973, section 2).
+
+        For a spectrum above ``at`` and a function whose even derivatives are negative and whose odd ones are positive,
+        as those of a logarithm, this rule lies below the integral and Gauss's above it (Golub and Meurant 1994).
+        """
+        a, b = self.diagonal - at, self.side
+        matrix = np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1)
+        unit = np.zeros(len(a))
+        unit[-1] = b[-1] ** 2
+        last = at + np.linalg.lstsq(matrix, unit, rcond=1e-15)[0][-1]
+        return _rule(np.append(self.diagonal, last), np.append(b, 0.0))
+
+
+def _rule(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+    return values, s[0] ** 2
 
 
 def lockstep(operator: Callable[[Tensor], Tensor], starts: Float[Tensor, "K n"], *, steps: int) -> list[Tridiagonal]:
@@ -67,5 +83,4 @@ def lockstep(operator: Callable[[Tensor], Tensor], starts: Float[Tensor, "K n"],
 
 def _orthogonal(w: Tensor, rows: Tensor) -> Tensor:
     """Every row of w [K, n] made orthogonal to its own rows [K, m, n]."""
-    coefficients = torch.bmm(rows, w[:, :, None])
-    return w - torch.bmm(coefficients.mT, rows)[:, 0]
+    return torch.stack([x - (own @ x) @ own for x, own in zip(w, rows, strict=True)])

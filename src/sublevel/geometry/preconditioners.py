@@ -117,7 +117,7 @@ def from_eigenvectors(c: Curvature) -> Preconditioner:
     That scale is the mean curvature there, from ``probes`` products.
     """
     of, n = c.of, c.of.dimension
-    spectrum = top_eigenvalues(c.field, c.theta, k=min(c.k, n), mask=c.mask, seed=c.seed)
+    spectrum = top_eigenvalues(c.field, c.theta, k=min(c.k, n), mask=c.mask, operator=c.operator, seed=c.seed)
     v, _ = torch.linalg.qr(of.restrict(spectrum.vectors).double().T)  # columns: a determinant needs them orthonormal
     k = v.shape[1]
     values = spectrum.values.to(v)
@@ -133,6 +133,20 @@ def from_eigenvectors(c: Curvature) -> Preconditioner:
     products = spectrum.products + (c.probes if k < n else 0)
     log_det = float(scales.log().sum()) + (n - k) * log(level)
     return Preconditioner(apply, log_det, n, f"low-rank, k = {k}", int((raised > every).sum()), products)
+
+
+def steepest_span(c: Curvature) -> tuple[Float[Tensor, "k D"], Preconditioner]:
+    """The k steepest eigenvectors, as orthonormal rows of R^D, and ``lambda^(-1/2)`` along each of them.
+
+    Raises ValueError where none of them is a direction of positive curvature.
+    """
+    of, k = c.of, min(c.k, c.of.dimension)
+    spectrum = top_eigenvalues(c.field, c.theta, k=k, mask=c.mask, operator=c.operator, seed=c.seed)
+    rows = torch.linalg.qr(of.restrict(spectrum.vectors).double().T)[0].T.to(spectrum.vectors)
+    raised = c.raised(spectrum.values)
+    scales = diagonal_map(raised**-0.5, f"the span's own, k = {k}")
+    clipped = int((raised > spectrum.values).sum())
+    return of.embed(rows), Preconditioner(scales.apply, scales.log_det, k, scales.name, clipped, spectrum.products)
 
 
 def _mean_orthogonal(of: Operator, v: Float[Tensor, "n k"], c: Curvature) -> float:

@@ -9,17 +9,25 @@ in logarithms, r is found to 0.01 / n, and the effective sample size decides whe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log, nan, sqrt
 
 import numpy as np
+import torch
 
-from sublevel._types import Bool, Tensor
+from sublevel._types import Bool, Float, Tensor
 from sublevel.field import At, Field, require_field
 from sublevel.geometry.basin import AtHeight, Volume, ball_radius, because, estimator, log_unit_ball, positive
 from sublevel.geometry.exits import Exit, first_exit
 from sublevel.geometry.operators import Operator, check_counts, subspace_operator
-from sublevel.geometry.preconditioners import Curvature, Preconditioner, identity, preconditioner_of
+from sublevel.geometry.preconditioners import (
+    Curvature,
+    Preconditioner,
+    identity,
+    preconditioner_of,
+    steepest_span,
+)
+from sublevel.rng import generator
 from sublevel.space import Point, as_point
 
 TIGHT = 0.01
@@ -27,6 +35,9 @@ TIGHT = 0.01
 
 AMPLE = 50
 """The effective sample size below which a mean of weights is flagged."""
+
+HOPELESS = 5.0
+"""The spread of n log r in nats from which no number of rays would do: e^(5^2) of them."""
 
 
 @estimator("radial")
@@ -71,6 +82,7 @@ def importance(
     k: int = 20,
     probes: int = 20,
     floor: float = 1e-3,
+    span: bool = False,
     samples: int = 100,
     failure: float = 0.05,
     growth: float = 1.25,
@@ -84,6 +96,11 @@ def importance(
     ``floor`` times the largest is raised to it. The ball of ``radius`` is that of `radial`, in R^D and not in units of
     u.
 
+    In n dimensions log r must not vary by more than about 1/n. No preconditioner does that for a network, whose loss is
+    no quadratic at a finite height, in more than some tens of dimensions. With ``span`` the rays lie in the span of the
+    ``k`` steepest eigenvectors, with P from their eigenvalues: the basin's k-dimensional slice, n = k, by the loss
+    itself, beside the ellipsoid that `top_k` makes of the same span.
+
     ``log_volume`` +- t(samples - 1) ``se`` covers the truth at its level: see `weigh` for the standard error.
 
     Raises what `radial` raises, and what the preconditioner does.
@@ -92,6 +109,9 @@ def importance(
     check_counts(probes=probes, k=k)
     search = Search(radius, samples, failure, growth, seed)
     source = Curvature(field, theta, mask, operator, probes, k, floor, seed)
+    if span:
+        frame, along = steepest_span(source)
+        return replace(Rays.around(field, theta, None, search, lambda of: along), frame=frame).volume
     return Rays.around(field, theta, mask, search, lambda of: preconditioner_of(preconditioner, source)).volume
 
 
@@ -121,7 +141,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Rays:
-    """Directions from a point, the same for every eps."""
+    """Directions from a point, the same for every eps; in the span of the rows of ``frame`` where there are any."""
 
     field: Field
     point: Point
@@ -129,6 +149,12 @@ class Rays:
     precondition: Preconditioner
     base: float
     search: Search
+    frame: Float[Tensor, "k D"] | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Of the space that the rays fill."""
+        return self.of.dimension if self.frame is None else len(self.frame)
 
     @classmethod
     def around(
@@ -153,13 +179,15 @@ class Rays:
     def volume(self, eps: float) -> Volume:
         """The mean over the rays at one height."""
         exits = self.exits(eps)
-        n = self.of.dimension
+        n = self.dimension
         found = weigh(n * np.array([e.log_radius for e in exits]))
         log_v = log_unit_ball(n) + found.log_mean
         capped = sum(e.capped for e in exits) / len(exits)
+        hopeless = f"n log r varies by {found.spread:.3g} nats, no number of rays has its mean: a lower bound"
         reason = because(
             {
                 f"effective sample size {found.ess:.3g} of {len(exits)} rays is below {AMPLE}": found.ess < AMPLE,
+                hopeless: found.spread > HOPELESS,
                 f"{capped:.2%} of the rays reach the radius {self.search.radius:g}": capped > 0,
             }
         )
@@ -175,19 +203,27 @@ class Rays:
         return found
 
     def _exit(self, i: int, eps: float, guess: float) -> Exit:
-        u = self.of.draw(self.search.seed, i, stream="probe:ray")
-        v = self.of.embed(self.precondition(u / float(u.double().norm())))
+        v = self._direction(i)
         cap = self.search.radius / float(v.double().norm())
 
         def rise(t: float) -> float:
             return (self.field.loss(Point(self.point.theta + t * v, self.point.buffers)) - self.base) / eps
 
-        return first_exit(rise, cap=cap, guess=guess, growth=self.search.growth, tolerance=TIGHT / self.of.dimension)
+        return first_exit(rise, cap=cap, guess=guess, growth=self.search.growth, tolerance=TIGHT / self.dimension)
+
+    def _direction(self, i: int) -> Float[Tensor, "D"]:
+        if self.frame is None:
+            u = self.of.draw(self.search.seed, i, stream="probe:ray")
+            return self.of.embed(self.precondition(u / float(u.double().norm())))
+        rng = generator(self.search.seed, "probe:ray", i)
+        u = torch.randn(len(self.frame), generator=rng, dtype=torch.float64).to(self.frame)
+        return self.precondition(u / float(u.double().norm())) @ self.frame
 
     def _about(self, log_v: float, found: Weighed, exits: list[Exit], capped: float) -> dict[str, object]:
-        n, search = self.of.dimension, self.search
+        n, search = self.dimension, self.search
+        within = "" if self.frame is None else f", in the span of the {n} steepest eigenvectors"
         return {
-            "measure": f"Lebesgue, within the ball of radius {search.radius:g} around theta",
+            "measure": f"Lebesgue{within}, within the ball of radius {search.radius:g} around theta",
             "assumes": f"the basin is what rays reach, to their first exit among steps of a factor {search.growth:g}",
             "preconditioner": self.precondition.name,
             "clipped": self.precondition.clipped,
@@ -195,6 +231,7 @@ class Rays:
             "log_share": log_v - log_unit_ball(n) - n * log(search.radius),
             "samples": search.samples,
             "ess": found.ess,
+            "spread": found.spread,
             "delta_se": found.delta_se,
             "capped": capped,
             "failure": search.failure,
@@ -206,12 +243,16 @@ class Rays:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The logarithm of a mean of weights, its standard errors in nats, and the effective sample size."""
+    """The logarithm of a mean of weights, its standard errors in nats, and the effective sample size.
+
+    ``spread``: the deviation of the weights' logarithms above their median, in nats.
+    """
 
     log_mean: float
     se: float
     delta_se: float
     ess: float
+    spread: float
 
 
 def weigh(log_weights: np.ndarray) -> Weighed:
@@ -226,7 +267,7 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     cases too; of weights with a thinner tail it covers more than that. Short rays, below the median, weigh nothing.
 
     >>> weigh(np.zeros(4))
-    Weighed(log_mean=0.0, se=0.0, delta_se=0.0, ess=4.0)
+    Weighed(log_mean=0.0, se=0.0, delta_se=0.0, ess=4.0, spread=0.0)
     """
     m = len(log_weights)
     highest = log_weights.max()
@@ -234,9 +275,9 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     log_mean = float(highest + np.log(w.mean()))
     ess = float(w.sum() ** 2 / (w**2).sum())
     if m < 2:
-        return Weighed(log_mean, nan, nan, ess)
+        return Weighed(log_mean, nan, nan, ess, nan)
     delta = float(w.std(ddof=1) / w.mean()) / sqrt(m)
     above = log_weights - np.quantile(log_weights, 0.5, method="higher")
     spread = float((above[above > 0] ** 2).sum()) / (m / 2)
     log_normal = min(sqrt(np.expm1(min(spread, 700.0)) / m), spread / 2)
-    return Weighed(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)))
+    return Weighed(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)), sqrt(spread))

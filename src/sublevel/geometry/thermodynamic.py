@@ -37,13 +37,15 @@ def thermodynamic(
 
     E_b under exp(-b N L - gamma/2 |w - theta|^2). On a quadratic it is -1/2 sum log(1 + N h_i / gamma). It is not the
     volume at a height and the same for every eps: ``log_volume`` is log Z, the log-volume under the normalised prior.
-    ``effective_radius`` is exp(log Z / n) / sqrt(gamma), on a quadratic the geometric mean of the posterior's widths:
-    that of `logdet` at the height 1 / 2N with the damping gamma / N.
+    ``effective_radius`` is exp(log Z / n) / sqrt(gamma), a width and no radius of a set at a height: on a quadratic the
+    geometric mean of the posterior's standard deviations, the radius that `logdet` has at the height 1 / 2N with the
+    damping gamma / N. ``diagnostics["radius"]`` says so.
 
-    ``examples`` is N (by default the field's). The ladder is `ladder`'s. ``stability`` = eta (b N lambda_1 + gamma)
-    sets each rung's step size: E_b is too large by at most a share of stability / (4 - stability), and the flattest
-    direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. Chains follow ``stochastic``, or the
-    field; L is always the field's.
+    ``examples`` is N, the number of training examples that the posterior is of (by default the field's: give it where
+    the field is on a part of them, whose mean then stands for that of all). The ladder is `ladder`'s. ``stability`` =
+    eta (b N lambda_1 + gamma) sets each rung's step size: E_b is too large by at most a share of
+    stability / (4 - stability), and the flattest direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to
+    forget. Chains follow ``stochastic``, or the field; L is always the field's.
 
     Raises ValueError for a gamma or counts that are not positive, a stability outside (0, 4), FloatingPointError where
     a loss is not finite.
@@ -87,6 +89,7 @@ def thermodynamic(
     about = {
         "measure": f"a Gaussian prior of precision {gamma:g} around theta, normalised",
         "assumes": "the chains have mixed, and the step's bias is small; no height eps enters",
+        "radius": "a width: on a quadratic the geometric mean of the posterior's standard deviations",
         "examples": count,
         "gamma": gamma,
         "stability": stability,

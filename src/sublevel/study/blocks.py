@@ -130,6 +130,7 @@ class DensitySpec(Examples):
     spaces: tuple[Space, ...] = ("own", "all")
     operator: Literal["hessian", "ggn"] = "hessian"
     damping: tuple[float, ...] = (1e-1, 1e-3)
+    exclude_dead: bool = False
 
 
 class CoordinatesSpec(Examples):
@@ -172,6 +173,7 @@ class VolumesSpec(Examples):
     draws: int = Field(default=200, ge=10)
     burn_in: int = Field(default=200, ge=0)
     gamma: float = Field(default=100.0, gt=0)
+    exclude_dead: bool = False
 
 
 class PairsSpec(Examples):

@@ -52,7 +52,7 @@ def _add(scene: Scene, block: CoordinatesSpec, s: Solution, when: str, masks: Ma
         scene.add("coordinates", s, *names, inputs=inputs, part=part, when=when)
 
 
-@kernel("coordinates", 1)
+@kernel("coordinates", 2)
 def coordinates_cell(
     c: Context,
     *,

@@ -22,6 +22,7 @@ def density(scene: Scene, block: DensitySpec) -> None:
             for part, which in examples(block):
                 inputs = {"point": s.end, "mask": mask, "probes": block.probes, "steps": block.steps}
                 inputs |= {**which, "operator": block.operator, "damping": list(block.damping)}
+                inputs |= {"alive": s.mask} if block.exclude_dead else {}
                 names = [space, *([f"part-{part}"] if part else [])]
                 scene.add("density", s, *names, inputs=inputs, space=space, operator=block.operator, part=part)
 

@@ -59,7 +59,7 @@ def _points(scene: Scene, block: PairsSpec, s: Solution) -> Iterator[tuple[str, 
         yield "prune", {**same, **UNKNOWN}
 
 
-@kernel("volume-pair", 1)
+@kernel("volume-pair", 2)
 def pair_cell(
     c: Context,
     *,

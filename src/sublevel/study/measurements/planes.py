@@ -61,7 +61,7 @@ def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[So
     scene.graph.add(Node(f"plane/{kind}/{names}/s{chosen[0].seed}", "plane", inputs, labels))
 
 
-@kernel("plane", 1)
+@kernel("plane", 2)
 def plane_cell(
     c: Context,
     *,

@@ -128,7 +128,7 @@ def _operator(c: Context, at: Point, name: str) -> dict[str, Any]:
 def living(
     c: Context, space: Bool[Tensor, "D"] | None, own: Bool[Tensor, "D"] | None
 ) -> tuple[Bool[Tensor, "D"] | None, Bool[Tensor, "D"] | None]:
-    """The mask to measure in (None: R^D), and the coordinates of filters dead under ``own`` that were left out of it."""
+    """The mask to measure in (None: R^D), and the coordinates of filters dead under ``own`` that it leaves out."""
     dead = None if own is None else c.problem.space.dead(own)
     if dead is not None and bool(dead.any()):
         space = ~dead if space is None else space & ~dead

@@ -45,6 +45,7 @@ def volumes(scene: Scene, block: VolumesSpec) -> None:
                 for part, which in examples(block):
                     inputs = {"point": s.end, "mask": mask, "method": method, "eps": list(block.eps)}
                     inputs |= {"options": OPTIONS[method](block), **which}
+                    inputs |= {"alive": s.mask} if block.exclude_dead else {}
                     names = [method, space, *([f"part-{part}"] if part else [])]
                     scene.add("volume", s, *names, inputs=inputs, space=space, part=part)
 
@@ -86,7 +87,7 @@ def _temperature(
 ) -> dict[str, float]:
     """N beta = N / log N, and a step that leaves the steepest direction a bias of `STABILITY` / 4."""
     n_beta = examples / log(examples)
-    steepest = float(top_eigenvalues(field, at, k=1, mask=space, restarts=0).values[0])
+    steepest = float(top_eigenvalues(field, at, k=1, mask=space, restarts=0, negative=0).values[0])
     return {"n_beta": n_beta, "step_size": STABILITY / (n_beta * max(steepest, 0.0) + gamma)}
 
 
