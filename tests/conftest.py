@@ -20,3 +20,13 @@ settings.load_profile("sublevel")
 def _own_seed():
     """No test sees what another drew."""
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what a module makes once run in one process, where it is made once."""
+    for item in items:
+        found = getattr(item, "_fixtureinfo", None)
+        shared = found and any(d[-1].scope == "module" for d in found.name2fixturedefs.values())
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
