@@ -14,7 +14,7 @@ from math import inf, isfinite, nan
 import numpy as np
 from numpy.typing import NDArray
 
-from sublevel.claims.margins import DENSITIES, FACTOR, FEWEST_SEEDS, INTERVAL, match_densities
+from sublevel.claims.margins import ALPHA, DENSITIES, FACTOR, FEWEST_SEEDS, INTERVAL, match_densities
 from sublevel.claims.query import Measured
 from sublevel.stats import mean_interval, no_spread, outside, within
 
@@ -101,6 +101,8 @@ class Tested:
             return self.reason if not self.measured else f"not decided: {self.reason}"
         if self.p <= alpha:
             return self.part.holds
+        if self.p <= ALPHA:
+            return f"{self.part.holds} by itself, not at the {alpha:.2g} that Holm's correction leaves"
         return self.part.fails if self.p_contrary <= alpha else self.part.neither or f"not decided by {self.n} seeds"
 
 

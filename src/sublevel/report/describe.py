@@ -25,7 +25,7 @@ class Axis:
 
     ``hover`` is a d3 format for values under the pointer (``.3~p`` is a percentage of 3 digits); empty leaves
     the value out, where the place on the axis is not the quantity itself. ``bare``: no numbers and no ticks,
-    since only the order along the axis means something.
+    since only the order along the axis means something. ``limits``: what is seen at first, where it is not all.
     """
 
     title: str = ""
@@ -34,6 +34,7 @@ class Axis:
     ticks: tuple[tuple[float, str], ...] = ()
     hover: str = ".4~g"
     bare: bool = False
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

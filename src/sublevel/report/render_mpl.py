@@ -141,6 +141,8 @@ def _axis(axes: Axes, axis: Axis, which: str) -> None:
         one.set_ticklabels([plain_text(t) for _, t in axis.ticks])
     elif axis.hover == "d":
         one.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    if axis.limits:
+        (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.limits)
     if axis.reverse:
         one.set_inverted(True)
 

@@ -80,6 +80,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
         out["title"] = {"text": safe(axis.title)}
     if axis.reverse:
         out["autorange"] = "reversed"
+    if axis.limits:
+        out["range"] = list(axis.limits)
     if axis.bare:
         return out | {"showticklabels": False, "ticks": "", "showgrid": False}
     if axis.ticks:
