@@ -68,10 +68,10 @@ demo: install
 	@echo "Report: $(CURDIR)/sublevel-runs/demo/report.html"
 
 test: lint types contracts
-	$(BIN)/pytest -n $(JOBS) -m "not full"
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not full"
 
 test-full: lint types contracts
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 lint: install-dev
 	$(BIN)/ruff check .

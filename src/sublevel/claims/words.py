@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sublevel.claims.margins import INTERVAL
+from sublevel.claims.margins import ALPHA, INTERVAL
 from sublevel.claims.parts import Tested, densities_text
 from sublevel.stats import Alternative, effect_size, sign_flip_test
 
@@ -23,16 +23,24 @@ def quotable(statement: str, verdict: str, outcome: Outcome, shown: Tested) -> s
         head += f", {outcome.beyond}"
     if verdict == "not measured":
         return f"{head}."
-    return f"{head} ({numbers(shown)})." if shown.n else f"{head}: {shown.reason}."
+    if not shown.n:
+        return f"{head}: {shown.reason}."
+    return f"{head}; {found(shown, verdict)}, {_interval(shown)} ({details(shown)})."
 
 
-def numbers(t: Tested) -> str:
-    """The effect of a part with its interval, seeds, densities, exact test and size.
+def found(t: Tested, verdict: str) -> str:
+    """What the part shown says in a few words; in an undecided claim what it says alone is said to be that."""
+    reading = t.reading(ALPHA)
+    return f"{reading} by itself" if verdict == "undecided" and reading in (t.part.holds, t.part.fails) else reading
+
+
+def details(t: Tested) -> str:
+    """What was compared, over which seeds and densities, the exact test and the size of the effect.
 
     The exact test is that of the nearer bound, one-sided like the t test.
     """
     densities = [t.part.present[level] for level in t.levels if math.isfinite(t.part.present[level])]
-    parts = [f"{title(t)}: {_interval(t)}", "1 seed" if t.n == 1 else f"{t.n} seeds"]
+    parts = [f"{title(t)}, {100 * INTERVAL:.0f}% interval", "1 seed" if t.n == 1 else f"{t.n} seeds"]
     if densities:
         parts.append(f"at {densities_text(densities)} of the weights")
     exact, size = _exact(t), effect_size(t.values).g
@@ -84,14 +92,14 @@ def _exact(t: Tested) -> float:
 
 
 def _interval(t: Tested) -> str:
-    """``+1.2 points (90% interval +0.8 to +1.6)``."""
+    """``+1.2 points [+0.8, +1.6]``, at the level `INTERVAL`."""
     scale, unit = _scale(t)
     if not (math.isfinite(t.low) and math.isfinite(t.high)):
         return f"{scale * t.mean:+.4g}{unit}"
     error = scale * (t.high - t.low) / 2
     places = min(max(1 - math.floor(math.log10(error)), 0), 8) if error > 0 else 4
     value, low, high = (f"{scale * v:+.{places}f}" for v in (t.mean, t.low, t.high))
-    return f"{value}{unit} ({100 * INTERVAL:.0f}% interval {low} to {high})"
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def _scale(t: Tested) -> tuple[float, str]:
