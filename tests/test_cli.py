@@ -12,7 +12,7 @@ import pytest
 
 import tiny_runs
 from sublevel.cli import main
-from sublevel.study.spec import preset_names
+from sublevel.study.documents import preset_names
 from tiny_runs import cli, entries, objects
 
 

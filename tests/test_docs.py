@@ -22,7 +22,8 @@ import sublevel.models
 import sublevel.report
 from sublevel.cli import app
 from sublevel.study import cells
-from sublevel.study.spec import override, parse, preset_names, read
+from sublevel.study.documents import override, preset_names, read
+from sublevel.study.spec import parse
 from sublevel.tables import COLUMNS
 
 ROOT = Path(__file__).parent.parent
@@ -183,10 +184,11 @@ def check_command(line: str) -> None:
     if program == "sublevel":
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         if command.__name__ in ("run", "plan"):
-            study = read(bound.arguments["study"])
-            for assignment in bound.arguments.get("overrides", ()):
-                study = override(study, assignment)
-            parse(study)
+            for name in bound.arguments.get("diff") or [bound.arguments["study"]]:
+                study = read(name)
+                for assignment in bound.arguments.get("overrides", ()):
+                    study = override(study, assignment)
+                parse(study)
         for assignment in bound.arguments.get("overrides", ()):
             parse(override(read("geometry-demo"), assignment))
     elif program == "make":

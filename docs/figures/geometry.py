@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublevel.field import Autograd, EveryExample, Quadratic
+from sublevel.geometry.connection import connected
 from sublevel.geometry.curvature import hessian, log_determinant_of, spectral_density
-from sublevel.geometry.curves import connected
 from sublevel.geometry.lanczos import lanczos
 from sublevel.geometry.paths import segment
 from sublevel.geometry.topology import disconnectivity

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,8 @@ class Problem:
     ``options`` are its arguments. The data are a named source (``data`` with ``root`` and ``data_options``), or
     ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]), a map-style
     Dataset of such pairs, or an iterable of batches of them (a DataLoader).
-    ``validation`` (count or share) is held out from the training examples. ``prunable`` chooses the weights that may be
+    ``validation`` (count or share) is held out from the training examples; ``mean`` and ``std`` per channel normalise
+    images (absent: those of the training examples). ``prunable`` chooses the weights that may be
     pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`). ``version`` stands for the
     factory's source where it has none.
 
@@ -62,6 +63,8 @@ class Problem:
     validation: int | float = 0.1
     train_size: int | None = None
     test_size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     prunable: Choice | None = None
     version: str | None = None
     device: str = "cpu"
@@ -80,7 +83,12 @@ class Problem:
     def splits(self) -> Splits:
         """Training, validation and test examples on the device."""
         parts = datasets.split(
-            self.dataset, validation=self.validation, train_size=self.train_size, test_size=self.test_size
+            self.dataset,
+            validation=self.validation,
+            train_size=self.train_size,
+            test_size=self.test_size,
+            mean=self.mean,
+            std=self.std,
         )
         _ = parts.digest
         return parts.to(self.device)
@@ -103,7 +111,7 @@ class Problem:
         return getattr(torch, self.dtype)
 
     def prepare(self, x: Tensor) -> Tensor:
-        """The network's input from stored examples: normalised by the training set's mean and deviation."""
+        """The network's input from stored examples: normalised by the splits' mean and deviation."""
         return self.splits.prepare(x, self.torch_dtype)
 
     def init(self, seed: int, stream: str = "init") -> Point:
@@ -230,6 +238,8 @@ class Problem:
             "validation": self.validation,
             "train_size": self.train_size,
             "test_size": self.test_size,
+            "mean": self.mean and list(self.mean),
+            "std": self.std and list(self.std),
             "version": self.version,
             "device": self.device,
             "dtype": self.dtype,

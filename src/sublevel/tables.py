@@ -49,6 +49,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "overlap_imp",  # share of this mask's weights that imp's mask of the same level has too
         "overlap_chance",  # the same share for a random mask of the same count
         "steps",
+        "soft_remaining",  # weights that continuous sparsification keeps by itself, before the cut to ``remaining``
     ),
     # Weights left per layer.
     "layers": (*SOLUTION, "layer", "index", "prunable", "remaining", "density"),

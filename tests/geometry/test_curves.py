@@ -14,7 +14,9 @@ from scipy.integrate import quad
 from cases import named
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic, Wells
-from sublevel.geometry.curves import Curve, Descent, connected, train_curve
+from sublevel.geometry.connection import connected
+from sublevel.geometry.control_points import Curve
+from sublevel.geometry.curves import Descent, train_curve
 from sublevel.geometry.paths import along, segment
 from sublevel.risk import MiniBatches
 from sublevel.rng import generator

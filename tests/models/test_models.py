@@ -132,7 +132,7 @@ def test_names_are_listed_in_order_of_size():
         ),
         ("resnet-20", {"width": True}, "is True; it must be of type int"),
         ("vgg-16", {"width": 0}, "is 0; it must be at least 1"),
-        ("lenet-300-100", {"width": 3}, r"unknown option 'width' \(model lenet-300-100\); it has no options"),
+        ("lenet-300-100", {"width": 3}, r"unknown option 'width' \(model lenet-300-100\); allowed: bias_init, bn_init"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(name, options, message):

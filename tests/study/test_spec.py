@@ -11,7 +11,8 @@ import sublevel.study.branches  # noqa: F401 - registers them
 from sublevel import Study
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.study.builder import BRANCHES
-from sublevel.study.spec import label, override, parse, preset_names, read
+from sublevel.study.documents import override, preset_names, read
+from sublevel.study.spec import label, parse
 from sublevel.train.recipe import Duration, Recipe
 
 SMALL: dict[str, Any] = {

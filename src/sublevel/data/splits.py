@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from math import inf
 
 import torch
 from torch import Tensor
@@ -33,7 +35,8 @@ class Part:
 class Splits:
     """The three parts of a data set, on one device.
 
-    ``mean`` and ``std`` are per channel, of the train part, in units where 255 is 1; empty for float data.
+    ``mean`` and ``std`` are per channel, in units where 255 is 1, of the train part unless `split` was given others;
+    empty for float data.
     ``input_shape`` is the shape of one sample.
     """
 
@@ -86,13 +89,16 @@ def split(
     validation: int | float = 0.1,
     train_size: int | None = None,
     test_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Splits:
     """Hold out a validation part from the training samples, and keep at most the asked number of the others.
 
     ``validation`` is a number of samples, or a fraction of the training samples; 0 gives an empty part. Every
     choice keeps the share of each class (largest remainder), is drawn from streams that no training seed
-    touches, and keeps the original order, so all networks of a study see the same parts. Raises `DataError`
-    for sizes that cannot be.
+    touches, and keeps the original order, so all networks of a study see the same parts. Images are normalised by
+    ``mean`` and ``std`` per channel, in units where 255 is 1 (absent: those of the train part). Raises `DataError` for
+    sizes that cannot be, and for a mean and std that do not fit the data.
 
     >>> from sublevel.data.sources import load
     >>> parts = split(load("fashion-mnist-small"), validation=1000, test_size=500)
@@ -104,13 +110,13 @@ def split(
     train = Part(dataset.train_x[~held], dataset.train_y[~held])
     train = _subset(train, train_size, "train", f" after {count} of {len(held)} were held out for validation")
     test = _subset(Part(dataset.test_x, dataset.test_y), test_size, "test")
-    mean, std = moments(train.x)
+    centre, scale = moments(train.x) if mean is None and std is None else _given_moments(train.x, mean, std)
     return Splits(
         train=train,
         validation=Part(dataset.train_x[held], dataset.train_y[held]),
         test=test,
-        mean=mean,
-        std=std,
+        mean=centre,
+        std=scale,
         classes=dataset.classes,
         input_shape=tuple(train.x.shape[1:]),
         origin=dataset.origin,
@@ -153,6 +159,20 @@ def moments(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(first / (255 * n))
         std.append(variance**0.5 / (255 * n) if variance else 1.0)
     return tuple(mean), tuple(std)
+
+
+def _given_moments(
+    x: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A mean and a standard deviation that were given, where they fit the images ``x``."""
+    if x.dtype != torch.uint8:
+        raise DataError("data.mean and data.std are for images of 8 bits; these data are floats, and stay as they are")
+    channels = x.shape[1]
+    if mean is None or std is None or not len(mean) == len(std) == channels:
+        raise DataError(f"data.mean and data.std are {channels} numbers each, one a channel; got {mean} and {std}")
+    if not all(-inf < m < inf for m in mean) or not all(0 < s < inf for s in std):
+        raise DataError(f"data.mean is finite and data.std positive and finite; got {list(mean)} and {list(std)}")
+    return tuple(map(float, mean)), tuple(map(float, std))
 
 
 @lru_cache(maxsize=64)

@@ -8,8 +8,9 @@ match the weights first (`weight_matching`): a barrier may be only a permutation
 from __future__ import annotations
 
 from sublevel.geometry.align import Alignment, infer_spec, permute_point, weight_matching
+from sublevel.geometry.connection import Connection, connected
 from sublevel.geometry.control_points import Curve
-from sublevel.geometry.curves import Connection, Descent, Trained, connected, train_curve
+from sublevel.geometry.curves import Descent, Trained, train_curve
 from sublevel.geometry.segments import BUFFERS, Barrier, Profile, along, barrier, over_chord, segment
 
 __all__ = [

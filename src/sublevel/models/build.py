@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from sublevel.errors import ConfigError, ModelError, nearest
-from sublevel.models.registry import find, initialise
+from sublevel.models.registry import STARTS, find, initialise
 
 
 def build(
@@ -36,8 +36,11 @@ def build(
         return call(resolve(name), name, shape, classes, options)
     entry, slots = find(name)
     entry.check(name, options)
-    net = entry.builder(shape, classes, **slots, **options)
-    initialise(net)
+    starts = {option: value for option, value in options.items() if option in STARTS}
+    net = entry.builder(shape, classes, **slots, **{o: v for o, v in options.items() if o not in STARTS})
+    if starts.get("bn_init", "ones") != "ones" and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
+        raise ConfigError(f"option 'bn_init' (model {name}): the network has no BatchNorm")
+    initialise(net, **starts)
     return net
 
 

@@ -17,6 +17,9 @@ Builder = Callable[..., nn.Module]
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 """The types an option of a registered network may have, by their annotation."""
 
+STARTS = {"bn_init": ("ones", "uniform"), "bias_init": ("zeros", "uniform")}
+"""The options that every registered network has: how `initialise` draws. The first of each is the default."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -38,8 +41,8 @@ class Entry:
         return {slot: int(number) for slot, number in found.groupdict().items()} if found else None
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """Return the builder's keyword-only parameters, without what the name fixes."""
-        parameters = inspect.signature(self.builder).parameters.values()
+        """Return the keyword-only parameters of the builder and of `initialise`, without what the name fixes."""
+        parameters = [p for f in (self.builder, initialise) for p in inspect.signature(f).parameters.values()]
         keyword = inspect.Parameter.KEYWORD_ONLY
         return {p.name: p for p in parameters if p.kind is keyword and p.name not in self.slots}
 
@@ -47,11 +50,11 @@ class Entry:
         """Refuse an option that the network does not have, or a value of another type."""
         allowed = self.options()
         for option, value in options.items():
-            if option not in allowed and not allowed:
-                raise ConfigError(f"unknown option {option!r} (model {name}); it has no options")
             if option not in allowed:
                 raise unknown("option", option, allowed, f"model {name}")
             check_value(f"option {option!r} (model {name})", value, allowed[option].annotation)
+            if option in STARTS and value not in STARTS[option]:
+                raise unknown(option, str(value), STARTS[option], f"model {name}")
 
 
 REGISTRY: dict[str, Entry] = {}
@@ -99,16 +102,19 @@ def check_value(what: str, value: object, annotation: str | type) -> None:
         raise ConfigError(f"{what} is {value}; it must be at least 1")
 
 
-def initialise(net: nn.Module) -> None:
+def initialise(net: nn.Module, *, bn_init: str = "ones", bias_init: str = "zeros") -> None:
     """Draw conv and linear weights as N(0, 2 / fan_in); biases 0, BatchNorm weight 1 and bias 0.
 
     Kaiming normal (He et al. 2015, equation 10), from torch's global generator: the caller seeds it.
+    ``bn_init="uniform"`` draws BatchNorm's weights from U(0, 1), ``bias_init="uniform"`` the biases of conv and linear
+    layers from U(-b, b) with b = 1 / sqrt(fan_in), torch's own default: both as open_lth does.
     """
     for part in net.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
             if part.bias is not None:
-                nn.init.zeros_(part.bias)
+                bound = part.weight[0].numel() ** -0.5 if bias_init == "uniform" else 0.0
+                nn.init.uniform_(part.bias, -bound, bound) if bound else nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d) and part.affine:
-            nn.init.ones_(part.weight)
+            nn.init.uniform_(part.weight) if bn_init == "uniform" else nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from sublevel.study.fidelity import followed
 from sublevel.study.graph import Node
 from sublevel.study.schedule import Listener, Outcome
 
@@ -155,6 +157,32 @@ def show_comparison(found: Any) -> None:
         console().print(table)
 
 
+def _fidelity(document: Mapping[str, Any]) -> Iterator[str]:
+    """What a resolved study's fidelity stands for, and where the study says something else."""
+    found = list(followed(document))
+    name = document["fidelity"]
+    yield f"fidelity {name}: {', '.join(f'{key} = {json.dumps(rule)}' for key, value, rule in found if value == rule)}"
+    for key, value, rule in found:
+        if value != rule:
+            yield f"  but {key} = {json.dumps(value)}, as this study says ({name}: {json.dumps(rule)})"
+
+
+def show_difference(found: Any) -> None:
+    """Print in what two studies differ."""
+    say = console().print
+    for title, rows in (("field", found.fields), ("cells", found.cells)):
+        columns = found.names if title == "field" else (*found.names, "in both")
+        table = Table(title, *map(escape, columns), box=None, pad_edge=False)
+        for name, row in rows.items():
+            table.add_row(escape(name), *(escape(str(cell)) for cell in row))
+        if rows:
+            say(table)
+        elif title == "field":
+            say("no field differs")
+    last = f"cells are not compared: {found.reason}" if found.reason else f"networks in both: {found.networks}"
+    say(last, markup=False)
+
+
 def show_plan(study: Any, plan: Any) -> None:
     """Print a plan."""
     table = Table("cells", "all", "cached", "failed before", "to run", box=None, pad_edge=False)
@@ -163,6 +191,8 @@ def show_plan(study: Any, plan: Any) -> None:
     say = console().print
     say(f"study {study.spec.name}: {study.problem.splits.origin}", markup=False)
     say(f"network {study.spec.model.name}: {study.problem.space.dim:,} parameters", markup=False)
+    for line in _fidelity(study.spec.document()):
+        say(line, markup=False)
     say(table)
     say(
         f"time: about {clock(plan.seconds)} on {plan.jobs} jobs (from a measurement of half a second)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import time
@@ -17,18 +16,20 @@ import torch
 
 from sublevel.errors import ConfigError
 from sublevel.problem import Problem
+from sublevel.runs.checks import check
 from sublevel.runs.plan import Plan, make
 from sublevel.runs.results import Result, check_writable, write_manifest
 from sublevel.study import costs
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
+from sublevel.study.documents import merged, read
 from sublevel.study.executors import Executor, InProcess, Workers
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import Listener, Schedule, urgencies
-from sublevel.study.spec import StudySpec, merged, parse, read
+from sublevel.study.spec import StudySpec, parse
 from sublevel.study.store import Store, canonical, digest
 
 RUNS = "sublevel-runs"
@@ -58,7 +59,9 @@ class Study:
             taken = {"data", "model", "loss"} & set(keys)
             if taken:
                 raise ConfigError(f"the problem already says {', '.join(sorted(taken))}")
-            self.spec = parse(merged(_said(source), keys))
+            said = parse(_said(source))
+            fixed = {"data": said.data, "model": said.model, "loss": said.loss, "train": {"dtype": said.train.dtype}}
+            self.spec = parse(merged(fixed, keys))
             self.problem = source.on(_device(device, source.device), self.spec.train.dtype)
         else:
             document = read(source) if isinstance(source, str) else dict(source)
@@ -75,12 +78,7 @@ class Study:
     @cached_property
     def cells(self) -> tuple[Graph, list[Solution]]:
         """The graph of all cells, and the solutions among them."""
-        shape, recipe = self.problem.splits.input_shape, self.spec.train
-        if (recipe.crop or recipe.flip) and len(shape) != 3:
-            raise ConfigError(
-                f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {list(shape)}"
-            )
-        _check_last_batch(self.problem, recipe.batch_size)
+        check(self.problem, self.spec)
         return assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
 
     @cached_property
@@ -214,21 +212,6 @@ class Study:
         return InProcess(self.problem) if one else Workers(slots, self.spec.threads)
 
 
-def _check_last_batch(problem: Problem, batch_size: int) -> None:
-    """Refuse a last batch that the network cannot be trained on: BatchNorm over a single value."""
-    left = len(problem.splits.train) % batch_size
-    if left != 1 or batch_size == 1:
-        return
-    try:
-        with torch.no_grad():
-            copy.deepcopy(problem.module).train()(problem.prepare(problem.splits.train.x[:1]))
-    except ValueError as error:
-        raise ConfigError(
-            f"train.batch_size {batch_size} leaves a last batch of one of the {len(problem.splits.train)} training "
-            f"examples, which the network cannot be trained on ({error}); choose another size"
-        ) from error
-
-
 def _check_jobs(jobs: int | None) -> None:
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}")
@@ -247,7 +230,7 @@ def _device(asked: str, fallback: str = "cpu") -> str:
 def _said(p: Problem) -> dict[str, Any]:
     """What a problem given in Python says of the study's keys."""
     own = p.train is not None
-    data = {"validation": p.validation, "train_size": p.train_size, "test_size": p.test_size}
+    data = {name: getattr(p, name) for name in ("validation", "train_size", "test_size", "mean", "std")}
     named = (
         {"name": "own"} if own else {"name": p.data, "root": p.root and str(p.root), "options": dict(p.data_options)}
     )
@@ -268,6 +251,8 @@ def _problem(spec: StudySpec, device: str) -> Problem:
         validation=d.validation,
         train_size=d.train_size,
         test_size=d.test_size,
+        mean=d.mean,
+        std=d.std,
         prunable=m.prunable,
         version=m.version,
         device=device,

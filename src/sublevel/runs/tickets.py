@@ -115,6 +115,20 @@ def export(run: Path, branch: str, level: int, seed: int, out: Path, end: bool) 
     return 0
 
 
+def take_in(
+    folder: Path, level: int, experiment: str, model: str, shape: tuple[int, ...], classes: int, out: Path, end: bool
+) -> int:
+    """Write a level of an open_lth replicate as a ticket."""
+    from sublevel import models
+    from sublevel.tickets import from_open_lth
+
+    net = models.build(model, input_shape=shape, classes=classes)
+    (ticket,) = from_open_lth(folder, net, levels=[level], experiment=experiment)
+    ticket.save(out, end=end)
+    print(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
+    return 0
+
+
 def show(path: Path) -> int:
     """Print what a ticket says of itself, and what it leaves of every prunable weight."""
     ticket = Ticket.load(path)

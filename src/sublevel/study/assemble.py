@@ -66,6 +66,7 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
         for mark in at:
             if mark.steps(per_epoch) > steps:
                 raise ConfigError(f"train.{name}: {mark} is step {mark.steps(per_epoch)}, past the end at step {steps}")
+    _check_marks(spec, per_epoch, rewind)
     for level in range(1, spec.levels + 1):
         before, after = (counts(space, spec.fraction, n, **spec.selection) for n in (level - 1, level))
         if before == after or not sum(after):
@@ -73,6 +74,19 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
                 f"levels {spec.levels}: level {level} of fraction {spec.fraction} takes the {sum(before)} remaining "
                 f"weights to {sum(after)}; ask for fewer levels or another fraction"
             )
+
+
+def _check_marks(spec: StudySpec, per_epoch: int, rewind: int) -> None:
+    """Refuse a look at the dense network before its own training starts."""
+    paths = spec.geometry.paths
+    left = paths.instability.steps if paths and paths.instability else ()
+    for name, at in {"train.checkpoints": spec.train.checkpoints, "geometry.paths.instability.steps": left}.items():
+        for mark in at:
+            if spec.dense_start == "rewind" and mark.steps(per_epoch) < rewind:
+                raise ConfigError(
+                    f"{name}: {mark} is step {mark.steps(per_epoch)}, before step {rewind}, where the dense network's "
+                    'own training starts (dense_start = "rewind")'
+                )
 
 
 def check_branch(chosen: BranchSpec) -> None:

@@ -101,3 +101,6 @@ def random_imp(b: Builder, level: int) -> Solution:
 def finetune_lr(b: Builder) -> float:
     """The study's rate for fine-tuning, or the schedule's last one that is not zero."""
     return b.spec.finetune_lr or next(r for r in reversed(b.spec.train.rates(b.examples)) if r > 0)
+
+
+from sublevel.study import learned  # noqa: E402, F401 - registers its branches, after those above

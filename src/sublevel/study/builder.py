@@ -106,7 +106,15 @@ class Builder:
         kept = (d.steps(self.per_epoch) for d in self.spec.train.checkpoints)
         marks = sorted({self.rewind, *kept, *(step for step in left if step)})
         plain = replace(self, label="dense", name="dense", order=self.spec.order)
-        return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
+        if self.spec.dense_start == "init" or not self.rewind:
+            return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
+        return plain.train(0, start={"point": plain.opening()}, mask=None, marks=marks)
+
+    def opening(self) -> Ref:
+        """The end of a first run, which leads from the initialisation to step k alone."""
+        done = self._inputs(start={"init": "init"}, order="" if self.order == "shared" else "opening", last=self.rewind)
+        labels = {"branch": f"dense (to step {self.rewind})", "level": 0, "seed": self.seed}
+        return Ref(self.graph.add(Node(f"train/dense/L0/s{self.seed}/opening", "train", done, labels)).id, "end")
 
     def solve(self, name: str, level: int) -> Solution:
         """The solution of another branch at a level, under this builder's data order."""
@@ -181,16 +189,8 @@ class Builder:
         """
         first = self.rewind if first is None else first
         shared = level == 0 or self.order == "shared"
-        inputs = {
-            "recipe": {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"},
-            "seed": self.seed,
-            "start": start,
-            "mask": mask,
-            "order": "" if shared else f"level-{level}",
-            "first": first,
-            "lr": lr,
-            "checkpoints": marks or [],
-        }
+        order = "" if shared else f"level-{level}"
+        inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=marks or [])
         label = self.label + (f" (cycle {cycle})" if cycle else "")
         labels = {"branch": label, "level": level, "seed": self.seed}
         node = self.graph.add(Node(f"train/{label}/L{level}/s{self.seed}", "train", inputs, labels))
@@ -220,6 +220,12 @@ class Builder:
         labels = {**self.dense().labels, "branch": f"dense (reordered at step {step})"}
         node = self.graph.add(Node(f"{self.dense().train.id}/reordered/step-{step}", "train", inputs, labels))
         return replace(self.dense(), train=node)
+
+    def _inputs(self, **given: Any) -> dict[str, Any]:
+        """What the kernel of a training is given."""
+        recipe = {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"}
+        start = {"recipe": recipe, "seed": self.seed, "mask": None, "first": 0, "lr": None, "checkpoints": []}
+        return start | given
 
     def _kept(self, level: int) -> dict[str, Any]:
         """The inputs that say how many weights stay; across layers, which of them in any case."""

@@ -49,10 +49,13 @@ def train_cell(
     first: int,
     lr: float | None,
     checkpoints: Sequence[int],
+    last: int | None = None,
 ) -> Output:
-    """Train to the end of the schedule; the held-out loss is looked at after every epoch."""
+    """Train to the end of the schedule, or to step ``last``; the held-out loss is looked at after every epoch."""
     p, chosen = c.problem, Recipe.from_document(recipe)
     held_out = p.field("validation") if len(p.splits.validation) else None
+
+    rates = chosen.rates(len(p.splits.train)) if lr is None else [lr] * chosen.steps(len(p.splits.train))
 
     def watch(now: Progress, point: Point) -> dict[str, float]:
         seen = held_out.evaluate(point) if held_out else None
@@ -74,7 +77,7 @@ def train_cell(
         mask=c.mask(mask),
         order=order,
         first=first,
-        rates=None if lr is None else [lr] * chosen.steps(len(p.splits.train)),
+        rates=rates[:last],
         checkpoints=checkpoints,
         watch=watch,
     )
@@ -136,7 +139,8 @@ def mask_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """The epochs from the start to the end, with a look at the held-out examples after each."""
     recipe = Recipe.from_document(dict(inputs["recipe"]))
-    epochs = (recipe.steps(sizes["train"]) - inputs["first"]) / recipe.steps_per_epoch(sizes["train"])
+    last = inputs.get("last") or recipe.steps(sizes["train"])
+    epochs = (last - inputs["first"]) / recipe.steps_per_epoch(sizes["train"])
     return epochs * (sizes["train"] + sizes["validation"] / 3)
 
 

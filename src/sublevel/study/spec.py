@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from math import inf
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from sublevel.errors import ConfigError, nearest
 from sublevel.study.blocks import GeometrySpec, Strict
+from sublevel.study.fidelity import expanded
 from sublevel.train.recipe import Duration, Recipe
-
-PRESETS = Path(__file__).parent.parent / "presets"
 
 Order = Literal["shared", "independent"]
 
 
 class DataSpec(Strict):
-    """Which data, and how much of them. ``options`` are the source's own (a folder's ``size``)."""
+    """Which data, and how much of them. ``mean`` and ``std`` normalise images, one number a channel (absent: those of
+    the training examples). ``options`` are the source's own (a folder's ``size``).
+    """
 
     name: str = "fashion-mnist-small"
     root: str | None = None
     validation: int | float = Field(default=0.1, ge=0)
     train_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -68,8 +69,9 @@ def _recipe(value: Any) -> Any:
     """``epochs = 8`` is short for ``length = "8ep"``; true and false are no numbers."""
     if not isinstance(value, Mapping):
         return value
+    fields = Recipe.__dataclass_fields__
     for key, given in value.items():
-        if isinstance(given, bool) and key in Recipe.__dataclass_fields__ and key not in ("nesterov", "flip"):
+        if isinstance(given, bool) and key in fields and not isinstance(fields[key].default, bool):
             raise ValueError(f"{key}: true or false cannot be meant here, got {given}")
     if "epochs" not in value:
         return value
@@ -96,10 +98,12 @@ def _seeds(value: Any) -> Any:
 class StudySpec(Strict):
     """A whole study. ``fraction`` of the remaining weights goes at each of ``levels``; survivors are rewound to
     ``rewind``. ``criterion`` chooses the weights; ``scope`` is where its scores compete, layers that match ``protect``
-    are left whole, no layer falls below ``floor`` weights, ``rounding`` counts as we or as open_lth do. ``order`` is
-    the data order of the levels, ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last
-    non-zero rate). ``threads`` per cell are part of a result's identity, the number of jobs is not. With ``given``
-    points nothing is trained: they are measured.
+    are left whole, no layer falls below ``floor`` weights, ``rounding`` counts as we or as open_lth do. ``dense_start``
+    is where the dense network's own training starts: at ``init``, or at ``rewind`` as every level does, with a fresh
+    optimizer from step k of a first run. ``fidelity`` sets keys that the study does not say to those of a paper or a
+    package. ``order`` is the data order of the levels, ``finetune_lr`` the rate of the fine-tuning branches (absent:
+    the recipe's last non-zero rate). ``threads`` per cell are part of a result's identity, the number of jobs is not.
+    With ``given`` points nothing is trained: they are measured.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -111,6 +115,8 @@ class StudySpec(Strict):
     criterion: str = "magnitude"
     scope: Literal["global", "layer", "erk"] = "global"
     rounding: Literal["exact", "open_lth"] = "exact"
+    dense_start: Literal["init", "rewind"] = "init"
+    fidelity: Literal["paper", "open_lth"] = "paper"
     protect: tuple[str, ...] = ()
     floor: int = Field(default=0, ge=0)
     order: Order = "shared"
@@ -122,6 +128,14 @@ class StudySpec(Strict):
     train: Annotated[Recipe, BeforeValidator(_recipe)] = Field(default_factory=Recipe)
     geometry: GeometrySpec = GeometrySpec()
     given: tuple[GivenSpec, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _faithful(cls, document: Any) -> Any:
+        if not isinstance(document, Mapping):
+            return document
+        written = {**document, "branches": _branches(document["branches"])} if "branches" in document else document
+        return expanded(written, network=ModelSpec().name, data=DataSpec().name)
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -158,7 +172,7 @@ class StudySpec(Strict):
 
     def document(self) -> dict[str, Any]:
         """The resolved study as JSON, every default written out."""
-        return {**self.model_dump(mode="json", exclude={"train"}), "train": self.train.document()}
+        return {**self.model_dump(mode="json", exclude={"train"}), "train": self.train.settings()}
 
 
 def label(spec: StudySpec, branch: BranchSpec) -> str:
@@ -178,97 +192,6 @@ def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:
         return StudySpec.model_validate(document)
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e, where) for e in error.errors())) from None
-
-
-def read(target: str) -> dict[str, Any]:
-    """The raw study of a preset or a TOML file. ``extends = "demo"`` begins from a preset's keys, group by group."""
-    path = Path(target)
-    if path.suffix == ".toml" or _is_file(path):
-        if not _is_file(path):
-            raise ConfigError(f"there is no study file {target}")
-        source = path
-    elif target in preset_names():
-        source = PRESETS / f"{target}.toml"
-    else:
-        raise ConfigError(f"{target!r} is neither a study file (.toml) nor a preset{nearest(target, preset_names())}")
-    return {"name": source.stem, **_extended(source)}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, say
-        return False
-
-
-def _extended(source: Path) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source.name} is not valid TOML: {error}") from error
-    if not document:
-        raise ConfigError(f"{source.name} is empty: a study says at least which network, data and levels it is about")
-    base = document.pop("extends", None)
-    if base is None:
-        return document
-    if base not in preset_names():
-        raise ConfigError(f"{source.name}: extends names no preset: {base!r}{nearest(str(base), preset_names())}")
-    return merged(_without(read(base), "name"), document)
-
-
-def _without(document: dict[str, Any], key: str) -> dict[str, Any]:
-    return {k: v for k, v in document.items() if k != key}
-
-
-def preset_names() -> list[str]:
-    """The studies that come with the package."""
-    return sorted(p.stem for p in PRESETS.glob("*.toml"))
-
-
-def override(document: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """A raw study with ``a.b=value`` set; the value is TOML, or text where it is none.
-
-    >>> override(override({"train": {"lr": 0.1}}, "train.lr=0.05"), "data.name=cifar10")
-    {'train': {'lr': 0.05}, 'data': {'name': 'cifar10'}}
-    """
-    path, equals, text = assignment.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"an override is written key=value, got {assignment!r}")
-    return _with(document, keys, _value(text), path)
-
-
-def merged(document: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """A raw study with keys replaced; those in ``train``, ``data`` and ``model`` one by one."""
-    out = dict(document)
-    for name, value in keys.items():
-        group = value.items() if name in ("train", "data", "model") and isinstance(value, Mapping) else None
-        if group is None:
-            out = _with(out, [name], value, name)
-        for key, inner in group or ():
-            out = _with(out, [name, key], inner, f"{name}.{key}")
-    return out
-
-
-def _with(document: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
-    head, *rest = keys
-    out = dict(document)
-    if not rest:
-        if head in ("epochs", "length"):  # two words for one thing: the last one counts
-            out.pop("length", None)
-            out.pop("epochs", None)
-        return {**out, head: value}
-    inner = out.get(head, {})
-    if not isinstance(inner, Mapping):
-        raise ConfigError(f"{path!r} cannot be set: {head!r} is not a group of keys")
-    return {**out, head: _with(inner, rest, value, path)}
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _sentence(error: Any, where: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.rng import derive, seeded
-from sublevel.space import Point, Space, project
+from sublevel.space import Point, Space
 from sublevel.train.recipe import Recipe
 from sublevel.train.step import Loss
 from sublevel.train.update import update
@@ -71,9 +72,42 @@ def train(
 
     Raises Diverged, naming the step, when the loss or a weight stops being finite.
     """
+    run = _Weights(space, module, start, mask, recipe, prepare, loss)
+    return descend(
+        run, module, data, recipe=recipe, seed=seed, order=order, first=first, rates=rates, checkpoints=checkpoints,
+        watch=watch,
+    )  # fmt: skip
+
+
+@runtime_checkable
+class Descent(Protocol):
+    """What `descend` moves: weights under a mask, or what a mask is learned from (see `sublevel.train.learned`)."""
+
+    def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """One step; the mean loss before it."""
+        ...
+
+    def point(self) -> Point:
+        """Where the network stands, as a copy."""
+        ...
+
+
+def descend(
+    run: Descent,
+    module: nn.Module,
+    data: Part,
+    *,
+    recipe: Recipe,
+    seed: int,
+    order: str = "",
+    first: int = 0,
+    rates: Sequence[float] | None = None,
+    checkpoints: Sequence[int] = (),
+    watch: Watch | None = None,
+) -> Trained:
+    """The loop around the steps of ``run``, whatever it moves; all else as in `train`."""
     rates = recipe.rates(len(data)) if rates is None else rates
     per_epoch, last = recipe.steps_per_epoch(len(data)), len(rates)
-    run = _Descent(space, module, start, mask, recipe, prepare, loss)
     batch = batches(data, recipe)
     saved = {first: run.point()} if first in checkpoints else {}
     history: list[dict[str, float]] = []
@@ -95,11 +129,11 @@ def train(
                 seen += len(y)
                 if step + 1 in checkpoints:
                     saved[step + 1] = run.point()
-        progress = Progress(stop, last, epoch, rates[stop - 1], float(total) / seen)
-        _check_finite(progress, run.theta, now)
+        progress, here = Progress(stop, last, epoch, rates[stop - 1], float(total) / seen), run.point()
+        _check_finite(progress, here.theta, now)
         now = stop
         row = {"step": stop, "epoch": epoch, "lr": progress.lr, "train_loss": progress.train_loss}
-        history.append({**row, **(watch(progress, Point(run.theta, run.buffers)) if watch else {})})
+        history.append({**row, **(watch(progress, here) if watch else {})})
     return Trained(run.point(), saved, history)
 
 
@@ -115,12 +149,35 @@ def batches(data: Part, recipe: Recipe) -> Callable[[EpochPlan, int], tuple[Tens
     return batch
 
 
-class _Descent:
-    """Masked descent in place, with the recipe's optimizer.
+class Slope:
+    """The mean loss of a batch and its gradient, at a vector ``theta`` [D] that is changed in place.
 
     Every parameter is a leaf that shares the memory of its range of theta, so gradients need not be copied into one
     vector: that copy, and a boolean fill for the mask, cost a third of a small network's step on a CPU.
     """
+
+    def __init__(
+        self, space: Space, module: nn.Module, start: Point, prepare: Callable[[Tensor], Tensor], loss: Loss
+    ) -> None:
+        self.module, self.prepare, self.loss = module, prepare, loss
+        self.theta = start.theta.detach().clone()
+        self.buffers = _copy(start.buffers)
+        self.views = space.views(self.theta)
+        self._leaves = {name: view.detach().requires_grad_() for name, view in self.views.items()}
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The mean loss, and its gradient in the parts of theta; the buffers move as in training."""
+        outputs = torch.func.functional_call(self.module, {**self._leaves, **self.buffers}, (self.prepare(x),))
+        mean = self.loss(outputs, y).mean()
+        return mean.detach(), list(torch.autograd.grad(mean, list(self._leaves.values())))
+
+    def point(self) -> Point:
+        """Where it stands, as a copy."""
+        return Point(self.theta.clone(), _copy(self.buffers))
+
+
+class _Weights:
+    """Masked descent of the weights in place, with the recipe's optimizer."""
 
     def __init__(
         self,
@@ -132,25 +189,17 @@ class _Descent:
         prepare: Callable[[Tensor], Tensor],
         loss: Loss,
     ) -> None:
-        self.module, self.prepare, self.loss = module, prepare, loss
-        self.theta = (start.theta if mask is None else project(start.theta, mask)).detach().clone()
-        self.buffers = _copy(start.buffers)
-        views = space.views(self.theta)
-        self._leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+        self._slope = Slope(space, module, start if mask is None else start.project(mask), prepare, loss)
+        self.point = self._slope.point
         dense = mask is None or bool(mask.all())
-        kept = None if mask is None or dense else list(space.views(mask.to(self.theta.dtype)).values())
-        self._update = update(recipe, list(views.values()), kept)
+        kept = None if mask is None or dense else list(space.views(mask.to(start.theta.dtype)).values())
+        self._update = update(recipe, list(self._slope.views.values()), kept)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step; the mean loss before it."""
-        outputs = torch.func.functional_call(self.module, {**self._leaves, **self.buffers}, (self.prepare(x),))
-        mean = self.loss(outputs, y).mean()
-        self._update(list(torch.autograd.grad(mean, list(self._leaves.values()))), lr)
-        return mean.detach()
-
-    def point(self) -> Point:
-        """Where it stands, as a copy."""
-        return Point(self.theta.clone(), _copy(self.buffers))
+        mean, gradients = self._slope(x, y)
+        self._update(gradients, lr)
+        return mean
 
 
 def _check_finite(progress: Progress, theta: Tensor, since: int) -> None:

@@ -67,8 +67,9 @@ class Recipe:
     from the gradient (Loshchilov and Hutter 1711.05101), under the others it is a term of the loss.
 
     ``crop`` pads by so many pixels and crops at random, ``flip`` mirrors at random. The last, smaller batch of an
-    epoch is kept. ``gamma`` is the factor at each of the ``milestones``; ``warmup`` rises linearly to ``lr``. Steps of
-    ``checkpoints`` are stored beside the end point.
+    epoch is kept. ``gamma`` is the factor at each of the ``milestones``; ``warmup`` rises linearly to ``lr``: at
+    step s of w the rate is lr (s + 1) / w, or lr s / w with ``warmup_from_zero``. Steps of ``checkpoints`` are stored
+    beside the end point.
 
     A field that is added later carries ``introduced`` in its metadata: while it has that value it is no part of
     a cell's key, so old results stay valid; a changed default does not reuse them.
@@ -91,6 +92,7 @@ class Recipe:
     optimizer: str = field(default="sgd", metadata={"introduced": "sgd"})
     beta2: float = field(default=0.999, metadata={"introduced": 0.999})
     eps: float = field(default=1e-8, metadata={"introduced": 1e-8})
+    warmup_from_zero: bool = field(default=False, metadata={"introduced": False})
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
 
@@ -133,7 +135,7 @@ class Recipe:
 
     def _rate(self, step: int, total: int, drops: list[int], rise: int) -> float:
         if step < rise:
-            return self.lr * (step + 1) / rise
+            return self.lr * (step if self.warmup_from_zero else step + 1) / rise
         if self.schedule == "milestones":
             return self.lr * self.gamma ** sum(step >= drop for drop in drops)
         if self.schedule == "cosine":
@@ -143,6 +145,10 @@ class Recipe:
     def with_length(self, length: str | Duration) -> Recipe:
         """The same recipe for another length."""
         return replace(self, length=Duration.parse(length))
+
+    def settings(self) -> dict[str, object]:
+        """Every field as JSON."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     def document(self) -> dict[str, object]:
         """The recipe as JSON for a cell's key (see the class on fields that are left out)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sublevel.geometry.curves import connected
+from sublevel.geometry.connection import connected
 from sublevel.risk import MiniBatches
 from sublevel.study.blocks import ConnectSpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows

@@ -17,6 +17,7 @@ from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.graph import Node
 from sublevel.study.measurements.base import End, Scene, ends, measurement, name, used
+from sublevel.study.measurements.prunings import made_from
 
 Found = tuple[str, int, End, End, Any]
 """Kind of path, the level it begins at, its ends, and the level whose mask contains it ("all": R^D)."""
@@ -49,8 +50,9 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
     dense = b.dense()
     before = dense if s.level == 1 else b.memo.get((s.branch, s.order, s.level - 1))
     if before is not None and scene.admits(block.successive, s):
-        own = s.base.startswith("oneshot") and not score_function(s.criterion or scene.spec.criterion).nests
-        nested = s.base not in ("random-prune", "given") and not own
+        known, parent = made_from(scene, s)
+        alike = s.base.startswith("oneshot") and score_function(s.criterion or scene.spec.criterion).nests
+        nested = known and (parent == before.mask or alike)
         yield "successive", s.level - 1, (before.end, None), (s.end, None), s.level - 1 if nested else "all"
     if scene.admits(block.to_dense, s):
         yield "to-dense", 0, (dense.end, None), (s.end, None), "all"

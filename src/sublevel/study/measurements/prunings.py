@@ -21,7 +21,7 @@ from sublevel.study.measurements.base import Scene, measurement, used
 def made_from(scene: Scene, s: Solution) -> tuple[bool, Ref | None]:
     """Whether it is known what the mask of a solution was made from, and that: the parent (None: the dense network)."""
     node = None if s.mask is None else scene.graph.nodes[s.mask.node]
-    return (True, node.inputs["parent"]) if node is not None and node.kind == "mask" else (False, None)
+    return (False, None) if node is None or node.kind == "given" else (True, node.inputs.get("parent"))
 
 
 @measurement("prunings")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
 from sublevel import __version__
-from sublevel.errors import ModelError, SublevelError
+from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, folder
+from sublevel.cli.tickets import ticket
+from sublevel.errors import ConfigError, ModelError, SublevelError
 
 app = App(
     name="sublevel",
@@ -21,13 +23,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-Set = Annotated[
-    tuple[str, ...], Parameter(name="--set", negative=(), help="Override a key of the study: train.lr=0.05")
-]
-Out = Annotated[Path, Parameter(help="Folder of runs")]
-StoreAt = Annotated[Path | None, Parameter(name="--store", help="Folder of results (default: OUT/.store)")]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
-RUNS = Path("sublevel-runs")
+app.command(ticket)
 
 
 @app.command
@@ -57,18 +53,36 @@ def run(
 
 @app.command
 def plan(
-    study: str,
+    study: str | None = None,
     *,
+    diff: tuple[str, str] | None = None,
     overrides: Set = (),
     jobs: int | None = None,
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
 ) -> int:
-    """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run."""
-    from sublevel.runs.console import show_plan
+    """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run.
+
+    Parameters
+    ----------
+    study
+        A preset (demo, mini, paper, paper-vgg16) or a study file.
+    diff
+        Say instead in what two studies differ, and how many cells they share: presets, study files, or runs. --set
+        then overrides keys of the second.
+    """
+    from sublevel.runs.console import show_difference, show_plan
+    from sublevel.runs.differences import difference
     from sublevel.runs.study import Study
 
+    if diff is not None:
+        if study is not None:
+            raise ConfigError(f"plan takes one study, or two after --diff; got {study!r} beside them")
+        show_difference(difference(*diff, overrides=overrides, out=out, device=device))
+        return 0
+    if study is None:
+        raise ConfigError("plan takes a study: a preset or a study file; or two after --diff")
     chosen = Study(_document(study, overrides), out=out, store=store, device=device)
     show_plan(chosen, chosen.plan(jobs))
     return 0
@@ -104,7 +118,7 @@ def measure(
         The run's name.
     """
     from sublevel.runs.given import document
-    from sublevel.study.spec import override
+    from sublevel.study.documents import override
 
     study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
     for assignment in overrides:
@@ -125,7 +139,7 @@ def report(run: Path, *, figures: bool = True) -> int:
     """
     from sublevel.runs.results import Result
 
-    result = Result(_folder(run))
+    result = Result(folder(run))
     result.write(force=True, figures=figures)
     print(f"report: {result.folder / 'report.html'}")
     return 0
@@ -146,7 +160,7 @@ def compare(*runs: Path, html: Path | None = None) -> int:
     from sublevel.runs.console import show_comparison
     from sublevel.runs.results import write_text
 
-    found = side_by_side(*map(_folder, runs))
+    found = side_by_side(*map(folder, runs))
     if html is None:
         show_comparison(found)
     else:
@@ -169,69 +183,6 @@ def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
     from sublevel.runs.listing import show
 
     return show(target, filters, out)
-
-
-ticket = App(
-    name="ticket", help="A solution as one portable file: take it out of a run, look at it, put it into a network."
-)
-app.command(ticket)
-
-
-@ticket.command
-def export(run: Path, *, branch: str = "imp", level: int, seed: int = 0, out: Path, end: bool = False) -> int:
-    """Write a solution of a run as a ticket: mask, starting weights, recipe, provenance, checksums.
-
-    Parameters
-    ----------
-    run
-        The folder of a run, or its name in sublevel-runs.
-    out
-        The file to write (safetensors).
-    end
-        Put the end weights in too.
-    """
-    from sublevel.runs.tickets import export as write
-
-    return write(_folder(run), branch, level, seed, out, end)
-
-
-@ticket.command(name="show")
-def show_ticket(file: Path) -> int:
-    """Check a ticket, and say what it holds: network, recipe, provenance, weights left in every layer."""
-    from sublevel.runs.tickets import show
-
-    return show(file)
-
-
-@ticket.command
-def apply(
-    file: Path,
-    *,
-    model: str,
-    out: Path,
-    at: Literal["start", "end"] | None = None,
-    masks: bool = False,
-    input_shape: tuple[int, ...] = (),
-    classes: int = 0,
-) -> int:
-    """Write a network's state dict (safetensors) at the masked weights of a ticket.
-
-    Parameters
-    ----------
-    model
-        A registered network, or module:function; its names and shapes must be the ticket's.
-    at
-        Which weights. Default: end where the ticket has them, otherwise start.
-    masks
-        Keep the masks, as NAME_orig and NAME_mask (torch.nn.utils.prune; `sublevel measure` reads them).
-    input_shape
-        Shape of an input, channels first, where the ticket does not tell.
-    classes
-        Number of classes, where the ticket does not tell.
-    """
-    from sublevel.runs.tickets import apply as write
-
-    return write(file, model, out, at, masks, input_shape, classes)
 
 
 @app.command
@@ -275,7 +226,7 @@ def _refuse(sentence: str) -> int:
 
 
 def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    from sublevel.study.spec import override, read
+    from sublevel.study.documents import override, read
 
     document = read(target)
     for assignment in overrides:
@@ -297,11 +248,3 @@ def _carry_out(
     watching.summary(result)
     print(f"report: {result.folder / 'report.html'}")
     return 1 if result.unfinished else 0
-
-
-def _folder(run: Path) -> Path:
-    return run if run.exists() or len(run.parts) > 1 else RUNS / run
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,6 @@
+"""``python -m sublevel.cli``."""
+
+from sublevel.cli import main
+
+if __name__ == "__main__":
+    main()

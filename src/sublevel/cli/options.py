@@ -1,0 +1,22 @@
+"""What several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Set = Annotated[
+    tuple[str, ...], Parameter(name="--set", negative=(), help="Override a key of the study: train.lr=0.05")
+]
+Out = Annotated[Path, Parameter(help="Folder of runs")]
+StoreAt = Annotated[Path | None, Parameter(name="--store", help="Folder of results (default: OUT/.store)")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
+Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
+RUNS = Path("sublevel-runs")
+
+
+def folder(run: Path) -> Path:
+    """The folder of a run that is given by its folder, or by its name in sublevel-runs."""
+    return run if run.exists() or len(run.parts) > 1 else RUNS / run

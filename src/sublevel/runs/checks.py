@@ -1,0 +1,60 @@
+"""What only the network, the data and code of one's own tell: refused before anything is written."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from sublevel.errors import ConfigError
+from sublevel.problem import Problem
+from sublevel.prune import SCORES, Criterion, Sight
+from sublevel.risk.flow import flow
+from sublevel.rng import generator
+from sublevel.study.spec import StudySpec
+
+EXAMPLES = 64
+"""Training examples that a criterion of one's own is tried on."""
+
+
+def check(problem: Problem, spec: StudySpec) -> None:
+    """Refuse augmentation of what is no image, a last batch that cannot be trained on, criteria that give no scores."""
+    shape, recipe = problem.splits.input_shape, spec.train
+    if (recipe.crop or recipe.flip) and len(shape) != 3:
+        raise ConfigError(f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {list(shape)}")
+    check_last_batch(problem, recipe.batch_size)
+    for name in {spec.criterion, *(b.options.get("criterion", "") for b in spec.branches)} & set(SCORES):
+        if not spec.given:
+            check_criterion(problem, SCORES[name])
+
+
+def check_last_batch(problem: Problem, batch_size: int) -> None:
+    """Refuse a last batch that the network cannot be trained on: BatchNorm over a single value."""
+    left = len(problem.splits.train) % batch_size
+    if left != 1 or batch_size == 1:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(problem.module).train()(problem.prepare(problem.splits.train.x[:1]))
+    except ValueError as error:
+        raise ConfigError(
+            f"train.batch_size {batch_size} leaves a last batch of one of the {len(problem.splits.train)} training "
+            f"examples, which the network cannot be trained on ({error}); choose another size"
+        ) from error
+
+
+def check_criterion(problem: Problem, criterion: Criterion) -> None:
+    """Refuse a criterion of one's own whose scores are too few, too many or nan, where two draws of the weights stand
+    for the start and the end of a training. Those of the package are not tried: it may take long.
+    """
+    if criterion.function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return
+    space, ones = problem.space, problem.prepare(problem.splits.train.x[:1]).shape[1:]
+    sight = Sight(
+        space,
+        space.full_mask().to(problem.device),
+        start=problem.init(0),
+        flow=flow(space, problem.module, ones) if "flow" in criterion.needs else None,
+    )
+    few = problem.field("train", size=min(EXAMPLES, len(problem.splits.train)))
+    criterion.look(problem.init(1), few, generator(0, "prune"), sight)

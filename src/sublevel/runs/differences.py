@@ -1,0 +1,137 @@
+"""In what two studies differ, and how many cells they share, before either has run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sublevel.errors import ConfigError, SublevelError, nearest
+from sublevel.runs.compare import flat
+from sublevel.runs.results import MANIFEST, Result
+from sublevel.runs.study import Study
+from sublevel.study.assemble import assemble
+from sublevel.study.cells import key
+from sublevel.study.documents import override, preset_names, read
+from sublevel.study.given import read as read_given
+from sublevel.study.graph import Graph
+from sublevel.study.spec import StudySpec, label, parse
+
+ABSENT = "-"
+"""What a study says of a field that it does not have."""
+
+Keys = dict[str, set[str]]
+"""The keys of a study's cells by their kind."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """In what two studies differ.
+
+    ``fields``: key -> both values, with every default resolved; branches and given points stand by name. ``cells``:
+    kind -> cells in the first study, in the second, in both by key (one network that several cells train counts once);
+    empty where one cannot be assembled here, and then ``reason`` says why.
+    """
+
+    names: tuple[str, str]
+    fields: dict[str, tuple[str, str]]
+    cells: dict[str, tuple[int, int, int]]
+    reason: str = ""
+
+    @property
+    def networks(self) -> int:
+        """How many trained networks they share."""
+        return self.cells.get("train", (0, 0, 0))[2]
+
+
+def difference(a: str, b: str, *, overrides: Sequence[str] = (), out: str | Path, device: str = "auto") -> Difference:
+    """In what two studies differ: presets, study files, or folders of runs (or their names in ``out``).
+
+    ``overrides`` (key=value) are set on the second. Cells are compared by the keys that they have or will have: those
+    of a study that has not run follow from what its cells are made of.
+
+    Raises ConfigError for what is no study, and for overrides of a finished run.
+    """
+    first, second = _Side.of(a, (), Path(out)), _Side.of(b, overrides, Path(out))
+    settings = [dict(flat(_named(side.spec))) for side in (first, second)]
+    both = {name: (settings[0].get(name, ABSENT), settings[1].get(name, ABSENT)) for s in settings for name in s}
+    fields = {name: values for name, values in both.items() if values[0] != values[1] and set(values) != {ABSENT, "{}"}}
+    names = a, " --set ".join((b, *overrides))
+    try:
+        keys = first.keys(device), second.keys(device)
+    except SublevelError as error:
+        return Difference(names, fields, {}, str(error))
+    kinds = dict.fromkeys(kind for side in keys for kind in side)
+    cells = {kind: _counts(*(side.get(kind, set()) for side in keys)) for kind in kinds}
+    return Difference(names, fields, cells)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two: its study, and the run that it was read from."""
+
+    spec: StudySpec
+    run: Result | None
+
+    @classmethod
+    def of(cls, target: str, overrides: Sequence[str], out: Path) -> _Side:
+        run = _run(target, out)
+        if run is None:
+            document = read(target)
+            for assignment in overrides:
+                document = override(document, assignment)
+            return cls(parse(document, target), None)
+        if overrides:
+            raise ConfigError(f"{target} is a finished run: --set cannot change it")
+        return cls(parse(run.document["study"], target), run)
+
+    def keys(self, device: str) -> Keys:
+        """The keys of its cells; SublevelError where its data or its network are not here."""
+        if self.run is None:
+            study = Study(self.spec.document(), device=device)
+            return _keys(study.cells[0], study.problem.fingerprint(), study.numerics)
+        problem = self.run.problem
+        given = [read_given(point, problem) for point in self.spec.given]
+        graph, _ = assemble(self.spec, problem.space, len(problem.splits.train), given)
+        return _keys(graph, self.run.identity, self.run.document["numerics"])
+
+
+def _run(target: str, out: Path) -> Result | None:
+    """The run that is meant: by its folder, or by its name where no preset and no file has that."""
+    if (Path(target) / MANIFEST).is_file():
+        return Result(target)
+    if target in preset_names() or Path(target).suffix == ".toml" or Path(target).is_file():
+        return None
+    if (out / target / MANIFEST).is_file():
+        return Result(out / target)
+    known = [*preset_names(), *(path.parent.name for path in out.glob(f"*/{MANIFEST}"))]
+    raise ConfigError(f"{target!r} is neither a study file (.toml), nor a preset, nor a run{nearest(target, known)}")
+
+
+def _named(spec: StudySpec) -> dict[str, Any]:
+    """The resolved study with its branches and given points by name."""
+    document = spec.document()
+    document["branches"] = {
+        label(spec, branch): {k: v for k, v in said.items() if k != "label"}
+        for branch, said in zip(spec.branches, document["branches"], strict=True)
+    }
+    document["given"] = {said["name"]: {k: v for k, v in said.items() if k != "name"} for said in document["given"]}
+    return document
+
+
+def _keys(graph: Graph, identity: Mapping[str, Any] | None, numerics: Mapping[str, Any]) -> Keys:
+    """The keys of all cells, as if each object's digest were the key of the cell that makes it and its name there."""
+    if identity is None:
+        raise ConfigError("the code of a network cannot be read whole and has no version, so its cells have no keys")
+    known: dict[str, str] = {}
+    out: Keys = {}
+    for node in graph.nodes.values():
+        inputs = node.resolved({ref: f"{known[ref.node]}:{ref.output}" for ref in node.needs})
+        known[node.id] = key(node.kind, inputs, identity, numerics)
+        out.setdefault(node.kind, set()).add(known[node.id])
+    return out
+
+
+def _counts(a: set[str], b: set[str]) -> tuple[int, int, int]:
+    return len(a), len(b), len(a & b)

@@ -1,0 +1,243 @@
+"""Branches whose masks are learned by gradient descent, and the kernels that learn them.
+
+A mask has imp's count at every level, and is found anew at each: the masks of successive levels are not nested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from sublevel.errors import ConfigError, Diverged, unknown
+from sublevel.prune.budgets import SCOPES, apportion, erk, least, protected
+from sublevel.prune.repeated import repeated
+from sublevel.prune.select import select
+from sublevel.rng import generator
+from sublevel.space import Point
+from sublevel.study.builder import Builder, Solution, branch
+from sublevel.study.cells import (
+    BESIDE,
+    Context,
+    Json,
+    Output,
+    Row,
+    Rows,
+    cost,
+    kernel,
+    mask_tensors,
+    point_tensors,
+    rows,
+)
+from sublevel.study.graph import Node, Ref
+from sublevel.train import learned
+from sublevel.train.engine import Progress, Watch
+from sublevel.train.recipe import Recipe
+
+WEIGHTS = ("initial", "signed-constant")
+
+
+@branch("edge-popup", scope="layer", weights="initial", lr=0.0)
+def edge_popup(b: Builder, level: int) -> Solution:
+    """A mask learned for weights that stay as they were drawn (Ramanujan et al. 1911.13299): no weight is trained.
+
+    Scores are trained by the whole recipe (``lr``: at another rate; 0 is the recipe's), biases and affine parameters
+    stay too. ``scope`` is where scores compete: within a layer, each at the level's density, as in the paper, or
+    ``global`` or ``erk``. ``weights = "signed-constant"`` leaves of a weight its sign. The solution ends with an epoch
+    at rate 0, which brings BatchNorm's statistics to the last mask.
+    """
+    mask, point, _ = _popped(b, level)
+    first = max(b.steps - b.per_epoch, 0)
+    return b.train(level, start={"point": point}, mask=mask, pruned=point, first=first, lr=0.0)
+
+
+@branch("edge-popup-train", scope="layer", weights="initial", lr=0.0)
+def edge_popup_train(b: Builder, level: int) -> Solution:
+    """The mask of `edge-popup`, whose weights are then trained from the same values, from step 0."""
+    mask, point, start = _popped(b, level)
+    return b.train(level, start={"point": start}, mask=mask, pruned=point, first=0)
+
+
+@branch("continuous-sparsification", penalty=1e-8, beta=200.0, initial=0.0)
+def continuous_sparsification(b: Builder, level: int) -> Solution:
+    """Soft masks trained with the weights (Savarese et al. 1912.04427), cut to imp's count; survivors rewound to k.
+
+    Level n's mask is that of n rounds of their ticket search, which train the dense network on from step k: ``initial``
+    is s at first, ``beta`` the temperature at the end of a round, ``penalty`` lambda. How many masks are on then is an
+    outcome, ``soft_remaining`` in the tables; the largest s are kept.
+    """
+    for name, smallest in (("penalty", 0.0), ("beta", 1.0), ("initial", -math.inf)):
+        if not (math.isfinite(b.options[name]) and b.options[name] >= smallest):
+            allowed = "finite" if name == "initial" else f"at least {smallest:g}, and finite"
+            raise ConfigError(f"branch {b.label!r}: {name} must be {allowed}, got {b.options[name]}")
+    found = None
+    for n in range(1, level + 1):
+        found = _round(b, n, found)
+    assert found is not None
+    return b.train(level, start={"point": b.rewound}, mask=Ref(found.id, "mask"), pruned=Ref(found.id, "point"))
+
+
+def _popped(b: Builder, level: int) -> tuple[Ref, Ref, Ref]:
+    """The mask of a level, the frozen weights with the buffers that they ended with, and with fresh ones."""
+    scope, weights, lr = (b.options[name] for name in ("scope", "weights", "lr"))
+    if scope not in SCOPES:
+        raise unknown("scope", scope, SCOPES, f"branch {b.label!r}")
+    if weights not in WEIGHTS:
+        raise unknown("weights", weights, WEIGHTS, f"branch {b.label!r}")
+    if not 0 <= lr < math.inf:
+        raise ConfigError(f"branch {b.label!r}: lr must be 0 (the recipe's) or more, and finite, got {lr}")
+    inputs = {**_inputs(b, level), "keep": _shares(b, level, scope), "weights": weights}
+    if lr:
+        inputs["recipe"] = inputs["recipe"] | {"lr": lr}
+    node = _add(b, "edge-popup", level, inputs)
+    return Ref(node.id, "mask"), Ref(node.id, "point"), Ref(node.id, "start")
+
+
+def _round(b: Builder, level: int, before: Node | None) -> Node:
+    """A round of continuous sparsification, from where the one before ended."""
+    inputs = {
+        **_inputs(b, level),
+        "keep": b.keep(level),
+        "point": b.rewound if before is None else Ref(before.id, "weights"),
+        "scores": None if before is None else Ref(before.id, "scores"),
+        "first": b.rewind,
+        **{name: b.options[name] for name in ("penalty", "beta", "initial")},
+    }
+    return _add(b, "continuous-sparsification", level, inputs)
+
+
+def _inputs(b: Builder, level: int) -> dict[str, Any]:
+    """What both kernels are given."""
+    return {
+        "recipe": {name: v for name, v in b.spec.train.document().items() if name != "checkpoints"},
+        "seed": b.seed,
+        "order": "" if b.order == "shared" else f"level-{level}",
+        "protect": protected(b.space, b.spec.protect) if b.spec.protect else [],
+        "floor": b.spec.floor,
+    }
+
+
+def _add(b: Builder, kind: str, level: int, inputs: Mapping[str, Any]) -> Node:
+    labels = {"branch": b.label, "level": level, "seed": b.seed}
+    return b.graph.add(Node(f"{kind}/{b.label}/L{level}/s{b.seed}", kind, inputs, labels))
+
+
+def _shares(b: Builder, level: int, scope: str) -> list[int]:
+    """Imp's count at a level as a total, or shared out among the layers; the study's own counts under its own scope."""
+    keep = b.keep(level)
+    if scope == b.spec.scope:
+        return keep
+    if scope == "global":
+        return [sum(keep)]
+    low = least(b.space, b.spec.protect, b.spec.floor)
+    sizes = [layer.size for layer in b.space.prunable_layers]
+    return erk(b.space, sum(keep), low) if scope == "erk" else apportion(sum(keep), sizes, low, sizes)
+
+
+@kernel("edge-popup", 1)
+def popup_cell(
+    c: Context,
+    *,
+    recipe: Json,
+    seed: int,
+    order: str,
+    keep: Sequence[int],
+    weights: str,
+    protect: Sequence[str],
+    floor: int,
+) -> Output:
+    """Train scores over the frozen weights of the seed's initialisation, from the seed's own stream ``scores``."""
+    p, start = c.problem, c.problem.init(seed)
+    if weights == "signed-constant":
+        start = Point(learned.signed_constant(p.space, start.theta), start.buffers)
+    choose = repeated(p.space, keep, protect=protect, floor=floor)
+    done = learned.edge_popup(
+        p.space, p.module, start,
+        learned.initial_scores(p.space, p.torch_dtype, generator(seed, "scores")).to(p.device),
+        p.splits.train, choose=choose, prepare=p.prepare, loss=p.mean_loss(), recipe=Recipe.from_document(recipe),
+        seed=seed, order=order, watch=_watch(c),
+    )  # fmt: skip
+    mask, point = choose(done.scores.abs()), Point(start.theta, done.end.buffers)
+    points = {"point": point_tensors(point), "start": point_tensors(start)}
+    return Output({"history": done.history}, {"mask": mask_tensors(mask), **points})
+
+
+@kernel("continuous-sparsification", 1)
+def round_cell(
+    c: Context,
+    *,
+    recipe: Json,
+    seed: int,
+    order: str,
+    point: str,
+    scores: str | None,
+    first: int,
+    keep: Sequence[int],
+    penalty: float,
+    beta: float,
+    initial: float,
+    protect: Sequence[str],
+    floor: int,
+) -> Output:
+    """One round, and the mask of its largest scores; what is protected has no soft mask."""
+    p, start = c.problem, c.point(point)
+    soft = p.space.prunable.clone()
+    for name in protect:
+        soft &= ~p.space.indicator(name)
+    soft = soft.to(p.device)
+    if scores is None:
+        began = torch.full_like(start.theta, initial)
+    else:
+        began = learned.next_round(c.point(scores).theta, beta, initial)
+    done = learned.continuous_sparsification(
+        p.space, p.module, start, began, p.splits.train, soft=soft, penalty=penalty, beta=beta, prepare=p.prepare,
+        loss=p.mean_loss(), recipe=Recipe.from_document(recipe), seed=seed, order=order, first=first, watch=_watch(c),
+    )  # fmt: skip
+    mask = select(p.space, done.scores, p.space.full_mask().to(p.device), keep, protect=protect, floor=floor)
+    points = {
+        "point": done.end,
+        "weights": Point(done.weights, done.end.buffers),
+        "scores": Point(done.scores),
+    }
+    on = p.space.remaining((done.scores > 0) | ~soft)
+    objects = {"mask": mask_tensors(mask), **{name: point_tensors(each) for name, each in points.items()}}
+    return Output({"history": done.history, "soft_remaining": on}, objects)
+
+
+def _watch(c: Context) -> Watch:
+    """Look at the held-out examples after every epoch."""
+    held_out: Callable[[Point], Any] | None = None
+    if len(c.problem.splits.validation):
+        held_out = c.problem.field("validation").evaluate
+
+    def watch(now: Progress, point: Point) -> dict[str, float]:
+        seen = held_out(point) if held_out else None
+        row = {"validation_loss": seen.loss, "validation_error": seen.error} if seen else {}
+        if seen and now.step == now.steps and not math.isfinite(seen.loss):
+            raise Diverged(f"the mask's training diverged: the held-out loss is {seen.loss} at the end (lr {now.lr:g})")
+        c.progress({**asdict(now), **row})
+        return row
+
+    return watch
+
+
+@rows("edge-popup")
+@rows("continuous-sparsification")
+def learned_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """``history`` under the branch's name with ``(mask)``; beside the row of ``levels``, the masks that were on."""
+    if "soft_remaining" in entry["values"]:
+        yield BESIDE, {**labels, "soft_remaining": entry["values"]["soft_remaining"]}
+    for row in entry["values"]["history"]:
+        yield "history", {**labels, "branch": f"{labels['branch']} (mask)", **row}
+
+
+@cost("edge-popup")
+@cost("continuous-sparsification")
+def learned_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """What training as long costs."""
+    recipe = Recipe.from_document(dict(inputs["recipe"]))
+    epochs = (recipe.steps(sizes["train"]) - inputs.get("first", 0)) / recipe.steps_per_epoch(sizes["train"])
+    return epochs * (sizes["train"] + sizes["validation"] / 3)

@@ -1,0 +1,236 @@
+"""Masks that are learned by gradient descent: edge-popup and continuous sparsification.
+
+Both move more than the weights of a network, and both see the batches that training sees: they are run by the loop of
+`sublevel.train.engine`, so a data order is the same one under the same name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from sublevel._types import Bool, Float, Tensor
+from sublevel.data.splits import Part
+from sublevel.errors import Diverged
+from sublevel.space import Layer, Point, Space
+from sublevel.train.engine import Slope, Watch, descend
+from sublevel.train.recipe import Recipe
+from sublevel.train.step import Loss
+from sublevel.train.update import update
+
+Choose = Callable[[Tensor], Tensor]
+"""From scores [D] to the mask [D] that keeps the best of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a run ended with: the network that it trained, and what its mask is read from.
+
+    ``end`` is the masked network, ``m * weights``, with its buffers; ``scores`` [D] are those of the last step.
+    """
+
+    end: Point
+    weights: Float[Tensor, "D"]
+    scores: Float[Tensor, "D"]
+    history: list[dict[str, float]]
+
+
+def edge_popup(
+    space: Space,
+    module: nn.Module,
+    frozen: Point,
+    scores: Float[Tensor, "D"],
+    data: Part,
+    *,
+    choose: Choose,
+    prepare: Callable[[Tensor], Tensor],
+    loss: Loss,
+    recipe: Recipe,
+    seed: int,
+    order: str = "",
+    watch: Watch | None = None,
+) -> Learned:
+    """Train the scores of weights that stay as they are (edge-popup, Ramanujan et al. 1911.13299).
+
+    The network is ``m * w`` with ``m = choose(|s|)``, 1 for the best. The straight-through estimator takes m for |s| in
+    the backward pass, so every score moves, also one whose weight is out:
+
+        ds = dL/d(m * w) * w * sign(s),    s <- the recipe's step along ds.
+
+    No weight, bias or affine parameter moves; running statistics do. ``scores`` are 0 where none is learned.
+
+    Raises Diverged when a score stops being finite.
+    """
+    run = _Scores(space, module, frozen, scores, choose, recipe, prepare, loss)
+    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch)
+    end = Point(frozen.theta, done.end.buffers).project(choose(run.scores.abs()))
+    return Learned(end, frozen.theta, run.scores, done.history)
+
+
+def continuous_sparsification(
+    space: Space,
+    module: nn.Module,
+    start: Point,
+    scores: Float[Tensor, "D"],
+    data: Part,
+    *,
+    soft: Bool[Tensor, "D"],
+    penalty: float,
+    beta: float,
+    prepare: Callable[[Tensor], Tensor],
+    loss: Loss,
+    recipe: Recipe,
+    seed: int,
+    order: str = "",
+    first: int = 0,
+    watch: Watch | None = None,
+) -> Learned:
+    """Train weights and soft masks together (Savarese et al. 1912.04427): one round of their ticket search.
+
+    The network is ``m * w`` with ``m = sigmoid(b s)`` where ``soft``, 1 elsewhere; the loss is ``L + penalty sum(m)``,
+    the L1 norm of the masks. b rises exponentially from 1 at the first step to ``beta`` at the last, so the masks
+    harden to 1 where s > 0 and 0 elsewhere. Weights and s take the recipe's steps, s without weight decay. The history
+    tells L alone.
+    """
+    run = _SoftMasks(
+        space, module, start, scores, soft, penalty, _Annealing(beta, recipe.steps(len(data)) - first), recipe,
+        prepare, loss,
+    )  # fmt: skip
+    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, first=first, watch=watch)
+    return Learned(done.end, run.weights, run.scores, done.history)
+
+
+def next_round(scores: Float[Tensor, "D"], beta: float, initial: float) -> Float[Tensor, "D"]:
+    """The scores that another round starts from: ``min(beta s, initial)``.
+
+    What was switched off stays off, what was on is as undecided as at first (``prune`` in models/layers.py of
+    lolemacs/continuous-sparsification).
+
+    >>> next_round(torch.tensor([-0.5, 0.5]), 200.0, 0.25)
+    tensor([-100.0000,    0.2500])
+    """
+    return (beta * scores).clamp(max=initial)
+
+
+def initial_scores(space: Space, dtype: torch.dtype, generator: torch.Generator) -> Float[Tensor, "D"]:
+    """Scores of prunable weights, uniform on +-1/sqrt(fan_in), others 0 (CPU).
+
+    That is Kaiming's uniform initialisation with a = sqrt(5), as in the paper's code (allenai/hidden-networks).
+    """
+    out = torch.zeros(space.dim, dtype=dtype)
+    for layer in space.prunable_layers:
+        uniform = torch.rand(layer.size, dtype=dtype, generator=generator)
+        out[layer.coordinates] = (2 * uniform - 1) / math.sqrt(_fan_in(layer))
+    return out
+
+
+def signed_constant(space: Space, theta: Float[Tensor, "D"]) -> Float[Tensor, "D"]:
+    """Every prunable weight replaced by its sign times sqrt(2 / fan_in), Kaiming's deviation for ReLU.
+
+    The "signed Kaiming constant" of Ramanujan et al. 1911.13299; the signs are those of the given weights (Zhou et al.
+    1905.01067).
+    """
+    out = theta.clone()
+    for layer in space.prunable_layers:
+        out[layer.coordinates] = theta[layer.coordinates].sign() * math.sqrt(2 / _fan_in(layer))
+    return out
+
+
+def _fan_in(layer: Layer) -> int:
+    return math.prod(layer.shape[1:])
+
+
+class _Scores:
+    """Scores in place, over weights that are never written."""
+
+    def __init__(
+        self,
+        space: Space,
+        module: nn.Module,
+        frozen: Point,
+        scores: Tensor,
+        choose: Choose,
+        recipe: Recipe,
+        prepare: Callable[[Tensor], Tensor],
+        loss: Loss,
+    ) -> None:
+        self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
+        self._slope = Slope(space, module, frozen, prepare, loss)
+        self.point = self._slope.point
+        self._update = update(recipe, [self.scores], None)
+        self._set()
+
+    def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """One step of the scores; the mean loss before it."""
+        mean, gradients = self._slope(x, y)
+        self._update([_flat(gradients) * self._frozen * self.scores.sign()], lr)
+        self._set()
+        return mean
+
+    def _set(self) -> None:
+        if not bool(self.scores.isfinite().all()):
+            raise Diverged("edge-popup diverged: a score is not finite; a lower lr may help")
+        mask = self._choose(self.scores.abs())
+        torch.mul(self._frozen, mask.to(self._frozen.dtype), out=self._slope.theta)
+
+
+@dataclass(frozen=True)
+class _Annealing:
+    """beta^(t / (T - 1)) for steps t = 0 to T - 1, and beta from then on."""
+
+    beta: float
+    steps: int
+
+    def __call__(self, t: int) -> float:
+        return self.beta ** min(t / (self.steps - 1), 1.0) if self.steps > 1 else self.beta
+
+
+class _SoftMasks:
+    """Weights and the scores of their soft masks, in place."""
+
+    def __init__(
+        self,
+        space: Space,
+        module: nn.Module,
+        start: Point,
+        scores: Tensor,
+        soft: Tensor,
+        penalty: float,
+        annealing: _Annealing,
+        recipe: Recipe,
+        prepare: Callable[[Tensor], Tensor],
+        loss: Loss,
+    ) -> None:
+        self.weights, self.scores = start.theta.clone(), scores.clone()
+        self._soft, self._penalty, self._annealing, self._steps = soft, penalty, annealing, 0
+        self._slope = Slope(space, module, start, prepare, loss)
+        self.point = self._slope.point
+        self._updates = (
+            update(recipe, [self.weights], None),
+            update(replace(recipe, weight_decay=0.0), [self.scores], None),
+        )
+        self._set()
+
+    def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """One step of both; the mean loss before it, without the penalty."""
+        mean, gradients = self._slope(x, y)
+        g, m = _flat(gradients), self._mask
+        of_scores = (g * self.weights + self._penalty) * self._b * m * (1 - m)  # 0 where m is 1 for good
+        for each, gradient in zip(self._updates, (g * m, of_scores), strict=True):
+            each([gradient], lr)
+        self._steps += 1
+        self._set()
+        return mean
+
+    def _set(self) -> None:
+        self._b = self._annealing(self._steps)
+        self._mask = torch.where(self._soft, torch.sigmoid(self._b * self.scores), 1.0)
+        torch.mul(self.weights, self._mask, out=self._slope.theta)
+
+
+def _flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts])
