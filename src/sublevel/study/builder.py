@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
+from uuid import uuid4
 
 from sublevel.errors import ConfigError
+from sublevel.models.source import NoSource, function_digest
 from sublevel.prune import Criterion, counts, score_function
 from sublevel.prune.select import protected
 from sublevel.space import Space
@@ -149,6 +152,8 @@ class Builder:
         Raises ConfigError where the criterion looks at the start of a training and the point was not trained here.
         """
         inputs = {"criterion": self.criterion.name, "point": point, "parent": parent, **self._kept(level)}
+        if (code := criterion_code(self.criterion)) is not None:
+            inputs |= {"code": code}
         if self.criterion.draws:
             inputs |= {"seed": self.seed, "stream": f"prune:{tag}:{level}"}
         if "start" in self.criterion.needs:
@@ -253,3 +258,17 @@ class Builder:
 
     def _label(self, name: str) -> str:
         return name if self.order == self.spec.order else f"{name}-{self.order}"
+
+
+@cache
+def criterion_code(criterion: Criterion) -> str | None:
+    """What identifies a criterion of the user's own in a mask's key; None for those of the package.
+
+    One without source to read (typed into a prompt) has a name of this process alone, so its masks are made again.
+    """
+    if criterion.function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    try:
+        return function_digest(criterion.function)
+    except NoSource:
+        return uuid4().hex

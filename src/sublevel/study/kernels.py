@@ -99,11 +99,13 @@ def mask_cell(
     start: Json = None,
     protect: Sequence[str] = (),
     floor: int = 0,
+    code: str = "",
 ) -> Output:
     """Score the weights and keep exactly ``keep`` of them, or as many per layer as the mask ``like`` does.
 
     ``start`` is where the training of the point began, for criteria that ask; the point that a criterion would go on
-    from is kept where it moves the weights that stay.
+    from is kept where it moves the weights that stay. ``code`` tells masks by one text of a criterion from those by
+    another, and is not used here.
     """
     p, chosen = c.problem, score_function(criterion)
     at = c.point(point) if point else Point(torch.zeros(p.space.dim, device=p.device))
