@@ -276,6 +276,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "n",
         "p",  # of the claim's test (the largest over its parts)
         "p_holm",  # after Holm's correction over the claims that this study tests
+        "p_contrary",  # of the contrary's test
+        "p_contrary_holm",  # after Holm's correction over the contraries, by themselves
         "figure",  # the key of the figure that shows it
     ),
     # What the verdicts rest on: comparisons with paired t intervals over seeds, each read alone.

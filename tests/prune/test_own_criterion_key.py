@@ -10,12 +10,12 @@ import pytest
 from sublevel import Study
 from sublevel.prune.registry import SCORES
 
-TEXT = '''from sublevel.prune import score
+TEXT = """from sublevel.prune import score
 
 @score("mine")
 def mine(point, field, generator):
     return point.theta.abs() * {factor}
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

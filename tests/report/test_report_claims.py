@@ -36,7 +36,7 @@ def test_a_card_has_all_that_is_known_of_its_claim(ready):
     assert (first.claim, first.verdict, first.kind, first.figure) == ("C1", "supported", "supported", "accuracy")
     assert (first.why, first.more) == ("The whole interval lies below the margin at every level down to 41%.", [])
     assert (first.effect, first.interval, first.unit) == ("0.04", "[−0.21, 0.29]", "points")
-    assert first.facts == [("seeds", "3"), ("margin", "0.5"), ("p", "0.012"), ("p (Holm)", "0.061")]
+    assert first.facts == [("seeds", "3"), ("margin", "0.5"), ("p", "0.012"), ("corrected (Holm)", "0.061")]
     # the margin, 0.5, is the farthest from zero: 46 places to each side
     assert (first.drawn.low, first.drawn.mid, first.drawn.high) == (30.7, 53.7, 76.7)
     assert first.drawn.margins == (4.0, 96.0)
@@ -100,7 +100,7 @@ def test_the_density_at_which_imp_leaves_dense_is_read_off_its_intervals():
     assert breaking_point(tables) == (
         "imp is within the margin of the dense network down to 41% of the weights (level 2). At 10% of the weights "
         "(level 4) it has left: its test error is 2.0 [1.0, 3.0] points higher. The level before it is not decided. "
-        "The margin is 0.5 points."
+        "The margin is 0.5 points, and each level is read alone."
     )
 
 
@@ -111,7 +111,7 @@ def test_points_and_a_stated_margin_are_taken_as_they_are():
     ]
     text = breaking_point(tables)
     assert text.startswith("imp is within the margin of the dense network down to 80% of the weights (level 1). At 50%")
-    assert text.endswith("The margin is 1 points.")
+    assert text.endswith("The margin is 1 points, and each level is read alone.")
 
 
 def test_nothing_is_said_to_break_where_nothing_is_known():
@@ -124,7 +124,7 @@ def test_nothing_is_said_to_break_where_nothing_is_known():
 def test_the_box_says_what_holds_how_surely_and_what_to_run(ready):
     found = verdicts(ready["verdicts"], set())
     assert holding(found) == "Supported: C1, C2; contradicted: C4; undecided: C5, C8; not measured: C10, C12."
-    assert "no exact sign-flip test can go below p = 0.25" in certainty(ready["levels"], found)
+    assert "no exact sign-flip test can go below p = 0.125 (one-sided)" in certainty(ready["levels"], found)
     assert "too few to decide" in certainty(ready["levels"][ready["levels"]["seed"] < 2], found)
     shown = dict(commands({"name": "mini"}, ready["levels"]))
     assert "sublevel run mini --set seeds=5" in shown.values()

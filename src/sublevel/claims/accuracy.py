@@ -153,6 +153,6 @@ def barrier_to_dense(tables: Tables, branch: str) -> Part:
         low=-margin,
         high=margin,
         levels=(1,),
-        holds="no barrier: the same minimum",
+        holds="no barrier on the segment",
         fails="separated by a barrier",
     )

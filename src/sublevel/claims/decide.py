@@ -82,6 +82,8 @@ def _row(each: Claim, outcome: Outcome, p_holm: float, contrary_holm: float, tes
         "n": shown.n,
         "p": outcome.p,
         "p_holm": p_holm,
+        "p_contrary": outcome.p_contrary,
+        "p_contrary_holm": contrary_holm,
         "figure": each.figure,
     }
 

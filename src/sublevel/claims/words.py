@@ -45,7 +45,7 @@ def details(t: Tested) -> str:
         parts.append(f"at {densities_text(densities)} of the weights")
     exact, size = _exact(t), effect_size(t.values).g
     if math.isfinite(exact) and not t.reason:
-        parts.append(f"exact sign-flip p {probability(exact)}")
+        parts.append(f"exact one-sided sign-flip p {probability(exact)}")
     if math.isfinite(size) and not t.reason and min(abs(t.part.low), abs(t.part.high)) == 0:
         parts.append(f"Hedges' g = {size:.2g}")
     return "; ".join(parts)

@@ -77,7 +77,7 @@ def key_numbers(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]
         (percent(float(levels["density"].min())) if len(levels) else "", "of the weights at the last level"),
         (_whole(prunable), f"prunable weights of {_whole(parameters)}" if parameters else "prunable weights"),
         (_whole(done), "cells computed"),
-        (duration(float(total)) if isinstance(total, (int, float)) else "", "of computing"),
+        (duration(float(total)) if isinstance(total, (int, float)) else "", "of computing, all jobs together"),
     ]
     return [(value, label) for value, label in pairs if value]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from sublevel.report.branches import glossary
 from sublevel.report.findings import nested
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate, in_points, percent, plain
 from sublevel.report.verdicts import Verdicts
 
 PRESETS = ("demo", "mini", "paper", "paper-vgg16", "geometry-demo")
+DOWN_TO = re.compile(r"down to [^;,]+ of the weights")
 MARGIN = 0.005
 """C1's margin where no verdict states one: half a point of test error, as a fraction."""
 TICKET = (
@@ -33,6 +36,7 @@ def guide(tables: dict[str, Frame], summary: dict[str, Any], found: Verdicts) ->
     """The box: what a ticket is, where accuracy breaks, what holds and how surely, and what to run next."""
     paragraphs = [
         ("What is a ticket?", TICKET),
+        ("What are the other branches?", glossary(tables["levels"]["branch"].unique())),
         ("Where does accuracy break?", breaking_point(tables)),
         ("What holds?", holding(found)),
         ("How sure is this?", certainty(tables["levels"], found)),
@@ -54,9 +58,24 @@ def breaking_point(tables: dict[str, Frame]) -> str:
     if not rows["high"].notna().any():
         return "One seed cannot say: its excess error over the dense network has no interval."
     margin, unit = _margin(tables["verdicts"], rows)
-    return f"{_matching(rows, margin)} {_left(rows, margin, unit)} The margin is {_amount(margin, unit)}.".replace(
-        "  ", " "
+    return " ".join(
+        text
+        for text in (
+            _matching(rows, margin),
+            _left(rows, margin, unit),
+            f"The margin is {_amount(margin, unit)}, and each level is read alone.",
+            corrected(tables["verdicts"]),
+        )
+        if text
     )
+
+
+def corrected(table: Frame) -> str:
+    """What of it remains where all claims are tested together: the density that C1's sentence names."""
+    for sentence in table[(table["claim"] == "C1") & (table["verdict"] == "supported")]["sentence"].astype(str):
+        if found := DOWN_TO.search(sentence):
+            return f"After correction for testing all claims at once it is certain {found[0]} (C1)."
+    return ""
 
 
 def _margin(table: Frame, rows: Frame) -> tuple[float, str]:
@@ -126,7 +145,9 @@ def certainty(levels: Frame, found: Verdicts) -> str:
         return ""
     n = int(levels["seed"].nunique())
     seeds = f"{n} seed{'s' * (n > 1)}"
-    smallest = f" With {n} seeds no exact sign-flip test can go below p = {plain(2.0 ** (1 - n), 3)}." if n > 1 else ""
+    smallest = (
+        f" With {n} seeds no exact sign-flip test can go below p = {plain(2.0**-n, 3)} (one-sided)." if n > 1 else ""
+    )
     corrected = " The p values of the cards are corrected over all claims by Holm's method." if found.cards else ""
     few = " That is too few to decide anything." if n < 3 else ""
     return (

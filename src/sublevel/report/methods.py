@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from sublevel.report.branches import BRANCHES
 from sublevel.report.findings import nested
 from sublevel.report.frame import Frame
 from sublevel.report.latex import escape
@@ -40,17 +41,6 @@ MEASURED = (  # table, filter, what was done with it; citations in double bracke
     ("volume_pairs", {}, "Volumes of two points were compared with the same k, examples and coordinates, solutions at "
      "matched loss."),
 )  # fmt: skip
-BRANCHES = {
-    "oneshot": "one-shot pruning to the same number of weights",
-    "finetune": "iterative pruning with fine-tuning [[renda2020comparing]]",
-    "finetune-mask": "fine-tuning with imp's own mask",
-    "lr-rewind": "learning-rate rewinding [[renda2020comparing]]",
-    "reinit": "imp's mask from a new initialisation",
-    "random-prune": "random masks with imp's count",
-    "random-imp": "iterative random pruning",
-    "reinit-signs": "new weights with the signs of the rewound ones",
-    "shuffle-weights": "rewound weights shuffled within each layer",
-}
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def parts_note(frame: Frame, value: str, by: Sequence[str], what: str) -> str:
     grouped = kept.groupby(list(by))[value]
     spread = ((grouped.max() - grouped.min()) / grouped.mean().abs())[grouped.count() > 1]
     spread = spread[np.isfinite(spread)]
-    if spread.empty:
+    if spread.empty or kept["part"].nunique() < 2:
         return ""
     return (
         f"Drawn is the first of {kept['part'].nunique()} disjoint parts of the training examples; between them "

@@ -116,6 +116,25 @@ WORKS: dict[str, Work] = {
             author="Holm, Sture", title="A Simple Sequentially Rejective Multiple Test Procedure",
             journal="Scandinavian Journal of Statistics", volume="6", number="2", pages="65--70", year="1979",
         ),
+        _work(
+            "zhu2017prune", "Zhu and Gupta (2017)", "misc",
+            author="Zhu, Michael and Gupta, Suyog",
+            title="To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression", year="2017",
+            arxiv="1710.01878",
+        ),
+        _work(
+            "ramanujan2020hidden", "Ramanujan et al. (2020)", "inproceedings",
+            author="Ramanujan, Vivek and Wortsman, Mitchell and Kembhavi, Aniruddha and Farhadi, Ali and "
+            "Rastegari, Mohammad",
+            title="What's Hidden in a Randomly Weighted Neural Network?",
+            booktitle="IEEE/CVF Conference on Computer Vision and Pattern Recognition", year="2020", arxiv="1911.13299",
+        ),
+        _work(
+            "savarese2020winning", "Savarese et al. (2020)", "inproceedings",
+            author="Savarese, Pedro and Silva, Hugo and Maire, Michael",
+            title="Winning the Lottery with Continuous Sparsification",
+            booktitle="Advances in Neural Information Processing Systems", year="2020", arxiv="1912.04427",
+        ),
     )
 }  # fmt: skip
 

@@ -95,12 +95,14 @@ def _card(row: Column, anchors: Collection[str]) -> Card:
 
 
 def _facts(row: Column, margin: float) -> list[tuple[str, str]]:
-    """Seeds, margin, p and Holm's p: what is known of them."""
+    """Seeds, margin, and the p values that the verdict rests on: those of the contrary where that is what holds."""
+    against = row["verdict"] == "contradicted"
+    p, corrected = ("p_contrary", "p_contrary_holm") if against else ("p", "p_holm")
     pairs = [
         ("seeds", plain(float(row["n"]))),
         ("margin", plain(margin) if margin else ""),
-        ("p", probability(float(row["p"]))),
-        ("p (Holm)", probability(float(row["p_holm"]))),
+        ("p of the contrary" if against else "p", probability(float(row[p]))),
+        ("corrected (Holm)", probability(float(row[corrected]))),
     ]
     return [(name, value) for name, value in pairs if value]
 

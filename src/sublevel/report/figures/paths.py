@@ -52,7 +52,7 @@ KINDS = {  # title, where it goes, trap
     "orders": (
         "Between two data orders from the same start",
         "between two networks that differ only in the order of their data",
-        "This barrier is a comparator and not a noise floor. Levels that share one order have lower barriers than "
+        "This barrier is a comparator and not a noise floor. Levels that share one order may have lower barriers than "
         "levels with independent ones.",
     ),
 }
@@ -85,9 +85,14 @@ def _kind(table: Frame, kind: str) -> Figure:
             "seeds: a bump between the ends is a barrier."
         ),
         trap=trap,
-        notes=["Single seeds peak at different alphas: the mean line can be flatter than every seed's own."]
-        if table["seed"].nunique() > 1
-        else [],
+        notes=[
+            *([f"All of it is {table['branch'].iloc[0]}."] if table["branch"].nunique() == 1 else []),
+            *(
+                ["Single seeds peak at different alphas: the mean line can be flatter than every seed's own."]
+                if table["seed"].nunique() > 1
+                else []
+            ),
+        ],
         pooled=not few,
     )
 
@@ -141,7 +146,16 @@ def barriers(tables: Tables) -> Figure:
     table = with_density(paths, tables["levels"], "level_to").assign(level=paths["level_to"])
     rank = {k: i for i, k in enumerate(KINDS)}
     names = choices(table, ["path", "split", "order", "buffers"])
-    names.sort(key=lambda c: (rank.get(c["path"], 9), c["path"], c["split"] != "train", c["order"], c["buffers"]))
+    names.sort(
+        key=lambda c: (
+            rank.get(c["path"], 9),
+            c["path"],
+            c["split"] != "train",
+            c["order"] != "shared",
+            c["order"],
+            c["buffers"],
+        )
+    )
     return Figure(
         key="barriers",
         title="Barriers",
