@@ -16,25 +16,27 @@ import tiny_runs
 from sublevel.data.batches import epoch_plan, gather
 from sublevel.space import Point, project
 from sublevel.study.builder import BRANCHES
-from sublevel.study.cells import stored_point
+from sublevel.study.cells import stored_mask, stored_point
 from sublevel.train.engine import train
 from sublevel.train.step import State, step
 
 SEED, LEVELS, FRACTION, REWIND, STEPS = 4, 3, 0.3, 3, 8
 RECIPE = {"epochs": 2, "batch_size": 50, "lr": 0.05, "schedule": "milestones", "milestones": ["5it"], "gamma": 0.2}
+RECIPE["checkpoints"] = ["0it"]
 DROP, FINETUNE_LR = 5, 0.05 * 0.2
 
 EXTRA = [
     {"name": "imp", "order": "independent"},
+    {"name": "imp", "options": {"rewind": "0it"}},
     {"name": "reinit", "label": "reinit-from-k", "options": {"from_step": "rewind"}},
     {"name": "random-prune", "label": "random-layers", "options": {"per_layer": True}},
 ]
-LABELS = [*BRANCHES, "imp-independent", "reinit-from-k", "random-layers"]
-ITERATIVE = {"imp", "finetune", "imp-independent"}
-IMPS_MASK = {"finetune-mask", "reinit", "reinit-from-k"}
+LABELS = [*BRANCHES, "imp-independent", "imp-0it", "reinit-from-k", "random-layers"]
+ITERATIVE = {"imp", "finetune", "imp-independent", "imp-0it"}
+IMPS_MASK = {"finetune-mask", "reinit", "reinit-from-k", "reinit-signs", "shuffle-weights", "other-order"}
 LEARNED = {"edge-popup", "edge-popup-train", "continuous-sparsification"}
-FIRST = {"reinit": 0, "edge-popup": STEPS // 2, "edge-popup-train": 0}
-FROM_K = {"imp", "oneshot", "random-prune", "random-layers", "imp-independent"}
+FIRST = {"reinit": 0, "at-init": 0, "imp-0it": 0, "edge-popup": STEPS // 2, "edge-popup-train": 0}
+FROM_K = {"imp", "oneshot", "random-prune", "random-layers", "imp-independent", "other-order", "other-mask"}
 
 
 def net(classes: int) -> nn.Module:
@@ -184,14 +186,71 @@ def test_new_initialisations_differ_between_levels_and_from_the_dense_one(result
     assert len({float(s.double().sum()) for s in starts}) == len(starts)
 
 
-def reference(result: sl.Result, start: Point, mask: torch.Tensor, first: int, lr: float | None, order: str) -> Point:
+@levels
+def test_new_magnitudes_keep_every_sign_and_nothing_else(result: sl.Result, level: int) -> None:
+    """Of prunable weights; biases, affine parameters and buffers are those of step k."""
+    k, start = rewound(result), ticket(result, "reinit-signs", level).start
+    prunable = result.problem.space.prunable
+    drawn = result.problem.init(SEED, f"reinit-signs:{level}").theta
+    assert torch.equal(start.theta[prunable].sign(), k.theta[prunable].sign())
+    assert torch.equal(start.theta[prunable].abs(), drawn[prunable].abs())
+    assert not torch.equal(start.theta[prunable].abs(), k.theta[prunable].abs())
+    assert torch.equal(start.theta[~prunable], k.theta[~prunable])
+    assert all(torch.equal(start.buffers[n], k.buffers[n]) for n in k.buffers)
+
+
+@levels
+def test_shuffled_survivors_are_the_same_values_of_each_layer_in_other_places(result: sl.Result, level: int) -> None:
+    k, t = rewound(result), ticket(result, "shuffle-weights", level)
+    for layer in result.problem.space.prunable_layers:
+        kept = t.mask[layer.coordinates]
+        before, after = (theta[layer.coordinates] for theta in (k.theta, t.start.theta))
+        assert torch.equal(after[kept].sort().values, before[kept].sort().values)
+        assert not torch.equal(after[kept], before[kept])
+        assert torch.equal(after[~kept], before[~kept])
+    rest = ~result.problem.space.prunable
+    assert torch.equal(t.start.theta[rest], k.theta[rest])
+
+
+@levels
+def test_another_seeds_mask_is_that_of_imp_for_that_seed(result: sl.Result, level: int) -> None:
+    mask = ticket(result, "other-mask", level).mask
+    theirs = entry(result, f"mask/imp/L{level}/s{SEED + 1}")["objects"]["mask"]
+    assert torch.equal(mask, stored_mask(result.store, theirs))
+    assert not torch.equal(mask, ticket(result, "imp", level).mask)
+
+
+def test_pruned_before_training_is_pruned_by_the_initialisation(result: sl.Result) -> None:
+    begin = result.problem.init(SEED)
+    for level in range(1, LEVELS + 1):
+        t = ticket(result, "at-init", level)
+        assert same(t.start, begin)
+        assert same(ticket(result, "imp-0it", level).start, begin)
+        prunable = result.problem.space.prunable
+        kept, gone = begin.theta[t.mask & prunable].abs(), begin.theta[~t.mask].abs()
+        assert kept.min() >= gone.max()
+
+
+def test_a_step_to_rewind_to_without_a_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    problem = sl.Problem(net, **tensors(), validation=40)
+    for rewind, said in (("2it", r'add "2it" to train.checkpoints'), ("8it", "past the end"), ("soon", "got 'soon'")):
+        branches = [{"name": "imp", "options": {"rewind": rewind}}]
+        study = sl.Study(problem, levels=1, rewind="3it", branches=branches, train=RECIPE, out=tmp_path)
+        with pytest.raises(sl.errors.ConfigError, match=said):
+            study.plan(jobs=1)
+        assert not any(tmp_path.iterdir())
+
+
+def reference(
+    result: sl.Result, start: Point, mask: torch.Tensor, first: int, lr: float | None, order: str, seed: int = SEED
+) -> Point:
     """The same run, a step at a time, with nothing but the reference step."""
     p = result.problem
     data, per_epoch = p.splits.train, 4
     state = State(project(start.theta, mask), torch.zeros_like(start.theta), start.buffers)
     for now in range(first, STEPS):
         epoch, i = divmod(now, per_epoch)
-        plan = epoch_plan(len(data), seed=SEED, epoch=epoch, order=order, pad=0, flip=False)
+        plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=0, flip=False)
         x = p.prepare(gather(data.x, plan, 50 * i, 50 * (i + 1), height=6, width=6))
         rate = lr if lr is not None else 0.05 * (0.2 if now >= DROP else 1.0)
         batch = (x, data.y[plan.index[50 * i : 50 * (i + 1)]])
@@ -209,7 +268,8 @@ def test_the_end_is_that_of_the_reference(result: sl.Result, label: str, level: 
     first = FIRST.get(label, REWIND)
     lr = FINETUNE_LR if label.startswith("finetune") else 0.0 if label == "edge-popup" else None
     order = f"level-{level}" if label == "imp-independent" else ""
-    expected = reference(result, t.start, t.mask, first, lr, order)
+    seed = SEED + (label == "other-order")
+    expected = reference(result, t.start, t.mask, first, lr, order, seed)
     assert torch.allclose(t.end.theta, expected.theta, atol=2e-6, rtol=1e-4)
     for name, buffer in expected.buffers.items():
         assert torch.allclose(t.end.buffers[name].double(), buffer.double(), atol=1e-5), name
@@ -266,7 +326,7 @@ def test_cells_that_branches_share_are_one(result: sl.Result) -> None:
 def test_every_solution_is_in_the_table_once(result: sl.Result) -> None:
     rows = [tuple(r) for r in result.levels[["branch", "level", "seed"]].itertuples(index=False)]
     assert rows == [("dense", 0, SEED), *((b, n, SEED) for b in LABELS for n in range(1, LEVELS + 1))]
-    assert len(result.history.query("branch == 'dense'")) == 2
+    assert len(result.history.query(f"branch == 'dense' and seed == {SEED}")) == 2
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])

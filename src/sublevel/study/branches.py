@@ -10,12 +10,13 @@ from sublevel.errors import ConfigError
 from sublevel.study.builder import Builder, Solution, branch
 
 
-@branch("imp", fraction=0.0, criterion="")
+@branch("imp", fraction=0.0, criterion="", rewind="")
 def imp(b: Builder, level: int) -> Solution:
     """Iterative magnitude pruning: survivors are rewound to the dense run's step k (Frankle et al. 1912.05671).
 
     ``fraction`` prunes another share of the weights at a level than the study does, for a sweep of it; ``criterion``
-    by other scores than the study's (as in `oneshot`, `finetune` and `lr-rewind`).
+    by other scores than the study's (as in `oneshot`, `finetune` and `lr-rewind`); ``rewind`` goes back to another
+    step (as in `oneshot`), at which ``train.checkpoints`` must leave the dense run's point.
     """
     if not 0 <= b.options["fraction"] < 1:
         raise ConfigError(f"imp: fraction must lie between 0 and 1, got {b.options['fraction']}")
@@ -24,7 +25,7 @@ def imp(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
 
 
-@branch("oneshot", criterion="")
+@branch("oneshot", criterion="", rewind="")
 def oneshot(b: Builder, level: int) -> Solution:
     """The dense end point pruned at once to imp's count, survivors rewound."""
     mask = b.prune(b.dense().end, None, level, b.label)
@@ -103,4 +104,4 @@ def finetune_lr(b: Builder) -> float:
     return b.spec.finetune_lr or next(r for r in reversed(b.spec.train.rates(b.examples)) if r > 0)
 
 
-from sublevel.study import learned  # noqa: E402, F401 - registers its branches, after those above
+from sublevel.study import learned, starts  # noqa: E402, F401 - register their branches, after those above

@@ -15,6 +15,7 @@ from sublevel.prune.select import protected
 from sublevel.space import Space
 from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.spec import StudySpec
+from sublevel.train.recipe import Duration
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,27 @@ class Builder:
 
     @property
     def rewind(self) -> int:
-        """k, in steps."""
-        return self.spec.rewind.steps(self.per_epoch)
+        """k, in steps: the study's, or the branch's own, which must be a checkpoint of the dense run."""
+        if not (own := self.options.get("rewind")):
+            return self.spec.rewind.steps(self.per_epoch)
+        try:
+            step = Duration.parse(own).steps(self.per_epoch)
+        except ValueError as error:
+            raise ConfigError(f"branch {self.label!r}: rewind: {error}") from None
+        if step >= self.steps:
+            raise ConfigError(f"branch {self.label!r}: rewind {own} is step {step}, past the end at {self.steps}")
+        if step not in self.marks:
+            raise ConfigError(
+                f"branch {self.label!r}: rewind {own} is step {step}, where the dense run leaves no checkpoint; "
+                f'add "{own}" to train.checkpoints'
+            )
+        return step
+
+    @property
+    def marks(self) -> list[int]:
+        """The steps at which the dense run leaves a checkpoint for other runs."""
+        kept = (d.steps(self.per_epoch) for d in self.spec.train.checkpoints)
+        return sorted({self.spec.rewind.steps(self.per_epoch), *kept})
 
     @property
     def per_epoch(self) -> int:
@@ -106,10 +126,9 @@ class Builder:
             return self.first
         paths = self.spec.geometry.paths
         left = [d.steps(self.per_epoch) for d in paths.instability.steps] if paths and paths.instability else []
-        kept = (d.steps(self.per_epoch) for d in self.spec.train.checkpoints)
-        marks = sorted({self.rewind, *kept, *(step for step in left if step)})
-        plain = replace(self, label="dense", name="dense", order=self.spec.order)
-        if self.spec.dense_start == "init" or not self.rewind:
+        marks = sorted({*self.marks, *(step for step in left if step)})
+        plain = replace(self, label="dense", name="dense", order=self.spec.order, options={})
+        if self.spec.dense_start == "init" or not plain.rewind:
             return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
         return plain.train(0, start={"point": plain.opening()}, mask=None, marks=marks)
 
@@ -186,16 +205,18 @@ class Builder:
         lr: float | None = None,
         marks: list[int] | None = None,
         cycle: int = 0,
+        seed: int | None = None,
     ) -> Solution:
         """Train from a start: ``{"point": ref}`` or ``{"init": stream}``, from step ``first`` (default k) to the end.
 
         ``pruned`` is the point that the mask was made from; ``lr`` a constant rate in place of the schedule; ``cycle``
-        numbers the trainings that lead to a level's last one.
+        numbers the trainings that lead to a level's last one; ``seed`` is whose data order it is, if not its own.
         """
         first = self.rewind if first is None else first
         shared = level == 0 or self.order == "shared"
         order = "" if shared else f"level-{level}"
         inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=marks or [])
+        inputs |= {} if seed is None else {"seed": seed}
         label = self.label + (f" (cycle {cycle})" if cycle else "")
         labels = {"branch": label, "level": level, "seed": self.seed}
         node = self.graph.add(Node(f"train/{label}/L{level}/s{self.seed}", "train", inputs, labels))

@@ -178,11 +178,12 @@ class StudySpec(Strict):
 def label(spec: StudySpec, branch: BranchSpec) -> str:
     """A branch's name in the tables: its label, or its name with what it does not share with the study.
 
-    That is a fraction, a criterion and a data order of its own: ``imp-0.9``, ``oneshot-snip``, ``imp-independent``.
+    That is a fraction, a criterion, a step to rewind to and a data order of its own: ``imp-0.9``, ``oneshot-snip``,
+    ``imp-0it``, ``imp-independent``.
     """
-    fraction, criterion = branch.options.get("fraction"), branch.options.get("criterion")
+    options = [branch.options.get(name) for name in ("fraction", "criterion", "rewind")]
     own = branch.order is not None and branch.order != spec.order
-    parts = [branch.name, fraction, criterion, branch.order if own else None]
+    parts = [branch.name, *options, branch.order if own else None]
     return branch.label or "-".join(str(part) for part in parts if part)
 
 

@@ -1,0 +1,128 @@
+"""Branches that take a ticket apart: its signs, its values, its data order, its mask, and whether training is needed.
+
+Against `imp` each changes one thing, and so says whether that thing matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from sublevel.rng import generator
+from sublevel.space import Point, Space
+from sublevel.study.builder import Builder, Solution, branch
+from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, point_tensors, rows
+from sublevel.study.graph import Node, Ref
+
+
+@branch("reinit-signs")
+def reinit_signs(b: Builder, level: int) -> Solution:
+    """Imp's mask; new magnitudes from the initial distribution with the signs of step k (Zhou et al. 1905.01067).
+
+    Biases, affine parameters and buffers stay as they are at step k: only magnitudes differ from imp's start.
+    """
+    return _restarted(b, level, "signs")
+
+
+@branch("shuffle-weights")
+def shuffle_weights(b: Builder, level: int) -> Solution:
+    """Imp's mask; the survivors' values of step k change places within each layer (Frankle et al. 2009.08576).
+
+    The distribution of every layer is imp's, and which value stands where is not.
+    """
+    return _restarted(b, level, "shuffle")
+
+
+@branch("other-order")
+def other_order(b: Builder, level: int) -> Solution:
+    """Imp's ticket trained in the order, with the augmentation and dropout, of the study's next seed."""
+    return b.train(level, start={"point": b.rewound}, mask=b.solve("imp", level).mask, seed=next_seed(b))
+
+
+@branch("other-mask")
+def other_mask(b: Builder, level: int) -> Solution:
+    """The mask that imp finds for the study's next seed, on this seed's weights at step k.
+
+    It tells what of a mask belongs to its own initialisation. Pairs of seeds share a mask, so they are not independent.
+    """
+    other = replace(b, seed=next_seed(b), memo={})
+    return b.train(level, start={"point": b.rewound}, mask=other.solve("imp", level).mask)
+
+
+@branch("at-init", criterion="")
+def at_init(b: Builder, level: int) -> Solution:
+    """Pruned before training, by ``criterion`` at the initialisation; trained from step 0.
+
+    With `snip`, `grasp` or `synflow` these are the methods of those names (Frankle et al. 2009.08576 compare them).
+    """
+    start = _start(b, level, "init", stream="init", point=None, mask=None)
+    mask = b.prune(start, None, level, b.label)
+    return b.train(level, start={"point": b.updated(mask, start)}, mask=mask, pruned=start, first=0)
+
+
+def next_seed(b: Builder) -> int:
+    """The seed after this one in the study, the first after the last; of a single seed the next number."""
+    seeds = list(b.spec.seeds)
+    return seeds[(seeds.index(b.seed) + 1) % len(seeds)] if len(seeds) > 1 else b.seed + 1
+
+
+def _restarted(b: Builder, level: int, how: str) -> Solution:
+    mask = b.solve("imp", level).mask
+    start = _start(b, level, how, stream=f"{b.name}:{level}", point=b.rewound, mask=mask)
+    return b.train(level, start={"point": start}, mask=mask)
+
+
+def _start(b: Builder, level: int, how: str, **inputs: Any) -> Ref:
+    labels = {"branch": b.label, "level": level, "seed": b.seed}
+    node = Node(f"start/{b.label}/L{level}/s{b.seed}", "start", {"how": how, "seed": b.seed, **inputs}, labels)
+    return Ref(b.graph.add(node).id, "point")
+
+
+@kernel("start", 1)
+def start_cell(c: Context, *, how: str, seed: int, stream: str, point: str | None, mask: str | None) -> Output:
+    """A point to train from: the initialisation, or ``point`` with other magnitudes or in another order."""
+    if point is None:
+        return Output({}, {"point": point_tensors(c.problem.init(seed, stream))})
+    at, kept = c.point(point), c.mask(mask)
+    if how == "signs":
+        theta = with_signs(c.problem.space, at, c.problem.init(seed, stream))
+    else:
+        theta = shuffled(c.problem.space, at.theta, kept, generator(seed, stream))
+    return Output({}, {"point": point_tensors(replace(at, theta=theta))})
+
+
+def with_signs(space: Space, point: Point, drawn: Point) -> torch.Tensor:
+    """Magnitudes [D] of ``drawn`` with the signs of ``point``; what cannot be pruned stays as it is in ``point``."""
+    prunable = space.prunable.to(point.theta.device)
+    return torch.where(prunable, drawn.theta.abs() * point.theta.sign(), point.theta)
+
+
+def shuffled(space: Space, theta: torch.Tensor, mask: torch.Tensor | None, draws: torch.Generator) -> torch.Tensor:
+    """``theta`` [D] with the values that ``mask`` [D] keeps permuted within each prunable layer."""
+    out = theta.clone()
+    for places in _places(space, mask):
+        order = torch.randperm(len(places), generator=draws).to(theta.device)
+        out[places] = theta[places[order]]
+    return out
+
+
+def _places(space: Space, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    """The kept coordinates of every prunable layer."""
+    for layer in space.prunable_layers:
+        inside = torch.arange(layer.start, layer.start + layer.size, device=None if mask is None else mask.device)
+        yield inside if mask is None else inside[mask[inside]]
+
+
+@rows("start")
+def start_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """None: a start is seen in what is trained from it."""
+    return iter(())
+
+
+@cost("start")
+def start_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """No pass over the data."""
+    return 0.0
