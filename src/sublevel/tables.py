@@ -1,8 +1,8 @@
 """The tables of a run: their names, columns and meaning, in one place.
 
-Every number that a figure, a claim or a reader uses stands in one of these. They are written by
-``study.tables`` as CSV (one header line, ``repr`` floats, empty where undefined), sorted by their
-identifying columns, and hold no times, paths or host names: the same study gives the same bytes.
+Every number that a figure, a claim or a reader uses stands in one of these. They are written by ``study.tables`` as CSV
+(one header line, ``repr`` floats, empty where undefined), sorted by their identifying columns, and hold no times, paths
+or host names: the same study gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ SPECTRUM = (*SOLUTION, "space", "operator", "part", "buffers")
 PATH = ("path", "branch", "level_from", "level_to", "seed", "order", "split", "buffers")
 """What identifies a path under one buffer policy.
 
-``path`` is ``successive`` (level_from = level_to - 1, level 0 is the dense solution), ``to-dense``
-(level_from = 0), ``from-start`` (the rewound start m * theta_k to the end of the same level), ``orders``
-(two data orders from the same start), ``start-to-dense`` (the rewound start to the dense solution),
-``to-dense-aligned`` (to-dense, the solution's hidden units permuted by weight matching) or ``instability``
-(the dense run's end, and that of a run that left it at ``step`` for another data order). ``order`` is
-``shared`` or ``independent``.
-``split`` is ``train`` or ``test``. ``buffers`` is the BatchNorm policy: ``stored`` (those of the
-first end), ``averaged``, ``recomputed``, ``batch``, or ``none`` for a network without statistics.
+``path`` is ``successive`` (level_from = level_to - 1, level 0 is the dense solution), ``to-dense`` (level_from = 0),
+``from-start`` (the rewound start m * theta_k to the end of the same level), ``orders`` (two data orders from the same
+start), ``start-to-dense`` (the rewound start to the dense solution), ``to-dense-aligned`` (to-dense, the solution's
+hidden units permuted by weight matching) or ``instability`` (the dense run's end, and that of a run that left it at
+``step`` for another data order). ``order`` is ``shared`` or ``independent``, ``split`` is ``train`` or ``test``.
+``buffers``: ``averaged``, ``stored`` (of the first end), ``recomputed``, ``batch``, ``none`` (no BatchNorm).
 """
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -110,9 +108,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     # The profile of each path.
     "profiles": (*PATH, "step", "alpha", "loss", "error"),
-    # Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions);
-    # space = own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest;
-    # index from 1.
+    # Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions); space
+    # = own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest; index from
+    # 1. converged: the residual is small, and no copy of a larger eigenvalue may be missing.
     "spectra": (*SPECTRUM, "end", "index", "eigenvalue", "residual", "converged"),
     # One row per spectrum: dimension, effort and what Lanczos saw.
     "curvature": (
@@ -131,9 +129,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     # The whole spectrum by stochastic Lanczos quadrature: nodes and weights of every probe (weights sum to 1).
     "densities": (*SPECTRUM, "probe", "node", "weight"),
-    # What is read off a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) |
-    # log-determinant (of max(H, 0) + setting, in nats) | learning coefficient (at N beta = setting, from chains with
-    # their split R-hat and effective sample size).
+    # What is read off a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) | log-determinant
+    # (of max(A, 0) + setting for the operator A, in nats) | learning coefficient (at N beta = setting with N the number
+    # of training examples, from chains with their split R-hat and effective sample size).
     "estimates": (*SPECTRUM, "quantity", "setting", "value", "se", "draws", "r_hat", "ess", "reason"),
     # Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
     # eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
@@ -204,21 +202,22 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # The disconnectivity graph that the joins make, as its drawing: a leaf is a solution at its height (x0, y0), a line
     # rises to the height at which sublevel sets merge, or leads across there.
     "tree": ("of", "part", "name", "x0", "y0", "x1", "y1"),
-    # Volume of the basin, one row per method. top-k: the ellipsoid of the quadratic at theta in the span of the k
-    # steepest directions, at the height eps + nonstationarity over its own minimum; no sublevel set of the loss itself.
+    # Volume of the basin, one row per method. top-k, logdet: the ellipsoid of the quadratic at theta, at the height
+    # eps + nonstationarity over its own minimum; no sublevel set of the loss. logdet: of max(GGN, 0) + damping.
+    # radial, importance: by the loss along rays. thermodynamic: the log of the partition function, no volume at eps.
     "volumes": (
         *SOLUTION,
         "space",
         "part",
         "buffers",
         "method",
-        "k",
-        "dimension",  # of the space that the eigenvalues are those of
+        "k",  # dimension of what has the volume: k steepest for top-k and importance, else that of the space
+        "dimension",  # of the space: own, all or next, without the dead filters left out
         "eps",
         "log_volume",
-        "effective_radius",  # (V / omega_k)^(1/k) for top-k
+        "effective_radius",  # (V / omega_k)^(1/k); thermodynamic: exp(log Z / k) / sqrt(gamma), a width
         "se",
-        "nonstationarity",  # 1/2 g^T H^-1 g on the span of the k eigenvectors
+        "nonstationarity",  # 1/2 g^T A^-1 g: A = H on the span (top-k), GGN + damping (logdet); empty for others
         "stationary",  # nonstationarity <= eps
         "reason",  # why log_volume is empty or not to be trusted
     ),

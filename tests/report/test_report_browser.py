@@ -121,7 +121,7 @@ def test_the_numbers_of_the_tables_are_those_of_the_page(wide):
         "0.5",
         "p",
         "0.012",
-        "p",
+        "corrected",
         "(Holm)",
         "0.061",
     ]
