@@ -263,3 +263,13 @@ def test_columns_of_objects_with_none_are_read_like_numbers():
     tables = study(np.random.default_rng(2), MIXED)
     loose = {name: frame.astype(object).where(frame.notna(), None) for name, frame in tables.items()}
     pd.testing.assert_frame_equal(verdicts(tables), verdicts(loose))
+
+
+def test_c5_reads_the_error_of_the_networks_whose_volume_was_measured():
+    """Imp matches at levels 1 and 2, and not at 3, where alone there are volumes."""
+    tables = study(np.random.default_rng(0), {"match": (6.0, 6.0, -6.0)}, others=6.0, claims=("C5",))
+    pairs = tables["volume_pairs"]
+    tables["volume_pairs"] = pairs[pairs["level"] == 3]
+    row = verdicts(tables, ["C5"]).iloc[0]
+    assert row["verdict"] == "contradicted"
+    assert row["why"].startswith("imp - dense: worse than dense by more than 0.5 points")
