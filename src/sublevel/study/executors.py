@@ -54,6 +54,10 @@ class InProcess:
         """Nothing is left running."""
 
 
+GRACE = 5.0
+"""Seconds that a thread has to see that its worker is dead."""
+
+
 class Workers:
     """A pool of worker processes, each fed with one JSON line per job over a pipe.
 
@@ -65,6 +69,7 @@ class Workers:
         self._threads = threads
         self._idle: Queue[_Worker] = Queue()
         self._all: list[_Worker] = []
+        self._serving: set[threading.Thread] = set()
         self._closing = False
         for _ in range(slots):
             self._idle.put(self._start())
@@ -72,12 +77,21 @@ class Workers:
     def submit(self, job: str, progress: Progress) -> Future[str]:
         """Hand the job to an idle worker; the caller keeps at most ``slots`` jobs running."""
         future: Future[str] = Future()
-        threading.Thread(target=self._serve, args=(job, progress, future), daemon=True).start()
+        thread = threading.Thread(target=self._serve, args=(job, progress, future), daemon=True)
+        self._serving = {t for t in self._serving if t.is_alive()} | {thread}
+        thread.start()
         return future
 
     def shutdown(self) -> None:
-        """Kill the workers and wait for them."""
+        """Kill the workers and wait for them, and for the threads that listen to them.
+
+        A thread that still holds the lock of a pipe when the interpreter ends would abort the process.
+        """
         self._closing = True
+        for worker in self._all:
+            worker.process.kill()
+        for thread in filter(threading.Thread.is_alive, self._serving):
+            thread.join(GRACE)
         for worker in self._all:
             worker.kill()
 
