@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import floor
 from pathlib import Path
@@ -35,7 +36,10 @@ LABELS = [*BRANCHES, "imp-independent", "imp-0it", "reinit-from-k", "random-laye
 ITERATIVE = {"imp", "finetune", "imp-independent", "imp-0it"}
 IMPS_MASK = {"finetune-mask", "reinit", "reinit-from-k", "reinit-signs", "shuffle-weights", "other-order"}
 LEARNED = {"edge-popup", "edge-popup-train", "continuous-sparsification"}
+ANEW = LEARNED | {"gradual"}  # at every level
+LAST_PRUNING = REWIND + (STEPS - REWIND) * 3 // 4
 FIRST = {"reinit": 0, "at-init": 0, "imp-0it": 0, "edge-popup": STEPS // 2, "edge-popup-train": 0}
+FIRST["gradual"] = LAST_PRUNING
 FROM_K = {"imp", "oneshot", "random-prune", "random-layers", "imp-independent", "other-order", "other-mask"}
 
 
@@ -77,6 +81,10 @@ def entry(result: sl.Result, name: str) -> dict:
     found = result.store.read_entry(key)
     assert found is not None
     return found
+
+
+def moments(result: sl.Result, level: int) -> dict[str, torch.Tensor]:
+    return result.store.get_tensors(entry(result, f"gradual/gradual/L{level}/s{SEED}")["objects"]["moments"])
 
 
 def rewound(result: sl.Result) -> Point:
@@ -121,7 +129,7 @@ def test_pruned_coordinates_are_exactly_zero_and_the_others_moved(result: sl.Res
     assert moved == 0 if label == "edge-popup" else moved > 0.8
 
 
-@pytest.mark.parametrize("label", [label for label in LABELS if label not in LEARNED])
+@pytest.mark.parametrize("label", [label for label in LABELS if label not in ANEW])
 def test_masks_are_nested_where_they_must_be(result: sl.Result, label: str) -> None:
     masks = [ticket(result, label, level).mask for level in range(1, LEVELS + 1)]
     nested = [bool((b & ~a).sum() == 0) for a, b in pairwise(masks)]
@@ -242,12 +250,20 @@ def test_a_step_to_rewind_to_without_a_checkpoint_is_refused_by_name(tmp_path: P
 
 
 def reference(
-    result: sl.Result, start: Point, mask: torch.Tensor, first: int, lr: float | None, order: str, seed: int = SEED
+    result: sl.Result,
+    start: Point,
+    mask: torch.Tensor,
+    first: int,
+    lr: float | None,
+    order: str,
+    seed: int = SEED,
+    velocity: torch.Tensor | None = None,
 ) -> Point:
     """The same run, a step at a time, with nothing but the reference step."""
     p = result.problem
     data, per_epoch = p.splits.train, 4
     state = State(project(start.theta, mask), torch.zeros_like(start.theta), start.buffers)
+    state = state if velocity is None else replace(state, velocity=velocity)
     for now in range(first, STEPS):
         epoch, i = divmod(now, per_epoch)
         plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=0, flip=False)
@@ -269,7 +285,8 @@ def test_the_end_is_that_of_the_reference(result: sl.Result, label: str, level: 
     lr = FINETUNE_LR if label.startswith("finetune") else 0.0 if label == "edge-popup" else None
     order = f"level-{level}" if label == "imp-independent" else ""
     seed = SEED + (label == "other-order")
-    expected = reference(result, t.start, t.mask, first, lr, order, seed)
+    velocity = moments(result, level)["velocity"] if label == "gradual" else None
+    expected = reference(result, t.start, t.mask, first, lr, order, seed, velocity)
     assert torch.allclose(t.end.theta, expected.theta, atol=2e-6, rtol=1e-4)
     for name, buffer in expected.buffers.items():
         assert torch.allclose(t.end.buffers[name].double(), buffer.double(), atol=1e-5), name

@@ -2,7 +2,7 @@
 
 from sublevel.prune.masks import Pruning, prune
 from sublevel.prune.registry import SCORES, Criterion, Scores, Sight, score, score_function
-from sublevel.prune.select import counts, layer_counts, select
+from sublevel.prune.select import counts, counts_at, layer_counts, select
 
 __all__ = [
     "SCORES",
@@ -11,6 +11,7 @@ __all__ = [
     "Scores",
     "Sight",
     "counts",
+    "counts_at",
     "layer_counts",
     "prune",
     "score",

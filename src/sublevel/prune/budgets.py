@@ -52,16 +52,38 @@ def counts(
     """
     if scope not in SCOPES:
         raise unknown("pruning scope", scope, SCOPES)
-    low = least(space, protect, floor)
     sizes = [layer.size for layer in space.prunable_layers]
     left = sizes if scope == "layer" else [sum(sizes)]
     for _ in range(level):
         left = [n - removed(fraction, n, rounding) for n in left]
+    return _shared_out(space, left, scope, protect, floor, f"level {level}")
+
+
+def counts_at(
+    space: Space, density: float, scope: str = "global", *, protect: Sequence[str] = (), floor: int = 0
+) -> list[int]:
+    """Weights left at a density, floor(density * n + 1/2) of n; all else as in `counts`.
+
+    >>> counts_at(Space((Layer("a", (10,), 0, True), Layer("b", (30,), 10, True)), (), ()), 0.29)
+    [12]
+    """
+    if scope not in SCOPES:
+        raise unknown("pruning scope", scope, SCOPES)
+    sizes = [layer.size for layer in space.prunable_layers]
+    left = [
+        math.floor(Fraction(str(density)) * n + Fraction(1, 2)) for n in (sizes if scope == "layer" else [sum(sizes)])
+    ]
+    return _shared_out(space, left, scope, protect, floor, f"density {density:g}")
+
+
+def _shared_out(space: Space, left: list[int], scope: str, protect: Sequence[str], floor: int, where: str) -> list[int]:
+    """Counts of a scope from its total, or from its layers' own counts, with what is held in any case."""
+    low = least(space, protect, floor)
     if scope == "layer":
         return [max(n, m) for n, m in zip(left, low, strict=True)]
-    if level and sum(low) > left[0]:
+    if sum(low) > left[0]:
         raise ConfigError(
-            f"level {level} leaves {left[0]} weights, fewer than the {sum(low)} that protect = {list(protect)} and "
+            f"{where} leaves {left[0]} weights, fewer than the {sum(low)} that protect = {list(protect)} and "
             f"floor = {floor} hold"
         )
     return left if scope == "global" else erk(space, left[0], low)

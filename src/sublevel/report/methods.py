@@ -137,13 +137,19 @@ def _pruning(study: Any) -> str:
     levels, fraction = nested(study, "levels"), nested(study, "fraction")
     if levels is None or fraction is None:
         return ""
+    listed, target = nested(study, "prune", "densities"), nested(study, "prune", "target")
+    if listed or target:
+        left = f"geometrically to {percent(target)}" if target else f"to {', '.join(map(percent, listed))}"
+        removed = f"reduced the weights {left} of them over {levels} levels"
+    else:
+        removed = f"removed {percent(fraction)} of the remaining weights at each of {levels} levels"
     scope = {"layer": "within each layer"}.get(str(nested(study, "scope")), "over all layers at once")
     rewind = nested(study, "rewind")
     back = f", rewound the rest to their values after {_duration(str(rewind))}" if rewind else ""
     return (
-        f"Iterative magnitude pruning [[frankle2019lottery,frankle2020linear]] removed {percent(fraction)} of the "
-        f"remaining weights at each of {levels} levels, chosen by {nested(study, 'criterion') or 'magnitude'} {scope}"
-        f"{back}, and trained again: the protocol of an earlier study [[saleem2024insights]]."
+        f"Iterative magnitude pruning [[frankle2019lottery,frankle2020linear]] {removed}, chosen by "
+        f"{nested(study, 'criterion') or 'magnitude'} {scope}{back}, and trained again: the protocol of an earlier "
+        "study [[saleem2024insights]]."
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sublevel.runs.results import Result
 
 SOLUTION = ("branch", "level", "seed")
+TRAINING = ("recipe", "seed", "order", "first", "lr")
 MADE_WITH = ("python", "sublevel", "torch", "numpy", "safetensors")
 
 
@@ -52,7 +53,7 @@ def provenance(result: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
         "study": d["study"]["name"],
         **{name: entry["labels"][name] for name in SOLUTION},
         "rewind": inputs["first"],
-        "training": {name: inputs[name] for name in ("recipe", "seed", "order", "first", "lr")},
+        "training": {name: inputs[name] for name in (*TRAINING, "moments") if name in inputs},
         "data": {name: data[name] for name in ("digest", "input_shape", "mean", "std", "train", "validation", "test")}
         | {"name": d["study"]["data"]["name"], "classes": len(data["classes"])},
         "model": {
@@ -79,6 +80,8 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
     if "training" not in ticket.about:
         raise ConfigError("the ticket does not tell how it was trained: it has no recipe")
     how = ticket.about["training"]
+    if how.get("moments"):
+        raise ConfigError("the ticket's training went on with the momentum of a run before it, which no ticket holds")
     if problem.dtype != how["recipe"]["dtype"]:
         problem = problem.on(problem.device, how["recipe"]["dtype"])
     data = problem.splits.train

@@ -8,13 +8,13 @@ from typing import get_args
 
 from sublevel.errors import ConfigError, unknown
 from sublevel.prune.scores import score_function
-from sublevel.prune.select import counts
 from sublevel.space import Space
 from sublevel.study import branches, measurements  # noqa: F401 - branches registers them
 from sublevel.study.builder import BRANCHES, OPTIONS, Builder, Solution
 from sublevel.study.given import Given
 from sublevel.study.given import assemble as assemble_given
 from sublevel.study.graph import Graph
+from sublevel.study.levels import check_levels
 from sublevel.study.spec import BranchSpec, Order, StudySpec, label
 
 
@@ -67,13 +67,7 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
             if mark.steps(per_epoch) > steps:
                 raise ConfigError(f"train.{name}: {mark} is step {mark.steps(per_epoch)}, past the end at step {steps}")
     _check_marks(spec, per_epoch, rewind)
-    for level in range(1, spec.levels + 1):
-        before, after = (counts(space, spec.fraction, n, **spec.selection) for n in (level - 1, level))
-        if before == after or not sum(after):
-            raise ConfigError(
-                f"levels {spec.levels}: level {level} of fraction {spec.fraction} takes the {sum(before)} remaining "
-                f"weights to {sum(after)}; ask for fewer levels or another fraction"
-            )
+    check_levels(spec, space)
 
 
 def _check_marks(spec: StudySpec, per_epoch: int, rewind: int) -> None:

@@ -104,4 +104,4 @@ def finetune_lr(b: Builder) -> float:
     return b.spec.finetune_lr or next(r for r in reversed(b.spec.train.rates(b.examples)) if r > 0)
 
 
-from sublevel.study import learned, starts  # noqa: E402, F401 - register their branches, after those above
+from sublevel.study import gradual, learned, starts  # noqa: E402, F401 - register their branches, after those above

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 from sublevel.errors import ConfigError
 from sublevel.models.source import NoSource, function_digest
-from sublevel.prune import Criterion, counts, score_function
+from sublevel.prune import Criterion, score_function
 from sublevel.prune.select import protected
 from sublevel.space import Space
 from sublevel.study.graph import Graph, Node, Ref
+from sublevel.study.levels import remaining
 from sublevel.study.spec import StudySpec
 from sublevel.train.recipe import Duration
 
@@ -151,7 +152,7 @@ class Builder:
 
     def keep(self, level: int) -> list[int]:
         """Imp's exact counts at a level, under the branch's own fraction where it has one."""
-        return counts(self.space, self.options.get("fraction") or self.spec.fraction, level, **self.spec.selection)
+        return remaining(self.spec, self.space, level, self.options.get("fraction", 0.0))
 
     def leaves(self, level: int) -> bool:
         """Whether a level leaves any weight, and all that the study protects."""
@@ -165,14 +166,25 @@ class Builder:
         """What the branch prunes by: its own criterion, or the study's."""
         return score_function(self.options.get("criterion") or self.spec.criterion)
 
+    @property
+    def spared(self) -> dict[str, Any]:
+        """The inputs that say which weights stay in any case; counts per layer say that by themselves."""
+        across, protect = self.spec.scope == "global", self.spec.protect
+        named = {"protect": protected(self.space, protect)} if across and protect else {}
+        return named | ({"floor": self.spec.floor} if across and self.spec.floor else {})
+
+    @property
+    def chooser(self) -> dict[str, Any]:
+        """The inputs that say what the branch prunes by."""
+        code = criterion_code(self.criterion)
+        return {"criterion": self.criterion.name} | ({} if code is None else {"code": code})
+
     def prune(self, point: Ref, parent: Ref | None, level: int, tag: str) -> Ref:
         """The mask that the branch's criterion makes of a point, nested in ``parent``, with imp's count.
 
         Raises ConfigError where the criterion looks at the start of a training and the point was not trained here.
         """
-        inputs = {"criterion": self.criterion.name, "point": point, "parent": parent, **self._kept(level)}
-        if (code := criterion_code(self.criterion)) is not None:
-            inputs |= {"code": code}
+        inputs = {**self.chooser, "point": point, "parent": parent, "keep": self.keep(level), **self.spared}
         if self.criterion.draws:
             inputs |= {"seed": self.seed, "stream": f"prune:{tag}:{level}"}
         if "start" in self.criterion.needs:
@@ -185,14 +197,9 @@ class Builder:
 
     def random_mask(self, level: int, like: Ref | None = None, *, parent: Ref | None = None) -> Ref:
         """A random mask with imp's count, nested in ``parent``; with ``like``, with that mask's counts per layer."""
-        inputs = {
-            "criterion": "random",
-            "point": None,
-            "parent": parent,
-            "seed": self.seed,
-            "stream": f"prune:{level}",
-        }
-        return self._mask(self.label, level, {**inputs, **({"like": like} if like else self._kept(level))})
+        drawn = {"criterion": "random", "point": None, "parent": parent, "seed": self.seed, "stream": f"prune:{level}"}
+        kept = {"like": like} if like else {"keep": self.keep(level), **self.spared}
+        return self._mask(self.label, level, drawn | kept)
 
     def train(
         self,
@@ -206,17 +213,19 @@ class Builder:
         marks: list[int] | None = None,
         cycle: int = 0,
         seed: int | None = None,
+        moments: Ref | None = None,
     ) -> Solution:
         """Train from a start: ``{"point": ref}`` or ``{"init": stream}``, from step ``first`` (default k) to the end.
 
         ``pruned`` is the point that the mask was made from; ``lr`` a constant rate in place of the schedule; ``cycle``
-        numbers the trainings that lead to a level's last one; ``seed`` is whose data order it is, if not its own.
+        numbers the trainings that lead to a level's last one; ``seed`` is whose data order it is, if not its own, and
+        ``moments`` the momentum that it begins with, if not zero.
         """
         first = self.rewind if first is None else first
         shared = level == 0 or self.order == "shared"
         order = "" if shared else f"level-{level}"
         inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=marks or [])
-        inputs |= {} if seed is None else {"seed": seed}
+        inputs |= {name: v for name, v in {"seed": seed, "moments": moments}.items() if v is not None}
         label = self.label + (f" (cycle {cycle})" if cycle else "")
         labels = {"branch": label, "level": level, "seed": self.seed}
         node = self.graph.add(Node(f"train/{label}/L{level}/s{self.seed}", "train", inputs, labels))
@@ -252,15 +261,6 @@ class Builder:
         recipe = {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"}
         start = {"recipe": recipe, "seed": self.seed, "mask": None, "first": 0, "lr": None, "checkpoints": []}
         return start | given
-
-    def _kept(self, level: int) -> dict[str, Any]:
-        """The inputs that say how many weights stay; across layers, which of them in any case."""
-        inputs: dict[str, Any] = {"keep": self.keep(level)}
-        if self.spec.scope == "global" and self.spec.protect:
-            inputs |= {"protect": protected(self.space, self.spec.protect)}
-        if self.spec.scope == "global" and self.spec.floor:
-            inputs |= {"floor": self.spec.floor}
-        return inputs
 
     def _began(self, point: Ref) -> dict[str, Any]:
         """Where the training that ended in a point began: another point, or an initialisation."""

@@ -103,7 +103,7 @@ def cost(kind: str) -> Callable[[Cost], Cost]:
 
 def register() -> None:
     """Make every kind of cell known."""
-    from sublevel.study import given, kernels, learned, measurements, starts  # noqa: F401
+    from sublevel.study import given, gradual, kernels, learned, measurements, starts  # noqa: F401
 
 
 def numerics(device: str, dtype: str, threads: int) -> dict[str, Json]:

@@ -10,6 +10,15 @@ from typing import Any
 from sublevel.errors import ConfigError, nearest
 
 PRESETS = Path(__file__).parent.parent / "presets"
+GROUPS = ("train", "data", "model", "prune")
+REPLACES = {
+    "train.epochs": ("train.length",),
+    "train.length": ("train.epochs",),
+    "fraction": ("prune.densities", "prune.target"),
+    "prune.densities": ("fraction", "prune.target", "levels"),
+    "prune.target": ("fraction", "prune.densities"),
+}
+"""What a key that is set over a study takes the place of: keys that say the same thing in other words."""
 
 
 def read(target: str) -> dict[str, Any]:
@@ -67,33 +76,43 @@ def override(document: dict[str, Any], assignment: str) -> dict[str, Any]:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"an override is written key=value, got {assignment!r}")
-    return _with(document, keys, _value(text), path)
+    return _with(_unsaid(document, ".".join(keys)), keys, _value(text), path)
 
 
 def merged(document: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """A raw study with keys replaced; those in ``train``, ``data`` and ``model`` one by one."""
-    out = dict(document)
+    """A raw study with keys replaced; those in ``train``, ``data``, ``model`` and ``prune`` one by one."""
+    said: list[tuple[list[str], Any]] = []
     for name, value in keys.items():
-        group = value.items() if name in ("train", "data", "model") and isinstance(value, Mapping) else None
-        if group is None:
-            out = _with(out, [name], value, name)
-        for key, inner in group or ():
-            out = _with(out, [name, key], inner, f"{name}.{key}")
+        inside = name in GROUPS and isinstance(value, Mapping)
+        said += [([name, key], inner) for key, inner in value.items()] if inside else [([name], value)]
+    out = dict(document)
+    for path, _ in said:
+        out = _unsaid(out, ".".join(path))
+    for path, value in said:
+        out = _with(out, path, value, ".".join(path))
+    return out
+
+
+def _unsaid(document: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A raw study without what a key that is about to be set over it says in other words."""
+    out = dict(document)
+    for other in REPLACES.get(path, ()):
+        head, _, rest = other.partition(".")
+        if not rest:
+            out.pop(other, None)
+        elif isinstance(inner := out.get(head), Mapping):
+            out[head] = {k: v for k, v in inner.items() if k != rest}
     return out
 
 
 def _with(document: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
     head, *rest = keys
-    out = dict(document)
     if not rest:
-        if head in ("epochs", "length"):  # two words for one thing: the last one counts
-            out.pop("length", None)
-            out.pop("epochs", None)
-        return {**out, head: value}
-    inner = out.get(head, {})
+        return {**document, head: value}
+    inner = document.get(head, {})
     if not isinstance(inner, Mapping):
         raise ConfigError(f"{path!r} cannot be set: {head!r} is not a group of keys")
-    return {**out, head: _with(inner, rest, value, path)}
+    return {**document, head: _with(inner, rest, value, path)}
 
 
 def _value(text: str) -> Any:

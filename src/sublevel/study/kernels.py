@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from sublevel._types import Bool, Tensor
 from sublevel.errors import Diverged
-from sublevel.prune import Sight, layer_counts, prune, score_function
+from sublevel.problem import Problem
+from sublevel.prune import Criterion, Sight, layer_counts, prune, score_function
 from sublevel.risk.flow import flow
 from sublevel.rng import generator
 from sublevel.space import Point
@@ -30,7 +32,7 @@ from sublevel.study.cells import (
     point_tensors,
     rows,
 )
-from sublevel.train.engine import Progress, train
+from sublevel.train.engine import Progress, Watch, train
 from sublevel.train.recipe import Recipe
 
 SAMPLE = 1000
@@ -50,21 +52,14 @@ def train_cell(
     lr: float | None,
     checkpoints: Sequence[int],
     last: int | None = None,
+    moments: str | None = None,
 ) -> Output:
-    """Train to the end of the schedule, or to step ``last``; the held-out loss is looked at after every epoch."""
+    """Train to the end of the schedule, or to step ``last``, with momentum from zero or from ``moments``.
+
+    The held-out loss is looked at after every epoch.
+    """
     p, chosen = c.problem, Recipe.from_document(recipe)
-    held_out = p.field("validation") if len(p.splits.validation) else None
-
     rates = chosen.rates(len(p.splits.train)) if lr is None else [lr] * chosen.steps(len(p.splits.train))
-
-    def watch(now: Progress, point: Point) -> dict[str, float]:
-        seen = held_out.evaluate(point) if held_out else None
-        row = {"validation_loss": seen.loss, "validation_error": seen.error} if seen else {}
-        if seen and now.step == now.steps and not math.isfinite(seen.loss):
-            raise Diverged(f"training diverged: the held-out loss is {seen.loss} at the end (lr {now.lr:g})")
-        c.progress({**asdict(now), **row})
-        return row
-
     done = train(
         p.space,
         p.module,
@@ -79,10 +74,26 @@ def train_cell(
         first=first,
         rates=rates[:last],
         checkpoints=checkpoints,
-        watch=watch,
+        watch=watching(c),
+        moments=None if moments is None else c.store.get_tensors(moments),
     )
     points = {"end": done.end, **{f"step-{n}": point for n, point in done.checkpoints.items()}}
     return Output({"history": done.history}, {name: point_tensors(point) for name, point in points.items()})
+
+
+def watching(c: Context, what: str = "training") -> Watch:
+    """Look at the held-out examples after every epoch, and tell of it; ``what`` diverges where their loss does."""
+    held_out = c.problem.field("validation") if len(c.problem.splits.validation) else None
+
+    def watch(now: Progress, point: Point) -> dict[str, float]:
+        seen = held_out.evaluate(point) if held_out else None
+        row = {"validation_loss": seen.loss, "validation_error": seen.error} if seen else {}
+        if seen and now.step == now.steps and not math.isfinite(seen.loss):
+            raise Diverged(f"{what} diverged: the held-out loss is {seen.loss} at the end (lr {now.lr:g})")
+        c.progress({**asdict(now), **row})
+        return row
+
+    return watch
 
 
 @kernel("mask", 1)
@@ -110,17 +121,19 @@ def mask_cell(
     p, chosen = c.problem, score_function(criterion)
     at = c.point(point) if point else Point(torch.zeros(p.space.dim, device=p.device))
     before = c.mask(parent)
-    sight = Sight(
-        p.space,
-        p.space.full_mask().to(at.theta.device) if before is None else before,
-        start=start and (c.point(start["point"]) if "point" in start else p.init(start["seed"], start["init"])),
-        flow=flow(p.space, p.module, p.prepare(p.splits.train.x[:1]).shape[1:]) if "flow" in chosen.needs else None,
-    )
+    began = start and (c.point(start["point"]) if "point" in start else p.init(start["seed"], start["init"]))
+    seen = sight(p, chosen, p.space.full_mask().to(at.theta.device) if before is None else before, began)
     model, field = c.mask(like), p.field("train", size=SAMPLE)
     counts = keep if model is None else layer_counts(p.space, model)
-    done = prune(chosen, at, field, generator(seed, stream), sight, counts, protect=protect, floor=floor)
+    done = prune(chosen, at, field, generator(seed, stream), seen, counts, protect=protect, floor=floor)
     objects = {"point": point_tensors(replace(at, theta=done.theta))} if chosen.updates else {}
     return Output({"remaining": p.space.remaining(done.mask)}, {"mask": mask_tensors(done.mask), **objects})
+
+
+def sight(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> Sight:
+    """What a criterion may ask for."""
+    passed = flow(p.space, p.module, p.prepare(p.splits.train.x[:1]).shape[1:]) if "flow" in chosen.needs else None
+    return Sight(p.space, mask, start, passed)
 
 
 @rows("train")

@@ -6,13 +6,12 @@ A mask has imp's count at every level, and is found anew at each: the masks of s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sublevel.errors import ConfigError, Diverged, unknown
+from sublevel.errors import ConfigError, unknown
 from sublevel.prune.budgets import SCOPES, apportion, erk, least, protected
 from sublevel.prune.repeated import repeated
 from sublevel.prune.select import select
@@ -33,8 +32,8 @@ from sublevel.study.cells import (
     rows,
 )
 from sublevel.study.graph import Node, Ref
+from sublevel.study.kernels import watching
 from sublevel.train import learned
-from sublevel.train.engine import Progress, Watch
 from sublevel.train.recipe import Recipe
 
 WEIGHTS = ("initial", "signed-constant")
@@ -158,7 +157,7 @@ def popup_cell(
         p.space, p.module, start,
         learned.initial_scores(p.space, p.torch_dtype, generator(seed, "scores")).to(p.device),
         p.splits.train, choose=choose, prepare=p.prepare, loss=p.mean_loss(), recipe=Recipe.from_document(recipe),
-        seed=seed, order=order, watch=_watch(c),
+        seed=seed, order=order, watch=watching(c, "the mask's training"),
     )  # fmt: skip
     mask, point = choose(done.scores.abs()), Point(start.theta, done.end.buffers)
     points = {"point": point_tensors(point), "start": point_tensors(start)}
@@ -194,7 +193,8 @@ def round_cell(
         began = learned.next_round(c.point(scores).theta, beta, initial)
     done = learned.continuous_sparsification(
         p.space, p.module, start, began, p.splits.train, soft=soft, penalty=penalty, beta=beta, prepare=p.prepare,
-        loss=p.mean_loss(), recipe=Recipe.from_document(recipe), seed=seed, order=order, first=first, watch=_watch(c),
+        loss=p.mean_loss(), recipe=Recipe.from_document(recipe), seed=seed, order=order, first=first,
+        watch=watching(c, "the mask's training"),
     )  # fmt: skip
     mask = select(p.space, done.scores, p.space.full_mask().to(p.device), keep, protect=protect, floor=floor)
     points = {
@@ -205,23 +205,6 @@ def round_cell(
     on = p.space.remaining((done.scores > 0) | ~soft)
     objects = {"mask": mask_tensors(mask), **{name: point_tensors(each) for name, each in points.items()}}
     return Output({"history": done.history, "soft_remaining": on}, objects)
-
-
-def _watch(c: Context) -> Watch:
-    """Look at the held-out examples after every epoch."""
-    held_out: Callable[[Point], Any] | None = None
-    if len(c.problem.splits.validation):
-        held_out = c.problem.field("validation").evaluate
-
-    def watch(now: Progress, point: Point) -> dict[str, float]:
-        seen = held_out(point) if held_out else None
-        row = {"validation_loss": seen.loss, "validation_error": seen.error} if seen else {}
-        if seen and now.step == now.steps and not math.isfinite(seen.loss):
-            raise Diverged(f"the mask's training diverged: the held-out loss is {seen.loss} at the end (lr {now.lr:g})")
-        c.progress({**asdict(now), **row})
-        return row
-
-    return watch
 
 
 @rows("edge-popup")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import inf
 from typing import Annotated, Any, Literal
 
@@ -57,6 +58,29 @@ class BranchSpec(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class PruneSpec(Strict):
+    """How many weights each level leaves, where ``fraction`` of those before it is not what is meant.
+
+    ``densities`` are the shares of the prunable weights that are left at levels 1, 2, ..., and so say how many levels
+    there are. ``target`` is the share at the last level; those before it fall geometrically.
+    """
+
+    densities: tuple[float, ...] = ()
+    target: float | None = None
+
+    @model_validator(mode="after")
+    def _falling(self) -> PruneSpec:
+        if self.densities and self.target is not None:
+            raise ValueError("densities and target both say what a level leaves: give one of them")
+        for density in (*self.densities, *([] if self.target is None else [self.target])):
+            if not 0 < density < 1:
+                raise ValueError(f"a density lies between 0 and 1, got {density:g}")
+        for before, after in pairwise(self.densities):
+            if after >= before:
+                raise ValueError(f"densities fall from level to level, got {after:g} after {before:g}")
+        return self
+
+
 class GivenSpec(Strict):
     """A point that was trained elsewhere: its name in the tables, its checkpoint, and a mask's file."""
 
@@ -101,9 +125,10 @@ class StudySpec(Strict):
     are left whole, no layer falls below ``floor`` weights, ``rounding`` counts as we or as open_lth do. ``dense_start``
     is where the dense network's own training starts: at ``init``, or at ``rewind`` as every level does, with a fresh
     optimizer from step k of a first run. ``fidelity`` sets keys that the study does not say to those of a paper or a
-    package. ``order`` is the data order of the levels, ``finetune_lr`` the rate of the fine-tuning branches (absent:
-    the recipe's last non-zero rate). ``threads`` per cell are part of a result's identity, the number of jobs is not.
-    With ``given`` points nothing is trained: they are measured.
+    package. ``prune`` says what levels leave in place of ``fraction``. ``order`` is the data order of the levels,
+    ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell
+    are part of a result's identity, the number of jobs is not. With ``given`` points nothing is trained: they are
+    measured.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -112,6 +137,7 @@ class StudySpec(Strict):
     fraction: float = Field(default=0.2, gt=0, lt=1)
     rewind: Duration = Duration(0, "it")
     branches: Annotated[tuple[BranchSpec, ...], BeforeValidator(_branches)] = (BranchSpec(name="imp"),)
+    prune: PruneSpec = PruneSpec()
     criterion: str = "magnitude"
     scope: Literal["global", "layer", "erk"] = "global"
     rounding: Literal["exact", "open_lth"] = "exact"
@@ -135,10 +161,15 @@ class StudySpec(Strict):
         if not isinstance(document, Mapping):
             return document
         written = {**document, "branches": _branches(document["branches"])} if "branches" in document else document
+        prune = written.get("prune")
+        listed = prune.get("densities") if isinstance(prune, Mapping) else getattr(prune, "densities", None)
+        if isinstance(listed, list | tuple) and listed:
+            written = {"levels": len(listed), **written}
         return expanded(written, network=ModelSpec().name, data=DataSpec().name)
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
+        self._check_prune()
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are given twice: {list(self.seeds)}")
         labels = [label(self, branch) for branch in self.branches]
@@ -164,6 +195,33 @@ class StudySpec(Strict):
                 if not 0 <= level <= last:
                     raise ValueError(f"{name} asks for level {level}; the study has levels 0 (dense) to {last}")
         return self
+
+    def _check_prune(self) -> None:
+        """Refuse what ``prune`` and another key both say."""
+        said = "densities" if self.prune.densities else "target" if self.prune.target is not None else ""
+        if said == "densities" and len(self.prune.densities) != self.levels:
+            raise ValueError(
+                f"prune.densities has {len(self.prune.densities)} levels, and levels is {self.levels}: leave levels out"
+            )
+        for name in ("fraction", "rounding") if said else ():
+            given, usual = getattr(self, name), StudySpec.model_fields[name].default
+            if given != usual:
+                raise ValueError(
+                    f"prune.{said} and {name} = {given!r} both say how many weights a level leaves: give one of them"
+                )
+
+    def density(self, level: int) -> float | None:
+        """The share of the prunable weights that ``prune`` leaves at a level; None where ``fraction`` says it.
+
+        Raises ConfigError beyond the last of ``prune.densities``.
+        """
+        if self.prune.target is not None:
+            return self.prune.target ** (level / self.levels)
+        if not self.prune.densities:
+            return None
+        if level > self.levels:
+            raise ConfigError(f"prune.densities ends at level {self.levels}: it says nothing of level {level}")
+        return (1.0, *self.prune.densities)[level]
 
     @property
     def selection(self) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from sublevel._types import Bool, Tensor
+from sublevel._types import Bool, Float, Tensor
 from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.rng import derive, seeded
-from sublevel.space import Point, Space
+from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
 from sublevel.train.step import Loss
 from sublevel.train.update import update
@@ -63,16 +63,20 @@ def train(
     rates: Sequence[float] | None = None,
     checkpoints: Sequence[int] = (),
     watch: Watch | None = None,
+    moments: Mapping[str, Tensor] | None = None,
 ) -> Trained:
     """Train from ``start`` at step ``first`` to the end of the schedule.
 
     ``rates`` gives the learning rate of every step of the whole run (default: the recipe's); its length is where
     training ends. ``order`` names the data order: runs with the same name and seed see the same batches at the same
-    steps. Momentum (both moments of Adam) starts at zero. Pruned coordinates are exactly 0 throughout.
+    steps. Momentum (both moments of Adam) starts at zero, or at the ``moments`` of the steps before. Pruned
+    coordinates are exactly 0 throughout.
 
     Raises Diverged, naming the step, when the loss or a weight stops being finite.
     """
-    run = _Weights(space, module, start, mask, recipe, prepare, loss)
+    run = Weights(space, module, start, mask, recipe, prepare, loss)
+    if moments is not None:
+        run.optimizer.resume(moments)
     return descend(
         run, module, data, recipe=recipe, seed=seed, order=order, first=first, rates=rates, checkpoints=checkpoints,
         watch=watch,
@@ -176,7 +180,7 @@ class Slope:
         return Point(self.theta.clone(), _copy(self.buffers))
 
 
-class _Weights:
+class Weights:
     """Masked descent of the weights in place, with the recipe's optimizer."""
 
     def __init__(
@@ -189,17 +193,26 @@ class _Weights:
         prepare: Callable[[Tensor], Tensor],
         loss: Loss,
     ) -> None:
+        self._space = space
         self._slope = Slope(space, module, start if mask is None else start.project(mask), prepare, loss)
         self.point = self._slope.point
-        dense = mask is None or bool(mask.all())
-        kept = None if mask is None or dense else list(space.views(mask.to(start.theta.dtype)).values())
-        self._update = update(recipe, list(self._slope.views.values()), kept)
+        kept = None if mask is None or bool(mask.all()) else self._parts(mask)
+        self.optimizer = update(recipe, list(self._slope.views.values()), kept)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step; the mean loss before it."""
         mean, gradients = self._slope(x, y)
-        self._update(gradients, lr)
+        self.optimizer(gradients, lr)
         return mean
+
+    def restrict(self, mask: Bool[Tensor, "D"], theta: Float[Tensor, "D"]) -> None:
+        """Go on from ``theta`` under a mask nested in the one so far; theta and momentum are exactly 0 outside."""
+        self._slope.theta.copy_(project(theta, mask))
+        self.optimizer.restrict(self._parts(mask))
+
+    def _parts(self, mask: Bool[Tensor, "D"]) -> list[Tensor]:
+        """0 and 1 for every part of theta."""
+        return list(self._space.views(mask.to(self._slope.theta.dtype)).values())
 
 
 def _check_finite(progress: Progress, theta: Tensor, since: int) -> None:

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 
 from sublevel._types import Tensor
 from sublevel.train.recipe import Recipe
 
-Update = Callable[[list[Tensor], float], None]
-"""Takes the gradients, which it may overwrite, and the learning rate."""
+Moments = dict[str, Tensor]
+"""What an optimizer remembers: vectors [D] by name, and the number of steps that they have seen."""
 
 
 def update(recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> Update:
@@ -21,17 +22,56 @@ def update(recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> Up
     return Sgd(recipe, theta, mask) if recipe.optimizer == "sgd" else Adam(recipe, theta, mask)
 
 
-class Sgd:
+class Update(ABC):
+    """An optimizer that changes the parts of theta in place, and what it remembers of the steps before."""
+
+    mask: list[Tensor] | None
+    count: int = 0
+
+    @abstractmethod
+    def __call__(self, gradients: list[Tensor], lr: float) -> None:
+        """One step. The gradients may be overwritten."""
+
+    @abstractmethod
+    def vectors(self) -> dict[str, list[Tensor]]:
+        """What it remembers, in the parts of theta."""
+
+    def moments(self) -> Moments:
+        """What it remembers, as a copy."""
+        flat = {name: torch.cat([part.reshape(-1) for part in parts]) for name, parts in self.vectors().items()}
+        return {**flat, "count": torch.tensor(self.count)}
+
+    def resume(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on as after the steps that ``moments`` is of."""
+        for name, parts in self.vectors().items():
+            for part, value in zip(parts, moments[name].split([p.numel() for p in parts]), strict=True):
+                part.copy_(value.view_as(part))
+        self.count = int(moments["count"])
+
+    def restrict(self, mask: list[Tensor]) -> None:
+        """Go on under a mask nested in the one so far: what it remembers becomes exactly 0 outside."""
+        self.mask = mask
+        for parts in self.vectors().values():
+            for part, kept in zip(parts, mask, strict=True):
+                part.masked_fill_(kept == 0, 0.0)
+
+
+class Sgd(Update):
     """Masked SGD with momentum: `sublevel.train.step.step`."""
 
     def __init__(self, recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> None:
         self.recipe, self.theta, self.mask = recipe, theta, mask
         self.velocity = [torch.zeros_like(part) for part in theta]
 
+    def vectors(self) -> dict[str, list[Tensor]]:
+        """The velocity."""
+        return {"velocity": self.velocity}
+
     @torch.no_grad()
     def __call__(self, gradients: list[Tensor], lr: float) -> None:
         """One step."""
         r = self.recipe
+        self.count += 1
         if r.weight_decay:
             torch._foreach_add_(gradients, self.theta, alpha=r.weight_decay)
         if self.mask is not None:
@@ -43,14 +83,17 @@ class Sgd:
         torch._foreach_add_(self.theta, gradients if r.nesterov else self.velocity, alpha=-lr)
 
 
-class Adam:
+class Adam(Update):
     """Masked Adam and AdamW: `sublevel.train.step.adam_step`."""
 
     def __init__(self, recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> None:
         self.recipe, self.theta, self.mask = recipe, theta, mask
         self.first = [torch.zeros_like(part) for part in theta]
         self.second = [torch.zeros_like(part) for part in theta]
-        self.count = 0
+
+    def vectors(self) -> dict[str, list[Tensor]]:
+        """Both moments."""
+        return {"first": self.first, "second": self.second}
 
     @torch.no_grad()
     def __call__(self, gradients: list[Tensor], lr: float) -> None:

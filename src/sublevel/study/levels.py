@@ -1,0 +1,35 @@
+"""How many weights every level of a study leaves."""
+
+from __future__ import annotations
+
+from sublevel.errors import ConfigError
+from sublevel.prune import counts, counts_at
+from sublevel.space import Space
+from sublevel.study.spec import StudySpec
+
+
+def remaining(spec: StudySpec, space: Space, level: int, fraction: float = 0.0) -> list[int]:
+    """Weights left at a level: [total], or one number per prunable layer, as `sublevel.prune.counts` gives them.
+
+    By ``fraction`` where one is given, else as the study says: by its ``prune``, or by its own fraction. Raises
+    ConfigError where the study says nothing of the level, and where too few are left for what is protected.
+    """
+    density = None if fraction else spec.density(level)
+    if density is None:
+        return counts(space, fraction or spec.fraction, level, **spec.selection)
+    held = {name: value for name, value in spec.selection.items() if name != "rounding"}
+    return counts_at(space, density, **held)
+
+
+def check_levels(spec: StudySpec, space: Space) -> None:
+    """Refuse a level that removes no weight, or every one."""
+    for level in range(1, spec.levels + 1):
+        before, after = (sum(remaining(spec, space, n)) for n in (level - 1, level))
+        if before == after or not after:
+            density = spec.density(level)
+            which = f"fraction {spec.fraction}" if density is None else f"density {density:.3g}"
+            other = "fraction" if density is None else "density"
+            raise ConfigError(
+                f"levels {spec.levels}: level {level} of {which} takes the {before} remaining weights to {after}; "
+                f"ask for fewer levels or another {other}"
+            )
