@@ -213,7 +213,7 @@ def test_a_state_with_masks_is_measured_as_the_sparse_network(
     given = read(GivenSpec(name="a", path=str(state)), result.problem)
     ticket = sl.load_ticket("imp.safetensors")
     assert torch.equal(given.at.theta, ticket.end.theta)
-    tensors = sl.load_ticket("imp.safetensors").to_torch_prune(result.problem._build(0, "init"))
+    tensors = sl.load_ticket("imp.safetensors").to_torch_prune(result.problem.build(0, "init"))
     assert prune.is_pruned(tensors)
     from sublevel.study.cells import mask_tensors
     from sublevel.study.store import serialised

@@ -19,6 +19,7 @@ from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ModelError
+from sublevel.inputs import Inputs, call
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 STATISTICS = nn.modules.batchnorm._BatchNorm
@@ -182,9 +183,9 @@ class Space:
         parts = theta.split([layer.size for layer in self.layers])
         return {layer.name: part.view(layer.shape) for layer, part in zip(self.layers, parts, strict=True)}
 
-    def call(self, module: nn.Module, theta: Float[Tensor, "D"], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def call(self, module: nn.Module, theta: Float[Tensor, "D"], buffers: Mapping[str, Tensor], x: Inputs) -> Tensor:
         """The network's output at theta; ``buffers`` are written in place where the module is in train mode."""
-        return torch.func.functional_call(module, {**self.views(theta), **buffers}, (x,))
+        return call(module, {**self.views(theta), **buffers}, x)
 
     def write(self, module: nn.Module, point: Point) -> None:
         """Copy the point into ``module``: the way back to an ordinary PyTorch network."""

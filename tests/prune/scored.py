@@ -30,7 +30,7 @@ def sight(case: Case, mask: str = "all") -> Sight:
     """All that a criterion may ask for."""
     chosen = case.masks()[mask]
     whole = case.space.full_mask() if chosen is None else chosen
-    return Sight(case.space, whole, start(case), flow(case.space, case.module, case.shape))
+    return Sight(case.space, whole, start(case), flow(case.space, case.module, torch.zeros(1, *case.shape)))
 
 
 def look(name: str, case: Case, mask: str = "all", **options) -> Tensor:

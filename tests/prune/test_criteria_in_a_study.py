@@ -64,7 +64,7 @@ def test_every_criterion_is_a_branch_with_exact_counts(result: sl.Result, name: 
     p = result.problem
     end, start = result.point("dense", seed=0), p.init(0)
     field = p.field("train", size=1000)
-    sight = Sight(p.space, p.space.full_mask(), start, flow(p.space, p.module, (1, 6, 6)))
+    sight = Sight(p.space, p.space.full_mask(), start, flow(p.space, p.module, torch.zeros(1, 1, 6, 6)))
     ticket, keep = result.ticket(f"oneshot-{name}", 2, seed=0), counts(p.space, 0.5, 2)
     want = prune(name, end, field, generator(0, f"prune:oneshot-{name}:2"), sight, keep)
     assert torch.equal(ticket.mask, want.mask)

@@ -30,7 +30,7 @@ def test_every_layer_passes_on_the_whole_flow() -> None:
     """Layer-wise conservation (Tanaka et al. 2006.05467): the scores of each layer add up to R, here to 1e-12."""
     net = deep()
     space = Space.of(net)
-    response = flow(space, net, (2, 8, 8))
+    response = flow(space, net, torch.zeros(1, 2, 8, 8))
     at = space.point(net).to(dtype=torch.float64)
     whole = response.loss(at)
     scores = score_function("synflow")(at, None, torch.Generator(), flow=response)
@@ -43,7 +43,7 @@ def test_every_layer_passes_on_the_whole_flow() -> None:
 def test_the_flow_is_of_the_first_degree_in_a_layer() -> None:
     net = relu()
     space = Space.of(net)
-    response, at = flow(space, net, (6,)), space.point(net).to(dtype=torch.float64)
+    response, at = flow(space, net, torch.zeros(1, 6)), space.point(net).to(dtype=torch.float64)
     layer = next(space.prunable_layers)
     grown = at.theta.clone()
     grown[layer.coordinates] *= -3.0
@@ -55,7 +55,7 @@ def test_modules_and_their_norms_are_put_back() -> None:
     space = Space.of(net)
     x = torch.rand(5, 2, 8, 8)
     before = net(x)
-    flow(space, net, (2, 8, 8)).grad(space.point(net).to(dtype=torch.float64))
+    flow(space, net, torch.zeros(1, 2, 8, 8)).grad(space.point(net).to(dtype=torch.float64))
     assert net.training
     assert torch.equal(net(x), before)
     assert not any("forward" in vars(m) for m in net.modules())
@@ -104,7 +104,7 @@ def kept(name: str, density: float, **options) -> list[int]:
     """Weights that are left in each of the fourteen layers of VGG-16 at its initial point."""
     net, space = vgg()
     at, keep = space.point(net), round(density * int(space.prunable.sum()))
-    seen = Sight(space, space.full_mask(), at, flow(space, net, (3, 32, 32)))
+    seen = Sight(space, space.full_mask(), at, flow(space, net, torch.zeros(1, 3, 32, 32)))
     left = layer_counts(space, prune(name, at, None, torch.Generator(), seen, [keep], **options).mask)
     assert sum(left) == keep
     return left

@@ -44,7 +44,7 @@ def problem(shop: Path) -> sl.Problem:
 
 def network(problem: sl.Problem, seed: int) -> torch.nn.Module:
     """A network at a point of its own, its running statistics moved."""
-    net = problem._build(seed, "init")
+    net = problem.build(seed, "init")
     with torch.no_grad():
         net.train()(problem.prepare(problem.splits.train.x[:60]))
     return net
@@ -75,7 +75,7 @@ def test_a_pruned_module_of_torch_is_its_weights_and_its_mask(problem: sl.Proble
     torch.save(net.state_dict(), "pruned.pt")
     seen = given(problem, "pruned.pt")
     assert seen.mask is not None
-    plain = problem._build(0, "init")
+    plain = problem.build(0, "init")
     problem.space.write(plain, seen.at)
     assert torch.equal(plain.conv.weight, net.conv.weight)
     assert torch.equal(plain.linear.weight, net.linear.weight)

@@ -11,35 +11,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sublevel.data.own import inputs_in, joined, real
 from sublevel.data.sources import Dataset, source
 from sublevel.errors import ConfigError, DataError
 
 _WANTED = ("train_x", "train_y", "test_x", "test_y")
+_TOKENS = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @source("arrays")
 def arrays(root: Path | None, *, classes: Sequence[str] | None = None) -> Dataset:
     """Read the four arrays of the file ``root``.
 
-    Samples: uint8 ``[N, C, H, W]`` or ``[N, H, W]`` are images; floats of any shape become float32. Labels:
-    integers ``[N]`` become int64; float targets are kept. ``classes`` names the labels 0, 1, ...; without it
-    they are their own names. Nothing pickled is opened. Raises `DataError` for a missing array, an object
-    array or another type.
+    Samples: uint8 ``[N, C, H, W]`` or ``[N, H, W]`` are images; integers ``[N, T]`` are tokens and become int64;
+    floats of any shape become float32. A network of several inputs has them as ``train_x:NAME``, which are passed by
+    name, or ``train_x:0``, ``train_x:1``, ..., in their order. Labels: integers ``[N]`` (or ``[N, T]``) become int64;
+    float targets are kept. ``classes`` names the labels 0, 1, ...; without it they are their own names. Nothing pickled
+    is opened. Raises `DataError` for a missing array, an object array or another type.
     """
     if root is None or not root.is_file():
         raise DataError(f"data source 'arrays': data.root must be an .npz or .safetensors file, got {root}")
     found = _read(root)
-    missing = [name for name in _WANTED if name not in found]
+    missing = [name for name in _WANTED if not any(key == name or key.startswith(f"{name}:") for key in found)]
     if missing:
         raise DataError(
             f"{root} has no {', '.join(missing)}; found: {', '.join(sorted(found)) or 'nothing'}; "
             f"expected: {', '.join(_WANTED)}"
         )
-    x = {name: _samples(found[name], f"{name} in {root}") for name in ("train_x", "test_x")}
-    y = {name: _labels(found[name], f"{name} in {root}") for name in ("train_y", "test_y")}
-    named = _class_names(classes, y["train_y"], y["test_y"])
+    x = {name: _samples(t, f"{name} in {root}") for name, t in found.items() if name.partition(":")[0] in _WANTED[::2]}
+    train_x, test_x = (inputs_in(x, split) for split in ("train", "test"))
+    assert train_x is not None
+    assert test_x is not None
+    train_y, test_y = (_labels(found[name], f"{name} in {root}") for name in _WANTED[1::2])
     origin = f"arrays of the file {root.name}"
-    return Dataset("arrays", x["train_x"], y["train_y"], x["test_x"], y["test_y"], named, origin)
+    return joined("arrays", (train_x, train_y), (test_x, test_y), _class_names(classes, train_y, test_y), origin)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -66,10 +71,15 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _samples(x: Tensor, where: str) -> Tensor:
-    if x.is_floating_point():
-        return x.to(torch.float32)
+    if x.is_floating_point() or (x.dtype in _TOKENS and x.dim() <= 2):
+        return real(x)
+    if x.dtype == torch.bool and ":" in where.partition(" ")[0]:  # a mask beside other inputs
+        return x
     if x.dtype != torch.uint8 or x.dim() not in (3, 4):
-        raise DataError(f"{where} is {x.dtype} {list(x.shape)}; allowed: uint8 [N, C, H, W] or [N, H, W], or floats")
+        raise DataError(
+            f"{where} is {x.dtype} {list(x.shape)}; allowed: uint8 [N, C, H, W] or [N, H, W], floats, or tokens int64 "
+            "[N, T]"
+        )
     x = x[:, None] if x.dim() == 3 else x
     if x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
         raise DataError(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sublevel.data.packing import Layout
 from sublevel.errors import DataError, unknown
 
 Source = Callable[..., "Dataset"]
@@ -27,9 +28,10 @@ _SOURCES: dict[str, Source] = {}
 class Dataset:
     """Samples and labels as they were read: no normalisation, no split of the training set.
 
-    ``train_x`` and ``test_x`` are uint8 ``[N, C, H, W]`` for images and float32 ``[N, ...]`` otherwise.
-    ``train_y`` and ``test_y`` are int64 ``[N]`` class labels, or float targets ``[N, ...]`` with ``classes ==
-    ()``. ``origin`` is one sentence on where the data came from: file names and hashes, no absolute path.
+    ``train_x`` and ``test_x`` are uint8 ``[N, C, H, W]`` for images, int64 ``[N, ...]`` for tokens and float32
+    ``[N, ...]`` otherwise; with a ``layout`` they are rows of bytes that hold several inputs. ``train_y`` and
+    ``test_y`` are int64 class labels ``[N]`` (``[N, ...]``: one for every token), or float targets ``[N, ...]`` with
+    ``classes == ()``. ``origin`` is one sentence on where the data came from: file names and hashes, no absolute path.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Dataset:
     test_y: Tensor
     classes: tuple[str, ...]
     origin: str
+    layout: Layout | None = None
 
 
 def source(name: str) -> Callable[[Source], Source]:
@@ -91,7 +94,8 @@ def check(dataset: Dataset) -> Dataset:
             raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; there must be one label per sample")
         if len(x) == 0:
             raise DataError(f"{where}: there are no samples; at least one is needed")
-        _check_samples(where, x)
+        for each in dataset.layout.unpack(x) if dataset.layout else [x]:
+            _check_samples(where, each, () if dataset.layout is None else (torch.bool,))
         _check_labels(where, y, dataset.classes)
     _check_alike(dataset)
     return dataset
@@ -108,12 +112,16 @@ def _parts(dataset: Dataset) -> tuple[tuple[str, Tensor, Tensor], ...]:
     return ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
 
 
-def _check_samples(where: str, x: Tensor) -> None:
+def _check_samples(where: str, x: Tensor, also: tuple[torch.dtype, ...]) -> None:
     if x.dtype == torch.uint8:
         if x.dim() != 4:
-            raise DataError(f"{where}: uint8 samples have shape {list(x.shape)}; images are [N, C, H, W]")
-    elif x.dtype != torch.float32:
-        raise DataError(f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.float32")
+            raise DataError(
+                f"{where}: uint8 samples have shape {list(x.shape)}; images are [N, C, H, W], tokens are int64"
+            )
+    elif x.dtype not in (torch.float32, torch.int64, *also):
+        raise DataError(
+            f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.int64 (tokens), torch.float32"
+        )
     elif not bool(torch.isfinite(x).all()):
         index = int((~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero()[0])
         raise DataError(f"{where}: sample {index} has a value that is not finite")
@@ -124,14 +132,15 @@ def _check_labels(where: str, y: Tensor, classes: tuple[str, ...]) -> None:
         if not bool(torch.isfinite(y).all()):
             raise DataError(f"{where}: a target is not finite")
         return
-    if y.dtype != torch.int64 or y.dim() != 1:
-        raise DataError(f"{where}: labels are {y.dtype} {list(y.shape)}; allowed: torch.int64 [N]")
+    if y.dtype != torch.int64 or y.dim() < 1:
+        raise DataError(f"{where}: labels are {y.dtype} {list(y.shape)}; allowed: torch.int64 [N] or [N, ...]")
     if len(classes) < 2:
         raise DataError(f"{where}: {len(classes)} class ({', '.join(classes)}); at least two are needed")
     wrong = ((y < 0) | (y >= len(classes))).nonzero()
     if len(wrong):
-        index = int(wrong[0])
-        raise DataError(f"{where}: label {int(y[index])} at index {index}; allowed: 0..{len(classes) - 1}")
+        at = wrong[0].tolist()
+        index = at[0] if len(at) == 1 else at
+        raise DataError(f"{where}: label {int(y[tuple(at)])} at index {index}; allowed: 0..{len(classes) - 1}")
 
 
 def _check_alike(dataset: Dataset) -> None:

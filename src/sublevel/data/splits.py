@@ -11,14 +11,16 @@ from math import inf
 import torch
 from torch import Tensor
 
+from sublevel.data.packing import Layout
 from sublevel.data.sources import Dataset
 from sublevel.errors import DataError
+from sublevel.inputs import Inputs, Shapes
 from sublevel.rng import generator
 
 
 @dataclass(frozen=True)
 class Part:
-    """Samples ``x`` (uint8 images or float32) and labels ``y``, of one length."""
+    """Samples ``x`` (see `Dataset`) and labels ``y``, of one length."""
 
     x: Tensor
     y: Tensor
@@ -36,8 +38,8 @@ class Splits:
     """The three parts of a data set, on one device.
 
     ``mean`` and ``std`` are per channel, in units where 255 is 1, of the train part unless `split` was given others;
-    empty for float data.
-    ``input_shape`` is the shape of one sample.
+    empty where nothing is an image, those of one image input after another where there are several.
+    ``input_shape`` is the shape of one sample; of several inputs that of each, in their order or by name.
     """
 
     train: Part
@@ -46,19 +48,24 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
-    input_shape: tuple[int, ...]
+    input_shape: Shapes
     origin: str
+    layout: Layout | None = None
 
-    def prepare(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def prepare(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Inputs:
         """Input of a network: ``(x / 255 - mean) / std`` for uint8 ``[N, C, H, W]``; floats only change
-        dtype.
+        dtype, tokens and masks stay as they are. Several inputs are a tuple, or a dict where they have names.
 
         The result is on the device of ``x``.
         """
-        if x.dtype != torch.uint8:
-            return x.to(dtype)
-        scale, shift = _affine(self.mean, self.std, x.device, dtype)
-        return x.to(dtype).mul_(scale).add_(shift)
+        if self.layout is None:
+            return _prepared(x, dtype, self.mean, self.std)
+        found, seen = [], 0
+        for part in self.layout.unpack(x):
+            channels = slice(seen, seen + (part.shape[1] if part.dtype == torch.uint8 else 0))
+            found.append(_prepared(part, dtype, self.mean[channels], self.std[channels]))
+            seen = channels.stop
+        return self.layout.inputs(found)
 
     def to(self, device: torch.device | str) -> Splits:
         """The same splits on ``device``."""
@@ -77,6 +84,7 @@ class Splits:
                 digest.update(f"{name}.{what} {tensor.dtype} {list(tensor.shape)}\n".encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
         digest.update(" ".join(value.hex() for value in (*self.mean, *self.std)).encode())
+        digest.update(str(self.layout).encode() if self.layout else b"")
         return digest.hexdigest()
 
     def _parts(self) -> tuple[tuple[str, Part], ...]:
@@ -110,7 +118,9 @@ def split(
     train = Part(dataset.train_x[~held], dataset.train_y[~held])
     train = _subset(train, train_size, "train", f" after {count} of {len(held)} were held out for validation")
     test = _subset(Part(dataset.test_x, dataset.test_y), test_size, "test")
-    centre, scale = moments(train.x) if mean is None and std is None else _given_moments(train.x, mean, std)
+    layout = dataset.layout
+    columns = layout.unpack(train.x) if layout else [train.x]
+    centre, scale = _all_moments(columns) if mean is None and std is None else _given_moments(columns, mean, std)
     return Splits(
         train=train,
         validation=Part(dataset.train_x[held], dataset.train_y[held]),
@@ -118,8 +128,9 @@ def split(
         mean=centre,
         std=scale,
         classes=dataset.classes,
-        input_shape=tuple(train.x.shape[1:]),
+        input_shape=layout.input_shape if layout else tuple(train.x.shape[1:]),
         origin=dataset.origin,
+        layout=layout,
     )
 
 
@@ -127,10 +138,10 @@ def stratified(y: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Choose ``count`` of the samples with labels ``y [N]``, each class in proportion: a bool mask ``[N]``.
 
     A class of n_c samples gives floor(count * n_c / N), and the samples still missing come from the classes
-    of the largest remainders, lower labels first. Float targets count as one class.
+    of the largest remainders, lower labels first. Float targets, and labels of tokens, count as one class.
     """
     order = torch.randperm(len(y), generator=rng)
-    labels = torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() else y
+    labels = torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() or y.dim() > 1 else y
     order = order[torch.sort(labels[order], stable=True).indices]
     sizes = torch.bincount(labels)
     quotas = sizes * count // max(len(y), 1)
@@ -161,18 +172,31 @@ def moments(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(std)
 
 
+def _all_moments(columns: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """`moments` of one input after another."""
+    found = [moments(x) for x in columns]
+    return tuple(m for mean, _ in found for m in mean), tuple(s for _, std in found for s in std)
+
+
 def _given_moments(
-    x: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    columns: Sequence[Tensor], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """A mean and a standard deviation that were given, where they fit the images ``x``."""
-    if x.dtype != torch.uint8:
-        raise DataError("data.mean and data.std are for images of 8 bits; these data are floats, and stay as they are")
-    channels = x.shape[1]
+    """A mean and a standard deviation that were given, where they fit the images among the inputs."""
+    channels = sum(x.shape[1] for x in columns if x.dtype == torch.uint8)
+    if not channels:
+        raise DataError("data.mean and data.std are for images of 8 bits; no input is one, and they stay as they are")
     if mean is None or std is None or not len(mean) == len(std) == channels:
         raise DataError(f"data.mean and data.std are {channels} numbers each, one a channel; got {mean} and {std}")
     if not all(-inf < m < inf for m in mean) or not all(0 < s < inf for s in std):
         raise DataError(f"data.mean is finite and data.std positive and finite; got {list(mean)} and {list(std)}")
     return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _prepared(x: Tensor, dtype: torch.dtype, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    if x.dtype != torch.uint8:
+        return x.to(dtype) if x.is_floating_point() else x
+    scale, shift = _affine(mean, std, x.device, dtype)
+    return x.to(dtype).mul_(scale).add_(shift)
 
 
 @lru_cache(maxsize=64)

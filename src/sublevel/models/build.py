@@ -13,13 +13,16 @@ from typing import Any
 from torch import nn
 
 from sublevel.errors import ConfigError, ModelError, nearest
+from sublevel.inputs import Shapes, parts, shapes_of
 from sublevel.models.registry import STARTS, find, initialise
 
 
 def build(
-    name: str | Callable[..., nn.Module], *, input_shape: tuple[int, ...], classes: int, **options: Any
+    name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes: int, **options: Any
 ) -> nn.Module:
     """Build a network for inputs of ``input_shape`` (channels first, no batch) and ``classes`` outputs.
+
+    Several inputs are a tuple of shapes, or a dict by name.
 
     ``name`` is a registered name (`names`), an import path ``"module:function"``, or the function itself.
     A function of one's own is called with ``options``, and with ``input_shape`` and ``classes`` where its
@@ -44,10 +47,10 @@ def build(
     return net
 
 
-def check_shape(input_shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
-    """Return the shape as a tuple; refuse one that is empty or holds anything but whole numbers above 0."""
-    shape = tuple(input_shape)
-    if not shape or any(type(n) is not int or n < 1 for n in shape):
+def check_shape(input_shape: Shapes, classes: int) -> Shapes:
+    """Return the shapes as tuples; refuse what is empty or holds anything but whole numbers above 0."""
+    shape = shapes_of(input_shape)
+    if not shape or any(type(n) is not int or n < 1 for part in parts(shape) for n in part):
         raise ModelError(f"input_shape is {input_shape!r}; it must be sizes of at least 1, such as (3, 32, 32)")
     if type(classes) is not int or classes < 1:
         raise ModelError(f"classes is {classes!r}; it must be a whole number of at least 1")
@@ -100,7 +103,7 @@ def import_module(module_name: str, path: str) -> ModuleType:
 def call(
     factory: Callable[..., Any],
     name: str,
-    input_shape: tuple[int, ...],
+    input_shape: Shapes,
     classes: int,
     options: Mapping[str, Any],
 ) -> nn.Module:

@@ -13,8 +13,9 @@ from sublevel._types import Float, Tensor
 from sublevel.errors import ModelError, unknown
 from sublevel.field.base import At, Evaluation, Likelihood
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
+from sublevel.inputs import Inputs, each, examples
 from sublevel.risk.kept import Graphs
-from sublevel.risk.losses import Loss, labels_of, loss_function
+from sublevel.risk.losses import Loss, labels_of, loss_function, wrong
 from sublevel.risk.modes import POLICIES, fixed_mode, policy_of, recomputed_statistics
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
@@ -27,7 +28,7 @@ CHUNK = 2**24
 class EmpiricalRisk(Likelihood):
     """The mean loss of ``module`` over the examples ``(x, y)``, with its buffer policy.
 
-    ``prepare(x)`` makes the network's input from a batch of stored examples (normalisation). ``calibration`` are the
+    ``prepare(x)`` makes the network's inputs from a batch of stored examples (normalisation). ``calibration`` are the
     examples that ``recomputed`` averages statistics over; by default ``x``. The module is used as a function:
     its own parameters and buffers are neither read nor written.
 
@@ -44,7 +45,7 @@ class EmpiricalRisk(Likelihood):
         y: Tensor,
         *,
         loss: str | Loss = "cross-entropy",
-        prepare: Callable[[Tensor], Tensor] | None = None,
+        prepare: Callable[[Tensor], Inputs] | None = None,
         policy: str = "stored",
         batch_size: int = 1000,
         calibration: Tensor | None = None,
@@ -87,15 +88,15 @@ class EmpiricalRisk(Likelihood):
     def evaluate(self, at: At) -> Evaluation:
         """Mean loss and share of wrong answers."""
         point = self.settle(at)
-        loss = wrong = torch.zeros((), dtype=torch.float64, device=point.theta.device)
+        loss = missed = torch.zeros((), dtype=torch.float64, device=point.theta.device)
         with torch.no_grad():
             for rows in self._batches():
                 outputs, y = self._forward(point.theta, point, rows)
                 loss = loss + self.loss_of(outputs, y).sum(dtype=torch.float64)
                 if y.dtype == torch.int64:
-                    wrong = wrong + (outputs.argmax(dim=-1) != y).sum()
+                    missed = missed + wrong(outputs, y).sum()
         n = len(self.x)
-        return Evaluation(float(loss) / n, float(wrong) / n if self.y.dtype == torch.int64 else nan, n)
+        return Evaluation(float(loss) / n, float(missed) / n if self.y.dtype == torch.int64 else nan, n)
 
     def losses(self, at: At) -> Float[Tensor, "N"]:
         """The loss of every example."""
@@ -185,7 +186,7 @@ class EmpiricalRisk(Likelihood):
         self._settled = (point, version, settled)
         return settled
 
-    def outputs(self, theta: Tensor, buffers: Mapping[str, Tensor], x: Tensor, policy: str) -> Tensor:
+    def outputs(self, theta: Tensor, buffers: Mapping[str, Tensor], x: Inputs, policy: str) -> Tensor:
         """The network's outputs for prepared inputs; BatchNorm's statistics are those of ``buffers`` or the batch's."""
         batch = policy == "batch"
         if batch:  # the module writes running statistics: let it write copies
@@ -230,8 +231,8 @@ class EmpiricalRisk(Likelihood):
         return lambda outputs, rows: labels.draw(outputs, noise[rows])
 
     def _example_grads(self, point: Point, size: int) -> Iterator[Tensor]:
-        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            outputs = self.outputs(theta, point.buffers, x[None], self.policy)
+        def loss(theta: Tensor, x: Inputs, y: Tensor) -> Tensor:
+            outputs = self.outputs(theta, point.buffers, each(x, lambda t: t[None]), self.policy)
             return self._losses(outputs, y[None])[0]
 
         one, theta = torch.func.grad(loss), point.theta.detach()
@@ -239,7 +240,7 @@ class EmpiricalRisk(Likelihood):
         for rows in self._batches(size):
             x, y = self.prepare(self.x[rows]), self.y[rows]
             with sdpa_kernel(SDPBackend.MATH):
-                found = one(theta, x[0], y[0])[None] if len(x) == 1 else many(theta, x, y)
+                found = one(theta, each(x, lambda t: t[0]), y[0])[None] if examples(x) == 1 else many(theta, x, y)
             yield found
 
     def _statistics(self, point: Point) -> dict[str, Tensor]:

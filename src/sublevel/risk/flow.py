@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,22 +10,23 @@ from torch import nn
 
 from sublevel._types import Tensor
 from sublevel.field import Autograd
+from sublevel.inputs import Inputs, each
 from sublevel.risk.modes import fixed_mode
 from sublevel.space import Space
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
-def flow(space: Space, module: nn.Module, shape: Sequence[int]) -> Autograd:
-    """``R(theta)``: the sum of the outputs for one input of ones of that shape, at ``|theta|``.
+def flow(space: Space, module: nn.Module, like: Inputs) -> Autograd:
+    """``R(theta)``: the sum of the outputs for inputs of ones, of the shapes and kinds of ``like``, at ``|theta|``.
 
     Biases are 0 and norms the identity, so that in a feed-forward network of ReLUs R is of the first degree in the
-    weights of every layer (Tanaka et al. 2006.05467). Fixed weights of the network enter by their absolute values too.
+    weights of every layer (Tanaka et al. 2006.05467). Integers, which count tokens, are 0. Fixed weights of the network enter by their absolute values too.
     Everything is float64: take gradients at a point of that type.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> theta = torch.tensor([1.0, -2.0, 3.0, 4.0, 9.0, 9.0, -5.0, 1.0, 9.0], dtype=torch.float64)
-    >>> flow(Space.of(net), net, [2]).loss(theta)
+    >>> flow(Space.of(net), net, torch.zeros(1, 2)).loss(theta)
     22.0
     """
     weights = torch.cat([torch.full((x.size,), not _is_bias(x.name)) for x in space.layers])
@@ -38,11 +39,16 @@ def flow(space: Space, module: nn.Module, shape: Sequence[int]) -> Autograd:
 
     def response(theta: Tensor) -> Tensor:
         positive = theta.double().abs() * weights.to(theta.device)
-        ones = positive.new_ones((1, *shape))
         with fixed_mode(module, statistics=False), _without_norms(module):
-            return space.call(module, positive, constants(theta.device), ones).sum()
+            return space.call(module, positive, constants(theta.device), each(like, _ones)).sum()
 
     return Autograd(response, space.dim)
+
+
+def _ones(x: Tensor) -> Tensor:
+    if x.is_floating_point():
+        return torch.ones_like(x, dtype=torch.float64)
+    return torch.ones_like(x) if x.dtype == torch.bool else torch.zeros_like(x)
 
 
 def _is_bias(name: str) -> bool:

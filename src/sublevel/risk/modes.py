@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sublevel._types import Tensor
+from sublevel.inputs import Inputs, examples
 from sublevel.space import STATISTICS, Point, Space
 
 POLICIES = ("stored", "batch", "recomputed")
@@ -22,7 +23,7 @@ def policy_of(asked: str, space: Space, module: nn.Module) -> str:
 
 
 def recomputed_statistics(
-    space: Space, module: nn.Module, point: Point, batches: Iterator[Tensor]
+    space: Space, module: nn.Module, point: Point, batches: Iterator[Inputs]
 ) -> dict[str, Tensor]:
     """BatchNorm statistics of the point: each batch's mean and unbiased variance, averaged by batch size."""
     names = [f"{m}.{kind}" for m in space.statistics for kind in ("running_mean", "running_var")]
@@ -32,9 +33,9 @@ def recomputed_statistics(
     with torch.no_grad(), fixed_mode(module, statistics=True, momentum=1.0):
         for x in batches:
             space.call(module, point.theta, scratch, x)
-            seen += len(x)
+            seen += examples(x)
             for name in names:
-                sums[name] += scratch[name].double() * len(x)
+                sums[name] += scratch[name].double() * examples(x)
     averaged = {name: (total / seen).to(scratch[name].dtype) for name, total in sums.items()}
     return {**point.buffers, **averaged}
 

@@ -7,6 +7,7 @@ import copy
 import torch
 
 from sublevel.errors import ConfigError
+from sublevel.inputs import call, told
 from sublevel.problem import Problem
 from sublevel.prune import SCORES, Criterion, Sight
 from sublevel.risk.flow import flow
@@ -19,9 +20,10 @@ EXAMPLES = 64
 
 def check(problem: Problem, spec: StudySpec) -> None:
     """Refuse augmentation of what is no image, a last batch that cannot be trained on, criteria that give no scores."""
-    shape, recipe = problem.splits.input_shape, spec.train
-    if (recipe.crop or recipe.flip) and len(shape) != 3:
-        raise ConfigError(f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {list(shape)}")
+    recipe = spec.train
+    if (recipe.crop or recipe.flip) and problem.splits.train.x.ndim != 4:
+        got = told(problem.splits.input_shape)
+        raise ConfigError(f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {got}")
     check_last_batch(problem, recipe.batch_size)
     for name in {spec.criterion, *(b.options.get("criterion", "") for b in spec.branches)} & set(SCORES):
         if not spec.given:
@@ -35,7 +37,7 @@ def check_last_batch(problem: Problem, batch_size: int) -> None:
         return
     try:
         with torch.no_grad():
-            copy.deepcopy(problem.module).train()(problem.prepare(problem.splits.train.x[:1]))
+            call(copy.deepcopy(problem.module).train(), {}, problem.prepare(problem.splits.train.x[:1]))
     except ValueError as error:
         raise ConfigError(
             f"train.batch_size {batch_size} leaves a last batch of one of the {len(problem.splits.train)} training "
@@ -49,12 +51,12 @@ def check_criterion(problem: Problem, criterion: Criterion) -> None:
     """
     if criterion.function.__module__.partition(".")[0] == __name__.partition(".")[0]:
         return
-    space, ones = problem.space, problem.prepare(problem.splits.train.x[:1]).shape[1:]
+    space, first = problem.space, problem.prepare(problem.splits.train.x[:1])
     sight = Sight(
         space,
         space.full_mask().to(problem.device),
         start=problem.init(0),
-        flow=flow(space, problem.module, ones) if "flow" in criterion.needs else None,
+        flow=flow(space, problem.module, first) if "flow" in criterion.needs else None,
     )
     few = problem.field("train", size=min(EXAMPLES, len(problem.splits.train)))
     criterion.look(problem.init(1), few, generator(0, "prune"), sight)

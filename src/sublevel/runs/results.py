@@ -64,7 +64,7 @@ def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float
             "data": {
                 "origin": splits.origin,
                 "classes": list(splits.classes),
-                "input_shape": list(splits.input_shape),
+                "input_shape": splits.input_shape,
                 **{name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
                 "mean": list(splits.mean),
                 "std": list(splits.std),

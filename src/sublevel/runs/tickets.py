@@ -159,11 +159,12 @@ def apply(path: Path, model: str, out: Path, at: str | None, masks: bool, shape:
 
     ticket = Ticket.load(path)
     data, said = ticket.about.get("data", {}), ticket.about.get("model", {})
-    shape, classes = shape or tuple(data.get("input_shape", ())), classes or max(data.get("classes", 0), 1)
-    if not shape:
+    at_hand = shapes_of(shape or data.get("input_shape", ()))
+    classes = classes or max(data.get("classes", 0), 1)
+    if not at_hand:
         raise ConfigError(f"{path} does not tell the shape of the inputs: give --input-shape and --classes")
     options = said.get("options", {}) if said.get("name") == model else {}
-    net = models.build(model, input_shape=shape, classes=classes, **options)
+    net = models.build(model, input_shape=at_hand, classes=classes, **options)
     net = ticket.to_torch_prune(net, at) if masks else ticket.apply(net, at)
     write(out, serialised(net.state_dict()))
     print(f"state dict: {out} ({_left(ticket)}; {at or ('end' if 'end' in ticket.points else 'start')} weights)")

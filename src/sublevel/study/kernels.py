@@ -132,7 +132,7 @@ def mask_cell(
 
 def sight(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> Sight:
     """What a criterion may ask for."""
-    passed = flow(p.space, p.module, p.prepare(p.splits.train.x[:1]).shape[1:]) if "flow" in chosen.needs else None
+    passed = flow(p.space, p.module, p.prepare(p.splits.train.x[:1])) if "flow" in chosen.needs else None
     return Sight(p.space, mask, start, passed)
 
 

@@ -14,6 +14,7 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
+from sublevel.inputs import Inputs, call
 from sublevel.rng import derive, seeded
 from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
@@ -53,7 +54,7 @@ def train(
     start: Point,
     data: Part,
     *,
-    prepare: Callable[[Tensor], Tensor],
+    prepare: Callable[[Tensor], Inputs],
     loss: Loss,
     recipe: Recipe,
     seed: int,
@@ -161,7 +162,7 @@ class Slope:
     """
 
     def __init__(
-        self, space: Space, module: nn.Module, start: Point, prepare: Callable[[Tensor], Tensor], loss: Loss
+        self, space: Space, module: nn.Module, start: Point, prepare: Callable[[Tensor], Inputs], loss: Loss
     ) -> None:
         self.module, self.prepare, self.loss = module, prepare, loss
         self.theta = start.theta.detach().clone()
@@ -171,8 +172,9 @@ class Slope:
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The mean loss, and its gradient in the parts of theta; the buffers move as in training."""
-        outputs = torch.func.functional_call(self.module, {**self._leaves, **self.buffers}, (self.prepare(x),))
-        mean = self.loss(outputs, y).mean()
+        tensors = {**self._leaves, **self.buffers}
+        mean = self.loss(call(self.module, tensors, self.prepare(x)), y).mean()
+        self.buffers |= {name: tensors[name].detach() for name, b in self.buffers.items() if tensors[name] is not b}
         return mean.detach(), list(torch.autograd.grad(mean, list(self._leaves.values())))
 
     def point(self) -> Point:
@@ -190,7 +192,7 @@ class Weights:
         start: Point,
         mask: Bool[Tensor, "D"] | None,
         recipe: Recipe,
-        prepare: Callable[[Tensor], Tensor],
+        prepare: Callable[[Tensor], Inputs],
         loss: Loss,
     ) -> None:
         self._space = space

@@ -16,6 +16,7 @@ from torch import nn
 from sublevel._types import Bool, Float, Tensor
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
+from sublevel.inputs import Inputs
 from sublevel.space import Layer, Point, Space
 from sublevel.train.engine import Slope, Watch, descend
 from sublevel.train.recipe import Recipe
@@ -47,7 +48,7 @@ def edge_popup(
     data: Part,
     *,
     choose: Choose,
-    prepare: Callable[[Tensor], Tensor],
+    prepare: Callable[[Tensor], Inputs],
     loss: Loss,
     recipe: Recipe,
     seed: int,
@@ -81,7 +82,7 @@ def continuous_sparsification(
     soft: Bool[Tensor, "D"],
     penalty: float,
     beta: float,
-    prepare: Callable[[Tensor], Tensor],
+    prepare: Callable[[Tensor], Inputs],
     loss: Loss,
     recipe: Recipe,
     seed: int,
@@ -155,7 +156,7 @@ class _Scores:
         scores: Tensor,
         choose: Choose,
         recipe: Recipe,
-        prepare: Callable[[Tensor], Tensor],
+        prepare: Callable[[Tensor], Inputs],
         loss: Loss,
     ) -> None:
         self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
@@ -202,7 +203,7 @@ class _SoftMasks:
         penalty: float,
         annealing: _Annealing,
         recipe: Recipe,
-        prepare: Callable[[Tensor], Tensor],
+        prepare: Callable[[Tensor], Inputs],
         loss: Loss,
     ) -> None:
         self.weights, self.scores = start.theta.clone(), scores.clone()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.inputs import Inputs, call
 from sublevel.space import Space, project
 
 Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
@@ -33,7 +34,7 @@ def step(
     module: nn.Module,
     state: State,
     mask: Bool[Tensor, "D"],
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Inputs, Tensor],
     *,
     loss: Loss,
     lr: float,
@@ -58,7 +59,7 @@ def adam_step(
     module: nn.Module,
     state: State,
     mask: Bool[Tensor, "D"],
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Inputs, Tensor],
     *,
     loss: Loss,
     lr: float,
@@ -88,11 +89,11 @@ def adam_step(
 
 
 def _gradient(
-    space: Space, module: nn.Module, state: State, batch: tuple[Tensor, Tensor], loss: Loss
+    space: Space, module: nn.Module, state: State, batch: tuple[Inputs, Tensor], loss: Loss
 ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
     """Theta, the gradient of the mean loss there, the buffers after the forward pass, and the loss."""
     theta = state.theta.detach().requires_grad_()
-    buffers = {name: b.clone() for name, b in state.buffers.items()}
-    mean = loss(space.call(module.train(), theta, buffers, batch[0]), batch[1]).mean()
+    tensors = {**space.views(theta), **{name: b.clone() for name, b in state.buffers.items()}}
+    mean = loss(call(module.train(), tensors, batch[0]), batch[1]).mean()
     (gradient,) = torch.autograd.grad(mean, theta)
-    return theta.detach(), gradient, buffers, mean.detach()
+    return theta.detach(), gradient, {name: tensors[name].detach() for name in state.buffers}, mean.detach()

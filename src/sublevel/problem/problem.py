@@ -1,14 +1,7 @@
-"""A problem: a network, its data and its loss, joined once and named for the store.
-
-Everything the rest of the package needs from code of a user's own passes through here: what the network is called in
-a cache key, whether a worker process can import it, and whether its output fits the data.
-"""
+"""The problem itself: what it was given, and what is made of that when it is first asked for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +16,9 @@ from sublevel import models
 from sublevel._types import Tensor
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
-from sublevel.models.build import qualified_name
+from sublevel.inputs import Inputs, call
+from sublevel.problem import identity
+from sublevel.problem.checks import check_output
 from sublevel.risk import EmpiricalRisk, Loss, loss_function
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
@@ -39,11 +34,15 @@ class Problem:
     ``model`` is a registered name, an import path ``module:function``, or a function that returns an ``nn.Module``;
     ``options`` are its arguments. The data are a named source (``data`` with ``root`` and ``data_options``), or
     ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]), a map-style
-    Dataset of such pairs, or an iterable of batches of them (a DataLoader).
+    Dataset of such pairs, or an iterable of batches of them (a DataLoader); what the network takes as several inputs is
+    a tuple or a dict in place of the one.
     ``validation`` (count or share) is held out from the training examples; ``mean`` and ``std`` per channel normalise
     images (absent: those of the training examples). ``prunable`` chooses the weights that may be
-    pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`). ``version`` stands for the
-    factory's source where it has none.
+    pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`).
+
+    ``loss`` is a name (``cross-entropy``, ``squared``, ``mse``, ``huber``), or a function from outputs and labels to the
+    loss of each example, or its import path. ``loop`` trains in place of the package's own loop, see
+    `sublevel.train.own.by_loop`. ``version`` stands for the source of such code where it has none.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
@@ -58,6 +57,7 @@ class Problem:
     train: Any = None
     test: Any = None
     loss: str | Loss = "cross-entropy"
+    loop: str | Loop | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     data_options: Mapping[str, Any] = field(default_factory=dict)
     validation: int | float = 0.1
@@ -96,8 +96,8 @@ class Problem:
     @cached_property
     def module(self) -> nn.Module:
         """A network to compute with; its own weights mean nothing."""
-        module = self._build(0, "template")
-        self._check_output(module)
+        module = self.build(0, "template")
+        check_output(self, module)
         return module.to(self.device, self.torch_dtype)
 
     @cached_property
@@ -110,13 +110,13 @@ class Problem:
         """The floating-point type of weights and inputs."""
         return getattr(torch, self.dtype)
 
-    def prepare(self, x: Tensor) -> Tensor:
-        """The network's input from stored examples: normalised by the splits' mean and deviation."""
+    def prepare(self, x: Tensor) -> Inputs:
+        """The network's input or inputs from stored examples: normalised by the splits' mean and deviation."""
         return self.splits.prepare(x, self.torch_dtype)
 
     def init(self, seed: int, stream: str = "init") -> Point:
         """The initial point of ``seed``: weights as the factory draws them, and fresh buffers."""
-        return self.space.point(self._build(seed, stream)).to(self.device, self.torch_dtype)
+        return self.space.point(self.build(seed, stream)).to(self.device, self.torch_dtype)
 
     def part(self, split: str, size: int | None = None, nth: int = 0) -> Part:
         """The examples of ``train``, ``validation`` or ``test``, or a fixed stratified subset of ``size``.
@@ -145,7 +145,7 @@ class Problem:
         hooks = [m.register_forward_hook(lambda _, __, out: seen.append(getattr(out, "numel", int)())) for m in leaves]
         try:
             with torch.no_grad():
-                self.module.eval()(self.prepare(self.splits.train.x[:1]))
+                call(self.module.eval(), {}, self.prepare(self.splits.train.x[:1]))
         finally:
             self.module.train()
             for hook in hooks:
@@ -179,7 +179,7 @@ class Problem:
             self.module,
             examples.x,
             examples.y,
-            loss=self.loss,
+            loss=self.mean_loss(),
             prepare=self.prepare,
             policy=policy,
             batch_size=batch_size or self.field_batch,
@@ -189,51 +189,32 @@ class Problem:
 
     def mean_loss(self) -> Loss:
         """The per-example loss function."""
-        return loss_function(self.loss)
+        return identity.function(self.loss) if ":" in str(self.loss) else loss_function(self.loss)
 
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the problem in a cell's key; None if code without source and version makes it.
 
-        It holds the values that the factory draws, not only its code: weights that it reads from a file count too.
         Raises ModelError where two builds from one seed differ.
         """
-        _check_options(self.options)
-        name = self.model if isinstance(self.model, str) else qualified_name(self.model)
-        factory = None if isinstance(self.model, str) else self.model
-        model = models.fingerprint(name, self.module, factory, options=self.options, version=self.version)
-        loss = self.loss if isinstance(self.loss, str) else models.own_code(self.loss, self.version)
-        if model is None or loss is None:
-            return None
-        weights = hashlib.sha256(self.space.prunable.numpy().tobytes()).hexdigest()
-        values = [_values(self._build(0, "template")) for _ in range(2)]
-        if values[0] != values[1]:
-            raise ModelError(
-                f"two builds of model {self.name} from one seed differ: its weights must be drawn from torch's "
-                "generator, not from numpy's or Python's"
-            )
-        return {
-            "data": self.splits.digest,
-            "model": model,
-            "values": values[0],
-            "prunable": weights,
-            "loss": loss,
-        }
+        return identity.fingerprint(self)
 
     @property
     def portable(self) -> bool:
         """Whether another process can build this problem from its names."""
-        return isinstance(self.loss, str) and not callable(self.prunable) and importable(self.model)
+        code = [self.model, self.loss, *([] if self.loop is None else [self.loop])]
+        return not callable(self.prunable) and all(map(identity.importable, code))
 
     def description(self, put: Callable[[dict[str, Tensor]], str]) -> dict[str, Any]:
         """The problem as JSON for another process; ``put`` stores data of one's own and returns their digest."""
         given = self.train is not None
         named = {"name": self.data, "root": None if self.root is None else str(Path(self.root).resolve())}
         return {
-            "model": self.model if isinstance(self.model, str) else qualified_name(self.model),
+            "model": self.name,
             "options": dict(self.options),
             "data": {"object": put(own.tensors(self.dataset))} if given else named,
             "data_options": dict(self.data_options),
-            "loss": self.loss,
+            "loss": identity.path(self.loss),
+            "loop": None if self.loop is None else identity.path(self.loop),
             "prunable": [self.prunable] if isinstance(self.prunable, str) else self.prunable,
             "validation": self.validation,
             "train_size": self.train_size,
@@ -253,13 +234,15 @@ class Problem:
         if "object" not in source:
             return cls(**rest, data=source["name"], root=source["root"])
         t = get(source["object"])
-        return cls(**rest, train=(t["train_x"], t["train_y"]), test=(t["test_x"], t["test_y"]))
+        train, test = ((own.inputs_in(t, split), t[f"{split}_y"]) for split in ("train", "test"))
+        return cls(**rest, train=train, test=test)
 
     def on(self, device: str, dtype: str) -> Problem:
         """The same problem on another device, or in another precision."""
         return replace(self, device=device, dtype=dtype)
 
-    def _build(self, seed: int, stream: str) -> nn.Module:
+    def build(self, seed: int, stream: str) -> nn.Module:
+        """A network as the factory draws it from a stream of ``seed``, on the CPU."""
         with seeded(seed, stream):
             shape, classes = self.splits.input_shape, max(len(self.splits.classes), 1)
             net = models.build(self.model, input_shape=shape, classes=classes, **self.options)
@@ -268,66 +251,7 @@ class Problem:
                 raise ModelError(f"model {self.name}: {name} has no shape yet; give lazy layers their input size")
         return net
 
-    def _check_output(self, module: nn.Module) -> None:
-        """Refuse a network whose output does not fit the labels, before anything is trained."""
-        classes = len(self.splits.classes)
-        try:
-            with torch.no_grad():
-                output = module.eval()(self.splits.prepare(self.splits.train.x[:2].cpu()))
-        except Exception as error:
-            shape = list(self.splits.input_shape)
-            raise ModelError(f"model {self.name} fails on inputs of shape {shape}: {error}") from error
-        finally:
-            module.train()
-        if not isinstance(output, Tensor):
-            raise ModelError(f"model {self.name} gives a {type(output).__name__} for a batch; expected a tensor")
-        if classes and (output.ndim != 2 or output.shape[1] != classes):
-            raise ModelError(
-                f"model {self.name} gives outputs of shape {list(output.shape[1:])} for one example, "
-                f"but the data have {classes} classes; expected [{classes}]"
-            )
-        targets = self.splits.train.y.shape[1:]
-        if not classes and output[0].numel() != targets.numel():
-            raise ModelError(
-                f"model {self.name} gives outputs of shape {list(output.shape[1:])} for one example, "
-                f"but its target has shape {list(targets)}"
-            )
-        labels = self.splits.train.y[:2].cpu()
-        try:
-            self.mean_loss()(output, labels)
-        except (RuntimeError, TypeError, IndexError) as error:
-            kind = "class labels" if classes else "real targets"
-            raise ModelError(f"loss {self.loss!r} does not take {kind}: {error}") from error
-
     @property
     def name(self) -> str:
         """What the network is called."""
-        return self.model if isinstance(self.model, str) else qualified_name(self.model)
-
-
-def importable(model: str | Callable[..., Any]) -> bool:
-    """Whether another process finds ``model`` by its name: not in __main__, not nested in a function."""
-    if isinstance(model, str):
-        return not model.startswith("__main__:")
-    module, _, name = qualified_name(model).partition(":")
-    found = sys.modules.get(module)
-    return module != "__main__" and "." not in name and getattr(found, name, None) is model
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Options are part of a key, and cross to other processes."""
-    for name, value in options.items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError):
-            raise ModelError(
-                f"model option {name!r} is of type {type(value).__name__}; options are numbers, texts and lists of them"
-            ) from None
-
-
-def _values(module: nn.Module) -> str:
-    """SHA-256 of every parameter and buffer."""
-    out = hashlib.sha256()
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        out.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return out.hexdigest()
+        return identity.path(self.model)

@@ -1,0 +1,78 @@
+"""What a network is called with: one tensor, several in their order, or several by name; each is [N, ...]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from sublevel._types import Tensor
+
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Shape = tuple[int, ...]
+Shapes = Shape | tuple[Shape, ...] | dict[str, Shape]
+"""The shape of one example: of its tensor, of several in their order, or by name."""
+
+
+def call(module: nn.Module, tensors: dict[str, Tensor], inputs: Inputs) -> Tensor:
+    """The output of ``module`` with these parameters and buffers in place of its own.
+
+    Where the module assigns a new tensor to a buffer, ``tensors`` holds it afterwards.
+
+    >>> call(nn.Bilinear(1, 1, 1, bias=False), {"weight": torch.tensor([[[2.0]]])}, (torch.ones(1, 1), torch.ones(1, 1)))
+    tensor([[2.]])
+    """
+    if isinstance(inputs, dict):
+        return torch.func.functional_call(module, tensors, (), inputs)
+    return torch.func.functional_call(module, tensors, inputs if isinstance(inputs, tuple) else (inputs,))
+
+
+def each(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
+    """The inputs with ``function`` applied to every tensor."""
+    if isinstance(inputs, dict):
+        return {name: function(x) for name, x in inputs.items()}
+    return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
+
+
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """The tensors, those with names in the order of their names."""
+    if isinstance(inputs, dict):
+        return [inputs[name] for name in sorted(inputs)]
+    return list(inputs) if isinstance(inputs, tuple) else [inputs]
+
+
+def shapes_of(document: Any) -> Shapes:
+    """Shapes from lists, as JSON has them.
+
+    >>> shapes_of([[3, 8, 8], [5]]), shapes_of({"tokens": [7]})
+    (((3, 8, 8), (5,)), {'tokens': (7,)})
+    """
+    if isinstance(document, Mapping):
+        return {name: tuple(shape) for name, shape in document.items()}
+    return tuple(tuple(each) if isinstance(each, list | tuple) else each for each in document)
+
+
+def parts(shapes: Shapes) -> list[Shape]:
+    """The shape of every input."""
+    if isinstance(shapes, dict):
+        return list(shapes.values())
+    several = [each for each in shapes if isinstance(each, tuple)]
+    return several or [shapes]  # type: ignore[list-item]
+
+
+def told(shapes: Shapes) -> str:
+    """Shapes in words.
+
+    >>> told((3, 8, 8)), told(((3, 8, 8), (5,))), told({"tokens": (7,)})
+    ('[3, 8, 8]', '[3, 8, 8], [5]', 'tokens [7]')
+    """
+    if isinstance(shapes, dict):
+        return ", ".join(f"{name} {list(each)}" for name, each in shapes.items())
+    return ", ".join(str(list(each)) for each in parts(shapes))
+
+
+def examples(inputs: Inputs) -> int:
+    """N."""
+    return len(tensors_of(inputs)[0])

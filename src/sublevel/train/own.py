@@ -1,0 +1,126 @@
+"""A training loop of the user's own in place of `sublevel.train.engine.train`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from math import nan
+from typing import Any
+
+import torch
+
+from sublevel._types import Bool, Float, Tensor
+from sublevel.data.batches import epoch_plan
+from sublevel.data.splits import Part
+from sublevel.errors import Diverged, ModelError
+from sublevel.inputs import Inputs
+from sublevel.rng import seeded
+from sublevel.space import Point
+from sublevel.train.engine import Progress, Trained, Watch, batches
+from sublevel.train.recipe import Recipe
+
+Loop = Callable[..., Any]
+"""``(theta [D], mask [D], steps: range, ...) -> theta [D]``, or a `Point` where buffers moved too."""
+
+Batch = Callable[[int], tuple[Inputs, Tensor]]
+
+
+def by_loop(
+    loop: Loop,
+    start: Point,
+    data: Part,
+    *,
+    prepare: Callable[[Tensor], Inputs],
+    recipe: Recipe,
+    seed: int,
+    mask: Bool[Tensor, "D"] | None = None,
+    order: str = "",
+    first: int = 0,
+    rates: Sequence[float] | None = None,
+    checkpoints: Sequence[int] = (),
+    watch: Watch | None = None,
+    offered: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train from ``start`` at step ``first`` to the end by ``loop(theta, mask, steps)``, called once for each stretch
+    between two checkpoints: what it keeps beside theta (momentum) begins anew there.
+
+    ``theta`` [D] is a copy and 0 where ``mask`` [D] (bool, all True for a dense network) is False; ``steps`` is the
+    range of steps to take. What comes back must be finite, and 0 outside the mask. By name, where its signature asks,
+    the loop is also given ``buffers`` (name -> tensor, copies that it may change in place), ``batch`` (step -> the
+    prepared inputs and labels of the study's own data order and augmentation), ``rates`` (the learning rate of every
+    step of the whole run), ``recipe``, ``seed``, and what is ``offered``. PyTorch's global generator is seeded before
+    each call.
+
+    Raises ModelError for a vector of another shape or with weights outside the mask, Diverged where it is not finite.
+    """
+    rates = recipe.rates(len(data)) if rates is None else rates
+    last, saved, history = len(rates), {}, []
+    kept = torch.ones_like(start.theta, dtype=torch.bool) if mask is None else mask
+    now = start if mask is None else start.project(mask)
+    marks = sorted({first, *(step for step in checkpoints if first <= step <= last), last})
+    if first in checkpoints:
+        saved[first] = _copy(now)
+    for begin, end in pairwise(marks):
+        given = _copy(now)
+        at_hand = {
+            "buffers": given.buffers,
+            "batch": _reader(data, recipe, prepare, seed, order),
+            "rates": rates,
+            "recipe": recipe,
+            "seed": seed,
+            **(offered or {}),
+        }
+        with seeded(seed, f"loop:{order}", begin):
+            found = loop(given.theta, kept.clone(), range(begin, end), **_asked(loop, at_hand))
+        now = _checked(loop, found, given, kept, end)
+        epoch = (end - 1) // recipe.steps_per_epoch(len(data))
+        progress = Progress(end, last, epoch, rates[end - 1], nan)
+        history.append({"step": end, "epoch": epoch, "lr": progress.lr, **(watch(progress, now) if watch else {})})
+        if end in checkpoints:
+            saved[end] = _copy(now)
+    return Trained(now, saved, history)
+
+
+def _reader(data: Part, recipe: Recipe, prepare: Callable[[Tensor], Inputs], seed: int, order: str) -> Batch:
+    """The batch of any step, as `sublevel.train.engine.train` would see it there."""
+    per_epoch, batch, plans = recipe.steps_per_epoch(len(data)), batches(data, recipe), {}
+
+    def read(step: int) -> tuple[Inputs, Tensor]:
+        epoch, inside = divmod(step, per_epoch)
+        if epoch not in plans:
+            plans.clear()
+            plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=recipe.crop, flip=recipe.flip)
+            plans[epoch] = plan.to(data.x.device)
+        x, y = batch(plans[epoch], inside)
+        return prepare(x), y
+
+    return read
+
+
+def _asked(loop: Loop, at_hand: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(loop).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return dict(at_hand)
+    return {name: value for name, value in at_hand.items() if name in parameters}
+
+
+def _checked(loop: Loop, found: Any, given: Point, mask: Bool[Tensor, "D"], step: int) -> Point:
+    """The point that a loop gave back, as a copy of its own."""
+    name = f"the training loop {getattr(loop, '__qualname__', type(loop).__name__)}"
+    theta: Float[Tensor, "D"] = found.theta if isinstance(found, Point) else found
+    if not isinstance(theta, Tensor) or theta.shape != given.theta.shape or theta.dtype != given.theta.dtype:
+        got = f"{theta.dtype} {list(theta.shape)}" if isinstance(theta, Tensor) else type(theta).__name__
+        raise ModelError(f"{name} gave {got} at step {step}; expected {given.theta.dtype} {list(given.theta.shape)}")
+    if not bool(torch.isfinite(theta).all()):
+        raise Diverged(f"training diverged: a weight that {name} gave at step {step} is not finite")
+    if grown := int(theta[~mask].count_nonzero()):
+        raise ModelError(f"{name} gave {grown} pruned weights that are not 0 at step {step}: multiply by the mask")
+    buffers = found.buffers if isinstance(found, Point) else given.buffers
+    if {name: b.shape for name, b in buffers.items()} != {name: b.shape for name, b in given.buffers.items()}:
+        raise ModelError(f"{name} gave other buffers than the network's at step {step}: {', '.join(buffers) or 'none'}")
+    return _copy(Point(theta.detach(), buffers))
+
+
+def _copy(point: Point) -> Point:
+    return Point(point.theta.detach().clone(), {name: b.detach().clone() for name, b in point.buffers.items()})
