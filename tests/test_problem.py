@@ -277,8 +277,8 @@ def test_description_of_named_data_holds_no_tensors():
 def test_unknown_names_are_refused():
     with pytest.raises(ConfigError, match="unknown model 'lenet-300'"):
         Problem("lenet-300").space
-    with pytest.raises(ConfigError, match="unknown loss 'mse'"):
-        own(loss="mse").field()
+    with pytest.raises(ConfigError, match="unknown loss 'mae'"):
+        own(loss="mae").field()
     with pytest.raises(ConfigError, match="unknown option 'depth'"):
         own(options={"depth": 3}).space
 

@@ -212,7 +212,9 @@ def test_labels_are_drawn_with_the_models_probabilities():
     torch.testing.assert_close(shares.double(), outputs[0].softmax(0), rtol=0, atol=0.012)
     assert categorical(torch.zeros(1, 3), torch.tensor([1 - 1e-16], dtype=F64)).tolist() == [2]
     noise = torch.randn(20000, 4, generator=generator(1, "probe"), dtype=F64)
-    assert float(gaussian(torch.ones(20000, 4, dtype=F64), noise).std()) == pytest.approx(2.0, rel=0.02)
+    outputs = torch.ones(20000, 4, dtype=F64)
+    assert float(gaussian()(outputs, noise).std()) == pytest.approx(2.0, rel=0.02)
+    assert float(gaussian(0.5)(outputs, noise).std()) == pytest.approx(2.0**0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["convolution", "normalised"])
@@ -228,7 +230,7 @@ def test_per_example_gradients_are_undefined_through_batch_statistics(name):
 
 def test_what_a_loss_cannot_answer_is_refused():
     case, v = named("perceptron"), torch.ones(named("perceptron").space.dim, dtype=F64)
-    with pytest.raises(ModelError, match=r"own_loss names no distribution .* cross-entropy and squared do"):
+    with pytest.raises(ModelError, match=r"own_loss names no distribution .* cross-entropy, squared and mse do"):
         case.field(loss=own_loss).fisher_vp(case.point, v, kind="monte-carlo")
     with pytest.raises(ConfigError, match="unknown kind of Fisher matrix 'montecarlo'; did you mean 'monte-carlo'"):
         case.field().fisher_vp(case.point, v, kind="montecarlo")

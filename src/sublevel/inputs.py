@@ -21,7 +21,8 @@ def call(module: nn.Module, tensors: dict[str, Tensor], inputs: Inputs) -> Tenso
 
     Where the module assigns a new tensor to a buffer, ``tensors`` holds it afterwards.
 
-    >>> call(nn.Bilinear(1, 1, 1, bias=False), {"weight": torch.tensor([[[2.0]]])}, (torch.ones(1, 1), torch.ones(1, 1)))
+    >>> one = torch.ones(1, 1)
+    >>> call(nn.Bilinear(1, 1, 1, bias=False), {"weight": torch.tensor([[[2.0]]])}, (one, one))
     tensor([[2.]])
     """
     if isinstance(inputs, dict):

@@ -35,7 +35,9 @@ def joined(name: str, train: Samples, test: Samples, classes: Sequence[str], ori
     """The two parts as one checked data set; several inputs are packed."""
     (train_x, layout), (test_x, other) = pack(train[0]), pack(test[0])
     if layout != other:
-        raise DataError(f"train inputs are {layout or 'one tensor'}, test inputs {other or 'one tensor'}; must be alike")
+        raise DataError(
+            f"train inputs are {layout or 'one tensor'}, test inputs {other or 'one tensor'}; must be alike"
+        )
     return check(Dataset(name, train_x, train[1], test_x, test[1], tuple(classes), origin, layout))
 
 

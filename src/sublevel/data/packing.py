@@ -46,7 +46,8 @@ class Layout:
 
     def __str__(self) -> str:
         kinds = [f"{str(d).removeprefix('torch.')} {list(s)}" for d, s in zip(self.dtypes, self.shapes, strict=True)]
-        return ", ".join(f"{n}: {kind}" for n, kind in zip(self.names, kinds, strict=True)) or ", ".join(kinds)
+        names = [f"{name}: " for name in self.names] or [""] * len(kinds)
+        return ", ".join(name + kind for name, kind in zip(names, kinds, strict=True))
 
 
 def pack(inputs: Inputs) -> tuple[Tensor, Layout | None]:
@@ -66,7 +67,9 @@ def pack(inputs: Inputs) -> tuple[Tensor, Layout | None]:
     tensors = tensors_of(inputs)
     lengths = [len(t) if t.ndim else 0 for t in tensors]
     if len(set(lengths)) > 1 or not all(t.numel() for t in tensors):
-        raise DataError(f"the inputs have {', '.join(map(str, lengths))} examples; all must have as many, and not be empty")
+        raise DataError(
+            f"the inputs have {', '.join(map(str, lengths))} examples; all must have as many, and not be empty"
+        )
     rows = [t.contiguous().reshape(len(t), -1).view(torch.uint8) for t in tensors]
     return torch.cat(rows, dim=1), Layout(
         tuple(t.dtype for t in tensors), tuple(tuple(t.shape[1:]) for t in tensors), names

@@ -17,9 +17,7 @@ from sublevel.inputs import Shapes, parts, shapes_of
 from sublevel.models.registry import STARTS, find, initialise
 
 
-def build(
-    name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes: int, **options: Any
-) -> nn.Module:
+def build(name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes: int, **options: Any) -> nn.Module:
     """Build a network for inputs of ``input_shape`` (channels first, no batch) and ``classes`` outputs.
 
     Several inputs are a tuple of shapes, or a dict by name.

@@ -4,7 +4,7 @@ Everything the rest of the package needs from code of a user's own passes throug
 a cache key, whether a worker process can import it, and whether its output fits the data.
 """
 
-from sublevel.problem.identity import importable
+from sublevel.problem.identity import importable, path
 from sublevel.problem.problem import Problem
 
-__all__ = ["Problem", "importable"]
+__all__ = ["Problem", "importable", "path"]

@@ -41,7 +41,9 @@ def check_output(problem: Problem, module: nn.Module) -> None:
             f"but the data have {classes} classes; expected {[*target, classes]}"
         )
     if not classes and prod(each) != prod(target):
-        raise ModelError(f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}")
+        raise ModelError(
+            f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}"
+        )
     _check_loss(problem, output, y)
 
 
@@ -53,4 +55,6 @@ def _check_loss(problem: Problem, output: Tensor, y: Tensor) -> None:
         raise ModelError(f"loss {problem.loss!r} does not take {kind}: {error}") from error
     if not isinstance(losses, Tensor) or losses.shape != (len(y),):
         got = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        raise ModelError(f"loss {problem.loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example")
+        raise ModelError(
+            f"loss {problem.loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example"
+        )

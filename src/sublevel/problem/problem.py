@@ -22,6 +22,9 @@ from sublevel.problem.checks import check_output
 from sublevel.risk import EmpiricalRisk, Loss, loss_function
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
+from sublevel.train.engine import Trained, train
+from sublevel.train.own import Loop, by_loop
+from sublevel.train.recipe import Recipe
 
 ACTIVATIONS = 100_000_000
 """Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic."""
@@ -40,9 +43,9 @@ class Problem:
     images (absent: those of the training examples). ``prunable`` chooses the weights that may be
     pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`).
 
-    ``loss`` is a name (``cross-entropy``, ``squared``, ``mse``, ``huber``), or a function from outputs and labels to the
-    loss of each example, or its import path. ``loop`` trains in place of the package's own loop, see
-    `sublevel.train.own.by_loop`. ``version`` stands for the source of such code where it has none.
+    ``loss`` is a name (``cross-entropy``, ``squared``, ``mse``, ``huber``), or a function from outputs and labels to
+    the loss of each example, or its import path. ``loop``, a function or its import path, trains in place of the
+    package's own loop (see `sublevel.train.own.by_loop`). ``version`` stands for the source of code that has none.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
@@ -190,6 +193,16 @@ class Problem:
     def mean_loss(self) -> Loss:
         """The per-example loss function."""
         return identity.function(self.loss) if ":" in str(self.loss) else loss_function(self.loss)
+
+    def trained(self, start: Point, *, recipe: Recipe, seed: int, **how: Any) -> Trained:
+        """The training that begins at ``start``, by the problem's own ``loop`` if it has one; all else as in
+        `sublevel.train.engine.train`. A loop may also ask for this ``problem`` (see `sublevel.train.own.by_loop`).
+        """
+        data, prepare = self.splits.train, self.prepare
+        given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
+        if self.loop is None:
+            return train(self.space, self.module, start, data, loss=self.mean_loss(), **given)
+        return by_loop(identity.function(self.loop), start, data, offered={"problem": self}, **given)
 
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the problem in a cell's key; None if code without source and version makes it.

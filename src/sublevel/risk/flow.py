@@ -21,8 +21,8 @@ def flow(space: Space, module: nn.Module, like: Inputs) -> Autograd:
     """``R(theta)``: the sum of the outputs for inputs of ones, of the shapes and kinds of ``like``, at ``|theta|``.
 
     Biases are 0 and norms the identity, so that in a feed-forward network of ReLUs R is of the first degree in the
-    weights of every layer (Tanaka et al. 2006.05467). Integers, which count tokens, are 0. Fixed weights of the network enter by their absolute values too.
-    Everything is float64: take gradients at a point of that type.
+    weights of every layer (Tanaka et al. 2006.05467). Integers, which count tokens, are 0. Fixed weights of the network
+    enter by their absolute values too. Everything is float64: take gradients at a point of that type.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> theta = torch.tensor([1.0, -2.0, 3.0, 4.0, 9.0, 9.0, -5.0, 1.0, 9.0], dtype=torch.float64)

@@ -134,7 +134,9 @@ def labels_of(loss: Loss) -> Labels:
     Raises ModelError for a loss of one's own.
     """
     if loss not in LABELS:
-        known = " and ".join(name for name, f in LOSSES.items() if f in LABELS)
+        *others, last = (name for name, f in LOSSES.items() if f in LABELS)
         name = getattr(loss, "__name__", type(loss).__name__)
-        raise ModelError(f"the loss {name} names no distribution to draw labels from; {known} do")
+        raise ModelError(
+            f"the loss {name} names no distribution to draw labels from; {', '.join(others)} and {last} do"
+        )
     return LABELS[loss]

@@ -8,14 +8,18 @@ import torch
 
 from sublevel.errors import ConfigError
 from sublevel.inputs import call, told
-from sublevel.problem import Problem
+from sublevel.problem import Problem, path
 from sublevel.prune import SCORES, Criterion, Sight
 from sublevel.risk.flow import flow
 from sublevel.rng import generator
+from sublevel.study.graph import Graph
 from sublevel.study.spec import StudySpec
 
 EXAMPLES = 64
 """Training examples that a criterion of one's own is tried on."""
+
+STEPS = ("gradual", "edge-popup", "continuous-sparsification")
+"""Kinds of cells that train by steps of their own: they prune, or learn a mask, between or beside SGD's."""
 
 
 def check(problem: Problem, spec: StudySpec) -> None:
@@ -28,6 +32,16 @@ def check(problem: Problem, spec: StudySpec) -> None:
     for name in {spec.criterion, *(b.options.get("criterion", "") for b in spec.branches)} & set(SCORES):
         if not spec.given:
             check_criterion(problem, SCORES[name])
+
+
+def check_loop(problem: Problem, graph: Graph) -> None:
+    """Refuse a training loop of the user's own beside branches that take steps of another kind."""
+    for node in graph.nodes.values() if problem.loop is not None else ():
+        if node.kind in STEPS:
+            raise ConfigError(
+                f"branch {node.labels['branch']!r} takes steps of its own, which the training loop "
+                f"{path(problem.loop or '')} does not: leave out one of them"
+            )
 
 
 def check_last_batch(problem: Problem, batch_size: int) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from sublevel.errors import ConfigError
-from sublevel.problem import Problem
-from sublevel.runs.checks import check
+from sublevel.problem import Problem, path
+from sublevel.runs.checks import check, check_loop
 from sublevel.runs.plan import Plan, make
 from sublevel.runs.results import Result, check_writable, write_manifest
 from sublevel.study import costs
@@ -56,11 +56,12 @@ class Study:
         **keys: Any,
     ) -> None:
         if isinstance(source, Problem):
-            taken = {"data", "model", "loss"} & set(keys)
+            taken = {"data", "model", "loss", "loop"} & set(keys)
             if taken:
                 raise ConfigError(f"the problem already says {', '.join(sorted(taken))}")
             said = parse(_said(source))
-            fixed = {"data": said.data, "model": said.model, "loss": said.loss, "train": {"dtype": said.train.dtype}}
+            fixed = {name: getattr(said, name) for name in ("data", "model", "loss", "loop")}
+            fixed["train"] = {"dtype": said.train.dtype}
             self.spec = parse(merged(fixed, keys))
             self.problem = source.on(_device(device, source.device), self.spec.train.dtype)
         else:
@@ -79,7 +80,9 @@ class Study:
     def cells(self) -> tuple[Graph, list[Solution]]:
         """The graph of all cells, and the solutions among them."""
         check(self.problem, self.spec)
-        return assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
+        graph, solutions = assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
+        check_loop(self.problem, graph)
+        return graph, solutions
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
@@ -145,16 +148,16 @@ class Study:
         """What a reader should know about how this study runs."""
         notes = []
         if self._fingerprint is None:
-            what = "network" if isinstance(self.problem.loss, str) else "network or the loss"
+            code = ["network", *(name for name in ("loss", "loop") if _own(getattr(self.problem, name)))]
             notes.append(
-                f"the code of the {what} cannot be read whole (it was typed, edited since it was imported, or holds "
-                "objects that no text tells) and has no version, so its cells are not cached: "
+                f"the code of the {' or the '.join(code)} cannot be read whole (it was typed, edited since it was "
+                "imported, or holds objects that no text tells) and has no version, so its cells are not cached: "
                 "give Problem(version=...) to keep them"
             )
         if not self.problem.portable:
             notes.append(
-                "the network is defined where other processes cannot import it, so cells run one at a time in this "
-                "process: put it in a module of its own to use several"
+                "the network, or code of your own beside it, is defined where other processes cannot import "
+                "it, so cells run one at a time in this process: put it in a module of its own to use several"
             )
         rates = self.spec.train.rates(len(self.problem.splits.train))
         rate = next((r for r in reversed(rates) if r > 0), self.spec.train.lr)
@@ -227,6 +230,11 @@ def _device(asked: str, fallback: str = "cpu") -> str:
     return "cuda" if torch.cuda.is_available() else fallback
 
 
+def _own(code: Any) -> bool:
+    """Whether a loss or a loop is code of the user's own."""
+    return callable(code) or ":" in str(code)
+
+
 def _said(p: Problem) -> dict[str, Any]:
     """What a problem given in Python says of the study's keys."""
     own = p.train is not None
@@ -235,8 +243,8 @@ def _said(p: Problem) -> dict[str, Any]:
         {"name": "own"} if own else {"name": p.data, "root": p.root and str(p.root), "options": dict(p.data_options)}
     )
     model = {"name": p.name, "options": dict(p.options), "version": p.version}
-    loss = p.loss if isinstance(p.loss, str) else "own"
-    return {"data": {**data, **named}, "model": model, "loss": loss, "train": {"dtype": p.dtype}}
+    code = {"loss": path(p.loss), "loop": None if p.loop is None else path(p.loop)}
+    return {"data": {**data, **named}, "model": model, **code, "train": {"dtype": p.dtype}}
 
 
 def _problem(spec: StudySpec, device: str) -> Problem:
@@ -246,6 +254,7 @@ def _problem(spec: StudySpec, device: str) -> Problem:
         data=d.name,
         root=d.root,
         loss=spec.loss,
+        loop=spec.loop,
         options=m.options,
         data_options=d.options,
         validation=d.validation,

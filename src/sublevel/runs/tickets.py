@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sublevel.errors import ConfigError, DataError, ModelError
+from sublevel.inputs import shapes_of
 from sublevel.runs.machine import versions
 from sublevel.space import Point
 from sublevel.study.cells import key, stored_mask, stored_point
@@ -74,7 +75,6 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
     Raises ConfigError for a ticket without a recipe, ModelError and DataError where the problem has another network
     or other data than the study had.
     """
-    from sublevel.train.engine import train
     from sublevel.train.recipe import Recipe
 
     if "training" not in ticket.about:
@@ -84,7 +84,6 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
         raise ConfigError("the ticket's training went on with the momentum of a run before it, which no ticket holds")
     if problem.dtype != how["recipe"]["dtype"]:
         problem = problem.on(problem.device, how["recipe"]["dtype"])
-    data = problem.splits.train
     if problem.space != ticket.space:
         ticket.module(problem.module)
         raise ModelError("the ticket is for a network in which other weights may be pruned")
@@ -92,19 +91,14 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
         raise DataError("the problem's data are not those that the ticket was trained on: their digests differ")
     recipe = Recipe.from_document(how["recipe"])
     with arithmetic(ticket.about["numerics"]["threads"]):
-        return train(
-            problem.space,
-            problem.module,
+        return problem.trained(
             ticket.start.to(problem.device),
-            data,
-            prepare=problem.prepare,
-            loss=problem.mean_loss(),
             recipe=recipe,
             seed=how["seed"],
             mask=ticket.mask.to(problem.device),
             order=how["order"],
             first=how["first"],
-            rates=None if how["lr"] is None else [how["lr"]] * recipe.steps(len(data)),
+            rates=None if how["lr"] is None else [how["lr"]] * recipe.steps(len(problem.splits.train)),
         ).end
 
 

@@ -10,7 +10,6 @@ from sublevel.study.cells import COSTS, register
 from sublevel.study.graph import Node
 from sublevel.study.measurements.base import KEEP
 from sublevel.study.worker import arithmetic
-from sublevel.train.engine import train
 from sublevel.train.recipe import Recipe
 
 PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training", "volume-pair")
@@ -34,10 +33,7 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
     while True:
         began = time.perf_counter()
         with arithmetic(threads):
-            train(
-                problem.space, problem.module, start, problem.splits.train, prepare=problem.prepare,
-                loss=problem.mean_loss(), recipe=recipe, seed=0, rates=[1e-6] * steps,
-            )  # fmt: skip
+            problem.trained(start, recipe=recipe, seed=0, rates=[1e-6] * steps)
         spent = time.perf_counter() - began
         if spent > seconds:
             return steps * recipe.batch_size / spent

@@ -32,7 +32,7 @@ from sublevel.study.cells import (
     point_tensors,
     rows,
 )
-from sublevel.train.engine import Progress, Watch, train
+from sublevel.train.engine import Progress, Watch
 from sublevel.train.recipe import Recipe
 
 SAMPLE = 1000
@@ -60,13 +60,9 @@ def train_cell(
     """
     p, chosen = c.problem, Recipe.from_document(recipe)
     rates = chosen.rates(len(p.splits.train)) if lr is None else [lr] * chosen.steps(len(p.splits.train))
-    done = train(
-        p.space,
-        p.module,
+    keep = {} if moments is None else {"moments": c.store.get_tensors(moments)}
+    done = p.trained(
         p.init(seed, start["init"]) if "init" in start else c.point(start["point"]),
-        p.splits.train,
-        prepare=p.prepare,
-        loss=p.mean_loss(),
         recipe=chosen,
         seed=seed,
         mask=c.mask(mask),
@@ -75,7 +71,7 @@ def train_cell(
         rates=rates[:last],
         checkpoints=checkpoints,
         watch=watching(c),
-        moments=None if moments is None else c.store.get_tensors(moments),
+        **keep,
     )
     points = {"end": done.end, **{f"step-{n}": point for n, point in done.checkpoints.items()}}
     return Output({"history": done.history}, {name: point_tensors(point) for name, point in points.items()})

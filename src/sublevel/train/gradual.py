@@ -11,6 +11,7 @@ from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.data.splits import Part
+from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
 from sublevel.train.engine import Watch, Weights, descend
 from sublevel.train.recipe import Recipe
@@ -50,7 +51,7 @@ def gradual(
     *,
     tighten: Tighten,
     at: Sequence[int],
-    prepare: Callable[[Tensor], Tensor],
+    prepare: Callable[[Tensor], Inputs],
     loss: Loss,
     recipe: Recipe,
     seed: int,
@@ -79,7 +80,7 @@ class _Tightening:
         tighten: Tighten,
         at: Sequence[int],
         recipe: Recipe,
-        prepare: Callable[[Tensor], Tensor],
+        prepare: Callable[[Tensor], Inputs],
         loss: Loss,
     ) -> None:
         self.weights = Weights(space, module, start, None, recipe, prepare, loss)
