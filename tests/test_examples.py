@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
+from math import exp, log
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -165,6 +168,45 @@ def kept_keys(result: sl.Result) -> dict[str, Any]:
     return {"levels": 1, "branches": [], "rewind": study["rewind"], "seeds": study["seeds"], "train": study["train"]}
 
 
+@pytest.mark.slow
+def test_the_language_model_reads_more_than_the_character_before(desk, capsys):
+    example, result = ran("char_lm", windows=300, length=16, dim=16, epochs=4, levels=2)
+    printed = capsys.readouterr().out
+    check_perplexities(result, printed)
+    assert sorted(set(result.levels["remaining"]), reverse=True) == [6752, 3376, 1688]
+    splits = result.problem.splits
+    assert splits.input_shape == (16,)
+    assert torch.equal(splits.test.x[:, 1:], splits.test.y[:, :-1])  # the target is the next character
+    letters = example.text()
+    pairs = {}
+    for one, two in pairwise(letters[: 300 * 16 + 1]):
+        pairs.setdefault(one, Counter())[two] += 1
+    inside = [n * log(n / sum(row.values())) for row in pairs.values() for n in row.values()]
+    assert numbers(r"of characters ([\d.]+), of pairs ([\d.]+)", printed)[0][1] == pytest.approx(
+        exp(-sum(inside) / (300 * 16)), abs=0.06
+    )
+    at, x, y = result.point("imp", 2), splits.test.x, splits.test.y
+    with torch.no_grad():
+        scores = result.problem.space.call(result.problem.module.eval(), at.theta, {}, x).log_softmax(-1)
+    loss = -scores.gather(-1, y[..., None]).mean()
+    row = result.levels.query("branch == 'imp' and level == 2").iloc[0]
+    assert row["test_loss"] == pytest.approx(float(loss), rel=1e-4)
+    assert row["test_error"] == pytest.approx(float((scores.argmax(-1) != y).float().mean()), abs=1e-6)
+    changed = torch.cat([x[:1, :8], x[1:2, 8:]], dim=1)
+    with torch.no_grad():
+        both = result.problem.space.call(result.problem.module, at.theta, {}, torch.cat([x[:1], changed]))
+    torch.testing.assert_close(both[0, :8], both[1, :8])  # no position sees a later one
+
+
+def check_perplexities(result: sl.Result, printed: str) -> None:
+    """The printed table holds exp of the mean losses."""
+    assert len(result.failures) == 0
+    for (remaining, _), losses in result.levels.groupby(["remaining", "branch"])["test_loss"]:
+        (line,) = re.findall(rf"^{remaining} .*$", printed, re.MULTILINE)
+        mean = sum(map(exp, losses)) / len(losses)
+        assert any(abs(float(n) - mean) <= 6e-3 for n in line.split()[1:]), (mean, line)
+
+
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
 def test_without_timm_the_example_says_so_in_a_sentence(desk, capsys):
     with pytest.raises(SystemExit, match=r"needs timm \(pip install timm\), which cannot be imported here: No module"):
@@ -200,6 +242,9 @@ def test_the_examples_run_as_they_are(name, desk):
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     result = sl.open(desk / "sublevel-runs" / name.replace("_", "-"))
-    column = "test_loss" if name == "table_regression" else "test_error"
-    check(result, sorted(set(result.levels["remaining"]), reverse=True), done.stdout, column)
+    column = "test_loss" if name in ("table_regression", "char_lm") else "test_error"
+    if name == "char_lm":
+        check_perplexities(result, done.stdout)
+    else:
+        check(result, sorted(set(result.levels["remaining"]), reverse=True), done.stdout, column)
     assert error(result, "imp", column) < error(result, "random-prune", column)

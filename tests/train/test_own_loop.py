@@ -42,7 +42,7 @@ def test_sgd_as_a_loop_is_the_engine(checkpoints):
     CASE.module.train()
     engine = train(CASE.space, CASE.module, CASE.point, DATA, loss=LOSSES[CASE.loss], checkpoints=checkpoints,
                    **settings())  # fmt: skip
-    mine = by_loop(sgd, CASE.point, DATA, checkpoints=checkpoints, **settings())
+    mine = by_loop(sgd, CASE.module, CASE.point, DATA, checkpoints=checkpoints, **settings())
     torch.testing.assert_close(mine.end.theta, engine.end.theta, rtol=1e-12, atol=1e-12)
     assert set(mine.checkpoints) == set(checkpoints)
     for step in checkpoints:
@@ -53,9 +53,8 @@ def test_sgd_as_a_loop_is_the_engine(checkpoints):
 
 
 def test_a_run_that_begins_in_the_middle_goes_on_with_the_same_batches():
-    CASE.module.train()
-    whole = by_loop(sgd, CASE.point, DATA, checkpoints=(7,), **settings())
-    rest = by_loop(sgd, whole.checkpoints[7], DATA, first=7, **settings())
+    whole = by_loop(sgd, CASE.module, CASE.point, DATA, checkpoints=(7,), **settings())
+    rest = by_loop(sgd, CASE.module, whole.checkpoints[7], DATA, first=7, **settings())
     assert torch.equal(rest.end.theta, whole.end.theta)
 
 
@@ -67,7 +66,7 @@ def test_a_loop_is_given_what_it_names_and_a_copy_of_the_weights():
         mask.fill_(False)
         return theta.mul_(0.5)
 
-    found = by_loop(loop, CASE.point, DATA, rates=[0.1] * 3, offered={"problem": "mine"}, **settings())
+    found = by_loop(loop, CASE.module, CASE.point, DATA, rates=[0.1] * 3, offered={"problem": "mine"}, **settings())
     assert (seen["seed"], seen["problem"], seen["steps"]) == (3, "mine", [0, 1, 2])
     assert torch.equal(seen["first"], start * MASK)
     assert torch.equal(CASE.point.theta, start)
@@ -79,7 +78,9 @@ def test_noise_of_a_loop_is_repeated():
         return theta + torch.randn(len(theta), dtype=theta.dtype) * mask
 
     before = torch.get_rng_state()
-    one, two, other = (by_loop(loop, CASE.point, DATA, **settings(order=order)).end.theta for order in "aab")
+    one, two, other = (
+        by_loop(loop, CASE.module, CASE.point, DATA, **settings(order=order)).end.theta for order in "aab"
+    )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -101,5 +102,5 @@ def test_what_a_loop_may_not_give_back(give, error, message):
         return give(theta)
 
     with pytest.raises(error, match=message) as caught:
-        by_loop(loop, CASE.point, DATA, **settings())
+        by_loop(loop, CASE.module, CASE.point, DATA, **settings())
     assert "test_what_a_loop_may_not_give_back.<locals>.loop" in str(caught.value)

@@ -202,7 +202,7 @@ class Problem:
         given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
         if self.loop is None:
             return train(self.space, self.module, start, data, loss=self.mean_loss(), **given)
-        return by_loop(identity.function(self.loop), start, data, offered={"problem": self}, **given)
+        return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
 
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the problem in a cell's key; None if code without source and version makes it.

@@ -53,7 +53,7 @@ def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int) -> Pl
         jobs=jobs,
         memory=costs.memory(p, study.spec.train, waiting),
         disk=sum(costs.disk(node, p) for node in waiting),
-        own_code=[p.model] if isinstance(p.model, str) and ":" in p.model else [],
+        own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
         notes=study.notes(),
     )
 

@@ -9,6 +9,7 @@ from math import nan
 from typing import Any
 
 import torch
+from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.data.batches import epoch_plan
@@ -28,6 +29,7 @@ Batch = Callable[[int], tuple[Inputs, Tensor]]
 
 def by_loop(
     loop: Loop,
+    module: nn.Module,
     start: Point,
     data: Part,
     *,
@@ -49,8 +51,8 @@ def by_loop(
     range of steps to take. What comes back must be finite, and 0 outside the mask. By name, where its signature asks,
     the loop is also given ``buffers`` (name -> tensor, copies that it may change in place), ``batch`` (step -> the
     prepared inputs and labels of the study's own data order and augmentation), ``rates`` (the learning rate of every
-    step of the whole run), ``recipe``, ``seed``, and what is ``offered``. PyTorch's global generator is seeded before
-    each call.
+    step of the whole run), ``recipe``, ``seed``, and what is ``offered``. Before each call ``module`` is put into
+    training mode and PyTorch's global generator is seeded.
 
     Raises ModelError for a vector of another shape or with weights outside the mask, Diverged where it is not finite.
     """
@@ -71,6 +73,7 @@ def by_loop(
             "seed": seed,
             **(offered or {}),
         }
+        module.train()
         with seeded(seed, f"loop:{order}", begin):
             found = loop(given.theta, kept.clone(), range(begin, end), **_asked(loop, at_hand))
         now = _checked(loop, found, given, kept, end)
