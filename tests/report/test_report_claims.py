@@ -143,6 +143,12 @@ def test_limits_name_the_networks_and_the_reason(tables):
     assert any("have no finite loss or error (imp level 3 seed 1)" in f for f in found)
     assert any("a layer with no weight left (oneshot level 5 seed 0," in f for f in found)
     assert len(found) == 3
+    layers = tables["layers"].copy()
+    second = sorted(layers["layer"].unique())[1]
+    layers.loc[(layers["branch"] == "oneshot") & (layers["level"] == 5) & (layers["layer"] == second), "remaining"] = 0
+    assert any(
+        f.endswith(f"a constant function. Empty are {second}.") for f in faults({"levels": levels, "layers": layers})
+    )
 
 
 def test_one_seed_and_no_dense_network_are_limits(tables):

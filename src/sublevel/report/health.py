@@ -9,6 +9,7 @@ from sublevel.report.frame import Frame
 
 NAMED = 4
 FEWEST = 3
+LAYERS = 8
 
 
 def faults(tables: dict[str, Frame]) -> list[str]:
@@ -16,7 +17,13 @@ def faults(tables: dict[str, Frame]) -> list[str]:
     levels = tables["levels"]
     if levels.empty:
         return []
-    found = [_seeds(levels), _dense(levels), *_absent(levels), _infinite(levels), _collapsed(levels)]
+    found = [
+        _seeds(levels),
+        _dense(levels),
+        *_absent(levels),
+        _infinite(levels),
+        _collapsed(levels, tables.get("layers")),
+    ]
     return [sentence for sentence in found if sentence]
 
 
@@ -57,13 +64,16 @@ def _infinite(levels: Frame) -> str:
     )
 
 
-def _collapsed(levels: Frame) -> str:
+def _collapsed(levels: Frame, layers: Frame | None) -> str:
     bad = levels[levels["collapsed_layers"] > 0]
     if bad.empty:
         return ""
+    empty = [] if layers is None else list(dict.fromkeys(layers.loc[layers["remaining"] == 0, "layer"]))
+    which = f" Empty are {', '.join(empty[:LAYERS])}" if empty else ""
+    more = f" and {len(empty) - LAYERS} other layers" if len(empty) > LAYERS else ""
     return (
         f"{len(bad)} of {len(levels)} networks have a layer with no weight left ({_named(_keys(bad))}): nothing of the "
-        "input passes it, and their curvature and volume describe a constant function."
+        f"input passes it, and their curvature and volume describe a constant function.{which}{more}{'.' * bool(empty)}"
     )
 
 
