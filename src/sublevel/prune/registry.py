@@ -74,6 +74,11 @@ class Criterion:
         """Whether its masks of one point are nested: its scores do not depend on how many weights are to stay."""
         return not self.draws and self.rounds == 1
 
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's own, and not one of the package."""
+        return self.function.__module__.partition(".")[0] != __name__.partition(".")[0]
+
     def __call__(self, point: Point, field: Field | None, generator: torch.Generator, **asked: object):
         """The function's own answer, with what it asks for given by keyword."""
         return self.function(point, field, generator, **asked)

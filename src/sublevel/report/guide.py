@@ -13,7 +13,7 @@ from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate, in_points, percent, plain
 from sublevel.report.verdicts import Verdicts
 
-PRESETS = ("demo", "mini", "paper", "paper-vgg16", "geometry-demo")
+PRESETS = ("demo", "geometry-demo", "criteria", "rewind-sweep", "mini", "paper", "paper-vgg16")
 DOWN_TO = re.compile(r"down to [^;,]+ of the weights")
 MARGIN = 0.005
 """C1's margin where no verdict states one: half a point of test error, as a fraction."""
@@ -148,11 +148,11 @@ def certainty(levels: Frame, found: Verdicts) -> str:
     smallest = (
         f" With {n} seeds no exact sign-flip test can go below p = {plain(2.0**-n, 3)} (one-sided)." if n > 1 else ""
     )
-    corrected = " The p values of the cards are corrected over all claims by Holm's method." if found.cards else ""
+    holm = " The p values of the cards are corrected over all claims by Holm's method." if found.cards else ""
     few = " That is too few to decide anything." if n < 3 else ""
     return (
         f"{seeds} of one network on one data set: every interval is over seeds, and none speaks of other networks."
-        f"{few}{smallest}{corrected}"
+        f"{few}{smallest}{holm}"
     )
 
 

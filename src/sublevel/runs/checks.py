@@ -63,7 +63,7 @@ def check_criterion(problem: Problem, criterion: Criterion) -> None:
     """Refuse a criterion of one's own whose scores are too few, too many or nan, where two draws of the weights stand
     for the start and the end of a training. Those of the package are not tried: it may take long.
     """
-    if criterion.function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+    if not criterion.own:
         return
     space, first = problem.space, problem.prepare(problem.splits.train.x[:1])
     sight = Sight(

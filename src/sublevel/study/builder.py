@@ -222,9 +222,8 @@ class Builder:
         ``moments`` the momentum that it begins with, if not zero.
         """
         first = self.rewind if first is None else first
-        shared = level == 0 or self.order == "shared"
-        order = "" if shared else f"level-{level}"
-        inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=marks or [])
+        order, marks = self.named_order(level), marks or []
+        inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=marks)
         inputs |= {name: v for name, v in {"seed": seed, "moments": moments}.items() if v is not None}
         label = self.label + (f" (cycle {cycle})" if cycle else "")
         labels = {"branch": label, "level": level, "seed": self.seed}
@@ -239,12 +238,8 @@ class Builder:
             "order": f"{solution.train.inputs['order']}sibling",
             "checkpoints": [],
         }
-        node = Node(
-            f"{solution.train.id}/sibling",
-            "train",
-            inputs,
-            {**solution.labels, "branch": f"{solution.branch} (sibling)"},
-        )
+        labels = {**solution.labels, "branch": f"{solution.branch} (sibling)"}
+        node = Node(f"{solution.train.id}/sibling", "train", inputs, labels)
         return replace(solution, train=self.graph.add(node))
 
     def reordered(self, step: int) -> Solution:
@@ -256,10 +251,18 @@ class Builder:
         node = self.graph.add(Node(f"{self.dense().train.id}/reordered/step-{step}", "train", inputs, labels))
         return replace(self.dense(), train=node)
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as kernels are given it: where the dense run leaves checkpoints is no part of it."""
+        return {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"}
+
+    def named_order(self, level: int) -> str:
+        """The name of a level's data order: its own, or the one that all share."""
+        return "" if level == 0 or self.order == "shared" else f"level-{level}"
+
     def _inputs(self, **given: Any) -> dict[str, Any]:
         """What the kernel of a training is given."""
-        recipe = {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"}
-        start = {"recipe": recipe, "seed": self.seed, "mask": None, "first": 0, "lr": None, "checkpoints": []}
+        start = {"recipe": self.recipe, "seed": self.seed, "mask": None, "first": 0, "lr": None, "checkpoints": []}
         return start | given
 
     def _began(self, point: Ref) -> dict[str, Any]:
@@ -287,7 +290,7 @@ def criterion_code(criterion: Criterion) -> str | None:
 
     One without source to read (typed into a prompt) has a name of this process alone, so its masks are made again.
     """
-    if criterion.function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+    if not criterion.own:
         return None
     try:
         return function_digest(criterion.function)

@@ -41,9 +41,9 @@ def gradual_branch(b: Builder, level: int) -> Solution:
     at = [*range(begin + every, end, every), end]
     full, last = b.keep(0), b.keep(level)
     inputs = {
-        "recipe": {name: v for name, v in b.spec.train.document().items() if name != "checkpoints"},
+        "recipe": b.recipe,
         "seed": b.seed,
-        "order": "" if b.order == "shared" else f"level-{level}",
+        "order": b.named_order(level),
         **b.chooser,
         "at": at,
         "keep": [[cubic(n, m, t - begin, end - begin) for n, m in zip(full, last, strict=True)] for t in at],

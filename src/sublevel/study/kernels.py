@@ -147,11 +147,13 @@ def mask_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 @cost("train")
+@cost("edge-popup")
+@cost("continuous-sparsification")
 def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """The epochs from the start to the end, with a look at the held-out examples after each."""
     recipe = Recipe.from_document(dict(inputs["recipe"]))
     last = inputs.get("last") or recipe.steps(sizes["train"])
-    epochs = (last - inputs["first"]) / recipe.steps_per_epoch(sizes["train"])
+    epochs = (last - inputs.get("first", 0)) / recipe.steps_per_epoch(sizes["train"])
     return epochs * (sizes["train"] + sizes["validation"] / 3)
 
 

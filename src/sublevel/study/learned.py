@@ -25,7 +25,6 @@ from sublevel.study.cells import (
     Output,
     Row,
     Rows,
-    cost,
     kernel,
     mask_tensors,
     point_tensors,
@@ -111,9 +110,9 @@ def _round(b: Builder, level: int, before: Node | None) -> Node:
 def _inputs(b: Builder, level: int) -> dict[str, Any]:
     """What both kernels are given."""
     return {
-        "recipe": {name: v for name, v in b.spec.train.document().items() if name != "checkpoints"},
+        "recipe": b.recipe,
         "seed": b.seed,
-        "order": "" if b.order == "shared" else f"level-{level}",
+        "order": b.named_order(level),
         "protect": protected(b.space, b.spec.protect) if b.spec.protect else [],
         "floor": b.spec.floor,
     }
@@ -215,12 +214,3 @@ def learned_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
         yield BESIDE, {**labels, "soft_remaining": entry["values"]["soft_remaining"]}
     for row in entry["values"]["history"]:
         yield "history", {**labels, "branch": f"{labels['branch']} (mask)", **row}
-
-
-@cost("edge-popup")
-@cost("continuous-sparsification")
-def learned_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """What training as long costs."""
-    recipe = Recipe.from_document(dict(inputs["recipe"]))
-    epochs = (recipe.steps(sizes["train"]) - inputs.get("first", 0)) / recipe.steps_per_epoch(sizes["train"])
-    return epochs * (sizes["train"] + sizes["validation"] / 3)
