@@ -98,7 +98,7 @@ def test_a_problem_in_python_has_the_keys_of_the_study_file(there: Path) -> None
     study = sl.Study("tiny.toml")
     keys = study.spec.document() | {"store": there / "sublevel-runs" / ".store"}
     problem = sl.Problem(net.tiny, data="arrays", root="data.npz", validation=40)
-    rest = {k: v for k, v in keys.items() if k not in ("data", "model", "loss")}
+    rest = {k: v for k, v in keys.items() if k not in ("data", "model", "loss", "loop")}
     assert waiting(problem, **rest) == {}
 
 
