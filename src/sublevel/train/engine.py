@@ -18,6 +18,7 @@ from sublevel.inputs import Inputs, call
 from sublevel.rng import derive, seeded
 from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
+from sublevel.train.resume import Keeper, Standing, State, overwrite, under, within
 from sublevel.train.step import Loss
 from sublevel.train.update import update
 
@@ -65,13 +66,14 @@ def train(
     checkpoints: Sequence[int] = (),
     watch: Watch | None = None,
     moments: Mapping[str, Tensor] | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Train from ``start`` at step ``first`` to the end of the schedule.
 
     ``rates`` gives the learning rate of every step of the whole run (default: the recipe's); its length is where
     training ends. ``order`` names the data order: runs with the same name and seed see the same batches at the same
     steps. Momentum (both moments of Adam) starts at zero, or at the ``moments`` of the steps before. Pruned
-    coordinates are exactly 0 throughout.
+    coordinates are exactly 0 throughout. With a ``keeper`` the run goes on from what that has kept, to the same bits.
 
     Raises Diverged, naming the step, when the loss or a weight stops being finite.
     """
@@ -80,7 +82,7 @@ def train(
         run.optimizer.resume(moments)
     return descend(
         run, module, data, recipe=recipe, seed=seed, order=order, first=first, rates=rates, checkpoints=checkpoints,
-        watch=watch,
+        watch=watch, keeper=keeper,
     )  # fmt: skip
 
 
@@ -96,6 +98,14 @@ class Descent(Protocol):
         """Where the network stands, as a copy."""
         ...
 
+    def state(self) -> State:
+        """All that a step changes."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        ...
+
 
 def descend(
     run: Descent,
@@ -109,14 +119,18 @@ def descend(
     rates: Sequence[float] | None = None,
     checkpoints: Sequence[int] = (),
     watch: Watch | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     """The loop around the steps of ``run``, whatever it moves; all else as in `train`."""
     rates = recipe.rates(len(data)) if rates is None else rates
     per_epoch, last = recipe.steps_per_epoch(len(data)), len(rates)
     batch = batches(data, recipe)
-    saved = {first: run.point()} if first in checkpoints else {}
-    history: list[dict[str, float]] = []
-    now = first
+    at = keeper.kept() if keeper else None
+    if at is None:
+        at = Standing({}, first, saved={first: run.point()} if first in checkpoints else {})
+    else:
+        run.restore(at.state)
+    now, history, saved, before = at.step, list(at.history), dict(at.saved), (at.total, at.seen)
     while now < last:
         epoch, inside = divmod(now, per_epoch)
         stop = min((epoch + 1) * per_epoch, last)
@@ -124,8 +138,8 @@ def descend(
         plan = plan.to(data.x.device)
         module.train()
         with seeded(seed, f"dropout:{order}", epoch):
-            total = torch.zeros((), dtype=torch.float64, device=data.x.device)
-            seen = 0
+            total = torch.full((), before[0], dtype=torch.float64, device=data.x.device)
+            seen, before = before[1], (0.0, 0)
             for i in range(inside, inside + stop - now):
                 step = epoch * per_epoch + i
                 torch.manual_seed(derive(seed, f"dropout:{order}", step))  # the same from wherever a run begins
@@ -134,11 +148,15 @@ def descend(
                 seen += len(y)
                 if step + 1 in checkpoints:
                     saved[step + 1] = run.point()
+                if keeper and step + 1 < stop and keeper.due():
+                    keeper.keep(Standing(run.state(), step + 1, float(total), seen, history, saved))
         progress, here = Progress(stop, last, epoch, rates[stop - 1], float(total) / seen), run.point()
         _check_finite(progress, here.theta, now)
         now = stop
         row = {"step": stop, "epoch": epoch, "lr": progress.lr, "train_loss": progress.train_loss}
         history.append({**row, **(watch(progress, here) if watch else {})})
+        if keeper and now < last and keeper.due():
+            keeper.keep(Standing(run.state(), now, history=history, saved=saved))
     return Trained(run.point(), saved, history)
 
 
@@ -181,6 +199,11 @@ class Slope:
         """Where it stands, as a copy."""
         return Point(self.theta.clone(), _copy(self.buffers))
 
+    def restore(self, theta: Float[Tensor, "D"], buffers: State) -> None:
+        """Stand where theta and the buffers say."""
+        self.theta.copy_(theta)
+        overwrite(self.buffers, buffers)
+
 
 class Weights:
     """Masked descent of the weights in place, with the recipe's optimizer."""
@@ -206,6 +229,16 @@ class Weights:
         mean, gradients = self._slope(x, y)
         self.optimizer(gradients, lr)
         return mean
+
+    def state(self) -> State:
+        """Weights, buffers and momentum."""
+        moments, slope = self.optimizer.moments(), self._slope
+        return {"theta": slope.theta, **under("buffer", slope.buffers), **under("moment", moments)}
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self._slope.restore(state["theta"], within("buffer", state))
+        self.optimizer.resume(within("moment", state))
 
     def restrict(self, mask: Bool[Tensor, "D"], theta: Float[Tensor, "D"]) -> None:
         """Go on from ``theta`` under a mask nested in the one so far; theta and momentum are exactly 0 outside."""

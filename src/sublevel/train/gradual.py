@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+import torch
 from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
@@ -15,6 +16,7 @@ from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
 from sublevel.train.engine import Watch, Weights, descend
 from sublevel.train.recipe import Recipe
+from sublevel.train.resume import Keeper, State
 from sublevel.train.step import Loss
 from sublevel.train.update import Moments
 
@@ -57,6 +59,7 @@ def gradual(
     seed: int,
     order: str = "",
     watch: Watch | None = None,
+    keeper: Keeper | None = None,
 ) -> Tightened:
     """Train from step 0 to the last step of ``at``, and prune after each of them.
 
@@ -65,7 +68,7 @@ def gradual(
     """
     run = _Tightening(space, module, start, tighten, at, recipe, prepare, loss)
     rates = recipe.rates(len(data))[: at[-1]]
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, rates=rates, watch=watch)
+    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, rates=rates, watch=watch, keeper=keeper)
     return Tightened(done.end, run.mask, run.weights.optimizer.moments(), done.history)
 
 
@@ -96,3 +99,14 @@ class _Tightening:
             self.mask, theta = self._tighten(self._now, self.point(), self.mask)
             self.weights.restrict(self.mask, theta)
         return mean
+
+    def state(self) -> State:
+        """The weights' own, the mask so far and the steps taken."""
+        return {**self.weights.state(), "mask": self.mask, "now": torch.tensor(self._now)}
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self.mask, self._now = state["mask"].to(self.mask.device), int(state["now"])
+        if not bool(self.mask.all()):
+            self.weights.restrict(self.mask, self.point().theta)
+        self.weights.restore(state)

@@ -20,6 +20,7 @@ from sublevel.inputs import Inputs
 from sublevel.space import Layer, Point, Space
 from sublevel.train.engine import Slope, Watch, descend
 from sublevel.train.recipe import Recipe
+from sublevel.train.resume import Keeper, State, overwrite, under, within
 from sublevel.train.step import Loss
 from sublevel.train.update import update
 
@@ -54,6 +55,7 @@ def edge_popup(
     seed: int,
     order: str = "",
     watch: Watch | None = None,
+    keeper: Keeper | None = None,
 ) -> Learned:
     """Train the scores of weights that stay as they are (edge-popup, Ramanujan et al. 1911.13299).
 
@@ -67,7 +69,7 @@ def edge_popup(
     Raises Diverged when a score stops being finite.
     """
     run = _Scores(space, module, frozen, scores, choose, recipe, prepare, loss)
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch)
+    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch, keeper=keeper)
     end = Point(frozen.theta, done.end.buffers).project(choose(run.scores.abs()))
     return Learned(end, frozen.theta, run.scores, done.history)
 
@@ -89,6 +91,7 @@ def continuous_sparsification(
     order: str = "",
     first: int = 0,
     watch: Watch | None = None,
+    keeper: Keeper | None = None,
 ) -> Learned:
     """Train weights and soft masks together (Savarese et al. 1912.04427): one round of their ticket search.
 
@@ -101,7 +104,7 @@ def continuous_sparsification(
         space, module, start, scores, soft, penalty, _Annealing(beta, recipe.steps(len(data)) - first), recipe,
         prepare, loss,
     )  # fmt: skip
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, first=first, watch=watch)
+    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, first=first, watch=watch, keeper=keeper)
     return Learned(done.end, run.weights, run.scores, done.history)
 
 
@@ -172,6 +175,21 @@ class _Scores:
         self._set()
         return mean
 
+    def state(self) -> State:
+        """Scores, their momentum and the network's buffers."""
+        return {
+            "scores": self.scores,
+            **under("buffer", self._slope.buffers),
+            **under("moment", self._update.moments()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self.scores.copy_(state["scores"])
+        self._update.resume(within("moment", state))
+        overwrite(self._slope.buffers, within("buffer", state))
+        self._set()
+
     def _set(self) -> None:
         if not bool(self.scores.isfinite().all()):
             raise Diverged("edge-popup diverged: a score is not finite; a lower lr may help")
@@ -226,6 +244,22 @@ class _SoftMasks:
         self._steps += 1
         self._set()
         return mean
+
+    def state(self) -> State:
+        """Weights and scores with their momentum, the buffers, and the steps taken."""
+        moments = [under(f"moment-{i}", each.moments()) for i, each in enumerate(self._updates)]
+        own = {"weights": self.weights, "scores": self.scores, "steps": torch.tensor(self._steps)}
+        return {**own, **under("buffer", self._slope.buffers), **moments[0], **moments[1]}
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        self.weights.copy_(state["weights"])
+        self.scores.copy_(state["scores"])
+        self._steps = int(state["steps"])
+        for i, each in enumerate(self._updates):
+            each.resume(within(f"moment-{i}", state))
+        overwrite(self._slope.buffers, within("buffer", state))
+        self._set()
 
     def _set(self) -> None:
         self._b = self._annealing(self._steps)

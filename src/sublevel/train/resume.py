@@ -1,0 +1,89 @@
+"""A training that was cut short goes on from where it was last kept, to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from sublevel._types import Tensor
+from sublevel.space import Point
+
+State = dict[str, Tensor]
+"""All that a run moves, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where a run stands between two steps: what it moves, how far it is, and what it has told and kept so far.
+
+    ``total`` is the sum of the losses of the ``seen`` examples of an epoch that is not over.
+    """
+
+    state: State
+    step: int
+    total: float = 0.0
+    seen: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    saved: Mapping[int, Point] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """What keeps a standing for the case that the process ends before the run does."""
+
+    def due(self) -> bool:
+        """Whether it is time to keep one. Asked after every step."""
+        ...
+
+    def keep(self, standing: Standing) -> None:
+        """Keep it in place of the one before."""
+        ...
+
+    def kept(self) -> Standing | None:
+        """The last one; None where there is none that is whole."""
+        ...
+
+
+def tensors(standing: Standing) -> State:
+    """A standing's tensors by name, the way to a file; see `standing` for the way back."""
+    found = {f"state:{name}": t for name, t in standing.state.items()}
+    for step, point in standing.saved.items():
+        found |= {f"saved:{step}:theta": point.theta}
+        found |= {f"saved:{step}:buffer:{name}": b for name, b in point.buffers.items()}
+    return {name: t.detach().contiguous() for name, t in found.items()}
+
+
+def points(found: Mapping[str, Tensor]) -> dict[int, Point]:
+    """The points among named tensors, by step."""
+    out: dict[int, Point] = {}
+    for name, tensor in found.items():
+        kind, _, rest = name.partition(":")
+        step, _, what = rest.partition(":")
+        if kind == "saved" and what == "theta":
+            prefix = f"saved:{step}:buffer:"
+            out[int(step)] = Point(
+                tensor, {n.removeprefix(prefix): b for n, b in found.items() if n.startswith(prefix)}
+            )
+    return out
+
+
+def state(found: Mapping[str, Tensor]) -> State:
+    """What the run moves, among named tensors."""
+    return {name.removeprefix("state:"): t for name, t in found.items() if name.startswith("state:")}
+
+
+def under(prefix: str, found: Mapping[str, Tensor]) -> State:
+    """Tensors with a name before theirs."""
+    return {f"{prefix}:{name}": t for name, t in found.items()}
+
+
+def within(prefix: str, found: Mapping[str, Tensor]) -> State:
+    """The way back from `under`."""
+    return {name.removeprefix(f"{prefix}:"): t for name, t in found.items() if name.startswith(f"{prefix}:")}
+
+
+def overwrite(at: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Put copies of the found values in place of those in ``at``, on their device."""
+    for name, tensor in at.items():
+        at[name] = found[name].to(tensor, copy=True)
