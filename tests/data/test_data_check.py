@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sublevel.data import Dataset, check
+from sublevel.data import Dataset, check, own
 from sublevel.errors import DataError
 
 Y = torch.tensor([0, 1, 2])
@@ -46,3 +46,9 @@ def test_float_targets_are_kept():
 def test_what_is_wrong_is_named(change, message):
     with pytest.raises(DataError, match=re.escape(message)):
         check(replace(GOOD, **change))
+
+
+def test_a_label_that_can_be_no_class_is_refused_and_not_counted_up_to():
+    y = torch.tensor([0, 1, 2**60])
+    with pytest.raises(DataError, match=r"label 1152921504606846976: classes are numbered from 0.*at most 1,000,000"):
+        own.dataset((torch.zeros(3, 2), y), (torch.zeros(3, 2), y))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sublevel.data.own import inputs_in, joined, real
-from sublevel.data.sources import Dataset, source
+from sublevel.data.sources import Dataset, numbered, source
 from sublevel.errors import ConfigError, DataError
 
 _WANTED = ("train_x", "train_y", "test_x", "test_y")
@@ -95,10 +95,8 @@ def _labels(y: Tensor, where: str) -> Tensor:
 
 
 def _class_names(classes: Sequence[str] | None, *labels: Tensor) -> tuple[str, ...]:
-    if any(y.is_floating_point() for y in labels):
-        return ()
-    if classes is not None:
+    if classes is not None and not any(y.is_floating_point() for y in labels):
         if isinstance(classes, str) or not isinstance(classes, Sequence):
             raise ConfigError(f"data.options.classes is {classes!r}; allowed: a list of names")
         return tuple(str(name) for name in classes)
-    return tuple(str(label) for label in range(1 + max((int(y.max()) for y in labels if len(y)), default=-1)))
+    return numbered(*labels)

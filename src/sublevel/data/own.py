@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sublevel.data.packing import pack
-from sublevel.data.sources import Dataset, check
+from sublevel.data.sources import Dataset, check, numbered
 from sublevel.errors import DataError
 from sublevel.inputs import Inputs, each, tensors_of
 
@@ -24,11 +24,9 @@ Samples = tuple[Inputs, Tensor]
 def dataset(train: Any, test: Any) -> Dataset:
     """The data as a data set, read twice where reading could differ. Raises DataError for what is none."""
     (train_x, train_y), (test_x, test_y) = _read(train, "train"), _read(test, "test")
-    labels = torch.cat([train_y.reshape(-1), test_y.reshape(-1)])
     if not len(train_y) or not len(test_y):
         raise DataError(f"own data: {len(train_y)} training and {len(test_y)} test examples; at least one of each")
-    classes = () if labels.is_floating_point() else tuple(str(i) for i in range(int(labels.max()) + 1))
-    return joined("own", (train_x, train_y), (test_x, test_y), classes, "tensors given in Python")
+    return joined("own", (train_x, train_y), (test_x, test_y), numbered(train_y, test_y), "tensors given in Python")
 
 
 def joined(name: str, train: Samples, test: Samples, classes: Sequence[str], origin: str) -> Dataset:

@@ -24,6 +24,10 @@ Source = Callable[..., "Dataset"]
 _SOURCES: dict[str, Source] = {}
 
 
+CLASSES = 1_000_000
+"""The most classes of a data set; a larger label is taken for damage."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples and labels as they were read: no normalisation, no split of the training set.
@@ -99,6 +103,22 @@ def check(dataset: Dataset) -> Dataset:
         _check_labels(where, y, dataset.classes)
     _check_alike(dataset)
     return dataset
+
+
+def numbered(*labels: Tensor) -> tuple[str, ...]:
+    """Names of the classes 0, 1, ... that integer labels count up to; none for real targets.
+
+    Raises DataError beyond CLASSES of them: a label like that is no class.
+
+    >>> numbered(torch.tensor([0, 2]), torch.tensor([1]))
+    ('0', '1', '2')
+    """
+    if any(y.is_floating_point() for y in labels):
+        return ()
+    highest = max((int(y.max()) for y in labels if y.numel()), default=-1)
+    if highest >= CLASSES:
+        raise DataError(f"label {highest}: classes are numbered from 0, and there are at most {CLASSES:,} of them")
+    return tuple(map(str, range(highest + 1)))
 
 
 def _discover() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,16 @@ def known_first(names: Iterable[str]) -> list[str]:
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """The look of every branch in a study; a name not known here takes the next spare look."""
-    found: dict[str, Style] = {}
-    spare = 0
-    for name in known_first(names):
-        if name in BRANCHES:
-            found[name] = BRANCHES[name]
-        else:
-            found[name] = SPARE[spare % len(SPARE)]
-            spare += 1
-    return found
+    """The look of every branch in a study; a name not known here takes the next spare look, or one not in use.
+
+    >>> looks = styles(["imp", *"abcdefghijklm"])
+    >>> len(set(looks.values()))
+    14
+    """
+    ordered = known_first(names)
+    free = [*SPARE, *(look for name, look in BRANCHES.items() if name != "dense" and name not in ordered)]
+    others = [name for name in ordered if name not in BRANCHES]
+    return {name: BRANCHES[name] for name in ordered if name in BRANCHES} | dict(zip(others, cycle(free), strict=False))
 
 
 def policy(name: str) -> Style:

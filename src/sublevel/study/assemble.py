@@ -16,6 +16,7 @@ from sublevel.study.given import assemble as assemble_given
 from sublevel.study.graph import Graph
 from sublevel.study.levels import check_levels
 from sublevel.study.spec import BranchSpec, Order, StudySpec, label
+from sublevel.train.recipe import LONGEST
 
 
 def assemble(spec: StudySpec, space: Space, examples: int, given: Sequence[Given] = ()) -> tuple[Graph, list[Solution]]:
@@ -55,6 +56,8 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
         raise ConfigError(f"train.batch_size {spec.train.batch_size} is larger than the {examples} training examples")
     per_epoch = spec.train.steps_per_epoch(examples)
     steps, rewind = spec.train.steps(examples), spec.rewind.steps(per_epoch)
+    if steps > LONGEST:
+        raise ConfigError(f"train.length {spec.train.length} is {steps:,} steps; at most {LONGEST:,} can be meant")
     if not steps:
         raise ConfigError(f"train.length {spec.train.length} has no step: an epoch has {per_epoch}")
     if rewind >= steps:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -12,9 +11,13 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from sublevel.errors import ConfigError, nearest
 from sublevel.study.blocks import GeometrySpec, Strict
 from sublevel.study.fidelity import expanded
-from sublevel.train.recipe import Duration, Recipe
+from sublevel.train.recipe import LONGEST, Duration, Recipe
 
 Order = Literal["shared", "independent"]
+
+
+SEEDS = 10_000
+"""The most seeds of a study: each trains every network anew."""
 
 
 class DataSpec(Strict):
@@ -102,8 +105,9 @@ def _recipe(value: Any) -> Any:
     if "length" in value:
         raise ValueError("epochs and length say the same thing: give one of them")
     epochs = value["epochs"]
-    if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs < inf:
-        raise ValueError(f"epochs is a number above 0, got {epochs!r}; for steps use length = '2000it'")
+    if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs <= LONGEST:
+        allowed = f"a number above 0 and at most {LONGEST:,}"
+        raise ValueError(f"epochs is {allowed}, got {epochs!r}; for steps use length = '2000it'")
     return {**{k: v for k, v in value.items() if k != "epochs"}, "length": str(Duration(epochs, "ep"))}
 
 
@@ -116,7 +120,11 @@ def _branches(value: Any) -> Any:
 
 def _seeds(value: Any) -> Any:
     """``seeds = 3`` is short for [0, 1, 2]."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > SEEDS:
+        raise ValueError(f"a study has at most {SEEDS:,} seeds, got {value}")
+    return list(range(value))
 
 
 class StudySpec(Strict):

@@ -16,6 +16,10 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 DTYPES = ("float32", "float64")
 
 
+LONGEST = 10_000_000
+"""Steps of the longest training that can be meant."""
+
+
 @dataclass(frozen=True)
 class Duration:
     """A length of training in steps (``it``) or epochs (``ep``).
@@ -40,6 +44,8 @@ class Duration:
         count, unit = float(match[1]), match[2]
         if unit == "it" and count != int(count):
             raise ValueError(f"steps are whole; got {text!r}")
+        if count > LONGEST:
+            raise ValueError(f"a length of training is at most {LONGEST:,} steps; got {text!r}")
         return cls(count, unit)
 
     def steps(self, per_epoch: int) -> int:

@@ -1,0 +1,111 @@
+"""Branches in the order of their test error at each density, and how far each lies behind the best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
+from sublevel.report.figures.common import POINTS, hover, mean_of
+from sublevel.report.figures.registry import Tables, figure
+from sublevel.report.frame import Frame
+from sublevel.report.numbers import estimate, percent
+from sublevel.report.palette import Style, styles
+from sublevel.report.prepare import seeds_note, where
+
+FEWEST = 3
+"""Branches at a level that make an order worth drawing."""
+
+EQUAL = 1e-9
+"""Points: differences of all seeds that are as equal as this have no spread, and so no interval."""
+
+LETTERS = 45
+"""Letters of names that fit beneath a panel; where there are more, places are numbered and named under the pointer."""
+
+
+@figure("Accuracy", "order of the branches", "levels")
+def ranking(tables: Tables) -> Figure:
+    """Test error by rank at every density that three or more branches have, and the paired excess over the best."""
+    levels = tables["levels"]
+    sparse = levels[(levels["branch"] != "dense") & np.isfinite(levels["test_error"])]
+    counts = sparse.groupby("level")["branch"].nunique()
+    found = [where(sparse, level=level) for level in counts[counts >= FEWEST].index]
+    look = styles(levels["branch"])
+    return Figure(
+        key="ranking",
+        title="Which branch is best at each density?",
+        views=[_view(rows, look) for rows in reversed(found)],
+        how=(
+            "Branches from the lowest mean test error to the highest. On the right their excess over the first of "
+            "them, paired by seed: an interval that contains 0 does not tell the two apart."
+        ),
+        trap=(
+            "The first of many is chosen by the same numbers that it is judged by, so its lead is too large, and every "
+            "further branch is one more chance of an interval that misses 0. Intervals may leave the frame."
+        ),
+        notes=[*(_sentence(rows) for rows in found), seeds_note(sparse, singles=False)],
+        pooled=True,
+    )
+
+
+def ordered(rows: Frame) -> Frame:
+    """One row for each branch of a level, best first: its mean error, and the excess over the best, in points."""
+    means = mean_of(rows, "test_error", ["branch"], POINTS)
+    means = means.sort_values(["mean", "branch"], ignore_index=True)
+    errors = rows.pivot_table(index="seed", columns="branch", values="test_error")
+    excess = errors.sub(errors[means["branch"].iloc[0]], axis=0).melt(value_name="excess", ignore_index=False)
+    behind = mean_of(excess.reset_index(), "excess", ["branch"], POINTS)
+    equal = behind["high"] - behind["low"] <= EQUAL
+    behind.loc[equal, ["low", "high"]] = np.nan
+    return means.merge(behind, on="branch", suffixes=("", "_behind"), how="left")
+
+
+def _view(rows: Frame, look: dict[str, Style]) -> View:
+    order = ordered(rows)
+    texts = order["branch"] if sum(map(len, order["branch"])) <= LETTERS else order.index + 1
+    axis = Axis(title="place", ticks=tuple((float(i), str(text)) for i, text in enumerate(texts, start=1)), hover="")
+    kinds = (("Test error (%)", order, ""), ("Excess over the first (points)", order.iloc[1:], "_behind"))
+    panels = [
+        Panel(title=title, x=axis, y=Axis(limits=_limits(part, of)), series=_points(part, look, of))
+        for title, part, of in kinds
+    ]
+    return view(panels, density=percent(float(rows["density"].mean())))
+
+
+def _limits(order: Frame, of: str) -> tuple[float, float] | None:
+    """All means with room for the usual interval: one of two seeds that differ much would hide all others."""
+    means = order[f"mean{of}"]
+    half = float((order[f"high{of}"] - means).median())
+    room = max(0.0 if np.isnan(half) else 1.2 * half, 0.1 * float(means.max() - means.min()))
+    return (float(means.min()) - room, float(means.max()) + room) if room else None
+
+
+def _points(order: Frame, look: dict[str, Style], of: str) -> list[Series]:
+    """A point with its interval for each branch, at its place in the order."""
+    parts = order[[f"{c}{of}" for c in ("mean", "low", "high", "n")]].set_axis(["mean", "low", "high", "n"], axis=1)
+    texts = hover(parts)
+    return [
+        Series(
+            label=branch, x=[float(place) + 1], y=[mean], low=[low], high=[high], style=look[branch], mode="points",
+            hover=[text],
+        )
+        for place, branch, mean, low, high, text in zip(
+            order.index, order["branch"], parts["mean"], parts["low"], parts["high"], texts, strict=True
+        )
+    ]  # fmt: skip
+
+
+def _sentence(rows: Frame) -> str:
+    """The order at a density in words: the first, who cannot be told from it, who is behind."""
+    order = ordered(rows)
+    first, others = order.iloc[0], order.iloc[1:]
+    surely: pd.Series = others["low_behind"] > 0
+    density = percent(float(rows["density"].mean()))
+    near = ", ".join(others.loc[~surely, "branch"])
+    far = ", ".join(
+        f"{row['branch']} {estimate(row['mean_behind'], row['low_behind'], row['high_behind'])}"
+        for _, row in others[surely].iterrows()
+    )
+    told = f"At {density} of the weights {first['branch']} has the lowest mean test error"
+    told += f"; not told apart from it: {near}" if near else ""
+    return told + (f"; behind it, in points: {far}." if far else ".")
