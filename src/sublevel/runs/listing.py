@@ -13,7 +13,7 @@ from rich.table import Table
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
 from sublevel.runs.console import clock, console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Store
+from sublevel.study.store import Store, cell_name, object_name
 
 FIELDS = (
     "cell",
@@ -109,12 +109,11 @@ def check_store(path: Path) -> int:
     """Read everything in a store; set aside what is damaged and say so."""
     store = Store(path, create=False)
     before, entries, broken = set(store.damaged()), 0, []
-    for folder in sorted((store.path / "objects").glob("??")):
-        for file in sorted(folder.iterdir()):
-            try:
-                store.get(file.name)
-            except DamagedEntry:
-                store.set_aside(file)
+    for name in list(store.objects()):
+        try:
+            store.get(name)
+        except DamagedEntry:
+            store.set_aside(object_name(name))
     for key in list(store.keys()):
         entries += 1
         if store.read_entry(key) is None:
@@ -124,7 +123,7 @@ def check_store(path: Path) -> int:
     for key in broken:
         console().print(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again", markup=False)
     console().print(
-        f"{entries} entries, {store.size() / 2**20:.1f} MiB in {store.path}: {len(broken)} not whole",
+        f"{entries} entries, {store.size() / 2**20:.1f} MiB in {store.where}: {len(broken)} not whole",
         markup=False,
     )
     return 1 if broken or set(store.damaged()) - before else 0
@@ -132,6 +131,6 @@ def check_store(path: Path) -> int:
 
 def _cell_name(store: Store, key: str) -> str:
     try:
-        return json.loads(store.cell_path(key).read_bytes())["body"]["labels"].get("cell", "")
+        return json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -37,7 +37,7 @@ PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
 
 def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float, damaged: Sequence[str] = ()) -> None:
     """Say which cell of the study has which key, and what it was run with."""
-    computed = sum(o.status == "done" for o in outcomes.values())
+    computed = len({o.key for o in outcomes.values() if o.status == "done"})
     p, splits = study.problem, study.problem.splits
     folder = study.folder
     cells = [
