@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 
 from sublevel import __version__
 from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, folder
+from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
 
@@ -24,6 +25,9 @@ app = App(
 )
 
 app.command(ticket)
+for command in (verify, gc, export):
+    app.command(command)
+app.command(take_in, name="import")
 
 
 @app.command
@@ -186,16 +190,8 @@ def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
 
 
 @app.command
-def verify(*, out: Out = RUNS, store: StoreAt = None) -> int:
-    """Read every entry and object of a store, and set aside what is damaged. Exit code 1 if anything was."""
-    from sublevel.runs.listing import check_store
-
-    return check_store(Path(store or out / ".store"))
-
-
-@app.command
 def doctor() -> int:
-    """Look at this installation: versions, hardware, and a small computation with a known answer."""
+    """Look at this installation: versions, hardware, a known answer."""
     from sublevel.runs.doctor import examine
 
     return examine()

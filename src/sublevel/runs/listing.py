@@ -13,7 +13,7 @@ from rich.table import Table
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
 from sublevel.runs.console import clock, console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Store, cell_name, object_name
+from sublevel.study.store import Store, cell_name, object_name, roots
 
 FIELDS = (
     "cell",
@@ -114,6 +114,7 @@ def check_store(path: Path) -> int:
             store.get(name)
         except DamagedEntry:
             store.set_aside(object_name(name))
+    roots.check(store)
     for key in list(store.keys()):
         entries += 1
         if store.read_entry(key) is None:

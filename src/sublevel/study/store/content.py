@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 Document = dict[str, Any]
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""What names objects, entries and studies: it is checked before it becomes part of a path."""
 
 
 def canonical(document: object) -> bytes:
@@ -35,7 +39,7 @@ def unsealed(data: bytes) -> Document | None:
         document = json.loads(data)
         body: Document = document["body"]
         whole = isinstance(body, dict) and document["checksum"] == digest(canonical(body))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return body if whole else None
 

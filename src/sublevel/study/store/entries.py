@@ -22,7 +22,7 @@ from typing import Any
 
 from sublevel.errors import DamagedEntry, StoreError
 from sublevel.study.store.backend import Backend, Folder, refusing
-from sublevel.study.store.content import Document, canonical, digest, sealed, serialised, unsealed
+from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, serialised, unsealed
 
 FORMAT = 1
 MARKER = "format.json"
@@ -36,6 +36,15 @@ def object_name(name: str) -> str:
 def cell_name(key: str) -> str:
     """Where the entry of a key stands."""
     return f"cells/{key[:2]}/{key}.json"
+
+
+def parsed_entry(data: bytes, key: str) -> Document | None:
+    """The entry of a key from its bytes; None for what is damaged, another's, or names objects as no store does."""
+    body = unsealed(data)
+    if body is None or body.get("key") != key or not isinstance(body.get("objects"), dict):
+        return None
+    names = body["objects"].values()
+    return body if all(isinstance(name, str) and DIGEST.fullmatch(name) for name in names) else None
 
 
 class Store:
@@ -103,12 +112,12 @@ class Store:
         What is damaged is set aside, so that the cell is computed again; `set_aside` tells what.
         """
         try:
-            body = unsealed(self.files.read(cell_name(key)))
+            body = parsed_entry(self.files.read(cell_name(key)), key)
         except FileNotFoundError:
             return None
         except OSError:
             body = None
-        if body is None or body.get("key") != key:
+        if body is None:
             self.set_aside(cell_name(key))
             return None
         return body if self._objects_whole(body) else None
@@ -198,7 +207,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except (ValueError, KeyError, TypeError, OSError) as error:
-            if any(unsealed(self.files.read(cell_name(key))) is not None for key in self.keys()):
+            if any(parsed_entry(self.files.read(cell_name(key)), key) for key in self.keys()):
                 return False
             raise StoreError(f"{Path(self.where) / MARKER} cannot be read: {error}") from error
         if found != FORMAT:
