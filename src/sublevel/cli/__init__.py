@@ -174,7 +174,9 @@ def compare(*runs: Path, html: Path | None = None) -> int:
 
 
 @app.command
-def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
+def ls(
+    target: str | None = None, /, *filters: str, stored: bool = False, out: Out = RUNS, store: StoreAt = None
+) -> int:
     """List runs; the cells of one run; or which runs a key of the store belongs to.
 
     Parameters
@@ -183,10 +185,12 @@ def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
         A run's name or folder, or the beginning of a key. Absent: all runs.
     filters
         field=value on any field of a cell (kind, branch, level, seed, status, ...).
+    stored
+        List what is in the store instead, whichever study computed it.
     """
-    from sublevel.runs.listing import show
+    from sublevel.runs.listing import show, show_stored
 
-    return show(target, filters, out)
+    return show_stored(target, filters, store or out / ".store") if stored else show(target, filters, out)
 
 
 @app.command

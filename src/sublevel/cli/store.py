@@ -7,14 +7,19 @@ from pathlib import Path
 from sublevel.cli.options import RUNS, Out, StoreAt
 
 
-def verify(*, out: Out = RUNS, store: StoreAt = None) -> int:
+def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> int:
     """Check every byte of a store, and set aside what is damaged.
 
     Exit code 1 if anything was.
+
+    Parameters
+    ----------
+    rebuild
+        Make the index of `sublevel ls --stored` anew too.
     """
     from sublevel.runs.listing import check_store
 
-    return check_store(_at(out, store))
+    return check_store(_at(out, store), rebuild)
 
 
 def gc(*, dry_run: bool = False, forget: tuple[str, ...] = (), out: Out = RUNS, store: StoreAt = None) -> int:
