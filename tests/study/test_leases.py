@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sublevel.errors import ConfigError, StoreError
-from sublevel.study.store import Folder, Leases, Store, canonical
+from sublevel.study.store import Folder, Leases, Store
+from sublevel.study.store.content import sealed
 from sublevel.study.store.leases import machine, standing
 from tiny_runs import Running, entries, paused, tables, until
 
@@ -34,7 +35,7 @@ def names(files: Folder) -> list[str]:
 def foreign(files: Folder, generation: int = 0, silent: float = 0.0, **about: object) -> Path:
     """A lease of a run on another machine, which was silent for some seconds."""
     said = {"run": "x", "seconds": 60.0, "machine": "another", "pid": 1, "born": ""} | about
-    assert files.create(f"leases/{KEY}.{generation}", canonical(said))
+    assert files.create(f"leases/{KEY}.{generation}", sealed(said))
     path = files.path / "leases" / f"{KEY}.{generation}"
     os.utime(path, (files.now() - silent,) * 2)
     return path
@@ -57,7 +58,7 @@ def test_many_that_try_at_once_and_one_that_succeeds(files: Folder) -> None:
     for n in range(30):
         key = f"{n:064x}"
         if n % 2:
-            files.create(f"leases/{key}.4", canonical({"seconds": 60, "machine": "another"}))
+            files.create(f"leases/{key}.4", sealed({"seconds": 60, "machine": "another"}))
             os.utime(files.path / "leases" / f"{key}.4", (1, 1))
         runs = [Leases(files) for _ in range(8)]
         gate = threading.Barrier(8)
@@ -91,9 +92,13 @@ def test_a_lease_that_is_taken_over_is_removed_with_its_successor(files: Folder)
     assert names(files) == []
 
 
-def test_a_lease_that_is_not_filled_yet_is_respected(files: Folder) -> None:
-    files.create(f"leases/{KEY}.0", b"")
-    assert not Leases(files).claim(KEY)
+@pytest.mark.parametrize("content", [b"", b"{", sealed({})[:-3] + b'0"}'])
+def test_a_lease_that_cannot_be_read_is_respected_for_a_while(files: Folder, content: bytes) -> None:
+    """It is not filled yet, or a power cut has left it."""
+    files.create(f"leases/{KEY}.0", content)
+    assert not Leases(files, seconds=20).claim(KEY)
+    os.utime(files.path / "leases" / f"{KEY}.0", (files.now() - 21,) * 2)
+    assert Leases(files, seconds=20).claim(KEY)
 
 
 def test_a_heart_beats_while_the_run_computes(files: Folder) -> None:

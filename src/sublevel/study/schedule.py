@@ -24,7 +24,10 @@ POLL = 0.25
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed)."""
+    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed).
+
+    ``entry`` has the ``objects`` and ``seconds`` of its entry, if there is one.
+    """
 
     node: Node
     status: str
@@ -237,10 +240,14 @@ class Schedule:
 
 
 def _outcome(node: Node, status: str, key: str, entry: dict[str, Any]) -> Outcome:
-    """The outcome of an entry; one that holds a divergence is a failure, kept so that it is not tried again."""
+    """The outcome of an entry; one that holds a divergence is a failure, kept so that it is not tried again.
+
+    Of the entry only what is asked of it later: the values of thousands of cells need not be in memory.
+    """
+    kept = {name: entry[name] for name in ("objects", "seconds") if name in entry}
     if "failure" in entry:
-        return Outcome(node, "failed", key, entry, entry["failure"])
-    return Outcome(node, status, key, entry)
+        return Outcome(node, "failed", key, kept, entry["failure"])
+    return Outcome(node, status, key, kept)
 
 
 def urgencies(graph: Graph, cost: Callable[[Node], float]) -> dict[str, float]:

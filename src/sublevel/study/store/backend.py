@@ -93,30 +93,31 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
+        path = self._at(name)
         try:
-            return self._at(name).read_bytes()
+            return _read(path)
         except FileNotFoundError:
             with suppress(FileNotFoundError):  # on NFS, opening the folder asks the server what is in it now
-                os.close(os.open(self._at(name).parent, os.O_RDONLY))
-            return self._at(name).read_bytes()
+                os.close(os.open(os.path.dirname(path), os.O_RDONLY))
+            return _read(path)
 
     def write(self, name: str, data: bytes) -> None:
         """Write beside, fsync, rename, fsync the folder."""
         path, temporary = self._at(name), self._at(f"tmp/{uuid.uuid4().hex}")
         try:
-            self._fill(temporary, data)
-            self._make(path.parent)
+            _fill(temporary, data)
+            _make(os.path.dirname(path))
             os.replace(temporary, path)
-            _fsync(path.parent)
+            _fsync(os.path.dirname(path))
         except OSError:
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)
             raise
 
     def create(self, name: str, data: bytes) -> bool:
         """Exclusive creation (O_EXCL); not fsynced: what it is for does not outlive a power cut."""
         path = self._at(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
@@ -126,7 +127,7 @@ class Folder:
                 file.write(data)
         except OSError:
             with suppress(OSError):
-                path.unlink()
+                os.unlink(path)
             raise
         return True
 
@@ -136,12 +137,13 @@ class Folder:
 
     def move(self, name: str, to: str) -> None:
         """Rename."""
-        self._at(to).parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(self._at(to)), exist_ok=True)
         os.replace(self._at(name), self._at(to))
 
     def remove(self, name: str) -> None:
         """Unlink."""
-        self._at(name).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._at(name))
 
     def look(self, name: str) -> File | None:
         """Opened, not only looked at: on NFS the attributes of a file that is opened are the server's."""
@@ -176,7 +178,7 @@ class Folder:
         name = f"tmp/clock-{uuid.uuid4().hex}"
         self.create(name, b"")
         try:
-            return self._at(name).stat().st_mtime
+            return os.stat(self._at(name)).st_mtime
         finally:
             self.remove(name)
 
@@ -186,26 +188,34 @@ class Folder:
             return any(p.name != "tmp" for p in self.path.iterdir())
         return self.path.exists()
 
-    def _at(self, name: str) -> Path:
-        return self.path / name
-
-    def _fill(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _make(self, folder: Path) -> None:
-        """Make a folder that lasts: its name is in its parent, which is fsynced too."""
-        if folder.is_dir():
-            return
-        self._make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _fsync(folder.parent)
+    def _at(self, name: str) -> str:
+        return f"{self.where}/{name}"
 
 
-def _fsync(folder: Path) -> None:
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _fill(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make(folder: str) -> None:
+    """Make a folder that lasts: its name is in its parent, which is fsynced too."""
+    if os.path.isdir(folder):
+        return
+    _make(os.path.dirname(folder))
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    _fsync(os.path.dirname(folder))
+
+
+def _fsync(folder: str) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

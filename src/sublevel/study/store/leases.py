@@ -10,7 +10,6 @@ Leases save work and decide nothing: two runs that compute one cell write equiva
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 
 from sublevel.errors import ConfigError
 from sublevel.study.store.backend import Backend, File, refusing
-from sublevel.study.store.content import canonical, digest
+from sublevel.study.store.content import digest, sealed, unsealed
 
 SECONDS = 90.0
 """Silence after which a run is taken for dead, unless ``SUBLEVEL_LEASE`` says otherwise."""
@@ -66,7 +65,7 @@ class Leases:
         """
         with refusing(f"cannot write to the store in {self._files.where}"):
             before = standing(self._files, key)
-            if before and alive(self._files, before[-1]):
+            if before and alive(self._files, before[-1], self.seconds):
                 return False
             name = f"leases/{key}.{generation(before[-1]) + 1 if before else 0}"
             if not self._files.create(name, self._text()):
@@ -96,7 +95,7 @@ class Leases:
 
     def _text(self) -> bytes:
         about = {"run": self._run, "seconds": self.seconds, "machine": machine(), "pid": os.getpid()}
-        return canonical(about | {"born": _born(os.getpid())})
+        return sealed(about | {"born": _born(os.getpid())})
 
 
 def standing(files: Backend, key: str) -> list[File]:
@@ -109,17 +108,19 @@ def leased(files: Backend) -> set[str]:
     return {file.name.partition("/")[2].partition(".")[0] for file in files.files("leases/")}
 
 
-def alive(files: Backend, lease: File) -> bool:
-    """Whether the run that holds a lease still works on it, as far as can be known."""
+def alive(files: Backend, lease: File, seconds: float = SECONDS) -> bool:
+    """Whether the run that holds a lease still works on it, as far as can be known.
+
+    ``seconds`` of silence are allowed where the lease does not say: it is not filled yet, or damaged.
+    """
     try:
-        about = json.loads(files.read(lease.name))
-        seconds, dead = float(about["seconds"]), _dead(about)
+        about = unsealed(files.read(lease.name))
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError):
-        seconds, dead = SECONDS, False  # made, but not yet filled
-    if dead:
-        return False
+    if about is not None:
+        if _dead(about):
+            return False
+        seconds = float(about["seconds"])
     now = files.now()
     found = files.look(lease.name)
     return found is not None and now - found.modified < seconds
