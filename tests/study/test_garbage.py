@@ -12,6 +12,7 @@ from small_stores import NUMERICS, put, root
 from sublevel.cli import main
 from sublevel.errors import ConfigError, StoreError
 from sublevel.study.store import Leases, Store, cell_name, collect, digest, object_name, roots
+from tiny_runs import cli
 
 
 @pytest.fixture
@@ -179,3 +180,18 @@ def test_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture
     assert left(store)[0] == {a}
     assert gc("--forget", "two", *at) == 2
     assert "knows no study 'two'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_real_run_loses_nothing_until_it_is_forgotten(copied: Path) -> None:
+    """The run folder and the store's root are one study; what it does not reach is nothing."""
+    runs = copied / "sublevel-runs"
+    store = Store(runs / ".store")
+    age(store)
+    before = left(store)
+    said = cli("gc", cwd=copied).stdout
+    assert "removed 0 entries, 0 objects" in said
+    assert [line.split()[0] for line in said.splitlines()[:-1]] == ["tiny"]
+    assert left(store) == before
+    assert cli("gc", "--forget", "tiny", cwd=copied).returncode == 0
+    assert left(store) == (set(), set())

@@ -120,7 +120,7 @@ def alive(files: Backend, lease: File, seconds: float = SECONDS) -> bool:
     if about is not None:
         if _dead(about):
             return False
-        seconds = float(about["seconds"])
+        seconds = float(about.get("seconds", seconds))
     now = files.now()
     found = files.look(lease.name)
     return found is not None and now - found.modified < seconds
@@ -161,7 +161,7 @@ def machine() -> str:
 
 def _dead(about: dict[str, Any]) -> bool:
     """Whether the process of a lease is known to be dead: it was here, and is here no more."""
-    if not machine() or about["machine"] != machine():
+    if not machine() or about.get("machine") != machine():
         return False
     pid = int(about["pid"])
     try:
