@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 
 from sublevel import __version__
 from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, folder
+from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
 
@@ -24,6 +25,9 @@ app = App(
 )
 
 app.command(ticket)
+for command in (verify, gc, export):
+    app.command(command)
+app.command(take_in, name="import")
 
 
 @app.command
@@ -170,7 +174,9 @@ def compare(*runs: Path, html: Path | None = None) -> int:
 
 
 @app.command
-def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
+def ls(
+    target: str | None = None, /, *filters: str, stored: bool = False, out: Out = RUNS, store: StoreAt = None
+) -> int:
     """List runs; the cells of one run; or which runs a key of the store belongs to.
 
     Parameters
@@ -179,23 +185,17 @@ def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
         A run's name or folder, or the beginning of a key. Absent: all runs.
     filters
         field=value on any field of a cell (kind, branch, level, seed, status, ...).
+    stored
+        List what is in the store instead, whichever study computed it.
     """
-    from sublevel.runs.listing import show
+    from sublevel.runs.listing import show, show_stored
 
-    return show(target, filters, out)
-
-
-@app.command
-def verify(*, out: Out = RUNS, store: StoreAt = None) -> int:
-    """Read every entry and object of a store, and set aside what is damaged. Exit code 1 if anything was."""
-    from sublevel.runs.listing import check_store
-
-    return check_store(Path(store or out / ".store"))
+    return show_stored(target, filters, store or out / ".store") if stored else show(target, filters, out)
 
 
 @app.command
 def doctor() -> int:
-    """Look at this installation: versions, hardware, and a small computation with a known answer."""
+    """Look at this installation: versions, hardware, a known answer."""
     from sublevel.runs.doctor import examine
 
     return examine()

@@ -37,6 +37,7 @@ class Watching(Listener):
         self.live = live
         self.cached = self.total = self.done = self.failed = 0
         self.running: dict[str, dict[str, Any]] = {}
+        self.elsewhere: set[str] = set()
         self._cost: Mapping[str, float] = {}
         self._work = self._worked = 0.0
         self._began = self._spoke = time.monotonic()
@@ -52,7 +53,14 @@ class Watching(Listener):
 
     def started(self, node: Node) -> None:
         """A cell began to run."""
+        self.elsewhere.discard(node.id)
         self.running[node.id] = {}
+
+    def waits(self, node: Node) -> None:
+        """Another run is at a cell: say so the first time."""
+        if not self.elsewhere:
+            console().print("another run computes some of these cells: their results are taken from it", markup=False)
+        self.elsewhere.add(node.id)
 
     def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
         """A running cell reports; one that runs in this process is seen by nobody else meanwhile."""
@@ -63,7 +71,9 @@ class Watching(Listener):
         """Count it, and speak up at once if it failed."""
         name = outcome.node.id
         self.running.pop(name, None)
+        self.elsewhere.discard(name)
         self.done += 1
+        self.cached += outcome.status == "cached"
         self.failed += outcome.status == "failed"
         self._worked += self._cost.get(name, 0.0)
         if outcome.status == "failed":
@@ -75,7 +85,7 @@ class Watching(Listener):
             self._view.update(self.picture())
         elif not self.live and time.monotonic() - self._spoke > EVERY:
             self._spoke = time.monotonic()
-            running = ", ".join(describe(name, row) for name, row in list(self.running.items()))
+            running = ", ".join(describe(name, row) for name, row in list(self.running.items())) or "in another run"
             console().print(f"{self.done}/{self.total} cells, {self.left()}; running {running}", markup=False)
 
     def left(self) -> str:

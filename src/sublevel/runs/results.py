@@ -35,9 +35,15 @@ MANIFEST = "study.json"
 PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
 
 
-def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float, damaged: Sequence[str] = ()) -> None:
-    """Say which cell of the study has which key, and what it was run with."""
-    computed = sum(o.status == "done" for o in outcomes.values())
+def write_manifest(
+    study: Study,
+    outcomes: Mapping[str, Outcome],
+    seconds: float,
+    damaged: Sequence[str] = (),
+    problem: Mapping[str, Any] | None = None,
+) -> None:
+    """Say which cell of the study has which key, and what it was run with; ``problem`` as other processes get it."""
+    computed = len({o.key for o in outcomes.values() if o.status == "done"})
     p, splits = study.problem, study.problem.splits
     folder = study.folder
     cells = [
@@ -59,7 +65,7 @@ def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float
         "store": os.path.relpath(study.store_path.resolve(), folder.resolve()),
         "cells": cells,
         "numerics": study.numerics,
-        "problem": study.problem.description(Store(study.store_path).put_tensors) if p.portable else None,
+        "problem": problem,
         "about": {
             "data": {
                 "origin": splits.origin,

@@ -8,7 +8,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from sublevel.study.executors import Executor, InProcess, Workers
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
-from sublevel.study.schedule import Listener, Schedule, urgencies
+from sublevel.study.schedule import Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import StudySpec, parse
-from sublevel.study.store import Store, canonical, digest
+from sublevel.study.store import Store, canonical, digest, roots
 
 RUNS = "sublevel-runs"
 
@@ -127,8 +127,10 @@ class Study:
         damaged = set(store.damaged())
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
-        schedule = self._schedule(store, listener or Listener())
+        problem = self.problem.description(store.put_tensors) if self.problem.portable else None
+        schedule = self._schedule(store, listener or Listener(), problem)
         waiting = schedule.look()
+        roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
         weigh = costs.units(self.problem)
         schedule.listener.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
         if waiting:
@@ -138,7 +140,8 @@ class Study:
             finally:
                 executor.shutdown()
         aside = sorted(set(store.damaged()) - damaged)
-        write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside)
+        roots.finish(store, self._root(schedule.outcomes, problem, finished=True))
+        write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside, problem=problem)
         result = Result(self.folder, problem=self.problem)
         if report:
             result.write(figures=figures)
@@ -184,11 +187,14 @@ class Study:
     def _fingerprint(self) -> dict[str, Any] | None:
         return self.problem.fingerprint()
 
-    def _schedule(self, store: Store, listener: Listener) -> Schedule:
+    def _root(self, outcomes: Mapping[str, Outcome], problem: Mapping[str, Any] | None, finished: bool) -> roots.Root:
+        """What the study reaches, for the collection of garbage."""
+        keys = [o.key for o in outcomes.values() if o.entry]
+        return roots.of_run(self.spec.document(), self.numerics, keys, problem, finished)
+
+    def _schedule(self, store: Store, listener: Listener, problem: Mapping[str, Any] | None = None) -> Schedule:
         graph, _ = self.cells
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
-        local = not self.problem.portable
-        description = None if local else cache(lambda: self.problem.description(store.put_tensors))
 
         def job(node: Node, name: str, inputs: Any) -> str:
             document = {
@@ -196,7 +202,7 @@ class Study:
                 "kind": node.kind,
                 "inputs": inputs,
                 "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
-                "problem": description and description(),
+                "problem": problem,
                 "identity": self._fingerprint and digest(canonical(self._fingerprint)),
                 "store": str(store.path),
                 "threads": self.spec.threads,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -12,15 +13,21 @@ from typing import Any
 from sublevel.errors import StoreError
 from sublevel.study.executors import Executor, WorkerDied
 from sublevel.study.graph import Graph, Node, Ref
-from sublevel.study.store import Store
+from sublevel.study.store import Leases, Store, object_name
 
 ATTEMPTS = 3
 """How often a cell is tried when its worker dies or what it reads is damaged."""
 
+POLL = 0.25
+"""Seconds between two looks at what runs here, and at what other runs compute."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed)."""
+    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed).
+
+    ``entry`` has the ``objects`` and ``seconds`` of its entry, if there is one.
+    """
 
     node: Node
     status: str
@@ -42,6 +49,9 @@ class Listener:
 
     def started(self, node: Node) -> None:
         """A cell began to run."""
+
+    def waits(self, node: Node) -> None:
+        """A cell is computed by another run that shares the store."""
 
     def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
         """A running cell reports."""
@@ -70,6 +80,8 @@ class Schedule:
         self._missing = {n.id: len({r.node for r in n.needs}) for n in self.graph.nodes.values()}
         self._todo: list[tuple[float, int, str]] = []
         self._running: dict[Future[str], Node] = {}
+        self._elsewhere: list[str] = []
+        self._told: set[str] = set()
         self._keys: dict[str, str] = {}
         self._same: dict[str, list[str]] = {}
         self._attempts: dict[str, int] = {}
@@ -86,16 +98,32 @@ class Schedule:
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
 
     def run(self, executor: Executor) -> dict[str, Outcome]:
-        """Run to the end. A failed cell fails what needs it and nothing else. StoreError ends everything."""
+        """Run to the end. A failed cell fails what needs it and nothing else. StoreError ends everything.
+
+        A cell that another run computes is waited for, while there is other work; it is then read as cached, or run
+        here if that run ends without it.
+        """
         self.look()
-        while self._todo or self._running:
-            while self._todo and len(self._running) < executor.slots:
-                self._submit(heapq.heappop(self._todo)[2], executor)
-            done, _ = wait(self._running, timeout=0.25, return_when=FIRST_COMPLETED)
-            for future in done:
-                self._collect(self._running.pop(future), future)
-            self.listener.tick()
+        with Leases(self.store.files) as leases:
+            asked = time.monotonic()
+            while self._todo or self._running or self._elsewhere:
+                while self._todo and len(self._running) < executor.slots:
+                    self._submit(heapq.heappop(self._todo)[2], executor, leases)
+                self._await(leases)
+                if time.monotonic() - asked > POLL:
+                    asked = time.monotonic()
+                    while self._elsewhere:
+                        self._queue(self._elsewhere.pop())
+                self.listener.tick()
         return self.outcomes
+
+    def _await(self, leases: Leases) -> None:
+        """Wait a moment, and take in what has finished."""
+        if self._elsewhere and not self._running:
+            time.sleep(POLL)
+        done, _ = wait(self._running, timeout=POLL, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._collect(self._running.pop(future), future, leases)
 
     def _ready(self, name: str) -> None:
         """Everything that a node needs is there: find it in the store, or queue it."""
@@ -127,11 +155,18 @@ class Schedule:
         digests: dict[Ref, str] = {r: self.outcomes[r.node].entry["objects"][r.output] for r in node.needs}
         return node.resolved(digests)
 
-    def _submit(self, name: str, executor: Executor) -> None:
-        """Start a cell, unless another run has finished it meanwhile."""
+    def _submit(self, name: str, executor: Executor, leases: Leases) -> None:
+        """Start a cell, unless another run is at it, or has finished it meanwhile."""
         node, key = self.graph.nodes[name], self._current_key(name)
+        if not leases.claim(key):
+            self._elsewhere.append(name)
+            if name not in self._told:
+                self._told.add(name)
+                self.listener.waits(node)
+            return
         entry = self.store.read_entry(key)
         if entry is not None:
+            leases.release(key)
             self._finish(node, _outcome(node, "cached", key, entry))
             return
         self.listener.started(node)
@@ -147,8 +182,9 @@ class Schedule:
             self._keys |= dict.fromkeys(self._same[key], key)
         return key
 
-    def _collect(self, node: Node, future: Future[str]) -> None:
+    def _collect(self, node: Node, future: Future[str], leases: Leases) -> None:
         key = self._keys[node.id]
+        leases.release(key)
         try:
             answer = json.loads(future.result())
         except WorkerDied as died:
@@ -174,7 +210,7 @@ class Schedule:
             if error["digest"] and error["digest"] in self.outcomes[r.node].entry["objects"].values()
         ]
         if makers:
-            self.store.set_aside(self.store.object_path(error["digest"]))
+            self.store.set_aside(object_name(error["digest"]))
             self._repairs.setdefault(makers[0], []).append(node.id)
             if len(self._repairs[makers[0]]) == 1:
                 self._queue(makers[0])
@@ -204,10 +240,14 @@ class Schedule:
 
 
 def _outcome(node: Node, status: str, key: str, entry: dict[str, Any]) -> Outcome:
-    """The outcome of an entry; one that holds a divergence is a failure, kept so that it is not tried again."""
+    """The outcome of an entry; one that holds a divergence is a failure, kept so that it is not tried again.
+
+    Of the entry only what is asked of it later: the values of thousands of cells need not be in memory.
+    """
+    kept = {name: entry[name] for name in ("objects", "seconds") if name in entry}
     if "failure" in entry:
-        return Outcome(node, "failed", key, entry, entry["failure"])
-    return Outcome(node, status, key, entry)
+        return Outcome(node, "failed", key, kept, entry["failure"])
+    return Outcome(node, status, key, kept)
 
 
 def urgencies(graph: Graph, cost: Callable[[Node], float]) -> dict[str, float]:
