@@ -10,7 +10,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from sublevel import __version__
-from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, folder
+from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Where, folder
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
 
@@ -32,6 +32,7 @@ def run(
     *,
     overrides: Set = (),
     jobs: int | None = None,
+    executor: Where = "local",
     figures: bool = True,
     out: Out = RUNS,
     store: StoreAt = None,
@@ -44,11 +45,11 @@ def run(
     study
         A preset (demo, mini, paper, paper-vgg16) or a study file.
     jobs
-        Worker processes; the numbers do not depend on it. Default: cores / threads of the study.
+        Cells at once; the numbers do not depend on it. Default: cores / threads of the study, or a cluster's room.
     figures
         Write every figure for print too, as SVG and PDF; the report shows them all in any case.
     """
-    return _carry_out(_document(study, overrides), jobs, out, store, device, figures)
+    return _carry_out(_document(study, overrides), jobs, executor, out, store, device, figures)
 
 
 @app.command
@@ -98,6 +99,7 @@ def measure(
     name: str = "measured",
     overrides: Set = (),
     jobs: int | None = None,
+    executor: Where = "local",
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
@@ -123,7 +125,7 @@ def measure(
     study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
     for assignment in overrides:
         study = override(study, assignment)
-    return _carry_out(study, jobs, out, store, device)
+    return _carry_out(study, jobs, executor, out, store, device)
 
 
 @app.command
@@ -235,7 +237,13 @@ def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _carry_out(
-    document: dict[str, Any], jobs: int | None, out: Path, store: Path | None, device: str, figures: bool = True
+    document: dict[str, Any],
+    jobs: int | None,
+    executor: str,
+    out: Path,
+    store: Path | None,
+    device: str,
+    figures: bool = True,
 ) -> int:
     from sublevel.runs.console import console, listener
     from sublevel.runs.study import Study
@@ -244,7 +252,7 @@ def _carry_out(
     for note in chosen.notes():
         console().print(f"note: {note}", markup=False)
     with listener() as watching:
-        result = chosen.run(jobs=jobs, listener=watching, figures=figures)
+        result = chosen.run(jobs=jobs, executor=executor, listener=watching, figures=figures)
     watching.summary(result)
     print(f"report: {result.folder / 'report.html'}")
     return 1 if result.unfinished else 0

@@ -19,12 +19,12 @@ from sublevel.problem import Problem
 from sublevel.runs.checks import check
 from sublevel.runs.plan import Plan, make
 from sublevel.runs.results import Result, check_writable, write_manifest
-from sublevel.study import costs
+from sublevel.study import costs, executors
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.documents import merged, read
-from sublevel.study.executors import Executor, InProcess, Workers
+from sublevel.study.executors import LOCAL, Executor
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
@@ -102,7 +102,7 @@ class Study:
         self,
         *,
         jobs: int | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str = LOCAL,
         listener: Listener | None = None,
         report: bool = True,
         figures: bool = True,
@@ -110,11 +110,13 @@ class Study:
         """Run what is not in the store, write tables and report, return the result.
 
         Without ``figures`` the page has all of them, and none is written for print (half a second each).
-        ``jobs`` worker processes (default: cores / threads) do not change any number. A failed cell is reported, and
-        stops only what needs it.
+        ``jobs`` cells at once (default: cores / threads, or the room on a cluster) do not change any number, nor does
+        the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, or one of one's own. A failed cell is
+        reported, and stops only what needs it.
         """
         started = time.time()
         _check_jobs(jobs)
+        self._check_executor(executor)
         _ = self.cells
         for note in self.notes() if listener is None else ():
             warnings.warn(note, stacklevel=2)
@@ -129,11 +131,11 @@ class Study:
         weigh = costs.units(self.problem)
         schedule.listener.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
         if waiting:
-            executor = executor or self._executor(jobs, len(waiting))
+            place = self._executor(executor, jobs, len(waiting)) if isinstance(executor, str) else executor
             try:
-                schedule.run(executor)
+                schedule.run(place)
             finally:
-                executor.shutdown()
+                place.shutdown()
         aside = sorted(set(store.damaged()) - damaged)
         write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside)
         result = Result(self.folder, problem=self.problem)
@@ -185,7 +187,8 @@ class Study:
         graph, _ = self.cells
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
         local = not self.problem.portable
-        description = None if local else cache(lambda: self.problem.description(store.put_tensors))
+        place = {"device": torch.device(self.problem.device).type}  # which one of them is the executor's business
+        description = None if local else cache(lambda: self.problem.description(store.put_tensors) | place)
 
         def job(node: Node, name: str, inputs: Any) -> str:
             document = {
@@ -206,10 +209,27 @@ class Study:
         units = costs.units(self.problem)
         return Schedule(graph, store, keyed, job, urgencies(graph, units), listener)
 
-    def _executor(self, jobs: int | None, waiting: int) -> Executor:
-        slots = min(self.jobs if jobs is None else jobs, waiting)
-        one = slots == 1 or not self.problem.portable
-        return InProcess(self.problem) if one else Workers(slots, self.spec.threads)
+    def _check_executor(self, executor: Executor | str) -> None:
+        if not isinstance(executor, str):
+            return
+        executors.check(executor)
+        if executor != LOCAL and not self.problem.portable:
+            raise ConfigError(
+                f"executor {executor} runs cells in other processes, and the network is defined where they cannot "
+                "import it: put it in a module of its own"
+            )
+
+    def _executor(self, name: str, jobs: int | None, waiting: int) -> Executor:
+        usual = self.jobs if name == LOCAL else None
+        wanted = usual if jobs is None else jobs
+        setting = executors.Setting(
+            store=self.store_path.resolve(),
+            folder=self.folder.resolve(),
+            threads=self.spec.threads,
+            jobs=wanted and min(wanted, waiting),
+            gpus=0.0 if self.problem.device == "cpu" else self.spec.run.gpus,
+        )
+        return executors.make(name, setting, self.problem, here=not self.problem.portable)
 
 
 def _check_jobs(jobs: int | None) -> None:

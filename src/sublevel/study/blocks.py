@@ -29,6 +29,14 @@ class Strict(BaseModel):
         return value
 
 
+class PlaceSpec(Strict):
+    """Where cells run, which no number depends on and no result's identity holds: ``gpus`` of one that a cell takes on
+    Ray or Slurm when the study runs on a GPU (a quarter: four cells share one).
+    """
+
+    gpus: float = Field(default=1.0, gt=0)
+
+
 class Where(Strict):
     """Which solutions to measure: by branch, level and number of seeds; absent means all."""
 

@@ -1,4 +1,4 @@
-"""Executors: where jobs run. In the shape of ``concurrent.futures``; a job and its answer are JSON strings."""
+"""Jobs on this machine: in this process, or in a pool of worker processes."""
 
 from __future__ import annotations
 
@@ -7,33 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Queue
-from typing import Any, Protocol
+from typing import Any
 
+from sublevel.study.executors.base import Progress, WorkerDied
 from sublevel.study.worker import run_job
-
-Progress = Callable[[dict[str, Any]], None]
-
-
-class Executor(Protocol):
-    """Runs jobs; ``slots`` of them at once."""
-
-    slots: int
-
-    def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Start a job; the future holds its answer, or WorkerDied."""
-        ...
-
-    def shutdown(self) -> None:
-        """End everything, running jobs too. Cells are whole or absent, so nothing is lost but their time."""
-        ...
-
-
-class WorkerDied(Exception):
-    """A worker process ended without an answer (killed, out of memory)."""
 
 
 class InProcess:
