@@ -111,8 +111,8 @@ class Study:
 
         Without ``figures`` the page has all of them, and none is written for print (half a second each).
         ``jobs`` cells at once (default: cores / threads, or the room on a cluster) do not change any number, nor does
-        the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, or one of one's own. A failed cell is
-        reported, and stops only what needs it.
+        the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or one of one's own. A failed
+        cell is reported, and stops only what needs it.
         """
         started = time.time()
         _check_jobs(jobs)
@@ -228,6 +228,7 @@ class Study:
             threads=self.spec.threads,
             jobs=wanted and min(wanted, waiting),
             gpus=0.0 if self.problem.device == "cpu" else self.spec.run.gpus,
+            options=self.spec.run.slurm,
         )
         return executors.make(name, setting, self.problem, here=not self.problem.portable)
 

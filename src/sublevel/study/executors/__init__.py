@@ -1,4 +1,4 @@
-"""Executors: where jobs run. By name: ``local``, ``ray`` or ``ray://HOST:PORT``."""
+"""Executors: where jobs run. By name: ``local``, ``ray``, ``ray://HOST:PORT`` or ``slurm``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from sublevel.study.executors.local import InProcess, Workers
 __all__ = ["LOCAL", "NAMES", "Executor", "InProcess", "Progress", "Setting", "WorkerDied", "Workers", "check", "make"]
 
 LOCAL = "local"
-NAMES = (LOCAL, "ray", "ray://HOST:PORT")
+NAMES = (LOCAL, "ray", "ray://HOST:PORT", "slurm")
 
 
 def check(name: str) -> None:
     """ConfigError for a name that no executor has."""
-    if name not in (LOCAL, "ray") and not name.startswith("ray://"):
+    if name not in (LOCAL, "ray", "slurm") and not name.startswith("ray://"):
         raise unknown("executor", name, NAMES)
 
 
 def make(name: str, setting: Setting, problem: Any, here: bool) -> Executor:
     """The executor of that name; ``here`` where only this process can build the problem."""
+    if name == "slurm":
+        from sublevel.study.executors.slurm import Slurm
+
+        return Slurm(setting)
     if name != LOCAL:
         from sublevel.study.executors.ray import Ray
 

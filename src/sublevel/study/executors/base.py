@@ -39,7 +39,7 @@ class Setting:
     """What an executor is made for: where the store and the run's folder are, and what a cell takes.
 
     ``jobs`` is how many cells to run at once (None: as many as there is room for), ``gpus`` what each takes of one (0
-    where the study runs on the CPU), ``options`` what the study's ``[run]`` block says for this executor.
+    where the study runs on the CPU), ``options`` what the study asks of Slurm.
     """
 
     store: Path
