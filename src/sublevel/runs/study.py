@@ -94,9 +94,14 @@ class Study:
 
     @property
     def jobs(self) -> int:
-        """Jobs at once unless told otherwise: cores / threads, or one per device."""
+        """Jobs at once unless told otherwise: cores / threads, or one for each GPU."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // self.spec.threads) if self.problem.device == "cpu" else 1
+        return max(1, cores // self.spec.threads) if self.problem.device == "cpu" else max(1, len(self._gpus))
+
+    @property
+    def _gpus(self) -> tuple[str, ...]:
+        """The GPUs of this machine that the study may use."""
+        return executors.visible(self.problem.device, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def run(
         self,
@@ -228,6 +233,7 @@ class Study:
             threads=self.spec.threads,
             jobs=wanted and min(wanted, waiting),
             gpus=0.0 if self.problem.device == "cpu" else self.spec.run.gpus,
+            visible=self._gpus,
             options=self.spec.run.slurm,
         )
         return executors.make(name, setting, self.problem, here=not self.problem.portable)

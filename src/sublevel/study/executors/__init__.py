@@ -6,9 +6,21 @@ from typing import Any
 
 from sublevel.errors import unknown
 from sublevel.study.executors.base import Executor, Progress, Setting, WorkerDied
-from sublevel.study.executors.local import InProcess, Workers
+from sublevel.study.executors.local import InProcess, Workers, visible
 
-__all__ = ["LOCAL", "NAMES", "Executor", "InProcess", "Progress", "Setting", "WorkerDied", "Workers", "check", "make"]
+__all__ = [
+    "LOCAL",
+    "NAMES",
+    "Executor",
+    "InProcess",
+    "Progress",
+    "Setting",
+    "WorkerDied",
+    "Workers",
+    "check",
+    "make",
+    "visible",
+]
 
 LOCAL = "local"
 NAMES = (LOCAL, "ray", "ray://HOST:PORT", "slurm")
@@ -31,4 +43,4 @@ def make(name: str, setting: Setting, problem: Any, here: bool) -> Executor:
 
         return Ray(name, setting)
     jobs = setting.jobs or 1
-    return InProcess(problem) if jobs == 1 or here else Workers(jobs, setting.threads)
+    return InProcess(problem) if jobs == 1 or here else Workers(jobs, setting.threads, setting.visible)

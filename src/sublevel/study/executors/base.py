@@ -39,7 +39,7 @@ class Setting:
     """What an executor is made for: where the store and the run's folder are, and what a cell takes.
 
     ``jobs`` is how many cells to run at once (None: as many as there is room for), ``gpus`` what each takes of one (0
-    where the study runs on the CPU), ``options`` what the study asks of Slurm.
+    where the study runs on the CPU), ``visible`` the GPUs of this machine, ``options`` what the study asks of Slurm.
     """
 
     store: Path
@@ -47,6 +47,7 @@ class Setting:
     threads: int
     jobs: int | None = None
     gpus: float = 0.0
+    visible: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
