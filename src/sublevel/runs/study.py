@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ import torch
 
 from sublevel.errors import ConfigError
 from sublevel.problem import Problem
+from sublevel.runs import place
 from sublevel.runs.checks import check
+from sublevel.runs.events import Log, Several
 from sublevel.runs.plan import Plan, make
 from sublevel.runs.results import Result, check_writable, write_manifest
-from sublevel.study import costs, executors
+from sublevel.runs.trackers import check_trackers, trackers
+from sublevel.study import costs
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
@@ -28,7 +30,7 @@ from sublevel.study.executors import LOCAL, Executor
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
-from sublevel.study.schedule import Listener, Schedule, urgencies
+from sublevel.study.schedule import TIME, Listener, Schedule, urgencies
 from sublevel.study.spec import StudySpec, parse
 from sublevel.study.store import Store, canonical, digest
 
@@ -88,20 +90,14 @@ class Study:
 
     def plan(self, jobs: int | None = None) -> Plan:
         """What a run would do and cost; nothing is written."""
-        _check_jobs(jobs)
+        place.check(self, LOCAL, jobs)
         schedule = self._schedule(Store(self.store_path), Listener())
         return make(self, schedule, schedule.look(), jobs or self.jobs)
 
     @property
     def jobs(self) -> int:
-        """Jobs at once unless told otherwise: cores / threads, or one for each GPU."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // self.spec.threads) if self.problem.device == "cpu" else max(1, len(self._gpus))
-
-    @property
-    def _gpus(self) -> tuple[str, ...]:
-        """The GPUs of this machine that the study may use."""
-        return executors.visible(self.problem.device, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        """Jobs at once on this machine unless told otherwise: cores / threads, or one for each GPU."""
+        return place.jobs(self)
 
     def run(
         self,
@@ -109,6 +105,8 @@ class Study:
         jobs: int | None = None,
         executor: Executor | str = LOCAL,
         listener: Listener | None = None,
+        track: Sequence[str] = (),
+        max_hours: float | None = None,
         report: bool = True,
         figures: bool = True,
     ) -> Result:
@@ -117,11 +115,12 @@ class Study:
         Without ``figures`` the page has all of them, and none is written for print (half a second each).
         ``jobs`` cells at once (default: cores / threads, or the room on a cluster) do not change any number, nor does
         the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or one of one's own. A failed
-        cell is reported, and stops only what needs it.
+        cell is reported, and stops only what needs it. A ``listener`` is told what happens, and so are the trackers
+        named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run end.
         """
         started = time.time()
-        _check_jobs(jobs)
-        self._check_executor(executor)
+        place.check(self, executor, jobs, max_hours)
+        check_trackers(track)
         _ = self.cells
         for note in self.notes() if listener is None else ():
             warnings.warn(note, stacklevel=2)
@@ -131,16 +130,26 @@ class Study:
         damaged = set(store.damaged())
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
-        schedule = self._schedule(store, listener or Listener())
+        log = Log(self.folder, {"study": self.spec.name, "executor": place.called(executor)})
+        told = Several([log, *trackers(track, self), listener or Listener()])
+        schedule = self._schedule(store, told)
         waiting = schedule.look()
         weigh = costs.units(self.problem)
-        schedule.listener.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
-        if waiting:
-            place = self._executor(executor, jobs, len(waiting)) if isinstance(executor, str) else executor
-            try:
-                schedule.run(place)
-            finally:
-                place.shutdown()
+        why = "interrupted"
+        try:
+            told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
+            if waiting:
+                by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
+                try:
+                    schedule.run(by, place.seconds(max_hours, started))
+                finally:
+                    by.shutdown()
+            why = TIME if schedule.left else "done"
+        except Exception as error:
+            why = str(error)
+            raise
+        finally:
+            told.ended(why)
         aside = sorted(set(store.damaged()) - damaged)
         write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside)
         result = Result(self.folder, problem=self.problem)
@@ -192,8 +201,8 @@ class Study:
         graph, _ = self.cells
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
         local = not self.problem.portable
-        place = {"device": torch.device(self.problem.device).type}  # which one of them is the executor's business
-        description = None if local else cache(lambda: self.problem.description(store.put_tensors) | place)
+        on = {"device": torch.device(self.problem.device).type}  # which one of them is the executor's business
+        description = None if local else cache(lambda: self.problem.description(store.put_tensors) | on)
 
         def job(node: Node, name: str, inputs: Any) -> str:
             document = {
@@ -213,35 +222,6 @@ class Study:
 
         units = costs.units(self.problem)
         return Schedule(graph, store, keyed, job, urgencies(graph, units), listener)
-
-    def _check_executor(self, executor: Executor | str) -> None:
-        if not isinstance(executor, str):
-            return
-        executors.check(executor)
-        if executor != LOCAL and not self.problem.portable:
-            raise ConfigError(
-                f"executor {executor} runs cells in other processes, and the network is defined where they cannot "
-                "import it: put it in a module of its own"
-            )
-
-    def _executor(self, name: str, jobs: int | None, waiting: int) -> Executor:
-        usual = self.jobs if name == LOCAL else None
-        wanted = usual if jobs is None else jobs
-        setting = executors.Setting(
-            store=self.store_path.resolve(),
-            folder=self.folder.resolve(),
-            threads=self.spec.threads,
-            jobs=wanted and min(wanted, waiting),
-            gpus=0.0 if self.problem.device == "cpu" else self.spec.run.gpus,
-            visible=self._gpus,
-            options=self.spec.run.slurm,
-        )
-        return executors.make(name, setting, self.problem, here=not self.problem.portable)
-
-
-def _check_jobs(jobs: int | None) -> None:
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, got {jobs}")
 
 
 def _device(asked: str, fallback: str = "cpu") -> str:

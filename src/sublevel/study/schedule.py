@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 from sublevel.errors import StoreError
@@ -14,13 +18,18 @@ from sublevel.study.executors import Executor, WorkerDied
 from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.store import Store
 
+TIME = "the time was up"
+"""Why a cell has not begun, or a run has ended."""
+
 ATTEMPTS = 3
 """How often a cell is tried when its worker dies or what it reads is damaged."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed)."""
+    """What became of a node: ``cached``, ``done``, ``failed``, ``skipped`` (something that it needs failed) or
+    ``waiting`` (the time was up before it began).
+    """
 
     node: Node
     status: str
@@ -35,7 +44,7 @@ class Outcome:
 
 
 class Listener:
-    """Is told what happens; does nothing by itself."""
+    """Is told what happens, always in the thread that runs the study; does nothing by itself."""
 
     def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
         """What is there, what will run, and what each would cost in arbitrary units."""
@@ -46,11 +55,17 @@ class Listener:
     def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
         """A running cell reports."""
 
+    def retried(self, node: Node, error: Mapping[str, Any]) -> None:
+        """A cell will run once more: its worker died, or what it read was damaged."""
+
     def finished(self, outcome: Outcome) -> None:
         """A node is settled."""
 
     def tick(self) -> None:
         """Some time went by."""
+
+    def ended(self, why: str) -> None:
+        """Nothing runs any more: ``done``, ``interrupted``, or what went wrong."""
 
 
 @dataclass
@@ -74,6 +89,7 @@ class Schedule:
         self._same: dict[str, list[str]] = {}
         self._attempts: dict[str, int] = {}
         self._repairs: dict[str, list[str]] = {}
+        self._said: SimpleQueue[tuple[Node, int, dict[str, Any]]] = SimpleQueue()
         self._looked = False
         self._place = {name: i for i, name in enumerate(self.graph.nodes)}
 
@@ -85,17 +101,31 @@ class Schedule:
                 self._ready(name)
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
 
-    def run(self, executor: Executor) -> dict[str, Outcome]:
-        """Run to the end. A failed cell fails what needs it and nothing else. StoreError ends everything."""
+    def run(self, executor: Executor, seconds: float = math.inf) -> dict[str, Outcome]:
+        """Run to the end, or until no cell may begin after ``seconds`` and those that run have ended.
+
+        A failed cell fails what needs it and nothing else. StoreError ends everything.
+        """
         self.look()
-        while self._todo or self._running:
-            while self._todo and len(self._running) < executor.slots:
+        end = time.monotonic() + seconds
+        while self._running or (self._todo and time.monotonic() < end):
+            while self._todo and len(self._running) < executor.slots and time.monotonic() < end:
                 self._submit(heapq.heappop(self._todo)[2], executor)
             done, _ = wait(self._running, timeout=0.25, return_when=FIRST_COMPLETED)
+            self._pass_on()
             for future in done:
                 self._collect(self._running.pop(future), future)
             self.listener.tick()
+        error = {"kind": "time", "message": f"{TIME}: the same command goes on from here"}
+        for node in self.graph.nodes.values():
+            if node.id not in self.outcomes:
+                self.outcomes[node.id] = Outcome(node, "waiting", self._keys.get(node.id, ""), error=error)
         return self.outcomes
+
+    @property
+    def left(self) -> int:
+        """How many cells the time did not suffice for."""
+        return sum(outcome.status == "waiting" for outcome in self.outcomes.values())
 
     def _ready(self, name: str) -> None:
         """Everything that a node needs is there: find it in the store, or queue it."""
@@ -136,8 +166,23 @@ class Schedule:
             return
         self.listener.started(node)
         job = self.job(node, key, self._inputs(node))
-        future = executor.submit(job, lambda row: self.listener.progressed(node, row))
-        self._running[future] = node
+        here, attempt = threading.get_ident(), self._attempts.get(name, 0)
+
+        def progress(row: dict[str, Any]) -> None:
+            if threading.get_ident() == here:
+                self.listener.progressed(node, row)
+            else:
+                self._said.put((node, attempt, row))
+
+        self._running[executor.submit(job, progress)] = node
+
+    def _pass_on(self) -> None:
+        """What running cells have said from other threads; not what comes too late."""
+        running = {node.id for node in self._running.values()}
+        while not self._said.empty():
+            node, attempt, row = self._said.get()
+            if node.id in running and attempt == self._attempts.get(node.id, 0):
+                self.listener.progressed(node, row)
 
     def _current_key(self, name: str) -> str:
         """The key from the inputs as they are now: a repair may have made other bits of them."""
@@ -180,6 +225,7 @@ class Schedule:
                 self._queue(makers[0])
         else:
             self._queue(node.id)
+        self.listener.retried(node, error)
         return True
 
     def _finish(self, node: Node, outcome: Outcome) -> None:
