@@ -77,7 +77,8 @@ def test_a_node_that_does_not_see_the_store_is_named(cluster: Any, shop: Path) -
     run = f"mount -t tmpfs none elsewhere && exec {sys.executable} -m sublevel.cli run small.toml"
     done = subprocess.run(
         [*own, "sh", "-c", f"{run} --store elsewhere/store --executor ray"],
-        cwd=shop, env=environment(RAY_ADDRESS=cluster.address), capture_output=True, text=True, check=False, timeout=60,
+        cwd=shop, env=environment(RAY_ADDRESS=cluster.address), capture_output=True, text=True, check=False,
+        timeout=150,
     )  # fmt: skip
     assert done.returncode == 2, (done.stdout, done.stderr)
     (sentence,) = done.stderr.splitlines()
@@ -95,10 +96,10 @@ def test_a_node_that_is_killed_changes_no_number(cluster: Any, shop: Path) -> No
     running = Running(*RUN, "--executor", client, cwd=shop)
     here = cli(*RUN, "--jobs", 1, "--out", "here", cwd=shop)
     assert here.returncode == 0, here.stderr
-    (pid,) = until(lambda: paused(pause))
+    (pid,) = until(lambda: paused(pause), 150)
     node = next(node for node in cluster.worker_nodes if parent(pid) in inside(node))
     cluster.remove_node(node, allow_graceful=False)
-    until(lambda: len(paused(pause)) == 2)
+    until(lambda: len(paused(pause)) == 2, 150)
     pause.unlink()
     code, out, err = running.end()
     assert code == 0, (out, err)

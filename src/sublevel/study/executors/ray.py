@@ -194,6 +194,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _first(error: BaseException) -> str:
-    """The name of an error and the first thing it says."""
+    """The name of an error and the first two sentences of what it says."""
     lines = [line.strip() for line in str(_cause(error)).splitlines() if line.strip()]
-    return f"{type(_cause(error)).__name__}: {lines[0]}" if lines else type(error).__name__
+    said = ". ".join(lines[0].split(". ")[:2]) if lines else ""
+    return f"{type(_cause(error)).__name__}: {said}" if said else type(error).__name__
