@@ -220,7 +220,7 @@ def test_compressed_and_extended_archives_are_refused(store: Store, study: Root,
             Archive(path)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_study_moves_to_another_store(finished: Path, tmp_path: Path) -> None:
     """Exported from one workshop, imported in another: the same command computes nothing and writes the same tables."""
     away = tmp_path / "away"

@@ -179,7 +179,7 @@ def test_two_runs_share_the_work(workshop: Path) -> None:
     assert Store(workshop / "shared").damaged() == []
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_what_a_killed_run_held_is_taken_over(workshop: Path) -> None:
     """Stopped as a machine that hangs, so that only its silence tells; then continued: it ends well, as the other."""
     pause = workshop / "pause"

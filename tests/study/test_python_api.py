@@ -84,7 +84,7 @@ def test_a_factory_in_the_script_itself_runs_in_this_process(workshop: Path) -> 
     assert computed(workshop) == 0, "the source of a script can be read: its cells are kept"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_from_a_prompt_without_a_file(workshop: Path) -> None:
     """As in a console: __main__ has no file, and what was typed has no source that can be read."""
     code = SCRIPT.format(imports=FACTORY, factory="own")

@@ -86,6 +86,7 @@ def write_manifest(
                 "done": sum(o.good for o in outcomes.values()),
                 "failed": sum(o.status == "failed" for o in outcomes.values()),
                 "skipped": sum(o.status == "skipped" for o in outcomes.values()),
+                "waiting": sum(o.status == "waiting" for o in outcomes.values()),
             },
             **_computed_with(folder, computed),
             "seconds": {"cells": {kind: round(s, 3) for kind, s in sorted(spent.items())}},
@@ -201,12 +202,12 @@ class Result:
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
-        """The cells that failed, and those that were skipped for it."""
+        """The cells that failed, those that were skipped for it, and those that the time did not suffice for."""
         return [cell for cell in self.document["cells"] if cell["status"] != "done"]
 
     def write(self, force: bool = False, *, figures: bool = True) -> bool:
         """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed."""
-        keys = {cell["cell"]: cell["key"] for cell in self.document["cells"]}
+        keys = {cell["cell"]: [cell["key"], cell["status"]] for cell in self.document["cells"]}
         made_of = {"cells": keys, "study": self.document["study"], "versions": versions(), "figures": figures}
         state = digest(canonical(made_of))
         path = self.folder / "summary.json"
