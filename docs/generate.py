@@ -132,10 +132,11 @@ def commands() -> str:
 @generated("keys")
 def keys() -> str:
     """The keys of a study and of its groups, with their defaults."""
-    from sublevel.study.spec import BranchSpec, DataSpec, GivenSpec, ModelSpec, StudySpec
+    from sublevel.study.spec import BranchSpec, DataSpec, GivenSpec, ModelSpec, PlaceSpec, StudySpec
     from sublevel.train.recipe import Recipe
 
     groups = {"A study": StudySpec, "data": DataSpec, "model": ModelSpec, "branches": BranchSpec, "given": GivenSpec}
+    groups |= {"run": PlaceSpec}
     parts = [_group(name, cls, cls.model_fields) for name, cls in groups.items()]
     return "\n".join([*parts, _group("train", Recipe, Recipe.__dataclass_fields__)])
 
@@ -168,7 +169,7 @@ def _default(field: Any) -> str:
     value = made() if callable(made) else field.default
     if "Undefined" in repr(value) or "MISSING" in repr(value):
         return "required"
-    if type(value).__name__ in ("DataSpec", "ModelSpec", "GeometrySpec", "Recipe"):
+    if type(value).__name__ in ("DataSpec", "ModelSpec", "GeometrySpec", "PlaceSpec", "Recipe"):
         return "see below"
     if type(value).__name__ == "Where":
         return "{}"

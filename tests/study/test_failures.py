@@ -101,6 +101,7 @@ def test_a_worker_that_dies_every_time_is_a_failed_cell(workshop: Path) -> None:
     assert len(table(run, "levels")) == 2
 
 
+@pytest.mark.full
 def test_damaged_data_of_ones_own_heal(workshop: Path) -> None:
     """Tensors given in Python travel to the workers through the store; a damaged copy is replaced."""
     script = workshop / "own_data.py"

@@ -16,7 +16,7 @@ import sublevel as sl
 import tiny_runs
 from sublevel.study import kernels  # noqa: F401 - registers them
 from sublevel.study.cells import KERNELS, key, numerics
-from sublevel.study.store import Store
+from sublevel.study.store import cell_name
 from sublevel.train.recipe import Recipe
 from tiny_runs import python
 
@@ -136,7 +136,7 @@ def dense_is_there(**keys: Any) -> bool:
     study = sl.Study("tiny.toml", **keys)
     node = study.cells[0].nodes[f"train/dense/L0/s{study.spec.seeds[0]}"]
     name = key("train", node.inputs, study.problem.fingerprint(), study.numerics)
-    return Store(study.store_path).cell_path(name).is_file()
+    return (study.store_path / cell_name(name)).is_file()
 
 
 def test_the_dense_run_is_there(there: Path) -> None:

@@ -105,6 +105,7 @@ for name, table in result.tables.items():
 """
 
 
+@pytest.mark.full
 def test_two_runs_on_one_store_at_once(finished: Path, workshop: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -163,6 +164,7 @@ def test_the_number_of_threads_of_the_surroundings_changes_nothing(finished: Pat
     assert tables(workshop / "out" / "tiny") == tables(runs(finished) / "tiny")
 
 
+@pytest.mark.full
 def test_code_edited_under_a_running_study_is_not_stored_as_the_old_code(workshop: Path) -> None:
     """The keys were made from the code as it was; a worker that comes later imports the code as it is."""
     pause = workshop / "pause"

@@ -239,3 +239,11 @@ def test_study_files_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(ConfigError, match=r"no study file .*folder.toml"):
         read(str(tmp_path / "folder.toml"))
+
+
+def test_where_a_study_runs_is_no_part_of_it():
+    placed = parse({"run": {"gpus": 0.25, "slurm": {"partition": "gpu", "time": 240}}})
+    assert placed.run.slurm == {"partition": "gpu", "time": 240}
+    assert placed.document() == parse({}).document()
+    with pytest.raises(ConfigError, match=r"unknown key 'run.gpu'; did you mean 'gpus'"):
+        parse({"run": {"gpu": 1}})

@@ -17,7 +17,7 @@ import torch
 
 import sublevel
 from sublevel.errors import DamagedEntry, StoreError
-from sublevel.study.store import FORMAT, Store, canonical, digest
+from sublevel.study.store import FORMAT, Store, canonical, cell_name, digest, object_name
 from tiny_runs import entries, objects
 
 KEY = "ab" * 32
@@ -73,7 +73,7 @@ def test_a_damaged_object_is_never_read(tmp_path: Path, damage) -> None:
 def test_every_flipped_bit_of_an_entry_is_seen(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     body = entry(store)
-    path = store.cell_path(KEY)
+    path = store.path / cell_name(KEY)
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole)
@@ -91,18 +91,18 @@ def test_every_flipped_bit_of_an_entry_is_seen(tmp_path: Path) -> None:
 def test_an_entry_that_is_none_is_set_aside(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path / "store")
     entry(store)
-    store.cell_path(KEY).write_bytes(content)
+    (store.path / cell_name(KEY)).write_bytes(content)
     assert store.read_entry(KEY) is None
-    assert not store.cell_path(KEY).exists()
+    assert not (store.path / cell_name(KEY)).exists()
     assert len(store.damaged()) == 1
 
 
 def test_an_entry_under_another_key_is_not_read(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     entry(store)
-    other = store.cell_path("cd" * 32)
+    other = store.path / cell_name("cd" * 32)
     other.parent.mkdir()
-    other.write_bytes(store.cell_path(KEY).read_bytes())
+    other.write_bytes((store.path / cell_name(KEY)).read_bytes())
     assert store.read_entry("cd" * 32) is None
 
 
@@ -119,7 +119,7 @@ def test_putting_an_object_heals_a_damaged_one(tmp_path: Path) -> None:
     """Data of one's own are put at the start of every run and read only by the workers."""
     store = Store(tmp_path / "store")
     name = store.put(b"data of one's own")
-    flip(store.object_path(name), 3)
+    flip(store.path / object_name(name), 3)
     assert store.put(b"data of one's own") == name
     assert store.get(name) == b"data of one's own"
     assert len(store.damaged()) == 1

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,6 +56,30 @@ def test_shutdown_leaves_no_process_and_no_waiting_future(workers: Workers) -> N
     assert future.done()
     assert pids(workers) == []
     workers.shutdown()
+
+
+def test_each_worker_sees_one_gpu_and_the_one_in_its_place_the_same() -> None:
+    def seen() -> dict[int, str]:
+        told = {pid: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids(pool)}
+        return {
+            p: next(w[21:].decode() for w in words if w.startswith(b"CUDA_VISIBLE_DEVICES="))
+            for p, words in told.items()
+        }
+
+    pool = Workers(3, threads=1, gpus=("4", "6"))
+    try:
+        before = seen()
+        assert sorted(before.values()) == ["4", "4", "6"]
+        (pid,) = (pid for pid, gpu in before.items() if gpu == "6")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: pid not in pids(pool))
+        answers = [pool.submit("{}", lambda row: None) for _ in range(3)]
+        until(lambda: all(a.done() for a in answers))
+        (died,) = (a.exception() for a in answers if a.exception())
+        assert "worker process died" in str(died)
+        assert sorted(seen().values()) == ["4", "4", "6"]
+    finally:
+        pool.shutdown()
 
 
 def test_a_file_of_ones_own_does_not_hide_the_library(tmp_path, monkeypatch) -> None:

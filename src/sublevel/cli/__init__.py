@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError
 
 from sublevel import __version__
-from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, folder
+from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, folder
+from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
+
+if TYPE_CHECKING:
+    from sublevel.runs.study import Study
 
 app = App(
     name="sublevel",
@@ -24,6 +28,12 @@ app = App(
 )
 
 app.command(ticket)
+for command in (verify, gc, export):
+    app.command(command)
+app.command(take_in, name="import")
+
+TIME_IS_UP = 75
+"""The exit code of a run that goes on when it is called again (EX_TEMPFAIL of sysexits.h)."""
 
 
 @app.command
@@ -32,6 +42,9 @@ def run(
     *,
     overrides: Set = (),
     jobs: int | None = None,
+    executor: Where = "local",
+    track: Track = (),
+    max_hours: float | None = None,
     figures: bool = True,
     out: Out = RUNS,
     store: StoreAt = None,
@@ -44,11 +57,16 @@ def run(
     study
         A preset (demo, mini, paper, paper-vgg16) or a study file.
     jobs
-        Worker processes; the numbers do not depend on it. Default: cores / threads of the study.
+        Cells at once; the numbers do not depend on it. Default: cores / threads of the study, or a cluster's room.
+    max_hours
+        Begin no cell after so many hours; those that run end. Exit code 75 then: the same command goes on.
     figures
         Write every figure for print too, as SVG and PDF; the report shows them all in any case.
     """
-    return _carry_out(_document(study, overrides), jobs, out, store, device, figures)
+    from sublevel.runs.study import Study
+
+    chosen = Study(_document(study, overrides), out=out, store=store, device=device)
+    return _carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures)
 
 
 @app.command
@@ -98,6 +116,7 @@ def measure(
     name: str = "measured",
     overrides: Set = (),
     jobs: int | None = None,
+    executor: Where = "local",
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
@@ -118,12 +137,14 @@ def measure(
         The run's name.
     """
     from sublevel.runs.given import document
+    from sublevel.runs.study import Study
     from sublevel.study.documents import override
 
     study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
     for assignment in overrides:
         study = override(study, assignment)
-    return _carry_out(study, jobs, out, store, device)
+    chosen = Study(study, out=out, store=store, device=device)
+    return _carry_out(chosen, jobs=jobs, executor=executor)
 
 
 @app.command
@@ -170,7 +191,9 @@ def compare(*runs: Path, html: Path | None = None) -> int:
 
 
 @app.command
-def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
+def ls(
+    target: str | None = None, /, *filters: str, stored: bool = False, out: Out = RUNS, store: StoreAt = None
+) -> int:
     """List runs; the cells of one run; or which runs a key of the store belongs to.
 
     Parameters
@@ -179,23 +202,31 @@ def ls(target: str | None = None, /, *filters: str, out: Out = RUNS) -> int:
         A run's name or folder, or the beginning of a key. Absent: all runs.
     filters
         field=value on any field of a cell (kind, branch, level, seed, status, ...).
+    stored
+        List what is in the store instead, whichever study computed it.
     """
-    from sublevel.runs.listing import show
+    from sublevel.runs.listing import show, show_stored
 
-    return show(target, filters, out)
+    return show_stored(target, filters, store or out / ".store") if stored else show(target, filters, out)
 
 
 @app.command
-def verify(*, out: Out = RUNS, store: StoreAt = None) -> int:
-    """Read every entry and object of a store, and set aside what is damaged. Exit code 1 if anything was."""
-    from sublevel.runs.listing import check_store
+def status(study: str | None = None, *, out: Out = RUNS) -> int:
+    """Say where a run stands: what runs where, the time left.
 
-    return check_store(Path(store or out / ".store"))
+    Parameters
+    ----------
+    study
+        A run's name or folder, or its study file. Absent: every run that is under way, or else the last one.
+    """
+    from sublevel.runs.status import show
+
+    return show(study, out)
 
 
 @app.command
 def doctor() -> int:
-    """Look at this installation: versions, hardware, and a small computation with a known answer."""
+    """Look at this installation: versions, hardware, a known answer."""
     from sublevel.runs.doctor import examine
 
     return examine()
@@ -234,17 +265,15 @@ def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return document
 
 
-def _carry_out(
-    document: dict[str, Any], jobs: int | None, out: Path, store: Path | None, device: str, figures: bool = True
-) -> int:
+def _carry_out(study: Study, **how: Any) -> int:
     from sublevel.runs.console import console, listener
-    from sublevel.runs.study import Study
 
-    chosen = Study(document, out=out, store=store, device=device)
-    for note in chosen.notes():
+    for note in study.notes():
         console().print(f"note: {note}", markup=False)
     with listener() as watching:
-        result = chosen.run(jobs=jobs, listener=watching, figures=figures)
+        result = study.run(listener=watching, **how)
     watching.summary(result)
     print(f"report: {result.folder / 'report.html'}")
+    if any(cell["status"] == "waiting" for cell in result.unfinished):
+        return TIME_IS_UP
     return 1 if result.unfinished else 0

@@ -13,6 +13,8 @@ Set = Annotated[
 Out = Annotated[Path, Parameter(help="Folder of runs")]
 StoreAt = Annotated[Path | None, Parameter(name="--store", help="Folder of results (default: OUT/.store)")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
+Where = Annotated[str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm")]
+Track = Annotated[tuple[str, ...], Parameter(negative=(), help="Also tell tensorboard or wandb what happens")]
 Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 RUNS = Path("sublevel-runs")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -16,9 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from sublevel.runs.events import Events, Tally
 from sublevel.study.fidelity import followed
 from sublevel.study.graph import Node
-from sublevel.study.schedule import Listener, Outcome
 
 EVERY = 10.0
 """Seconds between plain lines."""
@@ -30,81 +31,67 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-class Watching(Listener):
+class Watching(Events):
     """Counts cells, remembers what runs, and estimates the time left from the work done so far."""
 
     def __init__(self, live: bool) -> None:
+        super().__init__()
         self.live = live
-        self.cached = self.total = self.done = self.failed = 0
-        self.running: dict[str, dict[str, Any]] = {}
-        self._cost: Mapping[str, float] = {}
-        self._work = self._worked = 0.0
-        self._began = self._spoke = time.monotonic()
+        self.tally = Tally()
+        self._spoke = time.time()
         self._view: Live | None = None
 
     def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
-        """Start counting."""
-        self.cached, self.total = cached, cached + len(waiting)
-        self._cost, self._work = cost, sum(cost.values())
-        self._began = self._spoke = time.monotonic()
+        """Say what will run."""
+        super().begin(cached, waiting, cost)
         if waiting:
-            console().print(f"{self.total} cells: {cached} in the store, {len(waiting)} to run", markup=False)
+            console().print(f"{self.tally.cells} cells: {cached} in the store, {len(waiting)} to run", markup=False)
 
-    def started(self, node: Node) -> None:
-        """A cell began to run."""
-        self.running[node.id] = {}
+    def waits(self, node: Node) -> None:
+        """Another run is at a cell: say so the first time."""
+        if not self.tally.elsewhere:
+            console().print("another run computes some of these cells: their results are taken from it", markup=False)
+        super().waits(node)
 
-    def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
-        """A running cell reports; one that runs in this process is seen by nobody else meanwhile."""
-        self.running[node.id] = dict(row)
-        self.tick()
-
-    def finished(self, outcome: Outcome) -> None:
-        """Count it, and speak up at once if it failed."""
-        name = outcome.node.id
-        self.running.pop(name, None)
-        self.done += 1
-        self.failed += outcome.status == "failed"
-        self._worked += self._cost.get(name, 0.0)
-        if outcome.status == "failed":
-            console().print(f"failed: {name}: {outcome.error.get('message', '')}", style="red", markup=False)
+    def emit(self, row: dict[str, Any]) -> None:
+        """Count it, and speak up at once if a cell failed; one that runs in this process is seen only meanwhile."""
+        self.tally.take(row)
+        if row["event"] == "finished" and row["status"] == "failed":
+            console().print(f"failed: {row['cell']}: {row['error']['message']}", style="red", markup=False)
+        if row["event"] == "progress":
+            self.tick()
 
     def tick(self) -> None:
         """Show where things stand."""
         if self._view is not None:
             self._view.update(self.picture())
-        elif not self.live and time.monotonic() - self._spoke > EVERY:
-            self._spoke = time.monotonic()
-            running = ", ".join(describe(name, row) for name, row in list(self.running.items()))
-            console().print(f"{self.done}/{self.total} cells, {self.left()}; running {running}", markup=False)
-
-    def left(self) -> str:
-        """The time left, from the rate so far."""
-        spent = time.monotonic() - self._began
-        if self._worked <= 0 or spent < 5:
-            return "time left unknown yet"
-        return f"about {clock(spent * (self._work - self._worked) / self._worked)} left"
+        elif not self.live and time.time() - self._spoke > EVERY:
+            self._spoke, t = time.time(), self.tally
+            running = ", ".join(describe(name, row) for name, row in t.running.items()) or "in another run"
+            console().print(f"{t.cached + t.done}/{t.cells} cells, {left(t)}; running {running}", markup=False)
 
     def picture(self) -> Group:
         """The live view."""
-        bar = Progress(TextColumn("{task.completed}/{task.total} cells"), BarColumn(40), TextColumn(self.left()))
-        bar.add_task("", total=max(self.total, 1), completed=self.done)
-        rows = [Text(f"  {describe(name, row)}") for name, row in list(self.running.items())]
+        t = self.tally
+        bar = Progress(TextColumn("{task.completed}/{task.total} cells"), BarColumn(40), TextColumn(left(t)))
+        bar.add_task("", total=max(t.cells, 1), completed=t.cached + t.done)
+        rows = [Text(f"  {describe(name, row)}") for name, row in t.running.items()]
         return Group(bar, *rows)
 
     def summary(self, result: Any) -> None:
         """The last words of a run."""
-        spent = clock(time.monotonic() - self._began)
-        if self.cached == self.total:
-            console().print(f"all {self.total} cells were in the store: nothing to compute", markup=False)
+        t, unfinished = self.tally, Counter(cell["status"] for cell in result.unfinished)
+        if t.cached == t.cells:
+            console().print(f"all {t.cells} cells were in the store: nothing to compute", markup=False)
         else:
-            console().print(
-                f"{self.total - self.cached} cells run in {spent}, {self.cached} from the store", markup=False
-            )
-        skipped = sum(cell["status"] == "skipped" for cell in result.unfinished)
-        if result.unfinished:
-            failed = len(result.unfinished) - skipped
+            spent = clock(time.time() - t.began)
+            console().print(f"{t.done} cells run in {spent}, {t.cached} from the store", markup=False)
+        if unfinished["failed"] or unfinished["skipped"]:
+            failed, skipped = unfinished["failed"], unfinished["skipped"]
             console().print(f"{failed} cells failed and {skipped} were skipped for it; see the report", markup=False)
+        if unfinished["waiting"]:
+            left = f"the time was up: {unfinished['waiting']} cells are left"
+            console().print(f"{left}; the same command goes on from here", markup=False)
         damaged = result.document["last_run"]["damaged"]
         if damaged:
             console().print(
@@ -126,14 +113,25 @@ def listener() -> Iterator[Watching]:
         watching._view = None
 
 
+def left(tally: Tally) -> str:
+    """The time left, in words."""
+    seconds = tally.left(time.time())
+    return "time left unknown yet" if seconds is None else f"about {clock(seconds)} left"
+
+
 def describe(name: str, row: Mapping[str, Any]) -> str:
     """A running cell in a few words."""
-    if not row:
-        return name
-    seen = f"loss {row['train_loss']:.3f}"
-    if row.get("validation_error") is not None:
-        seen += f", held-out error {row['validation_error']:.1%}"
-    return f"{name} (step {row['step']}/{row['steps']}, {seen})"
+    said = seen(row)
+    return f"{name} ({said})" if said else name
+
+
+def seen(row: Mapping[str, Any]) -> str:
+    """How far a training has come, if it has said so."""
+    if "train_loss" not in row:
+        return ""
+    error = row.get("validation_error")
+    held_out = "" if error is None else f", held-out error {error:.1%}"
+    return f"step {row['step']}/{row['steps']}, loss {row['train_loss']:.3f}{held_out}"
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
 from sublevel.runs.console import clock, console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Store
+from sublevel.study.store import Store, cell_name, index, object_name, roots
 
 FIELDS = (
     "cell",
@@ -59,6 +59,23 @@ def show(target: str | None, filters: Sequence[str], out: Path) -> int:
     return 0
 
 
+def show_stored(target: str | None, filters: Sequence[str], path: Path) -> int:
+    """List the entries of a store, or those whose key begins with ``target``."""
+    if target is not None and "=" in target:
+        target, filters = None, (target, *filters)
+    wanted = _parsed(filters, (*FIELDS, "study"))
+    table = Table("study", "cell", "status", "key", "seconds", box=None, pad_edge=False)
+    for seen in index.look(Store(path, create=False)):
+        status = "failed" if seen.failure else "done"
+        fields = {**seen.labels, "kind": seen.kind, "status": status, "key": seen.key}
+        if seen.key.startswith(target or "") and all(str(fields.get(k)) == v for k, v in wanted.items()):
+            names = (str(seen.labels.get(name, "")) for name in ("study", "cell"))
+            table.add_row(*map(escape, names), status, seen.key[:12], str(seen.seconds))
+    console().print(table)
+    console().print(f"{table.row_count} entries", markup=False)
+    return 0
+
+
 def _runs(out: Path) -> int:
     table = Table("run", "network", "data", "levels", "seeds", "cells", "computed in", box=None, pad_edge=False)
     for result in _manifests(out):
@@ -95,26 +112,26 @@ def _cells(result: Result) -> Iterator[dict[str, Any]]:
         }
 
 
-def _parsed(filters: Sequence[str]) -> dict[str, str]:
+def _parsed(filters: Sequence[str], fields: Sequence[str] = FIELDS) -> dict[str, str]:
     wanted = {}
     for text in filters:
         name, equals, value = text.partition("=")
-        if not equals or name not in FIELDS:
-            raise ConfigError(f"a filter is field=value, got {text!r}{nearest(name, FIELDS)}")
+        if not equals or name not in fields:
+            raise ConfigError(f"a filter is field=value, got {text!r}{nearest(name, fields)}")
         wanted[name] = value
     return wanted
 
 
-def check_store(path: Path) -> int:
-    """Read everything in a store; set aside what is damaged and say so."""
+def check_store(path: Path, rebuild: bool = False) -> int:
+    """Read everything in a store; set aside what is damaged and say so. ``rebuild``: make its index anew."""
     store = Store(path, create=False)
     before, entries, broken = set(store.damaged()), 0, []
-    for folder in sorted((store.path / "objects").glob("??")):
-        for file in sorted(folder.iterdir()):
-            try:
-                store.get(file.name)
-            except DamagedEntry:
-                store.set_aside(file)
+    for name in list(store.objects()):
+        try:
+            store.get(name)
+        except DamagedEntry:
+            store.set_aside(object_name(name))
+    roots.check(store)
     for key in list(store.keys()):
         entries += 1
         if store.read_entry(key) is None:
@@ -124,14 +141,16 @@ def check_store(path: Path) -> int:
     for key in broken:
         console().print(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again", markup=False)
     console().print(
-        f"{entries} entries, {store.size() / 2**20:.1f} MiB in {store.path}: {len(broken)} not whole",
+        f"{entries} entries, {store.size() / 2**20:.1f} MiB in {store.where}: {len(broken)} not whole",
         markup=False,
     )
+    if rebuild:
+        console().print(f"index: {len(index.look(store, rebuild=True))} entries", markup=False)
     return 1 if broken or set(store.damaged()) - before else 0
 
 
 def _cell_name(store: Store, key: str) -> str:
     try:
-        return json.loads(store.cell_path(key).read_bytes())["body"]["labels"].get("cell", "")
+        return json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
     except (OSError, ValueError, KeyError, TypeError):
         return ""

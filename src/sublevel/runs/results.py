@@ -35,9 +35,15 @@ MANIFEST = "study.json"
 PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
 
 
-def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float, damaged: Sequence[str] = ()) -> None:
-    """Say which cell of the study has which key, and what it was run with."""
-    computed = sum(o.status == "done" for o in outcomes.values())
+def write_manifest(
+    study: Study,
+    outcomes: Mapping[str, Outcome],
+    seconds: float,
+    damaged: Sequence[str] = (),
+    problem: Mapping[str, Any] | None = None,
+) -> None:
+    """Say which cell of the study has which key, and what it was run with; ``problem`` as other processes get it."""
+    computed = len({o.key for o in outcomes.values() if o.status == "done"})
     p, splits = study.problem, study.problem.splits
     folder = study.folder
     cells = [
@@ -59,7 +65,7 @@ def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float
         "store": os.path.relpath(study.store_path.resolve(), folder.resolve()),
         "cells": cells,
         "numerics": study.numerics,
-        "problem": study.problem.description(Store(study.store_path).put_tensors) if p.portable else None,
+        "problem": problem,
         "about": {
             "data": {
                 "origin": splits.origin,
@@ -80,6 +86,7 @@ def write_manifest(study: Study, outcomes: Mapping[str, Outcome], seconds: float
                 "done": sum(o.good for o in outcomes.values()),
                 "failed": sum(o.status == "failed" for o in outcomes.values()),
                 "skipped": sum(o.status == "skipped" for o in outcomes.values()),
+                "waiting": sum(o.status == "waiting" for o in outcomes.values()),
             },
             **_computed_with(folder, computed),
             "seconds": {"cells": {kind: round(s, 3) for kind, s in sorted(spent.items())}},
@@ -195,12 +202,12 @@ class Result:
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
-        """The cells that failed, and those that were skipped for it."""
+        """The cells that failed, those that were skipped for it, and those that the time did not suffice for."""
         return [cell for cell in self.document["cells"] if cell["status"] != "done"]
 
     def write(self, force: bool = False, *, figures: bool = True) -> bool:
         """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed."""
-        keys = {cell["cell"]: cell["key"] for cell in self.document["cells"]}
+        keys = {cell["cell"]: [cell["key"], cell["status"]] for cell in self.document["cells"]}
         made_of = {"cells": keys, "study": self.document["study"], "versions": versions(), "figures": figures}
         state = digest(canonical(made_of))
         path = self.folder / "summary.json"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
-from functools import cache, cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,24 @@ import torch
 
 from sublevel.errors import ConfigError
 from sublevel.problem import Problem, path
+from sublevel.runs import place
 from sublevel.runs.checks import check, check_loop
+from sublevel.runs.events import Log, Several
 from sublevel.runs.plan import Plan, make
 from sublevel.runs.results import Result, check_writable, write_manifest
+from sublevel.runs.trackers import check_trackers, trackers
 from sublevel.study import costs
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.documents import merged, read
-from sublevel.study.executors import Executor, InProcess, Workers
+from sublevel.study.executors import LOCAL, Executor
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
-from sublevel.study.schedule import Listener, Schedule, urgencies
+from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import StudySpec, parse
-from sublevel.study.store import Store, canonical, digest
+from sublevel.study.store import Store, canonical, digest, roots
 
 RUNS = "sublevel-runs"
 
@@ -91,33 +93,37 @@ class Study:
 
     def plan(self, jobs: int | None = None) -> Plan:
         """What a run would do and cost; nothing is written."""
-        _check_jobs(jobs)
+        place.check(self, LOCAL, jobs)
         schedule = self._schedule(Store(self.store_path), Listener())
         return make(self, schedule, schedule.look(), jobs or self.jobs)
 
     @property
     def jobs(self) -> int:
-        """Jobs at once unless told otherwise: cores / threads, or one per device."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // self.spec.threads) if self.problem.device == "cpu" else 1
+        """Jobs at once on this machine unless told otherwise: cores / threads, or one for each GPU."""
+        return place.jobs(self)
 
     def run(
         self,
         *,
         jobs: int | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str = LOCAL,
         listener: Listener | None = None,
+        track: Sequence[str] = (),
+        max_hours: float | None = None,
         report: bool = True,
         figures: bool = True,
     ) -> Result:
         """Run what is not in the store, write tables and report, return the result.
 
         Without ``figures`` the page has all of them, and none is written for print (half a second each).
-        ``jobs`` worker processes (default: cores / threads) do not change any number. A failed cell is reported, and
-        stops only what needs it.
+        ``jobs`` cells at once (default: cores / threads, or the room on a cluster) do not change any number, nor does
+        the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or one of one's own. A failed
+        cell is reported, and stops only what needs it. A ``listener`` is told what happens, and so are the trackers
+        named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run end.
         """
         started = time.time()
-        _check_jobs(jobs)
+        place.check(self, executor, jobs, max_hours)
+        check_trackers(track)
         _ = self.cells
         for note in self.notes() if listener is None else ():
             warnings.warn(note, stacklevel=2)
@@ -127,18 +133,31 @@ class Study:
         damaged = set(store.damaged())
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
-        schedule = self._schedule(store, listener or Listener())
+        problem = self._description(store)
+        log = Log(self.folder, {"study": self.spec.name, "executor": place.called(executor)})
+        told = Several([log, *trackers(track, self), listener or Listener()])
+        schedule = self._schedule(store, told, problem)
         waiting = schedule.look()
+        roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
         weigh = costs.units(self.problem)
-        schedule.listener.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
-        if waiting:
-            executor = executor or self._executor(jobs, len(waiting))
-            try:
-                schedule.run(executor)
-            finally:
-                executor.shutdown()
+        why = "interrupted"
+        try:
+            told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
+            if waiting:
+                by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
+                try:
+                    schedule.run(by, place.seconds(max_hours, started))
+                finally:
+                    by.shutdown()
+            why = TIME if schedule.left else "done"
+        except Exception as error:
+            why = str(error)
+            raise
+        finally:
+            told.ended(why)
         aside = sorted(set(store.damaged()) - damaged)
-        write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside)
+        roots.finish(store, self._root(schedule.outcomes, problem, finished=True))
+        write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside, problem=problem)
         result = Result(self.folder, problem=self.problem)
         if report:
             result.write(figures=figures)
@@ -184,11 +203,20 @@ class Study:
     def _fingerprint(self) -> dict[str, Any] | None:
         return self.problem.fingerprint()
 
-    def _schedule(self, store: Store, listener: Listener) -> Schedule:
+    def _description(self, store: Store) -> dict[str, Any] | None:
+        """The problem for other processes; which device of its kind it is on is the executor's business."""
+        if not self.problem.portable:
+            return None
+        return self.problem.description(store.put_tensors) | {"device": torch.device(self.problem.device).type}
+
+    def _root(self, outcomes: Mapping[str, Outcome], problem: Mapping[str, Any] | None, finished: bool) -> roots.Root:
+        """What the study reaches, for the collection of garbage."""
+        keys = [o.key for o in outcomes.values() if o.entry]
+        return roots.of_run(self.spec.document(), self.numerics, keys, problem, finished)
+
+    def _schedule(self, store: Store, listener: Listener, problem: Mapping[str, Any] | None = None) -> Schedule:
         graph, _ = self.cells
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
-        local = not self.problem.portable
-        description = None if local else cache(lambda: self.problem.description(store.put_tensors))
 
         def job(node: Node, name: str, inputs: Any) -> str:
             document = {
@@ -196,7 +224,7 @@ class Study:
                 "kind": node.kind,
                 "inputs": inputs,
                 "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
-                "problem": description and description(),
+                "problem": problem,
                 "identity": self._fingerprint and digest(canonical(self._fingerprint)),
                 "store": str(store.path),
                 "threads": self.spec.threads,
@@ -208,16 +236,6 @@ class Study:
 
         units = costs.units(self.problem)
         return Schedule(graph, store, keyed, job, urgencies(graph, units), listener)
-
-    def _executor(self, jobs: int | None, waiting: int) -> Executor:
-        slots = min(self.jobs if jobs is None else jobs, waiting)
-        one = slots == 1 or not self.problem.portable
-        return InProcess(self.problem) if one else Workers(slots, self.spec.threads)
-
-
-def _check_jobs(jobs: int | None) -> None:
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, got {jobs}")
 
 
 def _device(asked: str, fallback: str = "cpu") -> str:

@@ -29,6 +29,16 @@ class Strict(BaseModel):
         return value
 
 
+class PlaceSpec(Strict):
+    """Where cells run, which no number depends on and no result's identity holds: ``gpus`` of one that a cell takes on
+    Ray or Slurm when the study runs on a GPU (a quarter: four cells share one, on Ray), and what to ask of Slurm for a
+    worker job, in submitit's words (``partition``, ``account``, ``time`` in minutes, ``mem``, ``gres``, ``setup``).
+    """
+
+    gpus: float = Field(default=1.0, gt=0)
+    slurm: dict[str, Any] = Field(default_factory=dict)
+
+
 class Where(Strict):
     """Which solutions to measure: by branch, level and number of seeds; absent means all."""
 

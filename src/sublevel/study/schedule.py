@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import Any
 
 from sublevel.errors import StoreError
 from sublevel.study.executors import Executor, WorkerDied
 from sublevel.study.graph import Graph, Node, Ref
-from sublevel.study.store import Store
+from sublevel.study.store import Leases, Store, object_name
+
+TIME = "the time was up"
+"""Why a cell has not begun, or a run has ended."""
 
 ATTEMPTS = 3
 """How often a cell is tried when its worker dies or what it reads is damaged."""
 
+POLL = 0.25
+"""Seconds between two looks at what runs here, and at what other runs compute."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node: ``cached``, ``done``, ``failed`` or ``skipped`` (something that it needs failed)."""
+    """What became of a node: ``cached``, ``done``, ``failed``, ``skipped`` (something that it needs failed) or
+    ``waiting`` (the time was up before it began).
+    """
 
     node: Node
     status: str
@@ -33,9 +45,14 @@ class Outcome:
         """Whether there is a result."""
         return self.status in ("cached", "done")
 
+    @property
+    def kept(self) -> Outcome:
+        """What is asked of it later: the values of thousands of cells need not be in memory."""
+        return replace(self, entry={name: v for name, v in self.entry.items() if name in ("objects", "seconds")})
+
 
 class Listener:
-    """Is told what happens; does nothing by itself."""
+    """Is told what happens, always in the thread that runs the study; does nothing by itself."""
 
     def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
         """What is there, what will run, and what each would cost in arbitrary units."""
@@ -43,14 +60,23 @@ class Listener:
     def started(self, node: Node) -> None:
         """A cell began to run."""
 
+    def waits(self, node: Node) -> None:
+        """A cell is computed by another run that shares the store."""
+
     def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
         """A running cell reports."""
+
+    def retried(self, node: Node, error: Mapping[str, Any]) -> None:
+        """A cell will run once more: its worker died, or what it read was damaged."""
 
     def finished(self, outcome: Outcome) -> None:
         """A node is settled."""
 
     def tick(self) -> None:
         """Some time went by."""
+
+    def ended(self, why: str) -> None:
+        """Nothing runs any more: ``done``, ``interrupted``, or what went wrong."""
 
 
 @dataclass
@@ -70,10 +96,13 @@ class Schedule:
         self._missing = {n.id: len({r.node for r in n.needs}) for n in self.graph.nodes.values()}
         self._todo: list[tuple[float, int, str]] = []
         self._running: dict[Future[str], Node] = {}
+        self._elsewhere: list[str] = []
+        self._told: set[str] = set()
         self._keys: dict[str, str] = {}
         self._same: dict[str, list[str]] = {}
         self._attempts: dict[str, int] = {}
         self._repairs: dict[str, list[str]] = {}
+        self._said: SimpleQueue[tuple[Node, int, dict[str, Any]]] = SimpleQueue()
         self._looked = False
         self._place = {name: i for i, name in enumerate(self.graph.nodes)}
 
@@ -85,30 +114,53 @@ class Schedule:
                 self._ready(name)
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
 
-    def run(self, executor: Executor) -> dict[str, Outcome]:
-        """Run to the end. A failed cell fails what needs it and nothing else. StoreError ends everything."""
+    def run(self, executor: Executor, seconds: float = math.inf) -> dict[str, Outcome]:
+        """Run to the end, or until no cell may begin after ``seconds`` and those that run have ended.
+
+        A failed cell fails what needs it and nothing else. StoreError ends everything. A cell that another run
+        computes is waited for, while there is other work; it is then read as cached, or run here if that run ends
+        without it.
+        """
         self.look()
-        while self._todo or self._running:
-            while self._todo and len(self._running) < executor.slots:
-                self._submit(heapq.heappop(self._todo)[2], executor)
-            done, _ = wait(self._running, timeout=0.25, return_when=FIRST_COMPLETED)
-            for future in done:
-                self._collect(self._running.pop(future), future)
-            self.listener.tick()
+        now = time.monotonic()
+        end, asked = now + seconds, now
+        with Leases(self.store.files) as leases:
+            while self._running or ((self._todo or self._elsewhere) and time.monotonic() < end):
+                while self._todo and len(self._running) < executor.slots and time.monotonic() < end:
+                    self._submit(heapq.heappop(self._todo)[2], executor, leases)
+                self._await(leases)
+                if time.monotonic() - asked > POLL:
+                    asked = time.monotonic()
+                    while self._elsewhere:
+                        self._queue(self._elsewhere.pop())
+                self.listener.tick()
+        error = {"kind": "time", "message": f"{TIME}: the same command goes on from here"}
+        for node in self.graph.nodes.values():
+            if node.id not in self.outcomes:
+                self.outcomes[node.id] = Outcome(node, "waiting", self._keys.get(node.id, ""), error=error)
         return self.outcomes
+
+    def _await(self, leases: Leases) -> None:
+        """Wait a moment, and take in what has been said and what has finished."""
+        if self._elsewhere and not self._running:
+            time.sleep(POLL)
+        done, _ = wait(self._running, timeout=POLL, return_when=FIRST_COMPLETED)
+        self._pass_on()
+        for future in done:
+            self._collect(self._running.pop(future), future, leases)
+
+    @property
+    def left(self) -> int:
+        """How many cells the time did not suffice for."""
+        return sum(outcome.status == "waiting" for outcome in self.outcomes.values())
 
     def _ready(self, name: str) -> None:
         """Everything that a node needs is there: find it in the store, or queue it."""
         node = self.graph.nodes[name]
         if any(not self.outcomes[r.node].good for r in node.needs):
             broken = next(r.node for r in node.needs if not self.outcomes[r.node].good)
-            self._settle(
-                Outcome(
-                    node,
-                    "skipped",
-                    error={"kind": "skipped", "message": f"needs {broken}, which did not finish"},
-                )
-            )
+            error = {"kind": "skipped", "message": f"needs {broken}, which did not finish"}
+            self._settle(Outcome(node, "skipped", error=error))
             return
         self._keys[name] = key = self.keyed(node, self._inputs(node))
         entry = self.store.read_entry(key)
@@ -127,17 +179,39 @@ class Schedule:
         digests: dict[Ref, str] = {r: self.outcomes[r.node].entry["objects"][r.output] for r in node.needs}
         return node.resolved(digests)
 
-    def _submit(self, name: str, executor: Executor) -> None:
-        """Start a cell, unless another run has finished it meanwhile."""
+    def _submit(self, name: str, executor: Executor, leases: Leases) -> None:
+        """Start a cell, unless another run is at it, or has finished it meanwhile."""
         node, key = self.graph.nodes[name], self._current_key(name)
+        if not leases.claim(key):
+            self._elsewhere.append(name)
+            if name not in self._told:
+                self._told.add(name)
+                self.listener.waits(node)
+            return
         entry = self.store.read_entry(key)
         if entry is not None:
+            leases.release(key)
             self._finish(node, _outcome(node, "cached", key, entry))
             return
         self.listener.started(node)
         job = self.job(node, key, self._inputs(node))
-        future = executor.submit(job, lambda row: self.listener.progressed(node, row))
-        self._running[future] = node
+        here, attempt = threading.get_ident(), self._attempts.get(name, 0)
+
+        def progress(row: dict[str, Any]) -> None:
+            if threading.get_ident() == here:
+                self.listener.progressed(node, row)
+            else:
+                self._said.put((node, attempt, row))
+
+        self._running[executor.submit(job, progress)] = node
+
+    def _pass_on(self) -> None:
+        """What running cells have said from other threads; not what comes too late."""
+        running = {node.id for node in self._running.values()}
+        while not self._said.empty():
+            node, attempt, row = self._said.get()
+            if node.id in running and attempt == self._attempts.get(node.id, 0):
+                self.listener.progressed(node, row)
 
     def _current_key(self, name: str) -> str:
         """The key from the inputs as they are now: a repair may have made other bits of them."""
@@ -147,8 +221,9 @@ class Schedule:
             self._keys |= dict.fromkeys(self._same[key], key)
         return key
 
-    def _collect(self, node: Node, future: Future[str]) -> None:
+    def _collect(self, node: Node, future: Future[str], leases: Leases) -> None:
         key = self._keys[node.id]
+        leases.release(key)
         try:
             answer = json.loads(future.result())
         except WorkerDied as died:
@@ -174,12 +249,13 @@ class Schedule:
             if error["digest"] and error["digest"] in self.outcomes[r.node].entry["objects"].values()
         ]
         if makers:
-            self.store.set_aside(self.store.object_path(error["digest"]))
+            self.store.set_aside(object_name(error["digest"]))
             self._repairs.setdefault(makers[0], []).append(node.id)
             if len(self._repairs[makers[0]]) == 1:
                 self._queue(makers[0])
         else:
             self._queue(node.id)
+        self.listener.retried(node, error)
         return True
 
     def _finish(self, node: Node, outcome: Outcome) -> None:
@@ -190,12 +266,12 @@ class Schedule:
                 twin = self.graph.nodes[name]
                 self._settle(Outcome(twin, outcome.status, outcome.key, outcome.entry, outcome.error))
         elif outcome.good:
-            self.outcomes[node.id] = outcome
+            self.outcomes[node.id] = outcome.kept
         for name in waiting:
             self._queue(name)
 
     def _settle(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.node.id] = outcome
+        self.outcomes[outcome.node.id] = outcome.kept
         self.listener.finished(outcome)
         for name in self._dependents[outcome.node.id]:
             self._missing[name] -= 1

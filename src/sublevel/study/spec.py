@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from sublevel.errors import ConfigError, nearest
-from sublevel.study.blocks import GeometrySpec, Strict
+from sublevel.study.blocks import GeometrySpec, PlaceSpec, Strict
 from sublevel.study.fidelity import expanded
 from sublevel.train.recipe import LONGEST, Duration, Recipe
 
@@ -163,6 +163,7 @@ class StudySpec(Strict):
     train: Annotated[Recipe, BeforeValidator(_recipe)] = Field(default_factory=Recipe)
     geometry: GeometrySpec = GeometrySpec()
     given: tuple[GivenSpec, ...] = ()
+    run: PlaceSpec = PlaceSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -238,8 +239,8 @@ class StudySpec(Strict):
         return {name: getattr(self, name) for name in ("scope", "rounding", "protect", "floor")}
 
     def document(self) -> dict[str, Any]:
-        """The resolved study as JSON, every default written out."""
-        return {**self.model_dump(mode="json", exclude={"train"}), "train": self.train.settings()}
+        """The resolved study as JSON, every default written out; where it runs is no part of it."""
+        return {**self.model_dump(mode="json", exclude={"train", "run"}), "train": self.train.settings()}
 
 
 def label(spec: StudySpec, branch: BranchSpec) -> str:

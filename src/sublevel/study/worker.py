@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -29,11 +30,13 @@ Say = Callable[[dict[str, Any]], None]
 def run_job(job: str, progress: Say = lambda row: None, local: Any = None) -> str:
     """Compute one cell and write its entry; the answer is its digests and values, or its error.
 
+    The first that it reports is where it runs.
     ``local`` is a problem that this process has already. The job holds ``key``, ``kind``, ``inputs``, ``problem``,
     ``identity`` (the digest of the problem's fingerprint, or None), ``store``, ``threads`` and ``labels``.
     """
     started = time.perf_counter()
     document = json.loads(job)
+    progress({"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")})
     try:
         with arithmetic(document["threads"]):
             return json.dumps({"entry": _compute(document, progress, local, started)})

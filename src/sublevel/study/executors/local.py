@@ -1,39 +1,21 @@
-"""Executors: where jobs run. In the shape of ``concurrent.futures``; a job and its answer are JSON strings."""
+"""Jobs on this machine: in this process, or in a pool of worker processes."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Queue
-from typing import Any, Protocol
+from typing import Any
 
+from sublevel.study.executors.base import Progress, WorkerDied
 from sublevel.study.worker import run_job
-
-Progress = Callable[[dict[str, Any]], None]
-
-
-class Executor(Protocol):
-    """Runs jobs; ``slots`` of them at once."""
-
-    slots: int
-
-    def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Start a job; the future holds its answer, or WorkerDied."""
-        ...
-
-    def shutdown(self) -> None:
-        """End everything, running jobs too. Cells are whole or absent, so nothing is lost but their time."""
-        ...
-
-
-class WorkerDied(Exception):
-    """A worker process ended without an answer (killed, out of memory)."""
 
 
 class InProcess:
@@ -61,18 +43,19 @@ GRACE = 5.0
 class Workers:
     """A pool of worker processes, each fed with one JSON line per job over a pipe.
 
-    A worker that dies is replaced; its job's future raises WorkerDied.
+    A worker that dies is replaced; its job's future raises WorkerDied. Of several ``gpus`` each worker sees one, as its
+    only one, and so does the worker that comes in its place.
     """
 
-    def __init__(self, slots: int, threads: int) -> None:
+    def __init__(self, slots: int, threads: int, gpus: Sequence[str] = ()) -> None:
         self.slots = slots
         self._threads = threads
         self._idle: Queue[_Worker] = Queue()
         self._all: list[_Worker] = []
         self._serving: set[threading.Thread] = set()
         self._closing = False
-        for _ in range(slots):
-            self._idle.put(self._start())
+        for slot in range(slots):
+            self._idle.put(self._start(gpus[slot % len(gpus)] if gpus else None))
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
         """Hand the job to an idle worker; the caller keeps at most ``slots`` jobs running."""
@@ -102,21 +85,50 @@ class Workers:
         except Exception as error:  # whatever went wrong, the future must end
             worker.kill()
             try:
-                worker = worker if self._closing else self._start()
+                worker = worker if self._closing else self._start(worker.gpu)
             finally:
                 future.set_exception(WorkerDied(f"a worker process died: {error}"))
         finally:
             self._idle.put(worker)
 
-    def _start(self) -> _Worker:
-        worker = _Worker(self._threads)
+    def _start(self, gpu: str | None) -> _Worker:
+        worker = _Worker(self._threads, gpu)
         self._all.append(worker)
         return worker
 
 
+def ending(code: int) -> str:
+    """How a process ended, in words.
+
+    >>> ending(7), ending(-9)
+    ('exit code 7', 'exit code -9 (SIGKILL: by hand, by a scheduler, or out of memory)')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    more = ": by hand, by a scheduler, or out of memory" if code == -signal.SIGKILL else ""
+    return f"exit code {code} ({signal.Signals(-code).name}{more})"
+
+
+def visible(device: str, count: int, said: str | None) -> tuple[str, ...]:
+    """The GPUs that a study on ``device`` may use, as CUDA_VISIBLE_DEVICES names them.
+
+    ``count`` are visible to this process, whose own CUDA_VISIBLE_DEVICES is ``said``.
+
+    >>> visible("cuda", 2, None), visible("cuda", 2, "4,6"), visible("cuda:1", 2, "4,6"), visible("cpu", 0, None)
+    (('0', '1'), ('4', '6'), ('6',), ())
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return ()
+    names = [name.strip() for name in said.split(",")][:count] if said else [str(i) for i in range(count)]
+    return (names[int(index)],) if index else tuple(names)
+
+
 class _Worker:
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, gpu: str | None) -> None:
+        self.gpu = gpu
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sublevel.study.worker"],
             stdin=subprocess.PIPE,
@@ -139,7 +151,7 @@ class _Worker:
             if "answer" in row:
                 return row["answer"]
             progress(row["progress"])
-        raise WorkerDied(f"exit code {process.wait()}")
+        raise WorkerDied(ending(process.wait()))
 
     def kill(self) -> None:
         """End the process at once."""

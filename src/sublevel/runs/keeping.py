@@ -1,0 +1,96 @@
+"""What a store is kept for: known studies, garbage, archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sublevel.errors import ConfigError, StoreError
+from sublevel.runs.console import console
+from sublevel.runs.results import MANIFEST, Result
+from sublevel.study.store import Archive, Root, Store, collect, merge, refusing, roots, write_archive
+
+
+def clear(path: Path, out: Path, forget: Sequence[str], dry_run: bool) -> int:
+    """Collect the garbage of a store; say which studies it is kept for, and what went."""
+    store = Store(path, create=False)
+    known = _known(store, out)
+    gone = {root.digest for word in forget for root in roots.named(known.values(), word)}
+    kept = [root for digest, root in known.items() if digest not in gone]
+    if not known:
+        raise ConfigError(
+            f"the store in {store.where} knows no study, so all of it would go: run a study that is to be kept, say "
+            "with --out where the runs are, or remove the folder"
+        )
+    say = console().print
+    for root in sorted(known.values(), key=lambda root: (root.name, root.digest)):
+        state = "forgotten" if root.digest in gone else "kept" if root.finished else "kept, not finished"
+        say(f"{root.name} {root.digest[:12]}: {len(root.keys)} entries, {state}", markup=False)
+    with refusing(f"cannot clear up the store in {store.where}"):
+        if not dry_run:
+            for root in (known[digest] for digest in gone):
+                store.files.remove(root.file)
+        done = collect(store, kept, remove=not dry_run)
+    for name, count in sorted(done.entries.items()):
+        say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}", markup=False)
+    say(
+        f"{'would remove' if dry_run else 'removed'} {done.entries.total()} entries, {done.objects} objects and "
+        f"{done.other} other files: {done.size / 2**20:.1f} MiB; {done.kept} entries stay",
+        markup=False,
+    )
+    return 0
+
+
+def export(study: str, archive: Path, out: Path, path: Path | None) -> int:
+    """Write a study's results as an archive."""
+    folder = Path(study) if (Path(study) / MANIFEST).exists() else out / study
+    if (folder / MANIFEST).exists():
+        result = Result(folder)
+        store, root = result.store if path is None else Store(path, create=False), roots.of_manifest(result.document)
+    else:
+        store = Store(path or out / ".store", create=False)
+        found = roots.named(roots.roots(store), study)
+        if len(found) > 1:
+            names = ", ".join(root.digest[:12] for root in found)
+            raise ConfigError(f"the store knows {len(found)} studies {study!r}: name one by its digest ({names})")
+        root = found[0]
+    if not root.finished:
+        raise ConfigError(f"{root.name} has not been run to its end: run it before it is exported")
+    count = write_archive(store, root, archive)
+    console().print(f"{archive}: {count} entries, {archive.stat().st_size / 2**20:.1f} MiB", markup=False)
+    return 0
+
+
+def take_in(source: Path, path: Path) -> int:
+    """Take the results of an archive or of another store into a store."""
+    if source.is_dir() and source.resolve() == path.resolve():
+        raise ConfigError(f"{source} is the store itself")
+    if not source.exists():
+        raise ConfigError(f"there is no archive and no store {source}")
+    taken = Store(source, create=False).files if source.is_dir() else Archive(source)
+    store = Store(path)
+    store.check_writable()
+    with refusing(f"cannot read {taken.where}"):
+        done = merge(store, taken)
+    say = console().print
+    say(f"{done.added} entries added, {done.there} were there; {done.studies} studies", markup=False)
+    if done.different:
+        say(f"{done.different} of those that were there have other numbers in {source}; they stay", markup=False)
+    if done.broken:
+        say(f"{done.broken} entries of {source} are not whole, and are left out", markup=False)
+    return 0
+
+
+def _known(store: Store, out: Path) -> dict[str, Root]:
+    """The roots of a store and the runs in a folder that keep their results there, by digest."""
+    known = {root.digest: root for root in roots.roots(store)}
+    for path in sorted(out.glob(f"*/{MANIFEST}")):
+        result = Result(path.parent)
+        try:
+            here = result.store.where == store.where
+        except StoreError:  # its store is gone: it keeps nothing here
+            here = False
+        if here:
+            root = roots.of_manifest(result.document)
+            known[root.digest] = root.joined(known.get(root.digest))
+    return known

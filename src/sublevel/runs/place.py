@@ -1,0 +1,70 @@
+"""Where a study's cells run: its executor by name, refused where it cannot be meant."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from sublevel.errors import ConfigError
+from sublevel.study import executors
+from sublevel.study.executors import LOCAL, Executor
+
+if TYPE_CHECKING:
+    from sublevel.runs.study import Study
+
+
+def jobs(study: Study) -> int:
+    """Jobs at once on this machine unless told otherwise: cores / threads, or one for each GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // study.spec.threads) if study.problem.device == "cpu" else max(1, len(gpus(study)))
+
+
+def gpus(study: Study) -> tuple[str, ...]:
+    """The GPUs of this machine that the study may use."""
+    return executors.visible(study.problem.device, torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def check(study: Study, executor: Executor | str, asked: int | None, max_hours: float | None = None) -> None:
+    """ConfigError for an executor, a number of jobs or a length of time that cannot be meant."""
+    if asked is not None and asked < 1:
+        raise ConfigError(f"jobs must be at least 1, got {asked}")
+    if max_hours is not None and not 0 < max_hours < math.inf:
+        raise ConfigError(f"max_hours is a number of hours above 0, got {max_hours:g}")
+    if not isinstance(executor, str):
+        return
+    executors.check(executor)
+    if executor != LOCAL and not study.problem.portable:
+        raise ConfigError(
+            f"executor {executor} runs cells in other processes, and the network is defined where they cannot "
+            "import it: put it in a module of its own"
+        )
+
+
+def make(study: Study, name: str, asked: int | None, waiting: int) -> Executor:
+    """The executor for so many waiting cells."""
+    usual = study.jobs if name == LOCAL else None
+    wanted = usual if asked is None else asked
+    setting = executors.Setting(
+        store=study.store_path.resolve(),
+        folder=study.folder.resolve(),
+        threads=study.spec.threads,
+        jobs=wanted and min(wanted, waiting),
+        gpus=0.0 if study.problem.device == "cpu" else study.spec.run.gpus,
+        visible=gpus(study),
+        options=study.spec.run.slurm,
+    )
+    return executors.make(name, setting, study.problem, here=not study.problem.portable)
+
+
+def seconds(max_hours: float | None, started: float) -> float:
+    """What is left of the time, for a run that started at ``started``."""
+    return math.inf if max_hours is None else started + 3600 * max_hours - time.time()
+
+
+def called(executor: Executor | str) -> str:
+    """The name of an executor for people."""
+    return executor if isinstance(executor, str) else type(executor).__name__

@@ -1,0 +1,200 @@
+"""Jobs as tasks of Ray: on this machine, or on every node of a cluster that sees the store.
+
+A task is one job; it takes the study's threads as CPUs and ``gpus`` of a GPU. Ray does not try again what dies: the
+schedule does, with its limit, and keeps the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from sublevel.errors import ConfigError, StoreError
+from sublevel.study.executors import sight
+from sublevel.study.executors.base import Progress, Setting, WorkerDied, import_from, own_paths
+from sublevel.study.worker import run_job
+
+POLL = 1.0
+"""Seconds between two looks at what running cells report, and at which nodes there are."""
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+"""No reports to Ray's makers; no pages of a dead node's log on the terminal, which the node's own log keeps."""
+
+
+class Board:
+    """Where tasks leave what they report and the driver takes it: an actor, which takes no CPU."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, dict[str, Any]]] = []
+
+    def say(self, task: str, row: dict[str, Any]) -> None:
+        """Leave a row."""
+        self._rows.append((task, row))
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """All rows since the last time."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+def work(job: str, task: str, paths: list[str], token: str, board: Any) -> str:
+    """Run a job on the node where this is called, if that sees the store."""
+    look(token)
+    import_from(paths)
+    return run_job(job, lambda row: board.say.remote(task, row))
+
+
+def look(token: str) -> None:
+    """StoreError where this machine does not see the store."""
+    if not sight.sees(token):
+        raise StoreError(sight.refusal(token, socket.gethostname()))
+
+
+class Ray:
+    """A cluster of Ray: ``ray`` joins the one of RAY_ADDRESS or of this machine, or starts one here for the run.
+
+    ConfigError where Ray is not installed, cannot be reached, or no node has room for a cell; StoreError where a node
+    does not see the store.
+    """
+
+    def __init__(self, address: str, setting: Setting) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("the executor ray needs Ray: pip install 'sublevel[ray]'") from None
+        self._ray, self._setting = ray, setting
+        self._ours = not ray.is_initialized()
+        self._running: dict[str, tuple[Any, Progress]] = {}
+        self._looked, self._room = 0.0, 0
+        self._closed = threading.Event()
+        self._join(address)
+        self._token = sight.place(setting.store)
+        try:
+            self._prove()
+            # a GPU belongs to a process for as long as it lives, so one that had a GPU ends with its cell
+            calls = {"max_calls": 1} if setting.gpus else {}
+            takes = {"num_cpus": setting.threads, "num_gpus": setting.gpus}
+            self._work: Any = ray.remote(work).options(**takes, **calls, max_retries=0)
+            self._board: Any = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
+        except BaseException:
+            self.shutdown()
+            raise
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def slots(self) -> int:
+        """What was asked for, or the room on the nodes that are alive; at least one, which then waits for a node."""
+        if self._setting.jobs is None and time.monotonic() - self._looked > POLL:
+            self._room, self._looked = self._capacity(), time.monotonic()
+        return max(1, self._setting.jobs or self._room)
+
+    def submit(self, job: str, progress: Progress) -> Future[str]:
+        """Hand the job to Ray, which chooses a node for it."""
+        answer: Future[str] = Future()
+        task = uuid.uuid4().hex
+        reference = self._work.remote(job, task, own_paths(), str(self._token), self._board)
+        self._running[task] = (reference, progress)
+
+        def settle(done: Future[str]) -> None:
+            self._running.pop(task, None)
+            error = done.exception()
+            if error is None:
+                answer.set_result(done.result())
+            else:
+                answer.set_exception(self._meant(error))
+
+        reference.future().add_done_callback(settle)
+        return answer
+
+    def shutdown(self) -> None:
+        """Cancel what runs; leave the cluster, and end it if it was started here."""
+        self._closed.set()
+        for reference, _ in list(self._running.values()):
+            with suppress(Exception):
+                self._ray.cancel(reference, force=True)
+        if self._ours:
+            self._ray.shutdown()
+        self._token.unlink(missing_ok=True)
+
+    def _join(self, address: str) -> None:
+        if not self._ours:
+            return
+        try:
+            quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+            if address == "ray":
+                self._ray.init(include_dashboard=False, **quiet)
+            else:
+                self._ray.init(address, **quiet)
+        except Exception as error:  # each way of not being there has its own class
+            raise ConfigError(f"Ray cannot be reached ({address}): {_first(error)}") from None
+
+    def _prove(self) -> None:
+        """Every node reads the file that was written here, before any cell is started."""
+        if not self._capacity():
+            s = self._setting
+            wants = f"{s.threads} CPUs" + (f" and {s.gpus:g} GPUs" if s.gpus else "")
+            raise ConfigError(f"no node of the Ray cluster has {wants}, which a cell of this study takes")
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        asked = {}
+        for node in self._nodes():
+            pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = self._ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=pinned)
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+            asked[name] = task.remote(str(self._token))
+        blind = []
+        for node, reference in asked.items():
+            try:
+                self._ray.get(reference)
+            except Exception as error:
+                if not isinstance(_cause(error), StoreError):
+                    raise ConfigError(f"node {node} of the Ray cluster cannot run sublevel: {_first(error)}") from None
+                blind.append(node)
+        if blind:
+            raise StoreError(sight.refusal(str(self._token), *blind))
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """The living nodes that offer what a cell takes."""
+        return [node for node in self._ray.nodes() if node["Alive"] and self._fits(node)]
+
+    def _fits(self, node: dict[str, Any]) -> int:
+        """How many cells have room on a node."""
+        has, s = node["Resources"], self._setting
+        cpus = int(has.get("CPU", 0) // s.threads)
+        return min(cpus, int(has.get("GPU", 0) / s.gpus + 1e-9)) if s.gpus else cpus
+
+    def _capacity(self) -> int:
+        return sum(map(self._fits, self._nodes()))
+
+    def _meant(self, error: BaseException) -> Exception:
+        """The store's own errors as they are; everything else is a death."""
+        cause = _cause(error)
+        return cause if isinstance(cause, StoreError) else WorkerDied(f"a Ray task died: {_first(error)}")
+
+    def _listen(self) -> None:
+        """Pass on what cells report. A board that died with its node comes back empty."""
+        while not self._closed.wait(POLL):
+            with suppress(Exception):
+                for task, row in self._ray.get(self._board.take.remote(), timeout=30):
+                    if task in self._running:
+                        self._running[task][1](row)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a task raised, out of what Ray wraps it in."""
+    return getattr(error, "cause", None) or error
+
+
+def _first(error: BaseException) -> str:
+    """The name of an error and the first two sentences of what it says."""
+    lines = [line.strip() for line in str(_cause(error)).splitlines() if line.strip()]
+    said = ". ".join(lines[0].split(". ")[:2]) if lines else ""
+    return f"{type(_cause(error)).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,256 @@
+"""Jobs on Slurm: long-lived worker jobs, submitted through submitit, that are handed cells through a shared folder.
+
+A cell may take a second, so a Slurm job for each would wait for longer than it runs. Results go through the store.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from sublevel.errors import ConfigError, StoreError, SublevelError
+from sublevel.study.executors import sight
+from sublevel.study.executors.base import Progress, Setting, WorkerDied, own_paths
+from sublevel.study.executors.mailbox import POLL, Lines, append, serve
+
+JOBS = 8
+"""Worker jobs unless ``--jobs`` says otherwise."""
+
+MINUTES = 12 * 60
+"""The time limit of a worker job unless the study's ``run.slurm.time`` says otherwise."""
+
+ASK = 5.0
+"""Seconds between two questions to Slurm about which jobs there are."""
+
+SILENCE = 120.0
+"""Seconds after which a worker that gives no sign of life counts as dead, whatever Slurm says."""
+
+STARTS = 3
+"""How many worker jobs in a row may end before they have said a word."""
+
+QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED")
+
+ALIVE = (*QUEUED, "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+
+
+@dataclass
+class _Task:
+    name: str
+    job: str
+    progress: Progress
+    future: Future[str] = field(default_factory=Future)
+
+
+@dataclass
+class _Worker:
+    """A worker job: ``waiting`` for its node, then ``ready``, and ``gone`` when it has ended."""
+
+    name: str
+    job: Any
+    lines: Lines
+    state: str = "waiting"
+    node: str = ""
+    task: _Task | None = None
+    heard: float = field(default_factory=time.monotonic)
+
+
+class Slurm:
+    """Worker jobs of Slurm, as many as there are cells to run and at most ``jobs``.
+
+    ConfigError where submitit or Slurm is not installed, or does not take what the study asks of it.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        try:
+            import submitit
+        except ImportError:
+            raise ConfigError("the executor slurm needs submitit: pip install 'sublevel[slurm]'") from None
+        if shutil.which("sbatch") is None:
+            raise ConfigError("the executor slurm needs the commands of Slurm; there is no sbatch on this machine")
+        self.slots = setting.jobs or JOBS
+        self._setting = setting
+        self._folder = setting.folder / f".slurm-{uuid.uuid4().hex[:8]}"
+        self._token = sight.place(setting.store)
+        try:
+            self._submitter = submitit.SlurmExecutor(self._folder / "jobs")
+            self._submitter.update_parameters(**self._asked())
+        except (TypeError, ValueError, RuntimeError) as error:
+            self._tidy()
+            raise ConfigError(f"run.slurm: {' '.join(str(error).split())}") from None
+        self._new: SimpleQueue[_Task] = SimpleQueue()
+        self._tasks: deque[_Task] = deque()
+        self._workers: list[_Worker] = []
+        self._asked_at, self._mute = 0.0, 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._attend, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: str, progress: Progress) -> Future[str]:
+        """Queue the job for the next worker that is free."""
+        task = _Task(uuid.uuid4().hex, job, progress)
+        self._new.put(task)
+        return task.future
+
+    def shutdown(self) -> None:
+        """Cancel the worker jobs and take the folder away."""
+        self._closed.set()
+        self._thread.join()
+        if self._workers:  # those that are gone too: slurm may have queued them again
+            _command("scancel", *(w.job.job_id for w in self._workers))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._token.unlink(missing_ok=True)
+
+    def _asked(self) -> dict[str, Any]:
+        s = self._setting
+        gpus = {"gpus_per_node": math.ceil(s.gpus)} if s.gpus and "gres" not in s.options else {}
+        usual = {"job_name": "sublevel", "time": MINUTES, "cpus_per_task": s.threads, "stderr_to_stdout": True}
+        return {**usual, **gpus, **s.options}
+
+    def _attend(self) -> None:
+        """Everything that happens, in one thread."""
+        while not self._closed.wait(POLL):
+            try:
+                with suppress(Empty):
+                    while True:
+                        self._tasks.append(self._new.get_nowait())
+                for worker in self._workers:
+                    self._listen(worker)
+                self._hire()
+                self._hand_out()
+                self._ask()
+            except Exception as error:  # the study must end, not hang
+                self._give_up(error if isinstance(error, SublevelError) else StoreError(f"slurm: {error}"))
+
+    def _listen(self, worker: _Worker) -> None:
+        for row in worker.lines.new():
+            worker.heard = time.monotonic()
+            if "hello" in row:
+                if not row["sees"]:
+                    raise StoreError(sight.refusal(str(self._token), row["node"]))
+                self._bury(worker, "slurm started it again")  # on another node, after its own failed
+                worker.state, worker.node, self._mute = "ready", row["node"], 0
+            elif "bye" in row:
+                worker.state = "gone"
+                if worker.task is not None:  # it was handed over while it left
+                    self._tasks.appendleft(worker.task)
+                worker.task = None
+            elif worker.task is not None and row.get("task") == worker.task.name:
+                if "answer" in row:
+                    worker.task.future.set_result(row["answer"])
+                    worker.task = None
+                else:
+                    worker.task.progress(row["progress"])
+
+    def _hire(self) -> None:
+        """Submit as many worker jobs as there are cells without one."""
+        there = [w for w in self._workers if w.state != "gone"]
+        wanted = min(self.slots - len(there), len(self._tasks) - sum(w.task is None for w in there))
+        if wanted <= 0:
+            return
+        names = [str(len(self._workers) + i) for i in range(wanted)]
+        mail = self._folder / "mail"
+        mail.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (mail / f"{name}.in").touch()
+            (mail / f"{name}.out").touch()
+        same = ([each] * wanted for each in (own_paths(), str(self._token)))
+        try:
+            jobs = self._submitter.map_array(serve, [str(mail)] * wanted, names, *same)
+        except Exception as error:  # sbatch says why it refuses
+            said = " ".join(str(error).split())
+            raise ConfigError(f"slurm does not take the worker jobs (run.slurm): {said}") from None
+        self._workers += [_Worker(n, j, Lines(mail / f"{n}.out")) for n, j in zip(names, jobs, strict=True)]
+        self._asked_at = time.monotonic()
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if worker.state == "ready" and worker.task is None and self._tasks:
+                worker.task = task = self._tasks.popleft()
+                append(self._folder / "mail" / f"{worker.name}.in", {"task": task.name, "job": task.job})
+
+    def _ask(self) -> None:
+        """Whose job has ended, as Slurm says; who is silent, whatever it says."""
+        now = time.monotonic()
+        there = [w for w in self._workers if w.state != "gone"]
+        if not there or now - self._asked_at < ASK:
+            return
+        self._asked_at = now
+        states = _states([w.job.job_id for w in there])
+        for worker in there:
+            state = "" if states is None else states.get(worker.job.job_id, "not in the queue")
+            if state and state not in ALIVE:
+                self._listen(worker)  # its last words
+                if worker.state != "gone":
+                    self._lose(worker, state)
+            elif worker.state == "ready" and state in QUEUED:
+                _command("scancel", worker.job.job_id)  # it would wait for minutes; a new one need not
+                self._lose(worker, "its node failed, or it had to make way")
+            elif worker.state == "ready" and now - worker.heard > SILENCE:
+                self._lose(worker, f"no sign of life for {SILENCE:.0f} s")
+
+    def _lose(self, worker: _Worker, why: str) -> None:
+        if worker.state == "waiting":
+            self._mute += 1
+            if self._mute >= STARTS:
+                raise ConfigError(f"the worker jobs of slurm end before they begin ({why}): {_end(self._log(worker))}")
+        worker.state = "gone"
+        self._bury(worker, why)
+
+    def _bury(self, worker: _Worker, why: str) -> None:
+        """The cell of a worker that is no more."""
+        if worker.task is not None:
+            said = f"slurm job {worker.job.job_id} on {worker.node or 'no node'} died: {why}"
+            worker.task.future.set_exception(WorkerDied(said))
+            worker.task = None
+
+    def _log(self, worker: _Worker) -> Path:
+        return Path(worker.job.paths.stdout)
+
+    def _give_up(self, error: Exception) -> None:
+        for task in [*self._tasks, *(w.task for w in self._workers if w.task is not None)]:
+            if not task.future.done():
+                task.future.set_exception(error)
+        self._tasks.clear()
+        for worker in self._workers:
+            worker.task = None
+
+
+def _states(ids: Sequence[str]) -> dict[str, str] | None:
+    """Job id -> state; None where Slurm does not answer."""
+    arrays = sorted({i.partition("_")[0] for i in ids})
+    done = _command("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(arrays)}", "--format=%i %T")
+    if done is None or (done.returncode and "Invalid job id" not in done.stderr):
+        return None
+    rows = (line.split() for line in done.stdout.splitlines())
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
+def _command(*words: str) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _end(log: Path) -> str:
+    """The last line of a job's output."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return f"there is no {log}"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")

@@ -1,0 +1,180 @@
+"""Archives: a study's entries and objects as one tar file, and the way back into a store.
+
+    archive.json                 {"format": 1, "files": {name: [bytes, SHA-256]}}
+    cells/.. objects/.. studies/..   as in a store
+
+An archive is data from anybody. Only plain files of a plain tar are read, whose names, sizes and checksums are those of
+``archive.json``; everything is checked before anything is written; no path of an archive is ever a path on this disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from sublevel.errors import StoreError
+from sublevel.study.store.backend import File, refusing
+from sublevel.study.store.content import canonical, digest, sealed, unsealed
+from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry
+from sublevel.study.store.roots import Root, parsed, used
+
+FORMAT = 1
+HEADER = "archive.json"
+LARGEST_HEADER = 2**26
+"""Bytes of a header that is still read: some 400,000 files."""
+
+BLOCK = tarfile.BLOCKSIZE
+NAME = re.compile(r"(?:cells/(..)/(?=\1)[0-9a-f]{64}\.json|objects/(..)/(?=\2)[0-9a-f]{64}|studies/[0-9a-f]{64}\.json)")
+
+
+class Source(Protocol):
+    """What results can be taken from: the files of a store, or an archive."""
+
+    where: str
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. FileNotFoundError if there is none."""
+        ...
+
+    def files(self, prefix: str) -> Iterator[File]:
+        """All files whose name begins so."""
+        ...
+
+
+def write_archive(store: Store, root: Root, path: Path) -> int:
+    """Write all that a study reaches; the number of entries. StoreError if something of it is not there any more.
+
+    The same study in the same store gives the same bytes.
+    """
+    bodies = {key: store.read_entry(key) for key in sorted(root.keys)}
+    lost = sum(body is None for body in bodies.values())
+    if lost:
+        raise StoreError(f"{lost} of {len(bodies)} results of {root.name} are not in the store: run the study again")
+    present = set(store.objects())
+    objects = {name for body in bodies.values() for name in used(body or {})} & present | root.objects
+    names = [*map(object_name, sorted(objects)), *map(cell_name, bodies)]
+    for name in sorted(objects):
+        store.get(name)
+    about = {name: [len(data), digest(data)] for name in names for data in [store.files.read(name)]}
+    last = sealed(root.document())
+    header = canonical({"format": FORMAT, "files": about | {root.file: [len(last), digest(last)]}})
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with refusing(f"cannot write {path}"):
+        try:
+            with open(beside, "xb") as file:
+                _add(file, HEADER, header)
+                for name in names:
+                    _add(file, name, store.files.read(name))
+                _add(file, root.file, last)
+                file.write(bytes(2 * BLOCK))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+    return len(bodies)
+
+
+class Archive:
+    """An archive that has been checked: every file is what the header says of it, and can be in a store."""
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        self._path = path
+        self._places: dict[str, tuple[int, int]] = {}
+        with refusing(f"cannot read {path}"), open(path, "rb") as file:
+            members = _members(file, path)
+            about = self._header(file, next(members, None))
+            for name, start, size in members:
+                self._admit(file, about, name, start, size)
+        missing = set(about) - set(self._places)
+        if missing:
+            raise self._refused(f"{len(missing)} files of its header are missing, such as {min(missing)}")
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; who takes them checks again what they are."""
+        if name not in self._places:
+            raise FileNotFoundError(name)
+        start, size = self._places[name]
+        with refusing(f"cannot read {self._path}"), open(self._path, "rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def files(self, prefix: str) -> Iterator[File]:
+        """All files whose name begins so."""
+        for name, (_, size) in sorted(self._places.items()):
+            if name.startswith(prefix):
+                yield File(name, size, 0.0)
+
+    def _header(self, file: BinaryIO, first: tuple[str, int, int] | None) -> dict[str, tuple[int, str]]:
+        if first is None or first[0] != HEADER or first[2] > LARGEST_HEADER:
+            raise self._refused(f"it does not begin with {HEADER}")
+        try:
+            document = json.loads(file.read(first[2]))
+            form, files = document["format"], {name: (int(n), str(sha)) for name, (n, sha) in document["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise self._refused(f"its {HEADER} is damaged") from None
+        if form != FORMAT:
+            raise self._refused(f"its format is {form}, and this version of sublevel reads format {FORMAT}")
+        return files
+
+    def _admit(self, file: BinaryIO, about: dict[str, tuple[int, str]], name: str, start: int, size: int) -> None:
+        """Check one file: its name first, its size before it is read, then its content."""
+        if not NAME.fullmatch(name):
+            raise self._refused(f"{name!r} is no file of a store")
+        if name not in about or name in self._places:
+            raise self._refused(f"{name} is {'there twice' if name in self._places else 'not in its header'}")
+        if size != about[name][0]:
+            raise self._refused(f"{name} has {size} bytes, its header says {about[name][0]}")
+        file.seek(start)
+        data = file.read(size)
+        if digest(data) != about[name][1] or not _proper(name, data):
+            raise self._refused(f"{name} is damaged")
+        self._places[name] = (start, size)
+
+    def _refused(self, why: str) -> StoreError:
+        return StoreError(f"{self._path} cannot be imported: {why}")
+
+
+def _proper(name: str, data: bytes) -> bool:
+    """Whether a file of this name may have this content: each kind says in its own way what it is."""
+    kind, stem = name.partition("/")[0], name.rpartition("/")[2].removesuffix(".json")
+    if kind == "objects":
+        return digest(data) == stem
+    if kind == "cells":
+        return parsed_entry(data, stem) is not None
+    root = parsed(unsealed(data))
+    return root is not None and root.digest == stem
+
+
+def _add(file: BinaryIO, name: str, data: bytes) -> None:
+    about = tarfile.TarInfo(name)
+    about.size = len(data)
+    file.write(about.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK))
+
+
+def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, start and size of each file of a tar; ours to read, since links, devices and extensions have no place."""
+    end, at = os.fstat(file.fileno()).st_size, 0
+    while True:
+        file.seek(at)
+        block = file.read(BLOCK)
+        if block == bytes(BLOCK):
+            return
+        try:
+            about = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+        except (tarfile.TarError, ValueError):
+            raise StoreError(f"{path} cannot be imported: it is no tar file, or is cut short") from None
+        if about.type != tarfile.REGTYPE or not 0 <= about.size <= end - at - BLOCK:
+            what = "is cut short" if about.type == tarfile.REGTYPE else "is no plain file"
+            raise StoreError(f"{path} cannot be imported: {about.name!r} {what}")
+        yield about.name, at + BLOCK, about.size
+        at += BLOCK + about.size + -about.size % BLOCK

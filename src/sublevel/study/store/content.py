@@ -1,0 +1,57 @@
+"""Bytes and their names: canonical JSON, SHA-256, tensors as safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Document = dict[str, Any]
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""What names objects, entries and studies: it is checked before it becomes part of a path."""
+
+
+def canonical(document: object) -> bytes:
+    """JSON with sorted keys and no spaces: equal documents give equal bytes.
+
+    >>> canonical({"b": 0.1, "a": [1, None]})
+    b'{"a":[1,null],"b":0.1}'
+    """
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sealed(body: Document) -> bytes:
+    """A document with its own checksum, as canonical JSON."""
+    return canonical({"body": body, "checksum": digest(canonical(body))})
+
+
+def unsealed(data: bytes) -> Document | None:
+    """The way back from `sealed`; None for what is damaged, or was never sealed."""
+    try:
+        document = json.loads(data)
+        body: Document = document["body"]
+        whole = isinstance(body, dict) and document["checksum"] == digest(canonical(body))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return body if whole else None
+
+
+def serialised(tensors: Mapping[str, Any]) -> bytes:
+    """Named tensors as safetensors bytes; those that share memory, which it refuses, are copied."""
+    from safetensors.torch import save
+
+    plain: dict[str, Any] = {}
+    storages: set[int] = set()
+    for name, tensor in sorted(tensors.items()):
+        t = tensor.detach().cpu().contiguous()
+        plain[name] = t.clone() if t.untyped_storage().data_ptr() in storages else t
+        storages.add(t.untyped_storage().data_ptr())
+    return save(plain)

@@ -1,0 +1,86 @@
+"""The collection of garbage: what no known study reaches any more.
+
+What is younger than an hour by the store's clock is never touched, nor what is leased: a run that has just written an
+object has not written its entry yet. A run that finds an old entry or object useful touches it. An entry goes before
+its objects, so none is ever left without them; what a run loses all the same, between its look and ours, it computes
+again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sublevel.study.store.backend import File
+from sublevel.study.store.content import Document
+from sublevel.study.store.entries import Store, parsed_entry
+from sublevel.study.store.leases import leased
+from sublevel.study.store.roots import Root, used
+
+HOUR = 3600.0
+"""Seconds that everything is left alone for after it was written or touched."""
+
+
+@dataclass
+class Collected:
+    """What was removed, or would be: ``entries`` by the study that computed them, ``objects``, ``other`` files."""
+
+    entries: Counter[str] = field(default_factory=Counter)
+    objects: int = 0
+    other: int = 0
+    size: int = 0
+    kept: int = 0
+
+
+def collect(store: Store, roots: Iterable[Root], *, remove: bool) -> Collected:
+    """Remove what no root reaches, or only count it."""
+    return _Collection(store, list(roots), remove).run()
+
+
+class _Collection:
+    def __init__(self, store: Store, roots: list[Root], remove: bool) -> None:
+        self._store, self._files, self._remove = store, store.files, remove
+        self._before = store.files.now() - HOUR
+        self._held = leased(store.files)
+        self._keys = {key for root in roots for key in root.keys} | self._held
+        self._objects = {name for root in roots for name in root.objects}
+        self._names = {root.name for root in roots if not root.finished}
+        self._done = Collected()
+
+    def run(self) -> Collected:
+        """Entries first: what they leave unreached goes with them."""
+        for file in list(self._files.files("cells/")):
+            self._entry(file)
+        for file in list(self._files.files("objects/")):
+            if file.name.rpartition("/")[2] not in self._objects:
+                self._done.objects += self._gone(file)
+        for folder in ("tmp/", "leases/", "damaged/"):
+            for file in list(self._files.files(folder)):
+                self._done.other += self._gone(file)
+        return self._done
+
+    def _entry(self, file: File) -> None:
+        key = file.name.rpartition("/")[2].removesuffix(".json")
+        body = self._body(file.name, key)
+        name = str(body.get("labels", {}).get("study", "?"))
+        if key in self._keys or name in self._names or not self._gone(file):
+            self._done.kept += 1
+            self._objects.update(used(body) if body else ())
+        else:
+            self._done.entries[name] += 1
+
+    def _body(self, name: str, key: str) -> Document:
+        try:
+            return parsed_entry(self._files.read(name), key) or {}
+        except FileNotFoundError:
+            return {}
+
+    def _gone(self, file: File) -> bool:
+        """Whether a file is old, and if so remove it; one that was touched since it was listed stays."""
+        if file.modified > self._before or (self._remove and self._files.look(file.name) != file):
+            return False
+        if self._remove:
+            self._files.remove(file.name)
+        self._done.size += file.size
+        return True

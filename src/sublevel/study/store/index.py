@@ -1,0 +1,100 @@
+"""An index of a store's entries for quick looks: a SQLite file in the user's cache, never in the store.
+
+It is a copy of what the entries say, known by their sizes and times: a look lists the entries and reads those that are
+new. Nothing that is computed, collected or exported asks it; one that is lost, damaged or in use is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sublevel.data.cache import cache_dir
+from sublevel.study.store.backend import File
+from sublevel.study.store.content import digest
+from sublevel.study.store.entries import Store, parsed_entry
+
+VERSION = 1
+TABLE = "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, size INTEGER, modified REAL, seen TEXT)"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an entry says of itself."""
+
+    key: str
+    kind: str
+    labels: dict[str, Any]
+    seconds: float | None
+    failure: str
+
+
+def index_path(store: Store) -> Path:
+    """Where the index of a store is."""
+    return cache_dir() / "stores" / f"{digest(store.where.encode())[:16]}.sqlite"
+
+
+def look(store: Store, *, rebuild: bool = False) -> list[Seen]:
+    """Every entry that is whole, by key; from the index, after it was brought up to date."""
+    path = index_path(store)
+    if rebuild:
+        with suppress(OSError):
+            path.unlink()
+    try:
+        return _look(store, str(path))
+    except sqlite3.DatabaseError:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    except OSError:
+        pass
+    return _look(store, ":memory:")
+
+
+def _look(store: Store, path: str) -> list[Seen]:
+    if path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=5)) as db:
+        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            db.execute("DROP TABLE IF EXISTS cells")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute(TABLE)
+        _refresh(store, db)
+        db.commit()
+        return [_seen(key, json.loads(said)) for key, said in _rows(db, "key, seen") if said]
+
+
+def _refresh(store: Store, db: sqlite3.Connection) -> None:
+    known = {key: (size, modified) for key, size, modified in _rows(db, "key, size, modified")}
+    there: dict[str, File] = {}
+    for file in store.files.files("cells/"):
+        there[file.name.rpartition("/")[2].removesuffix(".json")] = file
+    db.executemany("DELETE FROM cells WHERE key = ?", [(key,) for key in known.keys() - there.keys()])
+    for key, file in there.items():
+        if known.get(key) != (file.size, file.modified):
+            row = (key, file.size, file.modified, _said(store, file.name, key))
+            db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
+
+
+def _rows(db: sqlite3.Connection, columns: str) -> Iterator[tuple[Any, ...]]:
+    yield from db.execute(f"SELECT {columns} FROM cells ORDER BY key").fetchall()
+
+
+def _said(store: Store, name: str, key: str) -> str:
+    """What the index keeps of an entry; nothing of one that is damaged, which the next run will find."""
+    try:
+        body = parsed_entry(store.files.read(name), key)
+    except FileNotFoundError:
+        body = None
+    if body is None:
+        return ""
+    kept = {name: body.get(name) for name in ("kind", "labels", "seconds")}
+    return json.dumps(kept | {"failure": body.get("failure", {}).get("message", "")})
+
+
+def _seen(key: str, said: dict[str, Any]) -> Seen:
+    return Seen(key, str(said["kind"]), said["labels"] or {}, said["seconds"], said["failure"])

@@ -1,0 +1,85 @@
+"""Merging: what another store or an archive has, and this one has not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sublevel.errors import DamagedEntry
+from sublevel.study.store.archive import Source
+from sublevel.study.store.content import Document, digest, sealed, unsealed
+from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry
+from sublevel.study.store.roots import parsed, used
+
+
+@dataclass
+class Merged:
+    """Entries ``added``, ``there`` before, of these ``different`` in their numbers, and ``broken`` where they are."""
+
+    added: int = 0
+    there: int = 0
+    different: int = 0
+    broken: int = 0
+    studies: int = 0
+
+
+def merge(store: Store, source: Source) -> Merged:
+    """Take over every entry that is whole, with its objects, and every root. What is here already stays as it is.
+
+    Nothing is changed where it comes from.
+    """
+    done = Merged()
+    for file in source.files("cells/"):
+        _entry(store, source, file.name.rpartition("/")[2].removesuffix(".json"), done)
+    for file in source.files("studies/"):
+        root = parsed(unsealed(source.read(file.name)))
+        if root is None or root.file != file.name:
+            continue
+        for name in sorted(root.objects):
+            _object(store, source, name)
+        here = store.files.look(root.file)
+        mine = parsed(unsealed(store.files.read(root.file))) if here else None
+        store.write(root.file, sealed(root.joined(mine).document()))
+        done.studies += 1
+    return done
+
+
+def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
+    body = _whole(source, key)
+    mine = store.read_entry(key)
+    if mine is not None:
+        done.there += 1
+        done.different += body is not None and any(mine.get(part) != body.get(part) for part in ("values", "objects"))
+    elif body is None:
+        done.broken += 1
+    else:
+        for name in sorted(set(used(body)) - set(body["objects"].values())):
+            _object(store, source, name)
+        for name in sorted(set(body["objects"].values())):
+            store.put(_read(source, name))
+        store.write_entry(key, body)
+        done.added += 1
+
+
+def _whole(source: Source, key: str) -> Document | None:
+    try:
+        body = parsed_entry(source.read(cell_name(key)), key)
+        for name in body["objects"].values() if body else ():
+            _read(source, name)
+    except (FileNotFoundError, DamagedEntry):
+        return None
+    return body
+
+
+def _object(store: Store, source: Source, name: str) -> None:
+    """Take over an object that may be there or not, such as data that a cell was computed from."""
+    try:
+        store.put(_read(source, name))
+    except (FileNotFoundError, DamagedEntry):
+        return
+
+
+def _read(source: Source, name: str) -> bytes:
+    data = source.read(object_name(name))
+    if digest(data) != name:
+        raise DamagedEntry(f"object {name[:12]} in {source.where} is damaged", name)
+    return data

@@ -1,0 +1,197 @@
+"""What a known study reaches stays, what is young or leased stays, and the rest goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from small_stores import NUMERICS, put, root
+from sublevel.cli import main
+from sublevel.errors import ConfigError, StoreError
+from sublevel.study.store import Leases, Store, cell_name, collect, digest, object_name, roots
+from tiny_runs import cli
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def age(store: Store, seconds: float = 3601) -> None:
+    """Make everything so much older."""
+    for path in store.path.rglob("*"):
+        if path.is_file():
+            os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+
+
+def left(store: Store) -> tuple[set[str], set[str]]:
+    return set(store.keys()), set(store.objects())
+
+
+def test_what_is_reached_stays_and_the_rest_goes(store: Store) -> None:
+    """An entry reaches its own objects, and those that it was computed from, whoever made them."""
+    given, lone, data = store.put(b"given"), store.put(b"lone"), store.put(b"data of one's own")
+    a, b = put(store, "a", reads=given), put(store, "b")
+    age(store)
+    before = left(store)
+    counted = collect(store, [root(a, objects=(data,))], remove=False)
+    assert left(store) == before, "counting removes nothing"
+    done = collect(store, [root(a, objects=(data,))], remove=True)
+    assert counted == done
+    assert left(store) == ({a}, {digest(b"a"), given, data})
+    assert (done.entries, done.objects, done.kept) == ({"one": 1}, 2, 1)
+    assert lone not in left(store)[1]
+    assert b not in left(store)[0]
+    assert store.read_entry(a) is not None
+
+
+@pytest.mark.parametrize(("seconds", "stays"), [(3500, True), (3700, False)])
+def test_an_hour_is_left_alone(store: Store, seconds: float, stays: bool) -> None:
+    put(store, "a")
+    store.files.write("tmp/half", b"x")
+    age(store, seconds)
+    collect(store, [], remove=True)
+    assert bool(left(store)[0]) is bool(left(store)[1]) is (store.path / "tmp" / "half").exists() is stays
+
+
+def test_an_old_object_that_a_run_has_just_put_again_stays(store: Store) -> None:
+    """Its entry is not written yet."""
+    store.put(b"end")
+    age(store)
+    store.put(b"end")
+    collect(store, [], remove=True)
+    assert left(store)[1] == {digest(b"end")}
+
+
+def test_the_objects_of_a_young_entry_stay_however_old(store: Store) -> None:
+    key = put(store, "a", reads=store.put(b"start"))
+    age(store)
+    store.touch(key)
+    collect(store, [], remove=True)
+    assert left(store) == ({key}, {digest(b"a"), digest(b"start")})
+
+
+def test_what_is_leased_stays(store: Store) -> None:
+    key = put(store, "a")
+    age(store)
+    with Leases(store.files) as leases:
+        leases.claim(key)
+        collect(store, [], remove=True)
+        assert left(store)[0] == {key}
+    collect(store, [], remove=True)
+    assert left(store) == (set(), set())
+
+
+def test_a_run_that_was_killed_keeps_what_it_computed(store: Store) -> None:
+    """Its root has the keys that it had found at its beginning; the others bear its name."""
+    cached, own, other = put(store, "a", study="other"), put(store, "b"), put(store, "c", study="other")
+    roots.begin(store, root(cached, finished=False))
+    age(store)
+    collect(store, roots.roots(store), remove=True)
+    assert left(store)[0] == {cached, own}
+    assert other not in left(store)[0]
+
+
+def test_a_run_that_ends_reaches_what_it_reached_last(store: Store) -> None:
+    a, b, c = (put(store, word) for word in "abc")
+    roots.finish(store, root(a, b))
+    roots.begin(store, root(c, finished=False))
+    assert [r.keys for r in roots.roots(store)] == [frozenset({a, b, c})], "a run that is killed now loses nothing"
+    roots.finish(store, root(b, c))
+    roots.finish(store, root(a, name="two"))
+    assert {r.name: r.keys for r in roots.roots(store)} == {"one": frozenset({b, c}), "two": frozenset({a})}
+
+
+def test_a_study_by_its_name_or_digest(store: Store) -> None:
+    known = [root("0" * 64), root("1" * 64, name="two")]
+    assert roots.named(known, "two") == [known[1]]
+    assert roots.named(known, known[0].digest[:8]) == [known[0]]
+    with pytest.raises(ConfigError, match=r"knows no study 'tow'; did you mean 'two'\?"):
+        roots.named(known, "tow")
+
+
+def test_garbage_is_not_collected_by_a_damaged_root(store: Store) -> None:
+    key = put(store, "a")
+    roots.finish(store, root(key))
+    path = store.path / root().file
+    path.write_bytes(path.read_bytes().replace(b'"one"', b'"two"'))
+    with pytest.raises(StoreError, match="what its study reaches is not known"):
+        roots.roots(store)
+    roots.check(store)
+    assert roots.roots(store) == []
+    assert len(store.damaged()) == 1
+
+
+def test_a_damaged_entry_does_not_stop_it(store: Store) -> None:
+    a, b = put(store, "a"), put(store, "b")
+    for key in (a, b):
+        (store.path / cell_name(key)).write_bytes(b"{")
+    age(store)
+    collect(store, [root(a)], remove=True)
+    assert left(store) == ({a}, set())
+
+
+def test_an_entry_that_names_a_path_is_damaged(store: Store, tmp_path: Path) -> None:
+    """Neither read nor moved: a name in an entry is a digest before it is part of a path."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x")
+    key = digest(b"a")
+    for name in ("../../../outside", str(outside), "", 3):
+        store.write_entry(key, {"key": key, "objects": {"end": name}})
+        assert store.read_entry(key) is None
+    assert outside.read_bytes() == b"x"
+    assert object_name(key) == f"objects/{key[:2]}/{key}"
+
+
+# --- The command.
+
+
+def gc(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["gc", *map(str, arguments)])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A store of an earlier version knows no studies: the runs beside it are what it is kept for."""
+    at = ("--out", tmp_path, "--store", store.path)
+    a, b, c = put(store, "a"), put(store, "b"), put(store, "c", study="old")
+    age(store)
+    assert gc(*at) == 2
+    assert "knows no study, so all of it would go" in capsys.readouterr().err
+    cells = [{"key": a, "status": "done"}, {"key": "", "status": "skipped"}]
+    manifest = {"study": {"name": "run"}, "numerics": NUMERICS, "cells": cells, "problem": None, "about": {}}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.json").write_text(json.dumps(manifest | {"store": "../store", "last_run": {}}))
+    roots.finish(store, root(b))
+    assert gc("--dry-run", *at) == 0
+    said = capsys.readouterr().out
+    assert "would remove 1 entries, 1 objects" in said
+    assert "1 entries of old would go" in said
+    assert left(store)[0] == {a, b, c}
+    assert gc(*at) == 0
+    assert left(store)[0] == {a, b}
+    assert gc("--forget", "one", *at) == 0
+    assert "run " in capsys.readouterr().out
+    assert left(store)[0] == {a}
+    assert gc("--forget", "two", *at) == 2
+    assert "knows no study 'two'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_real_run_loses_nothing_until_it_is_forgotten(copied: Path) -> None:
+    """The run folder and the store's root are one study; what it does not reach is nothing."""
+    runs = copied / "sublevel-runs"
+    store = Store(runs / ".store")
+    age(store)
+    before = left(store)
+    said = cli("gc", cwd=copied).stdout
+    assert "removed 0 entries, 0 objects" in said
+    assert [line.split()[0] for line in said.splitlines()[:-1]] == ["tiny"]
+    assert left(store) == before
+    assert cli("gc", "--forget", "tiny", cwd=copied).returncode == 0
+    assert left(store) == (set(), set())

@@ -1,0 +1,205 @@
+"""What happens to cells is written down while it happens, can be seen from elsewhere, and reaches trackers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sublevel as sl
+from sublevel.errors import ConfigError
+from sublevel.runs.events import Tally
+from sublevel.study.graph import Node
+from sublevel.study.schedule import Listener, Outcome
+from tiny_runs import Running, cli, paused, python, until
+
+SMALL = Path("sublevel-runs") / "small"
+FEW = ("run", "small.toml", "--set", "levels=1", "--set", 'branches=["imp"]')
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / SMALL / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def here(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workshop as the working directory, whose modules are forgotten afterwards."""
+    monkeypatch.chdir(workshop)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield workshop
+    sys.modules.pop("tiny_net", None)
+
+
+@pytest.mark.slow
+def test_a_run_is_seen_from_another_terminal(workshop: Path) -> None:
+    """What runs where, a worker that died and why, and in the end that it ended."""
+    pause = workshop / "pause"
+    pause.touch()
+    running = Running(*FEW, "--jobs", 2, cwd=workshop, TINY_PAUSE=str(pause))
+    (pid,) = until(lambda: paused(pause))
+    until(lambda: len(rows(workshop)) >= 3)
+    seen = cli("status", cwd=workshop)
+    assert seen.returncode == 0, seen.stderr
+    assert "small: running for " in seen.stdout
+    assert f"(process {running.process.pid}), executor local" in seen.stdout
+    assert "0/6 cells: 0 from the store" in seen.stdout
+    assert f"train/dense/L0/s0  {os.uname().nodename}:{pid}" in seen.stdout
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: len(paused(pause)) == 2)
+    pause.unlink()
+    code, out, err = running.end()
+    assert code == 0, (out, err)
+    (again,) = (row for row in rows(workshop) if row["event"] == "retried")
+    assert (again["cell"], again["error"]["kind"]) == ("train/dense/L0/s0", "worker")
+    assert "SIGKILL" in again["error"]["message"]
+    seen = cli("status", "small.toml", cwd=workshop)
+    assert "6/6 cells" in seen.stdout
+    assert ": done" in seen.stdout
+    assert "tried again: train/dense/L0/s0: a worker process died: exit code -9" in seen.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_not_said_to_live(workshop: Path) -> None:
+    pause = workshop / "pause"
+    pause.touch()
+    running = Running("run", "small.toml", "--jobs", 1, cwd=workshop, TINY_PAUSE=str(pause))
+    until(lambda: paused(pause))
+    running.kill_group()
+    seen = cli("status", "small", cwd=workshop)
+    assert "stopped without a word" in seen.stdout
+    assert "the same command goes on from there" in seen.stdout
+    nothing = cli("status", "smal", cwd=workshop)
+    assert nothing.returncode == 2
+    assert "did you mean 'small'?" in nothing.stderr
+
+
+class Failing(Listener):
+    def finished(self, outcome: Outcome) -> None:
+        raise ValueError("no room on the disk")
+
+
+def test_the_log_tells_every_cell_once_and_a_failing_listener_stops_nothing(here: Path) -> None:
+    study = sl.Study("small.toml")
+    with pytest.warns(UserWarning, match="Failing failed and is told nothing more: ValueError: no room"):
+        result = study.run(jobs=1, listener=Failing(), report=False)
+    assert not len(result.failures)
+    said = rows(here)
+    assert [said[0]["event"], said[-1]["event"]] == ["begin", "end"]
+    assert said[-1]["why"] == "done"
+    assert len({row["run"] for row in said}) == 1
+    cells = set(study.cells[0].nodes)
+    assert Counter(row["cell"] for row in said if row["event"] == "finished") == Counter(cells)
+    shares = {row["cell"]: row["work"] for row in said if row["event"] == "finished"}
+    assert sum(shares.values()) == pytest.approx(said[0]["work"])
+    study.run(jobs=1, report=False)
+    assert rows(here) == said, "a run that has nothing to do leaves the log alone"
+
+
+def test_rate_and_time_left_from_rows() -> None:
+    """Half of the work in 30 s: 30 s are left; four cells in half a minute are eight in one."""
+    tally = Tally()
+    tally.take({"event": "begin", "time": 100.0, "cells": 10, "cached": 2, "work": 8.0})
+    for i in range(4):
+        tally.take({"event": "started", "time": 100.0, "cell": f"{i}"})
+        tally.take({"event": "finished", "time": 130.0, "cell": f"{i}", "status": "done", "work": 1.0})
+    assert tally.left(130.0) == pytest.approx(30.0)
+    assert tally.rate(130.0) == pytest.approx(8.0)
+    assert (tally.cached + tally.done, tally.running) == (6, {})
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_written(here: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
+        sl.Study("small.toml").run(track=["tensorbord"])
+    assert not (here / "sublevel-runs").exists()
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_tensorboard_shows_the_numbers_of_the_tables(here: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = sl.Study("small.toml").run(jobs=1, track=["tensorboard"], report=False)
+    shown = EventAccumulator(str(here / SMALL / "tensorboard"))
+    shown.Reload()
+    for branch in ("imp", "finetune"):
+        of = result.levels[(result.levels["branch"] == branch) & (result.levels["level"] > 0)]
+        scalars = {s.step: s.value for s in shown.Scalars(f"{branch}/s0/test_loss")}
+        assert scalars == pytest.approx(dict(zip(of["level"], of["test_loss"], strict=True)), rel=1e-6)
+    history = result.history[(result.history["branch"] == "imp") & (result.history["level"] == 2)]
+    scalars = {s.step: s.value for s in shown.Scalars("train/imp/L2/s0/train_loss")}
+    assert scalars == pytest.approx(dict(zip(history["step"], history["train_loss"], strict=True)), rel=1e-6)
+
+
+WANDB = """
+import sublevel as sl
+result = sl.Study("small.toml").run(jobs=1, track=["wandb"], report=False)
+(row,) = (row for _, row in result.levels.iterrows() if (row["branch"], row["level"]) == ("imp", 2))
+print(row["test_loss"])
+"""
+
+
+@pytest.mark.full
+def test_wandb_offline_keeps_the_numbers_in_the_run_folder(workshop: Path) -> None:
+    pytest.importorskip("wandb")
+    done = python("-c", WANDB, cwd=workshop, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    (path,) = (workshop / SMALL / "wandb").glob("offline-run-*/run-*.wandb")
+    kept = path.read_bytes()
+    assert b"imp/s0/test_loss" in kept
+    assert done.stdout.strip().encode() in kept
+
+
+class Late(Listener):
+    """Lets the time go by when a cell has ended."""
+
+    def __init__(self, until: float) -> None:
+        self.until, self.begun, self.ends = until, 0, ""
+
+    def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
+        self.start = time.time()
+
+    def started(self, node: Node) -> None:
+        self.begun += 1
+
+    def finished(self, outcome: Outcome) -> None:
+        time.sleep(max(0.0, self.start + self.until - time.time()))
+
+    def ended(self, why: str) -> None:
+        self.ends = why
+
+
+def test_when_the_time_is_up_no_cell_begins_and_the_next_run_goes_on(here: Path) -> None:
+    late = Late(4.0)
+    first = sl.Study("small.toml").run(jobs=1, listener=late, max_hours=4.0 / 3600, report=False)
+    assert late.begun == 1
+    assert late.ends == "the time was up"
+    assert [cell["status"] for cell in first.document["cells"]].count("waiting") == 17
+    assert set(first.failures["kind"]) == {"time"}
+    whole = sl.Study("small.toml").run(jobs=1, report=False)
+    assert whole.document["last_run"]["computed"] == 15  # two of the seventeen have keys of others
+    assert not whole.unfinished
+    other = sl.Study("small.toml", out="other").run(jobs=1, report=False)
+    for name, table in other.tables.items():
+        assert table.equals(whole.tables[name]), name
+    with pytest.raises(ConfigError, match="max_hours is a number of hours above 0, got 0"):
+        sl.Study("small.toml").run(max_hours=0.0)
+
+
+@pytest.mark.full
+def test_the_command_says_how_to_go_on(workshop: Path) -> None:
+    """With no time at all nothing begins; the report of nothing is whole, and the next one is that of everything."""
+    command = (*FEW, "--jobs", 1)
+    done = cli(*command, "--max-hours", "1e-9", cwd=workshop)
+    assert done.returncode == 75, (done.stdout, done.stderr)
+    assert "the time was up: 6 cells are left; the same command goes on from here" in done.stdout
+    assert "failed" not in done.stdout
+    assert cli(*command, cwd=workshop).returncode == 0
+    assert (workshop / SMALL / "tables" / "failures.csv").read_text().count("\n") == 1
