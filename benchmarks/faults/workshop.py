@@ -63,7 +63,7 @@ class Workshop:
         return subprocess.Popen(
             self.command(out, jobs, store),
             cwd=self.folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "SUBLEVEL_LEASE": "3"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "SUBLEVEL_LEASE": "3", "SUBLEVEL_KEEP": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -202,6 +202,7 @@ class Problem:
         given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
         if self.loop is None:
             return train(self.space, self.module, start, data, loss=self.mean_loss(), **given)
+        given.pop("keeper", None)  # what a loop of one's own keeps in variables cannot be kept for it
         return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
 
     def fingerprint(self) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from sublevel.problem import Problem
 from sublevel.space import Point
 from sublevel.study.store import Store, canonical, digest
 from sublevel.train.engine import ENGINE
+from sublevel.train.resume import Keeper
 
 Json = Any
 
@@ -39,11 +40,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a kernel runs: its problem, the store it loads from, and whom it tells about its progress."""
+    """Where a kernel runs: its problem, the store it loads from, whom it tells about its progress, and what keeps a
+    long training for the case that it is cut short.
+    """
 
     problem: Problem
     store: Store
     progress: Callable[[dict[str, Json]], None] = lambda row: None
+    keeper: Keeper | None = None
 
     def point(self, name: str, mask: str | None = None) -> Point:
         """A stored point on the problem's device, projected if a mask is given."""

@@ -71,6 +71,7 @@ def train_cell(
         rates=rates[:last],
         checkpoints=checkpoints,
         watch=watching(c),
+        keeper=c.keeper,
         **keep,
     )
     points = {"end": done.end, **{f"step-{n}": point for n, point in done.checkpoints.items()}}

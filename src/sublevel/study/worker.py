@@ -48,6 +48,7 @@ def run_job(job: str, progress: Say = lambda row: None, local: Any = None) -> st
 
 def _compute(job: dict[str, Any], progress: Say, local: Any, started: float) -> dict[str, Any]:
     from sublevel.study.cells import KERNELS, Context, register
+    from sublevel.study.partial import Partial
 
     register()
     store = _store(job["store"])
@@ -55,15 +56,19 @@ def _compute(job: dict[str, Any], progress: Say, local: Any, started: float) -> 
     if problem is None:
         problem = _problem(canonical(job["problem"]).decode(), job["identity"], job["store"])
     function, version = KERNELS[job["kind"]]
-    output = function(Context(problem, store, progress), **job["inputs"])
+    keeper = Partial(store.files, job["key"])
+    output = function(Context(problem, store, progress, keeper), **job["inputs"])
     objects = {name: store.put_tensors(tensors) for name, tensors in output.objects.items()}
     return _keep(store, job, {"version": version, "values": finite(output.values), "objects": objects}, started)
 
 
 def _keep(store: Store, job: dict[str, Any], result: dict[str, Any], started: float) -> dict[str, Any]:
+    from sublevel.study.partial import Partial
+
     about = {name: job[name] for name in ("key", "kind", "inputs", "labels")}
     body = {**about, **result, "seconds": round(time.perf_counter() - started, 3)}
     store.write_entry(job["key"], body)
+    Partial(store.files, job["key"]).drop()
     return body
 
 

@@ -21,6 +21,9 @@ from sublevel.study.store.roots import Root, used
 HOUR = 3600.0
 """Seconds that everything is left alone for after it was written or touched."""
 
+WEEK = 7 * 24 * HOUR
+"""Seconds that a training which was cut short waits for the run that goes on with it."""
+
 
 @dataclass
 class Collected:
@@ -55,6 +58,9 @@ class _Collection:
         for file in list(self._files.files("objects/")):
             if file.name.rpartition("/")[2] not in self._objects:
                 self._done.objects += self._gone(file)
+        for file in list(self._files.files("partial/")):
+            if file.name.rpartition("/")[2] not in self._held and file.modified <= self._before - WEEK:
+                self._done.other += self._gone(file)
         for folder in ("tmp/", "leases/", "damaged/"):
             for file in list(self._files.files(folder)):
                 self._done.other += self._gone(file)
