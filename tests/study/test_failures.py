@@ -90,6 +90,7 @@ def test_own_code_that_raises_at_some_weights(workshop: Path) -> None:
     assert table(run, "failures") == []
 
 
+@pytest.mark.full
 def test_a_worker_that_dies_every_time_is_a_failed_cell(workshop: Path) -> None:
     """As by running out of memory: three attempts, then the reason, and the others go on."""
     done = cli(*own(workshop, "os._exit(7)"), "--jobs", 2, cwd=workshop, timeout=180)

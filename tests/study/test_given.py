@@ -86,6 +86,7 @@ def test_a_pruned_module_of_torch_is_its_weights_and_its_mask(problem: sl.Proble
     assert given(problem, "dense.safetensors", "mask.safetensors").mask == seen.mask
 
 
+@pytest.mark.full
 def test_two_checkpoints_from_the_command_line(problem: sl.Problem, shop: Path) -> None:
     for name, seed in (("first", 3), ("second", 4)):
         save_file(network(problem, seed).state_dict(), f"{name}.safetensors")
@@ -165,6 +166,7 @@ def test_files_that_are_no_checkpoints(problem: sl.Problem) -> None:
         given(problem, "a.safetensors", "mask.safetensors")
 
 
+@pytest.mark.full
 def test_bad_commands_are_one_sentence(shop: Path, problem: sl.Problem) -> None:
     for name in "ab":
         save_file(network(problem, 3).state_dict(), f"{name}.safetensors")

@@ -236,6 +236,7 @@ print(key("train", study.cells[0].nodes["train/dense/L0/s0"].inputs, study.probl
 """
 
 
+@pytest.mark.full
 def test_another_process_makes_the_same_key(there: Path, tmp_path: Path) -> None:
     """Whatever the hash seed and the working threads are."""
     keys = [

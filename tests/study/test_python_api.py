@@ -218,7 +218,7 @@ def test_a_dataset_that_reads_differently_twice_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_code_reloaded_in_one_session_is_the_new_code(workshop: Path) -> None:
     """Edit, reload, run again in one process: the numbers are those of a fresh process."""
     (workshop / "live_net.py").write_text(FACTORY)

@@ -89,6 +89,7 @@ def test_a_node_that_does_not_see_the_store_is_named(cluster: Any, shop: Path) -
     assert not (shop / "sublevel-runs" / "small" / "study.json").exists()
 
 
+@pytest.mark.full
 def test_a_node_that_is_killed_changes_no_number(cluster: Any, shop: Path) -> None:
     """The cell that ran on it is tried again on the other one; the driver is a client outside the cluster."""
     pause = shop / "pause"

@@ -39,6 +39,7 @@ def test_a_killed_group_leaves_no_worker_and_the_same_command_goes_on(finished: 
     assert tables(runs(workshop) / "tiny") == tables(runs(finished) / "tiny")
 
 
+@pytest.mark.full
 def test_a_worker_killed_in_mid_cell_is_replaced(finished: Path, workshop: Path) -> None:
     pause = workshop / "pause"
     pause.touch()
