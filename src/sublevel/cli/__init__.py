@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from sublevel import __version__
-from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, folder
+from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, folder, store_at
 from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
@@ -207,7 +207,7 @@ def ls(
     """
     from sublevel.runs.listing import show, show_stored
 
-    return show_stored(target, filters, store or out / ".store") if stored else show(target, filters, out)
+    return show_stored(target, filters, store_at(out, store)) if stored else show(target, filters, out)
 
 
 @app.command

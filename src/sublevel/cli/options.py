@@ -11,12 +11,21 @@ Set = Annotated[
     tuple[str, ...], Parameter(name="--set", negative=(), help="Override a key of the study: train.lr=0.05")
 ]
 Out = Annotated[Path, Parameter(help="Folder of runs")]
-StoreAt = Annotated[Path | None, Parameter(name="--store", help="Folder of results (default: OUT/.store)")]
+StoreAt = Annotated[
+    str | None, Parameter(name="--store", help="Where results are: a folder, or s3://BUCKET/FOLDER (default: OUT/.store)")
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
-Where = Annotated[str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm")]
+Where = Annotated[str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")]
 Track = Annotated[tuple[str, ...], Parameter(negative=(), help="Also tell tensorboard or wandb what happens")]
 Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 RUNS = Path("sublevel-runs")
+
+
+def store_at(out: Path, store: str | None) -> str:
+    """The address of a store that is named, or of the usual one."""
+    from sublevel.study.store import absolute
+
+    return absolute(store or out / ".store")
 
 
 def folder(run: Path) -> Path:

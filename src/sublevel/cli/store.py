@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sublevel.cli.options import RUNS, Out, StoreAt
+from sublevel.cli.options import RUNS, Out, StoreAt, store_at
 
 
 def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> int:
@@ -19,7 +19,7 @@ def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> 
     """
     from sublevel.runs.listing import check_store
 
-    return check_store(_at(out, store), rebuild)
+    return check_store(store_at(out, store), rebuild)
 
 
 def gc(*, dry_run: bool = False, forget: tuple[str, ...] = (), out: Out = RUNS, store: StoreAt = None) -> int:
@@ -37,7 +37,7 @@ def gc(*, dry_run: bool = False, forget: tuple[str, ...] = (), out: Out = RUNS, 
     """
     from sublevel.runs.keeping import clear
 
-    return clear(_at(out, store), out, forget, dry_run)
+    return clear(store_at(out, store), out, forget, dry_run)
 
 
 def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None) -> int:
@@ -55,7 +55,7 @@ def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None)
     return write(study, archive, out, store)
 
 
-def take_in(source: Path, *, out: Out = RUNS, store: StoreAt = None) -> int:
+def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> int:
     """Take the results of an archive or a store into a store.
 
     An archive is checked before anything is written. What is there already stays as it is; nothing changes where the
@@ -64,12 +64,8 @@ def take_in(source: Path, *, out: Out = RUNS, store: StoreAt = None) -> int:
     Parameters
     ----------
     source
-        An archive of `sublevel export`, or the folder of a store.
+        An archive of `sublevel export`, or the folder or URL of a store.
     """
     from sublevel.runs.keeping import take_in as read
 
-    return read(source, _at(out, store))
-
-
-def _at(out: Path, store: Path | None) -> Path:
-    return store or out / ".store"
+    return read(source, store_at(out, store))

@@ -94,9 +94,7 @@ class Watching(Events):
             console().print(f"{left}; the same command goes on from here", markup=False)
         damaged = result.document["last_run"]["damaged"]
         if damaged:
-            console().print(
-                f"{len(damaged)} damaged files are set aside in {result.store.path / 'damaged'}", markup=False
-            )
+            console().print(f"{len(damaged)} damaged files are set aside in {result.store.where}/damaged", markup=False)
 
 
 @contextmanager

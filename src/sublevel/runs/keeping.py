@@ -8,12 +8,12 @@ from pathlib import Path
 from sublevel.errors import ConfigError, StoreError
 from sublevel.runs.console import console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Archive, Root, Store, collect, merge, refusing, roots, write_archive
+from sublevel.study.store import Archive, Root, Store, absolute, collect, is_url, merge, refusing, roots, write_archive
 
 
-def clear(path: Path, out: Path, forget: Sequence[str], dry_run: bool) -> int:
+def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool) -> int:
     """Collect the garbage of a store; say which studies it is kept for, and what went."""
-    store = Store(path, create=False)
+    store = Store(where, create=False)
     known = _known(store, out)
     gone = {root.digest for word in forget for root in roots.named(known.values(), word)}
     kept = [root for digest, root in known.items() if digest not in gone]
@@ -41,14 +41,14 @@ def clear(path: Path, out: Path, forget: Sequence[str], dry_run: bool) -> int:
     return 0
 
 
-def export(study: str, archive: Path, out: Path, path: Path | None) -> int:
+def export(study: str, archive: Path, out: Path, where: str | None) -> int:
     """Write a study's results as an archive."""
     folder = Path(study) if (Path(study) / MANIFEST).exists() else out / study
     if (folder / MANIFEST).exists():
         result = Result(folder)
-        store, root = result.store if path is None else Store(path, create=False), roots.of_manifest(result.document)
+        store, root = result.store if where is None else Store(where, create=False), roots.of_manifest(result.document)
     else:
-        store = Store(path or out / ".store", create=False)
+        store = Store(where or out / ".store", create=False)
         found = roots.named(roots.roots(store), study)
         if len(found) > 1:
             names = ", ".join(root.digest[:12] for root in found)
@@ -61,14 +61,18 @@ def export(study: str, archive: Path, out: Path, path: Path | None) -> int:
     return 0
 
 
-def take_in(source: Path, path: Path) -> int:
+def take_in(source: str, where: str) -> int:
     """Take the results of an archive or of another store into a store."""
-    if source.is_dir() and source.resolve() == path.resolve():
+    at, path = absolute(source), Path(source)
+    if at == absolute(where):
         raise ConfigError(f"{source} is the store itself")
-    if not source.exists():
+    if is_url(at) or path.is_dir():
+        taken = Store(at, create=False).files
+    elif path.exists():
+        taken = Archive(path)
+    else:
         raise ConfigError(f"there is no archive and no store {source}")
-    taken = Store(source, create=False).files if source.is_dir() else Archive(source)
-    store = Store(path)
+    store = Store(where)
     store.check_writable()
     with refusing(f"cannot read {taken.where}"):
         done = merge(store, taken)

@@ -59,13 +59,13 @@ def show(target: str | None, filters: Sequence[str], out: Path) -> int:
     return 0
 
 
-def show_stored(target: str | None, filters: Sequence[str], path: Path) -> int:
+def show_stored(target: str | None, filters: Sequence[str], where: str) -> int:
     """List the entries of a store, or those whose key begins with ``target``."""
     if target is not None and "=" in target:
         target, filters = None, (target, *filters)
     wanted = _parsed(filters, (*FIELDS, "study"))
     table = Table("study", "cell", "status", "key", "seconds", box=None, pad_edge=False)
-    for seen in index.look(Store(path, create=False)):
+    for seen in index.look(Store(where, create=False)):
         status = "failed" if seen.failure else "done"
         fields = {**seen.labels, "kind": seen.kind, "status": status, "key": seen.key}
         if seen.key.startswith(target or "") and all(str(fields.get(k)) == v for k, v in wanted.items()):
@@ -122,9 +122,9 @@ def _parsed(filters: Sequence[str], fields: Sequence[str] = FIELDS) -> dict[str,
     return wanted
 
 
-def check_store(path: Path, rebuild: bool = False) -> int:
+def check_store(where: str, rebuild: bool = False) -> int:
     """Read everything in a store; set aside what is damaged and say so. ``rebuild``: make its index anew."""
-    store = Store(path, create=False)
+    store = Store(where, create=False)
     before, entries, broken = set(store.damaged()), 0, []
     for name in list(store.objects()):
         try:

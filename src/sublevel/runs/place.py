@@ -37,6 +37,7 @@ def check(study: Study, executor: Executor | str, asked: int | None, max_hours: 
     if not isinstance(executor, str):
         return
     executors.check(executor)
+    _check_together(study.spec.processes, executor)
     if executor != LOCAL and not study.problem.portable:
         raise ConfigError(
             f"executor {executor} runs cells in other processes, and the network is defined where they cannot "
@@ -44,12 +45,27 @@ def check(study: Study, executor: Executor | str, asked: int | None, max_hours: 
         )
 
 
+def _check_together(processes: int, executor: str) -> None:
+    """As many processes train together as the study says, which is part of its results' identity."""
+    from sublevel.study.executors.torchrun import started
+
+    there = started() if executor == executors.TORCHRUN else 1
+    if there == processes:
+        return
+    command = f"torchrun --nproc-per-node {max(2, processes)} -m sublevel.cli run ... --executor torchrun"
+    if executor != executors.TORCHRUN:
+        raise ConfigError(f"the study says processes = {processes}: start it with {command}")
+    if not there:
+        raise ConfigError(f"the executor torchrun is for processes that torchrun has started: {command}")
+    raise ConfigError(f"torchrun has started {there} processes, and the study says processes = {processes}")
+
+
 def make(study: Study, name: str, asked: int | None, waiting: int) -> Executor:
     """The executor for so many waiting cells."""
     usual = study.jobs if name == LOCAL else None
     wanted = usual if asked is None else asked
     setting = executors.Setting(
-        store=study.store_path.resolve(),
+        store=study.store_at,
         folder=study.folder.resolve(),
         threads=study.spec.threads,
         jobs=wanted and min(wanted, waiting),

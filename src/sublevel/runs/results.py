@@ -20,7 +20,7 @@ from sublevel.errors import ConfigError, StoreError
 from sublevel.runs.machine import machine, versions
 from sublevel.study.cells import stored_point
 from sublevel.study.schedule import Outcome
-from sublevel.study.store import Store, canonical, digest
+from sublevel.study.store import Store, canonical, digest, relative, resolved
 from sublevel.tables import COLUMNS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write_manifest(
         spent[o.node.kind] = spent.get(o.node.kind, 0.0) + o.entry.get("seconds", 0.0)
     document = {
         "study": study.spec.document(),
-        "store": os.path.relpath(study.store_path.resolve(), folder.resolve()),
+        "store": relative(study.store_at, folder),
         "cells": cells,
         "numerics": study.numerics,
         "problem": problem,
@@ -150,7 +150,7 @@ class Result:
     @cached_property
     def store(self) -> Store:
         """Where the results are."""
-        return Store((self.folder / self.document["store"]).resolve(), create=False)
+        return Store(resolved(self.document["store"], self.folder), create=False)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -32,7 +32,7 @@ from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import StudySpec, parse
-from sublevel.study.store import Store, canonical, digest, roots
+from sublevel.study.store import Store, absolute, canonical, digest, roots
 
 RUNS = "sublevel-runs"
 
@@ -41,8 +41,8 @@ class Study:
     """Everything that is trained, pruned and measured, and with what.
 
     ``Study("demo")`` and ``Study("my.toml")`` read a preset or a file; ``Study(problem, levels=10, ...)`` takes a
-    `Problem` and the keys of a study file as keywords. ``store`` is the folder of results (default:
-    ``sublevel-runs/.store`` in the working directory), ``out`` that of runs. Keywords override the keys of a
+    `Problem` and the keys of a study file as keywords. ``store`` is where the results are, a folder or a
+    URL (default: ``sublevel-runs/.store`` in the working directory), ``out`` the folder of runs. Keywords override the keys of a
     preset or file; those in ``train``, ``data`` and ``model`` one by one.
 
     Raises ConfigError, DataError or ModelError for what cannot be run, before anything is written.
@@ -71,7 +71,7 @@ class Study:
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem = _problem(self.spec, _device(device))
         self.out = Path(out)
-        self.store_path = Path(store) if store is not None else self.out / ".store"
+        self.store_at = absolute(store if store is not None else self.out / ".store")
 
     @property
     def folder(self) -> Path:
@@ -89,12 +89,12 @@ class Study:
     @cached_property
     def numerics(self) -> dict[str, Any]:
         """The numerics class of every cell."""
-        return numerics(self.problem.device, self.spec.train.dtype, self.spec.threads)
+        return numerics(self.problem.device, self.spec.train.dtype, self.spec.threads, self.spec.processes)
 
     def plan(self, jobs: int | None = None) -> Plan:
         """What a run would do and cost; nothing is written."""
         place.check(self, LOCAL, jobs)
-        schedule = self._schedule(Store(self.store_path), Listener())
+        schedule = self._schedule(Store(self.store_at), Listener())
         return make(self, schedule, schedule.look(), jobs or self.jobs)
 
     @property
@@ -127,7 +127,7 @@ class Study:
         _ = self.cells
         for note in self.notes() if listener is None else ():
             warnings.warn(note, stacklevel=2)
-        store = Store(self.store_path)
+        store = Store(self.store_at)
         store.check_writable()
         check_writable(self.folder)
         damaged = set(store.damaged())
@@ -226,7 +226,7 @@ class Study:
                 "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
                 "problem": problem,
                 "identity": self._fingerprint and digest(canonical(self._fingerprint)),
-                "store": str(store.path),
+                "store": store.where,
                 "threads": self.spec.threads,
             }
             return json.dumps(document)

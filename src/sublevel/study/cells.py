@@ -62,13 +62,17 @@ class Context:
 
 Kernel = Callable[..., Output]
 KERNELS: dict[str, tuple[Kernel, int]] = {}
+TRAININGS: set[str] = set()
+"""Kinds of cells that train: those that several processes may carry out together."""
 
 
-def kernel(kind: str, version: int) -> Callable[[Kernel], Kernel]:
-    """Register the kernel of a kind of cell, with the version that is part of its key."""
+def kernel(kind: str, version: int, *, trains: bool = False) -> Callable[[Kernel], Kernel]:
+    """Register the kernel of a kind of cell, with the version that is part of its key, and whether it ``trains``."""
 
     def register(function: Kernel) -> Kernel:
         KERNELS[kind] = (function, version)
+        if trains:
+            TRAININGS.add(kind)
         return function
 
     return register
@@ -110,9 +114,13 @@ def register() -> None:
     from sublevel.study import given, gradual, kernels, learned, measurements, starts  # noqa: F401
 
 
-def numerics(device: str, dtype: str, threads: int) -> dict[str, Json]:
-    """The numerics class: bits are promised within one of these, on one kind of processor."""
-    return {
+def numerics(device: str, dtype: str, threads: int, processes: int = 1) -> dict[str, Json]:
+    """The numerics class: bits are promised within one of these, on one kind of processor.
+
+    ``processes`` train together; sums over several are rounded otherwise.
+    """
+    together = {"processes": processes} if processes > 1 else {}
+    return together | {
         "device": torch.device(device).type,
         "dtype": dtype,
         "tf32": False,

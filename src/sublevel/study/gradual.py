@@ -65,7 +65,7 @@ def _step(b: Builder, option: str, default: int) -> int:
         raise ConfigError(f"branch {b.label!r}: {option}: {error}") from None
 
 
-@kernel("gradual", 1)
+@kernel("gradual", 1, trains=True)
 def gradual_cell(
     c: Context,
     *,

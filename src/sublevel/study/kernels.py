@@ -39,7 +39,7 @@ SAMPLE = 1000
 """Training examples that a pruning score may look at: the same fixed sample everywhere."""
 
 
-@kernel("train", 1)
+@kernel("train", 1, trains=True)
 def train_cell(
     c: Context,
     *,

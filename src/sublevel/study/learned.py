@@ -135,7 +135,7 @@ def _shares(b: Builder, level: int, scope: str) -> list[int]:
     return erk(b.space, sum(keep), low) if scope == "erk" else apportion(sum(keep), sizes, low, sizes)
 
 
-@kernel("edge-popup", 1)
+@kernel("edge-popup", 1, trains=True)
 def popup_cell(
     c: Context,
     *,
@@ -163,7 +163,7 @@ def popup_cell(
     return Output({"history": done.history}, {"mask": mask_tensors(mask), **points})
 
 
-@kernel("continuous-sparsification", 1)
+@kernel("continuous-sparsification", 1, trains=True)
 def round_cell(
     c: Context,
     *,

@@ -24,11 +24,38 @@ SHARE = 20
 """Keeping takes at most one part in so many of a run's time: a large network is kept less often."""
 
 
-class Partial:
-    """The keeper of one cell's training (`sublevel.train.resume.Keeper`)."""
+class Reader:
+    """Tells where one cell's training stands, and keeps nothing itself (`sublevel.train.resume.Keeper`)."""
 
     def __init__(self, files: Backend, key: str) -> None:
         self._files, self._name, self._key = files, f"partial/{key}", key
+
+    def due(self) -> bool:
+        """Never."""
+        return False
+
+    def keep(self, standing: Standing) -> None:
+        """Nothing."""
+
+    def kept(self) -> Standing | None:
+        """The last standing; None where there is none, or none that is whole."""
+        from safetensors.torch import load
+
+        try:
+            found = _unsealed(self._key, self._files.read(self._name))
+        except OSError:
+            return None
+        if found is None:
+            return None
+        about, data = found
+        tensors = load(data)
+        return Standing(state=resume.state(tensors), saved=resume.points(tensors), **about)
+
+class Partial(Reader):
+    """The keeper of one cell's training."""
+
+    def __init__(self, files: Backend, key: str) -> None:
+        super().__init__(files, key)
         self._every = _seconds()
         self._next = time.monotonic() + self._every
 
@@ -48,20 +75,6 @@ class Partial:
             self._files.write(self._name, _sealed(self._key, about, data))
         now = time.monotonic()
         self._next = now + max(self._every, SHARE * (now - began))
-
-    def kept(self) -> Standing | None:
-        """The last standing; None where there is none, or none that is whole."""
-        from safetensors.torch import load
-
-        try:
-            found = _unsealed(self._key, self._files.read(self._name))
-        except OSError:
-            return None
-        if found is None:
-            return None
-        about, data = found
-        tensors = load(data)
-        return Standing(state=resume.state(tensors), saved=resume.points(tensors), **about)
 
     def drop(self) -> None:
         """The cell has its entry: this is of no more use."""

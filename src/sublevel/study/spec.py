@@ -135,7 +135,7 @@ class StudySpec(Strict):
     optimizer from step k of a first run. ``fidelity`` sets keys that the study does not say to those of a paper or a
     package. ``prune`` says what levels leave in place of ``fraction``. ``order`` is the data order of the levels,
     ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell
-    are part of a result's identity, the number of jobs is not. ``loss`` is a name or an import path,
+    and ``processes`` that train together are part of a result's identity, the number of jobs is not. ``loss`` is a name or an import path,
     ``loop`` the import path of a training loop. With ``given`` points nothing is trained: they are measured.
     """
 
@@ -156,6 +156,7 @@ class StudySpec(Strict):
     order: Order = "shared"
     finetune_lr: float | None = Field(default=None, gt=0)
     threads: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=4096)
     loss: str = "cross-entropy"
     loop: str | None = None
     data: DataSpec = DataSpec()

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from queue import Queue
 from typing import Any
@@ -46,20 +46,35 @@ def run_job(job: str, progress: Say = lambda row: None, local: Any = None) -> st
         return json.dumps({"error": _described(error)})
 
 
+def take_part(job: str) -> None:
+    """Take part in a training of which another process keeps the result, or finds the same fault."""
+    from sublevel.study.partial import Reader
+
+    document = json.loads(job)
+    with arithmetic(document["threads"]), suppress(SublevelError):
+        _output(document, Reader(_store(document["store"]).files, document["key"]))
+
+
 def _compute(job: dict[str, Any], progress: Say, local: Any, started: float) -> dict[str, Any]:
-    from sublevel.study.cells import KERNELS, Context, register
+    from sublevel.study.cells import KERNELS
     from sublevel.study.partial import Partial
 
-    register()
     store = _store(job["store"])
-    problem = local
+    output = _output(job, Partial(store.files, job["key"]), progress, local)
+    objects = {name: store.put_tensors(tensors) for name, tensors in output.objects.items()}
+    result = {"version": KERNELS[job["kind"]][1], "values": finite(output.values), "objects": objects}
+    return _keep(store, job, result, started)
+
+
+def _output(job: dict[str, Any], keeper: Any, progress: Say = lambda row: None, local: Any = None) -> Any:
+    """What the job's kernel gives back."""
+    from sublevel.study.cells import KERNELS, Context, register
+
+    register()
+    store, problem = _store(job["store"]), local
     if problem is None:
         problem = _problem(canonical(job["problem"]).decode(), job["identity"], job["store"])
-    function, version = KERNELS[job["kind"]]
-    keeper = Partial(store.files, job["key"])
-    output = function(Context(problem, store, progress, keeper), **job["inputs"])
-    objects = {name: store.put_tensors(tensors) for name, tensors in output.objects.items()}
-    return _keep(store, job, {"version": version, "values": finite(output.values), "objects": objects}, started)
+    return KERNELS[job["kind"]][0](Context(problem, store, progress, keeper), **job["inputs"])
 
 
 def _keep(store: Store, job: dict[str, Any], result: dict[str, Any], started: float) -> dict[str, Any]:

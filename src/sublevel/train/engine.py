@@ -20,6 +20,7 @@ from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, Standing, State, overwrite, under, within
 from sublevel.train.step import Loss
+from sublevel.train.team import Team, team
 from sublevel.train.update import update
 
 ENGINE = "eager-1"
@@ -124,7 +125,9 @@ def descend(
     """The loop around the steps of ``run``, whatever it moves; all else as in `train`."""
     rates = recipe.rates(len(data)) if rates is None else rates
     per_epoch, last = recipe.steps_per_epoch(len(data)), len(rates)
-    batch = batches(data, recipe)
+    together = team()
+    batch = batches(data, recipe, together)
+    dropout = f"dropout:{order}" + (f":{together.rank}" if together.rank else "")
     at = keeper.kept() if keeper else None
     if at is None:
         at = Standing({}, first, saved={first: run.point()} if first in checkpoints else {})
@@ -137,15 +140,16 @@ def descend(
         plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=recipe.crop, flip=recipe.flip)
         plan = plan.to(data.x.device)
         module.train()
-        with seeded(seed, f"dropout:{order}", epoch):
+        with seeded(seed, dropout, epoch):
             total = torch.full((), before[0], dtype=torch.float64, device=data.x.device)
             seen, before = before[1], (0.0, 0)
             for i in range(inside, inside + stop - now):
                 step = epoch * per_epoch + i
-                torch.manual_seed(derive(seed, f"dropout:{order}", step))  # the same from wherever a run begins
+                torch.manual_seed(derive(seed, dropout, step))  # the same from wherever a run begins
                 x, y = batch(plan, i)
-                total += run.step(x, y, rates[step]) * len(y)
-                seen += len(y)
+                size = min(recipe.batch_size, len(data) - i * recipe.batch_size)
+                total += run.step(x, y, rates[step]) * size
+                seen += size
                 if step + 1 in checkpoints:
                     saved[step + 1] = run.point()
                 if keeper and step + 1 < stop and keeper.due():
@@ -160,13 +164,13 @@ def descend(
     return Trained(run.point(), saved, history)
 
 
-def batches(data: Part, recipe: Recipe) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
-    """The stored examples and labels of batch i of a plan; the images are padded once."""
+def batches(data: Part, recipe: Recipe, together: Team = Team()) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
+    """The stored examples and labels of batch i of a plan, or this process's share; the images are padded once."""
     canvas = padded(data.x, recipe.crop)
     height, width = (*data.x.shape[2:], 0, 0)[:2]
 
     def batch(plan: EpochPlan, i: int) -> tuple[Tensor, Tensor]:
-        begin, end = i * recipe.batch_size, min((i + 1) * recipe.batch_size, len(data))
+        begin, end = together.share(i * recipe.batch_size, min((i + 1) * recipe.batch_size, len(data)))
         return gather(canvas, plan, begin, end, height=height, width=width), data.y[plan.index[begin:end]]
 
     return batch
@@ -175,13 +179,23 @@ def batches(data: Part, recipe: Recipe) -> Callable[[EpochPlan, int], tuple[Tens
 class Slope:
     """The mean loss of a batch and its gradient, at a vector ``theta`` [D] that is changed in place.
 
+    Where several processes train together (see `sublevel.train.team`), each gives its share of the batch and gets the
+    mean and the gradient of the whole; ``synchronised`` says whether BatchNorm sees the whole too.
+
     Every parameter is a leaf that shares the memory of its range of theta, so gradients need not be copied into one
     vector: that copy, and a boolean fill for the mask, cost a third of a small network's step on a CPU.
     """
 
     def __init__(
-        self, space: Space, module: nn.Module, start: Point, prepare: Callable[[Tensor], Inputs], loss: Loss
+        self,
+        space: Space,
+        module: nn.Module,
+        start: Point,
+        prepare: Callable[[Tensor], Inputs],
+        loss: Loss,
+        synchronised: bool = True,
     ) -> None:
+        self._team, self._synchronised = team(), synchronised
         self.module, self.prepare, self.loss = module, prepare, loss
         self.theta = start.theta.detach().clone()
         self.buffers = _copy(start.buffers)
@@ -191,9 +205,28 @@ class Slope:
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The mean loss, and its gradient in the parts of theta; the buffers move as in training."""
         tensors = {**self._leaves, **self.buffers}
+        if self._team.size > 1:
+            return self._together(tensors, x, y)
         mean = self.loss(call(self.module, tensors, self.prepare(x)), y).mean()
-        self.buffers |= {name: tensors[name].detach() for name, b in self.buffers.items() if tensors[name] is not b}
+        self._moved(tensors)
         return mean.detach(), list(torch.autograd.grad(mean, list(self._leaves.values())))
+
+    def _together(self, tensors: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The same of a batch that is shared; statistics of shares are averaged as their examples count."""
+        with self._team.of_whole_batch(self.module if self._synchronised else nn.Module()):
+            losses = self.loss(call(self.module, tensors, self.prepare(x)), y)
+            total, count = losses.sum(), losses.new_tensor(float(losses.numel()))
+            gradients = torch.autograd.grad(total, list(self._leaves.values()))
+        self._moved(tensors)
+        own = [] if self._synchronised else [b for b in self.buffers.values() if b.is_floating_point()]
+        n, added, *rest = self._team.add([count, total.detach(), *gradients, *(b * count for b in own)])
+        for buffer, sums in zip(own, rest[len(gradients) :], strict=True):
+            buffer.copy_(sums / n)
+        return added / n, [g / n for g in rest[: len(gradients)]]
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the buffers that the module has replaced."""
+        self.buffers |= {name: tensors[name].detach() for name, b in self.buffers.items() if tensors[name] is not b}
 
     def point(self) -> Point:
         """Where it stands, as a copy."""
@@ -219,7 +252,7 @@ class Weights:
         loss: Loss,
     ) -> None:
         self._space = space
-        self._slope = Slope(space, module, start if mask is None else start.project(mask), prepare, loss)
+        self._slope = Slope(space, module, start if mask is None else start.project(mask), prepare, loss, recipe.synchronised)
         self.point = self._slope.point
         kept = None if mask is None or bool(mask.all()) else self._parts(mask)
         self.optimizer = update(recipe, list(self._slope.views.values()), kept)

@@ -163,7 +163,7 @@ class _Scores:
         loss: Loss,
     ) -> None:
         self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
-        self._slope = Slope(space, module, frozen, prepare, loss)
+        self._slope = Slope(space, module, frozen, prepare, loss, recipe.synchronised)
         self.point = self._slope.point
         self._update = update(recipe, [self.scores], None)
         self._set()
@@ -226,7 +226,7 @@ class _SoftMasks:
     ) -> None:
         self.weights, self.scores = start.theta.clone(), scores.clone()
         self._soft, self._penalty, self._annealing, self._steps = soft, penalty, annealing, 0
-        self._slope = Slope(space, module, start, prepare, loss)
+        self._slope = Slope(space, module, start, prepare, loss, recipe.synchronised)
         self.point = self._slope.point
         self._updates = (
             update(recipe, [self.weights], None),

@@ -77,6 +77,9 @@ class Recipe:
     step s of w the rate is lr (s + 1) / w, or lr s / w with ``warmup_from_zero``. Steps of ``checkpoints`` are stored
     beside the end point.
 
+    Where several processes train together, BatchNorm sees the whole batch if ``synchronised``, else each process its
+    share of it, and the running statistics are averaged. To one process it makes no difference.
+
     A field that is added later carries ``introduced`` in its metadata: while it has that value it is no part of
     a cell's key, so old results stay valid; a changed default does not reuse them.
     """
@@ -99,6 +102,7 @@ class Recipe:
     beta2: float = field(default=0.999, metadata={"introduced": 0.999})
     eps: float = field(default=1e-8, metadata={"introduced": 1e-8})
     warmup_from_zero: bool = field(default=False, metadata={"introduced": False})
+    synchronised: bool = field(default=True, metadata={"introduced": True})
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
 

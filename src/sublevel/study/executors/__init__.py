@@ -1,4 +1,4 @@
-"""Executors: where jobs run. By name: ``local``, ``ray``, ``ray://HOST:PORT`` or ``slurm``."""
+"""Executors: where jobs run. By name: ``local``, ``ray``, ``ray://HOST:PORT``, ``slurm`` or ``torchrun``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sublevel.study.executors.local import InProcess, Workers, visible
 __all__ = [
     "LOCAL",
     "NAMES",
+    "TORCHRUN",
     "Executor",
     "InProcess",
     "Progress",
@@ -23,12 +24,13 @@ __all__ = [
 ]
 
 LOCAL = "local"
-NAMES = (LOCAL, "ray", "ray://HOST:PORT", "slurm")
+TORCHRUN = "torchrun"
+NAMES = (LOCAL, "ray", "ray://HOST:PORT", "slurm", TORCHRUN)
 
 
 def check(name: str) -> None:
     """ConfigError for a name that no executor has."""
-    if name not in (LOCAL, "ray", "slurm") and not name.startswith("ray://"):
+    if name not in (LOCAL, "ray", "slurm", TORCHRUN) and not name.startswith("ray://"):
         raise unknown("executor", name, NAMES)
 
 
@@ -38,6 +40,10 @@ def make(name: str, setting: Setting, problem: Any, here: bool) -> Executor:
         from sublevel.study.executors.slurm import Slurm
 
         return Slurm(setting)
+    if name == TORCHRUN:
+        from sublevel.study.executors.torchrun import Torchrun
+
+        return Torchrun(setting)
     if name != LOCAL:
         from sublevel.study.executors.ray import Ray
 

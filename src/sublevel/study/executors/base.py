@@ -42,7 +42,7 @@ class Setting:
     where the study runs on the CPU), ``visible`` the GPUs of this machine, ``options`` what the study asks of Slurm.
     """
 
-    store: Path
+    store: str
     folder: Path
     threads: int
     jobs: int | None = None

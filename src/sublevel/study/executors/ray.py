@@ -100,7 +100,7 @@ class Ray:
         """Hand the job to Ray, which chooses a node for it."""
         answer: Future[str] = Future()
         task = uuid.uuid4().hex
-        reference = self._work.remote(job, task, own_paths(), str(self._token), self._board)
+        reference = self._work.remote(job, task, own_paths(), self._token, self._board)
         self._running[task] = (reference, progress)
 
         def settle(done: Future[str]) -> None:
@@ -122,7 +122,7 @@ class Ray:
                 self._ray.cancel(reference, force=True)
         if self._ours:
             self._ray.shutdown()
-        self._token.unlink(missing_ok=True)
+        sight.take_away(self._token)
 
     def _join(self, address: str) -> None:
         if not self._ours:
@@ -149,7 +149,7 @@ class Ray:
             pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = self._ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=pinned)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
-            asked[name] = task.remote(str(self._token))
+            asked[name] = task.remote(self._token)
         blind = []
         for node, reference in asked.items():
             try:
@@ -159,7 +159,7 @@ class Ray:
                     raise ConfigError(f"node {node} of the Ray cluster cannot run sublevel: {_first(error)}") from None
                 blind.append(node)
         if blind:
-            raise StoreError(sight.refusal(str(self._token), *blind))
+            raise StoreError(sight.refusal(self._token, *blind))
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The living nodes that offer what a cell takes."""

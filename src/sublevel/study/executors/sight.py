@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from contextlib import suppress
-from pathlib import Path
 
-from sublevel.errors import StoreError
+from sublevel.errors import ConfigError
+from sublevel.study.store import opened, refusing
+
+PLACE = "/tmp/sight-"
 
 
-def place(store: Path) -> Path:
-    """Write a file with a word of its own beside the store's objects, and return its path."""
-    token = store / "tmp" / f"sight-{uuid.uuid4().hex}"
-    try:
-        token.parent.mkdir(parents=True, exist_ok=True)
-        with open(token, "w", encoding="ascii") as file:
-            file.write(token.name)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise StoreError(f"cannot write to the store in {store}: {error.strerror or error}") from error
+def place(store: str) -> str:
+    """Write a file with a word of its own into the store at an address, and return where it is."""
+    token = f"{store}{PLACE}{uuid.uuid4().hex}"
+    with refusing(f"cannot write to the store in {store}"):
+        opened(store).write(*_parts(token))
     return token
 
 
 def sees(token: str) -> bool:
-    """Whether that file, whole, is what stands at its path on this machine."""
-    with suppress(OSError):
-        return Path(token).read_text(encoding="ascii") == Path(token).name
+    """Whether that file, whole, is what stands at its place on this machine."""
+    name, word = _parts(token)
+    with suppress(OSError, ConfigError):
+        return opened(_store(token)).read(name) == word
     return False
+
+
+def take_away(token: str) -> None:
+    """Remove the file again."""
+    with suppress(OSError):
+        opened(_store(token)).remove(_parts(token)[0])
 
 
 def refusal(token: str, *nodes: str) -> str:
     """What to say of machines that do not see it."""
     who = f"node {nodes[0]} does" if len(nodes) == 1 else f"nodes {', '.join(nodes)} do"
     return (
-        f"{who} not see the store in {Path(token).parent.parent}: "
+        f"{who} not see the store in {_store(token)}: "
         "put it where all nodes have the same files (--store), or leave them out"
     )
+
+
+def _store(token: str) -> str:
+    return token.rpartition(PLACE)[0]
+
+
+def _parts(token: str) -> tuple[str, bytes]:
+    """Its name in the store, and what is in it."""
+    word = token.rpartition(PLACE)[2]
+    return f"{PLACE[1:]}{word}", word.encode()

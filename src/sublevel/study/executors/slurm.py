@@ -113,7 +113,7 @@ class Slurm:
 
     def _tidy(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._token.unlink(missing_ok=True)
+        sight.take_away(self._token)
 
     def _asked(self) -> dict[str, Any]:
         s = self._setting
@@ -141,7 +141,7 @@ class Slurm:
             worker.heard = time.monotonic()
             if "hello" in row:
                 if not row["sees"]:
-                    raise StoreError(sight.refusal(str(self._token), row["node"]))
+                    raise StoreError(sight.refusal(self._token, row["node"]))
                 self._bury(worker, "slurm started it again")  # on another node, after its own failed
                 worker.state, worker.node, self._mute = "ready", row["node"], 0
             elif "bye" in row:
@@ -168,7 +168,7 @@ class Slurm:
         for name in names:
             (mail / f"{name}.in").touch()
             (mail / f"{name}.out").touch()
-        same = ([each] * wanted for each in (own_paths(), str(self._token)))
+        same = ([each] * wanted for each in (own_paths(), self._token))
         try:
             jobs = self._submitter.map_array(serve, [str(mail)] * wanted, names, *same)
         except Exception as error:  # sbatch says why it refuses

@@ -150,7 +150,7 @@ class Folder:
         try:
             with open(self._at(name), "rb") as file:
                 found = os.fstat(file.fileno())
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         return File(name, found.st_size, found.st_mtime)
 

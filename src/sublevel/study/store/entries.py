@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from sublevel.errors import DamagedEntry, StoreError
-from sublevel.study.store.backend import Backend, Folder, refusing
+from sublevel.study.store.address import opened
+from sublevel.study.store.backend import Backend, refusing
 from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, serialised, unsealed
 
 FORMAT = 1
@@ -48,13 +49,13 @@ def parsed_entry(data: bytes, key: str) -> Document | None:
 
 
 class Store:
-    """Results, shared by any number of runs and processes; ``where`` is a folder or another `Backend`.
+    """Results, shared by any number of runs and processes; ``where`` is a folder, a URL (``s3://...``) or a `Backend`.
 
-    Opening one writes nothing. Raises StoreError where the folder is not a store of this format, or cannot be written.
+    Opening one writes nothing. Raises StoreError where the place is no store of this format, or cannot be read.
     """
 
     def __init__(self, where: str | Path | Backend, *, create: bool = True) -> None:
-        self.files: Backend = Folder(where) if isinstance(where, str | Path) else where
+        self.files: Backend = opened(where) if isinstance(where, str | Path) else where
         self._marked = self._check_format()
         if not self._marked and self.files.look(MARKER) is None:
             if not create:
@@ -69,7 +70,7 @@ class Store:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The folder of a store that is in one."""
         return Path(self.files.where)
 
     def put(self, data: bytes) -> str:
@@ -160,7 +161,14 @@ class Store:
         """Fail now, with one sentence, rather than after an hour of training."""
         name = f"tmp/probe-{uuid.uuid4().hex}"
         self.write(name, b"probe")
-        self.files.remove(name)
+        with refusing(f"cannot write to the store in {self.where}"):
+            again = self.files.create(name, b"again")
+            self.files.remove(name)
+        if again:
+            raise StoreError(
+                f"the storage of {self.where} makes a file that is there already once more: two runs could not tell "
+                "who computes what, so it cannot hold a store"
+            )
 
     def put_tensors(self, tensors: Mapping[str, Any]) -> str:
         """Keep named tensors as one safetensors object; the bytes do not depend on the order of the names."""
@@ -209,7 +217,7 @@ class Store:
         except (ValueError, KeyError, TypeError, OSError) as error:
             if any(parsed_entry(self.files.read(cell_name(key)), key) for key in self.keys()):
                 return False
-            raise StoreError(f"{Path(self.where) / MARKER} cannot be read: {error}") from error
+            raise StoreError(f"{self.where}/{MARKER} cannot be read: {error}") from error
         if found != FORMAT:
             raise StoreError(
                 f"the store in {self.where} has format {found}, this version of sublevel reads format {FORMAT}; "

@@ -43,6 +43,7 @@ class Leases:
         self.seconds = _seconds() if seconds is None else seconds
         self._files = files
         self._held: dict[str, str] = {}
+        self._holding = threading.Lock()
         self._run = uuid.uuid4().hex
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -82,16 +83,22 @@ class Leases:
             self._drop(key)
 
     def _drop(self, key: str) -> None:
-        mine = self._held.pop(key)
-        for file in standing(self._files, key):
-            if generation(file) <= _generation(mine):
-                self._files.remove(file.name)
+        with self._holding:
+            mine = self._held.pop(key)
+            for file in standing(self._files, key):
+                if generation(file) <= _generation(mine):
+                    self._files.remove(file.name)
 
     def _beat(self) -> None:
         while not self._over.wait(self.seconds / BEATS):
-            for name in list(self._held.values()):
-                with suppress(OSError):  # taken over, or a file server that is away: others will see the silence
-                    self._files.touch(name)
+            for key in list(self._held):
+                self._touch(key)
+
+    def _touch(self, key: str) -> None:
+        """Not while it is dropped: where a touch is a write, it would make the lease again."""
+        with self._holding, suppress(OSError):  # taken over, or a server that is away: others will see the silence
+            if key in self._held:
+                self._files.touch(self._held[key])
 
     def _text(self) -> bytes:
         about = {"run": self._run, "seconds": self.seconds, "machine": machine(), "pid": os.getpid()}

@@ -1,0 +1,116 @@
+"""Cells one after another, each training by all processes that torchrun has started.
+
+    torchrun --nproc-per-node 4 -m sublevel.cli run study.toml --executor torchrun
+
+The first process runs the study. It sends every cell that trains to the others, as text, and they take part in it (see
+`sublevel.train.team`); what does not train it computes alone. Results go through the store, and only the first process
+writes there. All processes must see the same store, data and code. One that dies takes the others with it, and the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from sublevel.errors import StoreError
+from sublevel.study.cells import TRAININGS, register
+from sublevel.study.executors import sight
+from sublevel.study.executors.base import Progress, Setting
+from sublevel.study.worker import run_job, take_part
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others: a measurement, which the first one makes alone, may take days."""
+
+
+def started() -> int:
+    """How many processes torchrun has started; 0 where it has not started this one."""
+    return int(os.environ.get("WORLD_SIZE", "0")) if {"RANK", "MASTER_ADDR"} <= set(os.environ) else 0
+
+
+def helps() -> bool:
+    """Whether this process is there to help another, which runs the study."""
+    return started() > 1 and os.environ["RANK"] != "0"
+
+
+class Torchrun:
+    """The executor of the first process. StoreError where another one does not see the store."""
+
+    slots = 1
+
+    def __init__(self, setting: Setting) -> None:
+        _join()
+        token = sight.place(setting.store)
+        try:
+            _send(token)
+            blind = [f"process {rank}" for rank, sees in enumerate(_seen(token)) if not sees]
+            if blind:
+                raise StoreError(sight.refusal(token, *blind))
+        except BaseException:
+            self.shutdown()
+            raise
+        finally:
+            sight.take_away(token)
+
+    def submit(self, job: str, progress: Progress) -> Future[str]:
+        """Run the job now, together if it trains."""
+        register()
+        if json.loads(job)["kind"] in TRAININGS:
+            _send(job)
+        future: Future[str] = Future()
+        future.set_result(run_job(job, progress))
+        return future
+
+    def shutdown(self) -> None:
+        """Let the others go; where one of them is gone, there is nobody to tell."""
+        with suppress(RuntimeError):
+            _send("")
+        dist.destroy_process_group()
+
+
+def serve() -> None:
+    """Take part in every training until the first process has no more: what the others do."""
+    _join()
+    _seen(_received())
+    while job := _received():
+        take_part(job)
+    dist.destroy_process_group()
+
+
+def _join() -> None:
+    """Tensors on the CPU go through gloo, those on a GPU through nccl; each process has a GPU of its own."""
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+
+
+def _send(text: str) -> None:
+    """From the first process to all others: the length, then the bytes. Nothing is pickled."""
+    data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    dist.broadcast(torch.tensor(len(data)), 0)
+    if len(data):
+        dist.broadcast(data, 0)
+
+
+def _received() -> str:
+    length = torch.tensor(0)
+    dist.broadcast(length, 0)
+    data = torch.empty(int(length), dtype=torch.uint8)
+    if len(data):
+        dist.broadcast(data, 0)
+    return bytes(data.tolist()).decode()
+
+
+def _seen(token: str) -> list[bool]:
+    """Which processes see the store."""
+    found = torch.zeros(dist.get_world_size(), dtype=torch.int64)
+    found[dist.get_rank()] = sight.sees(token)
+    dist.all_reduce(found)
+    return [bool(sees) for sees in found]

@@ -1,0 +1,141 @@
+"""A store in object storage, through fsspec: S3 and what speaks its language, Google Cloud Storage, Azure.
+
+A file is one PUT, which is whole or absent by itself; one that only one can make is a PUT on the condition that there is
+none yet (``If-None-Match: *``; https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html). Nothing is
+renamed. Storage that ignores the condition is refused before anything is computed (`Store.check_writable`).
+
+Access comes from where its own library looks for it: ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ``FSSPEC_S3``, and so on.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from sublevel.errors import ConfigError
+from sublevel.study.store.backend import File
+
+CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one of the pre-conditions")
+"""Words of servers for: it is there already, or another is making it at this moment."""
+
+
+class Bucket:
+    """Files under a URL, ``s3://bucket/folder``. ConfigError where fsspec knows no such storage or lacks its package."""
+
+    def __init__(self, url: str) -> None:
+        self.where = url.rstrip("/")
+        try:
+            import fsspec
+
+            # what another process has written is there at once: nothing that was listed or looked at is remembered
+            self._fs, self._root = fsspec.core.url_to_fs(self.where, use_listings_cache=False)
+        except ImportError as error:
+            raise ConfigError(f"a store in {self.where} needs another package: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"a store cannot be in {self.where}: {error}") from None
+
+    def read(self, name: str) -> bytes:
+        """GET."""
+        with _plainly():
+            return self._fs.cat_file(self._at(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """PUT; what is too long for one is uploaded in parts, and is there when the last one is."""
+        with _plainly():
+            self._fs.pipe_file(self._at(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """PUT if there is none."""
+        try:
+            with _plainly():
+                self._fs.pipe_file(self._at(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def touch(self, name: str) -> None:
+        """Written again with what it holds: object storage has no other way to be told that a file is in use."""
+        self.write(name, self.read(name))
+
+    def move(self, name: str, to: str) -> None:
+        """Copy, then remove: it may be there twice for a moment, never nowhere."""
+        with _plainly():
+            self._fs.cp_file(self._at(name), self._at(to))
+        self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """DELETE."""
+        with suppress(FileNotFoundError), _plainly():
+            self._fs.rm_file(self._at(name))
+
+    def look(self, name: str) -> File | None:
+        """HEAD."""
+        try:
+            with _plainly():
+                about = self._fs.info(self._at(name))
+        except FileNotFoundError:
+            return None
+        return File(name, int(about["size"]), _modified(about)) if about["type"] == "file" else None
+
+    def files(self, prefix: str) -> Iterator[File]:
+        """List the folder of the prefix."""
+        folder = prefix.rpartition("/")[0]
+        with _plainly():
+            found: Mapping[str, Mapping[str, Any]] = self._fs.find(self._at(folder), detail=True)
+        for path, about in sorted(found.items()):
+            name = path[len(self._root) :].lstrip("/")
+            if name.startswith(prefix):
+                yield File(name, int(about["size"]), _modified(about))
+
+    def now(self) -> float:
+        """Make a file and read its time."""
+        name = f"tmp/clock-{uuid.uuid4().hex}"
+        self.write(name, b"now")
+        try:
+            found = self.look(name)
+        finally:
+            self.remove(name)
+        if found is None:
+            raise OSError(f"{name} is gone as soon as it is written")
+        return found.modified
+
+    def occupied(self) -> bool:
+        """Whether anything is there but files being written."""
+        return any(not file.name.startswith("tmp/") for file in self.files(""))
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+
+def _modified(about: Mapping[str, Any]) -> float:
+    """Seconds since 1970, whole: a listing and a look at one object may differ in what follows.
+
+    Each storage calls the time by another name.
+    """
+    for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
+        said = about.get(name)
+        if isinstance(said, str):
+            said = datetime.fromisoformat(said)
+        if isinstance(said, datetime):
+            said = (said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp()
+        if said is not None:
+            return float(int(said))
+    raise OSError("this storage does not say when a file was changed")
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Whatever the storage's own library raises, as the OSError that it stands for."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except Exception as error:
+        if any(word in str(error) for word in CONFLICTS):
+            raise FileExistsError(str(error)) from error
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{type(error).__name__}: {error}") from error
