@@ -63,8 +63,11 @@ def run(
     figures
         Write every figure for print too, as SVG and PDF; the report shows them all in any case.
     """
+    from sublevel.runs import place
     from sublevel.runs.study import Study
 
+    if place.helped(executor):
+        return 0
     chosen = Study(_document(study, overrides), out=out, store=store, device=device)
     return _carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures)
 

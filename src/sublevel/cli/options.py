@@ -12,10 +12,13 @@ Set = Annotated[
 ]
 Out = Annotated[Path, Parameter(help="Folder of runs")]
 StoreAt = Annotated[
-    str | None, Parameter(name="--store", help="Where results are: a folder, or s3://BUCKET/FOLDER (default: OUT/.store)")
+    str | None,
+    Parameter(name="--store", help="Where results are: a folder, or s3://BUCKET/FOLDER (default: OUT/.store)"),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
-Where = Annotated[str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")]
+Where = Annotated[
+    str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")
+]
 Track = Annotated[tuple[str, ...], Parameter(negative=(), help="Also tell tensorboard or wandb what happens")]
 Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 RUNS = Path("sublevel-runs")

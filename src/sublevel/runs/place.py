@@ -76,6 +76,16 @@ def make(study: Study, name: str, asked: int | None, waiting: int) -> Executor:
     return executors.make(name, setting, study.problem, here=not study.problem.portable)
 
 
+def helped(executor: str) -> bool:
+    """Whether this process was there to help another one, which runs the study; it has done so when this returns."""
+    from sublevel.study.executors import torchrun
+
+    if executor != executors.TORCHRUN or not torchrun.helps():
+        return False
+    torchrun.serve()
+    return True
+
+
 def seconds(max_hours: float | None, started: float) -> float:
     """What is left of the time, for a run that started at ``started``."""
     return math.inf if max_hours is None else started + 3600 * max_hours - time.time()

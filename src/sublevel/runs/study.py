@@ -26,7 +26,7 @@ from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.documents import merged, read
-from sublevel.study.executors import LOCAL, Executor
+from sublevel.study.executors import LOCAL, TORCHRUN, Executor
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
@@ -41,8 +41,8 @@ class Study:
     """Everything that is trained, pruned and measured, and with what.
 
     ``Study("demo")`` and ``Study("my.toml")`` read a preset or a file; ``Study(problem, levels=10, ...)`` takes a
-    `Problem` and the keys of a study file as keywords. ``store`` is where the results are, a folder or a
-    URL (default: ``sublevel-runs/.store`` in the working directory), ``out`` the folder of runs. Keywords override the keys of a
+    `Problem` and the keys of a study file as keywords. ``store`` is where the results are, a folder or a URL (default:
+    ``sublevel-runs/.store`` in the working directory), ``out`` the folder of runs. Keywords override the keys of a
     preset or file; those in ``train``, ``data`` and ``model`` one by one.
 
     Raises ConfigError, DataError or ModelError for what cannot be run, before anything is written.
@@ -143,7 +143,7 @@ class Study:
         why = "interrupted"
         try:
             told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
-            if waiting:
+            if waiting or executor == TORCHRUN:  # whose other processes wait to be told
                 by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
                 try:
                     schedule.run(by, place.seconds(max_hours, started))

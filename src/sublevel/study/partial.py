@@ -51,6 +51,7 @@ class Reader:
         tensors = load(data)
         return Standing(state=resume.state(tensors), saved=resume.points(tensors), **about)
 
+
 class Partial(Reader):
     """The keeper of one cell's training."""
 

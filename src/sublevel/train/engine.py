@@ -20,7 +20,7 @@ from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, Standing, State, overwrite, under, within
 from sublevel.train.step import Loss
-from sublevel.train.team import Team, team
+from sublevel.train.team import ALONE, Team, team
 from sublevel.train.update import update
 
 ENGINE = "eager-1"
@@ -164,7 +164,7 @@ def descend(
     return Trained(run.point(), saved, history)
 
 
-def batches(data: Part, recipe: Recipe, together: Team = Team()) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
+def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
     """The stored examples and labels of batch i of a plan, or this process's share; the images are padded once."""
     canvas = padded(data.x, recipe.crop)
     height, width = (*data.x.shape[2:], 0, 0)[:2]
@@ -252,7 +252,9 @@ class Weights:
         loss: Loss,
     ) -> None:
         self._space = space
-        self._slope = Slope(space, module, start if mask is None else start.project(mask), prepare, loss, recipe.synchronised)
+        self._slope = Slope(
+            space, module, start if mask is None else start.project(mask), prepare, loss, recipe.synchronised
+        )
         self.point = self._slope.point
         kept = None if mask is None or bool(mask.all()) else self._parts(mask)
         self.optimizer = update(recipe, list(self._slope.views.values()), kept)

@@ -1,7 +1,7 @@
 """One training by several processes: each computes its share of every batch, and all take the same step.
 
-Where torch.distributed has been started (by torchrun, by Ray Train, by hand), `sublevel.train.engine` trains so: process
-r of R takes the r-th of R contiguous shares of the batch that one process would take, and one all-reduce adds up the
+Where torch.distributed has been started (by torchrun, by Ray Train, by hand), `sublevel.train.engine` trains so: each of
+R processes takes one of R contiguous shares of the batch that one process would take, and one all-reduce adds up the
 gradients, the loss and, where it must, the running statistics, as one flat vector. Weights, momentum and masks are in
 every process, and the same to the bit.
 
@@ -76,10 +76,13 @@ class Team:
                 del each.forward
 
 
+ALONE = Team()
+
+
 def team() -> Team:
     """The processes that this one trains with."""
     if not (dist.is_available() and dist.is_initialized()):
-        return Team()
+        return ALONE
     return Team(dist.get_rank(), dist.get_world_size())
 
 
@@ -105,7 +108,7 @@ _sum: Callable[[Tensor], Tensor] = _Sum.apply  # type: ignore[assignment]
 def _normalised(self: Any, x: Tensor) -> Tensor:
     """BatchNorm in training with the mean and the variance of all processes' examples (Ioffe and Szegedy 1502.03167).
 
-    Two sums, the second about the mean, so that nothing cancels. As in PyTorch the running variance is the unbiased one.
+    Two sums, the second about the mean: nothing cancels. As in PyTorch the running variance is the unbiased one.
     """
     if not (self.training or not self.track_running_stats):
         return nn.functional.batch_norm(

@@ -25,12 +25,12 @@ def absolute(where: str | Path) -> str:
     ('s3://results/store', '/results/store')
     """
     text = str(where)
+    if "::" in text and "://" in text:
+        raise ConfigError(f"a store has one address, got a chain of them: {text}")
+    if text.startswith(("file://", "local://")):
+        return absolute(text.partition("://")[2])
     if not is_url(text):
         return str(Path(text).resolve())
-    if text.startswith("file://"):
-        return absolute(text.removeprefix("file://"))
-    if "::" in text:
-        raise ConfigError(f"a store has one address, got a chain of them: {text}")
     return text.rstrip("/")
 
 

@@ -56,12 +56,18 @@ class Store:
 
     def __init__(self, where: str | Path | Backend, *, create: bool = True) -> None:
         self.files: Backend = opened(where) if isinstance(where, str | Path) else where
-        self._marked = self._check_format()
-        if not self._marked and self.files.look(MARKER) is None:
+        with refusing(f"cannot read a store in {self.where}"):
+            self._marked = self._find(create)
+
+    def _find(self, create: bool) -> bool:
+        """Whether the place is marked as a store; it may be one that is still to be made, if ``create``."""
+        marked = self._check_format()
+        if not marked and self.files.look(MARKER) is None:
             if not create:
                 raise StoreError(f"there is no store in {self.where}")
             if self.files.occupied() and not self._check_format():  # another run may have made it meanwhile
                 raise StoreError(f"{self.where} is not empty and not a store: it has no {MARKER}")
+        return marked
 
     @property
     def where(self) -> str:

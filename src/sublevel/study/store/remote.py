@@ -1,8 +1,8 @@
 """A store in object storage, through fsspec: S3 and what speaks its language, Google Cloud Storage, Azure.
 
-A file is one PUT, which is whole or absent by itself; one that only one can make is a PUT on the condition that there is
-none yet (``If-None-Match: *``; https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html). Nothing is
-renamed. Storage that ignores the condition is refused before anything is computed (`Store.check_writable`).
+A file is one PUT, which is whole or absent by itself. A file that only one run can make is a PUT on the condition that
+there is none yet (``If-None-Match: *``, see "conditional writes" in the user guide of Amazon S3). Nothing is renamed.
+Storage that ignores the condition is refused before anything is computed (`Store.check_writable`).
 
 Access comes from where its own library looks for it: ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ``FSSPEC_S3``, and so on.
 """
@@ -19,11 +19,11 @@ from sublevel.errors import ConfigError
 from sublevel.study.store.backend import File
 
 CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one of the pre-conditions")
-"""Words of servers for: it is there already, or another is making it at this moment."""
+"""What servers say where a file is there already, or another makes it at this moment."""
 
 
 class Bucket:
-    """Files under a URL, ``s3://bucket/folder``. ConfigError where fsspec knows no such storage or lacks its package."""
+    """Files under a URL, ``s3://bucket/folder``. ConfigError for storage that fsspec does not know or lacks a package for."""
 
     def __init__(self, url: str) -> None:
         self.where = url.rstrip("/")
