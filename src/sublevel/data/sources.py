@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sublevel.data.packing import Layout
+from sublevel.data.streamed import Rows, blocks
 from sublevel.errors import DataError, unknown
 
 Source = Callable[..., "Dataset"]
@@ -39,9 +40,9 @@ class Dataset:
     """
 
     name: str
-    train_x: Tensor
+    train_x: Rows
     train_y: Tensor
-    test_x: Tensor
+    test_x: Rows
     test_y: Tensor
     classes: tuple[str, ...]
     origin: str
@@ -98,7 +99,7 @@ def check(dataset: Dataset) -> Dataset:
             raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; there must be one label per sample")
         if len(x) == 0:
             raise DataError(f"{where}: there are no samples; at least one is needed")
-        for each in dataset.layout.unpack(x) if dataset.layout else [x]:
+        for each in dataset.layout.unpack(x) if dataset.layout and isinstance(x, Tensor) else [x]:
             _check_samples(where, each, () if dataset.layout is None else (torch.bool,))
         _check_labels(where, y, dataset.classes)
     _check_alike(dataset)
@@ -128,11 +129,11 @@ def _discover() -> None:
         import_module(module.name)
 
 
-def _parts(dataset: Dataset) -> tuple[tuple[str, Tensor, Tensor], ...]:
+def _parts(dataset: Dataset) -> tuple[tuple[str, Rows, Tensor], ...]:
     return ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
 
 
-def _check_samples(where: str, x: Tensor, also: tuple[torch.dtype, ...]) -> None:
+def _check_samples(where: str, x: Rows, also: tuple[torch.dtype, ...]) -> None:
     if x.dtype == torch.uint8:
         if x.dim() != 4:
             raise DataError(
@@ -142,9 +143,17 @@ def _check_samples(where: str, x: Tensor, also: tuple[torch.dtype, ...]) -> None
         raise DataError(
             f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.int64 (tokens), torch.float32"
         )
-    elif not bool(torch.isfinite(x).all()):
-        index = int((~torch.isfinite(x)).reshape(len(x), -1).any(1).nonzero()[0])
-        raise DataError(f"{where}: sample {index} has a value that is not finite")
+    elif x.dtype == torch.float32:
+        _check_finite(where, x)
+
+
+def _check_finite(where: str, x: Rows) -> None:
+    begin = 0
+    for block in blocks(x):
+        if not bool(torch.isfinite(block).all()):
+            index = begin + int((~torch.isfinite(block)).reshape(len(block), -1).any(1).nonzero()[0])
+            raise DataError(f"{where}: sample {index} has a value that is not finite")
+        begin += len(block)
 
 
 def _check_labels(where: str, y: Tensor, classes: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sublevel.data.packing import Layout
 from sublevel.data.sources import Dataset
+from sublevel.data.streamed import Rows, blocks, kept
 from sublevel.errors import DataError
 from sublevel.inputs import Inputs, Shapes
 from sublevel.rng import generator
@@ -22,7 +23,7 @@ from sublevel.rng import generator
 class Part:
     """Samples ``x`` (see `Dataset`) and labels ``y``, of one length."""
 
-    x: Tensor
+    x: Rows
     y: Tensor
 
     def __len__(self) -> int:
@@ -82,7 +83,8 @@ class Splits:
         for name, part in self._parts():
             for what, tensor in (("x", part.x), ("y", part.y)):
                 digest.update(f"{name}.{what} {tensor.dtype} {list(tensor.shape)}\n".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
+                for block in blocks(tensor):
+                    digest.update(block.detach().cpu().contiguous().numpy().reshape(-1).data)
         digest.update(" ".join(value.hex() for value in (*self.mean, *self.std)).encode())
         digest.update(str(self.layout).encode() if self.layout else b"")
         return digest.hexdigest()
@@ -115,15 +117,15 @@ def split(
     """
     count = _validation_count(validation, len(dataset.train_y))
     held = stratified(dataset.train_y, count, generator(0, "split"))
-    train = Part(dataset.train_x[~held], dataset.train_y[~held])
+    train = Part(kept(dataset.train_x, ~held), dataset.train_y[~held])
     train = _subset(train, train_size, "train", f" after {count} of {len(held)} were held out for validation")
     test = _subset(Part(dataset.test_x, dataset.test_y), test_size, "test")
     layout = dataset.layout
-    columns = layout.unpack(train.x) if layout else [train.x]
+    columns: list[Rows] = list(layout.unpack(train.x)) if layout and isinstance(train.x, Tensor) else [train.x]
     centre, scale = _all_moments(columns) if mean is None and std is None else _given_moments(columns, mean, std)
     return Splits(
         train=train,
-        validation=Part(dataset.train_x[held], dataset.train_y[held]),
+        validation=Part(kept(dataset.train_x, held), dataset.train_y[held]),
         test=test,
         mean=centre,
         std=scale,
@@ -153,7 +155,7 @@ def stratified(y: Tensor, count: int, rng: torch.Generator) -> Tensor:
     return chosen
 
 
-def moments(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(x: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images ``[N, C, H, W]`` over 255; empty for floats.
 
     From exact integer sums over the histogram of a channel, so they do not depend on the number of threads.
@@ -161,10 +163,12 @@ def moments(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
     if x.dtype != torch.uint8:
         return (), ()
-    values = torch.arange(256)
-    mean, std = [], []
-    for c in range(x.shape[1]):
-        histogram = torch.bincount(x[:, c].reshape(-1), minlength=256)
+    values, mean, std = torch.arange(256), [], []
+    histograms = torch.zeros(x.shape[1], 256, dtype=torch.int64)
+    for block in blocks(x):
+        for c, histogram in enumerate(histograms):
+            histogram += torch.bincount(block[:, c].reshape(-1), minlength=256).cpu()
+    for histogram in histograms:
         n, first, second = (int((histogram * values**power).sum()) for power in (0, 1, 2))
         variance = n * second - first * first
         mean.append(first / (255 * n))
@@ -172,14 +176,14 @@ def moments(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(std)
 
 
-def _all_moments(columns: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _all_moments(columns: Sequence[Rows]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """`moments` of one input after another."""
     found = [moments(x) for x in columns]
     return tuple(m for mean, _ in found for m in mean), tuple(s for _, std in found for s in std)
 
 
 def _given_moments(
-    columns: Sequence[Tensor], mean: Sequence[float] | None, std: Sequence[float] | None
+    columns: Sequence[Rows], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """A mean and a standard deviation that were given, where they fit the images among the inputs."""
     channels = sum(x.shape[1] for x in columns if x.dtype == torch.uint8)
@@ -226,4 +230,4 @@ def _subset(part: Part, size: int | None, name: str, note: str = "") -> Part:
             f"since {len(part)} {name} samples are there{note}"
         )
     keep = stratified(part.y, size, generator(0, f"split:{name}"))
-    return Part(part.x[keep], part.y[keep])
+    return Part(kept(part.x, keep), part.y[keep])

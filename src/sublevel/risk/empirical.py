@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sublevel._types import Float, Tensor
+from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
 from sublevel.field.base import At, Evaluation, Likelihood
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
@@ -41,14 +42,14 @@ class EmpiricalRisk(Likelihood):
         self,
         space: Space,
         module: nn.Module,
-        x: Tensor,
+        x: Rows,
         y: Tensor,
         *,
         loss: str | Loss = "cross-entropy",
         prepare: Callable[[Tensor], Inputs] | None = None,
         policy: str = "stored",
         batch_size: int = 1000,
-        calibration: Tensor | None = None,
+        calibration: Rows | None = None,
         keep_bytes: int = 0,
     ) -> None:
         if policy not in POLICIES:
@@ -70,6 +71,10 @@ class EmpiricalRisk(Likelihood):
     def dim(self) -> int:
         """D."""
         return self.space.dim
+
+    def _constants(self) -> list[Tensor]:
+        """Tensors that live as long as the field, and cost no graph anything."""
+        return [t for t in (self.x, self.y, *self.module.parameters()) if isinstance(t, Tensor)]
 
     @property
     def kept_batches(self) -> int:
@@ -114,7 +119,7 @@ class EmpiricalRisk(Likelihood):
     def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """Hessian products; each batch's graph is built once for all rows of v, or kept from an earlier product."""
         point = self.settle(at)
-        theta = self._graphs.leaf(point, (self.x, self.y, *self.module.parameters()))
+        theta = self._graphs.leaf(point, self._constants())
 
         def product(rows: slice) -> Tensor:
             build = lambda: gradient_graph(self._share(theta, point, rows), theta)  # noqa: E731

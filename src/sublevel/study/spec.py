@@ -136,7 +136,8 @@ class StudySpec(Strict):
     package. ``prune`` says what levels leave in place of ``fraction``. ``order`` is the data order of the levels,
     ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell
     and ``processes`` that train together are part of a result's identity, the number of jobs is not. ``loss`` is a name
-    or an import path, ``loop`` the import path of a training loop. With ``given`` points nothing is trained: they are measured.
+    or an import path, ``loop`` the import path of a training loop. With ``given`` points nothing is trained: they are
+    measured.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

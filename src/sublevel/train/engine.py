@@ -137,7 +137,7 @@ def descend(
     while now < last:
         epoch, inside = divmod(now, per_epoch)
         stop = min((epoch + 1) * per_epoch, last)
-        plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=recipe.crop, flip=recipe.flip)
+        plan = planned(len(data), recipe, seed, epoch, order)
         plan = plan.to(data.x.device)
         module.train()
         with seeded(seed, dropout, epoch):
@@ -162,6 +162,12 @@ def descend(
         if keeper and now < last and keeper.due():
             keeper.keep(Standing(run.state(), now, history=history, saved=saved))
     return Trained(run.point(), saved, history)
+
+
+def planned(n: int, recipe: Recipe, seed: int, epoch: int, order: str) -> EpochPlan:
+    """The recipe's plan of an epoch over ``n`` examples."""
+    r = recipe
+    return epoch_plan(n, seed=seed, epoch=epoch, order=order, pad=r.crop, flip=r.flip, block=r.block, mix=r.mix)
 
 
 def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.data.batches import epoch_plan
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged, ModelError
 from sublevel.inputs import Inputs
 from sublevel.rng import seeded
 from sublevel.space import Point
-from sublevel.train.engine import Progress, Trained, Watch, batches
+from sublevel.train.engine import Progress, Trained, Watch, batches, planned
 from sublevel.train.recipe import Recipe
 
 Loop = Callable[..., Any]
@@ -93,7 +92,7 @@ def _reader(data: Part, recipe: Recipe, prepare: Callable[[Tensor], Inputs], see
         epoch, inside = divmod(step, per_epoch)
         if epoch not in plans:
             plans.clear()
-            plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=recipe.crop, flip=recipe.flip)
+            plan = planned(len(data), recipe, seed, epoch, order)
             plans[epoch] = plan.to(data.x.device)
         x, y = batch(plans[epoch], inside)
         return prepare(x), y

@@ -78,7 +78,8 @@ class Recipe:
     beside the end point.
 
     Where several processes train together, BatchNorm sees the whole batch if ``synchronised``, else each process its
-    share of it, and the running statistics are averaged. To one process it makes no difference.
+    share of it, and the running statistics are averaged. To one process it makes no difference. ``block`` and ``mix``
+    order the examples of data that are read from files (see `sublevel.data.batches.epoch_plan`); 0 is any order.
 
     A field that is added later carries ``introduced`` in its metadata: while it has that value it is no part of
     a cell's key, so old results stay valid; a changed default does not reuse them.
@@ -103,6 +104,8 @@ class Recipe:
     eps: float = field(default=1e-8, metadata={"introduced": 1e-8})
     warmup_from_zero: bool = field(default=False, metadata={"introduced": False})
     synchronised: bool = field(default=True, metadata={"introduced": True})
+    block: int = field(default=0, metadata={"introduced": 0})
+    mix: int = field(default=16, metadata={"introduced": 16})
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
 
@@ -122,6 +125,8 @@ class Recipe:
             ("nesterov", not self.nesterov or self.optimizer == "sgd", "used with optimizer = 'sgd'"),
             ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
             ("eps", 0 < self.eps < inf, "positive and finite"),
+            ("block", self.block >= 0, "0 or more"),
+            ("mix", self.mix >= 1, "at least 1"),
         ):
             if not ok:
                 raise ValueError(f"{name} must be {allowed}, got {_shown(getattr(self, name))}")

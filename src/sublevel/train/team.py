@@ -1,7 +1,7 @@
 """One training by several processes: each computes its share of every batch, and all take the same step.
 
-Where torch.distributed has been started (by torchrun, by Ray Train, by hand), `sublevel.train.engine` trains so: each of
-R processes takes one of R contiguous shares of the batch that one process would take, and one all-reduce adds up the
+Where torch.distributed has been started (by torchrun, by Ray Train, by hand), `sublevel.train.engine` trains so: each
+of R processes takes one of R contiguous shares of the batch that one process would take, and one all-reduce adds up the
 gradients, the loss and, where it must, the running statistics, as one flat vector. Weights, momentum and masks are in
 every process, and the same to the bit.
 

@@ -23,7 +23,7 @@ CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one o
 
 
 class Bucket:
-    """Files under a URL, ``s3://bucket/folder``. ConfigError for storage that fsspec does not know or lacks a package for."""
+    """Files under a URL, ``s3://bucket/folder``. ConfigError for storage that fsspec does not know."""
 
     def __init__(self, url: str) -> None:
         self.where = url.rstrip("/")

@@ -1,0 +1,76 @@
+"""Data larger than memory: arrays in ``.npy`` files, of which only the rows that are asked for are read.
+
+A folder holds ``train_x-*.npy``, ``train_y-*.npy``, ``test_x-*.npy`` and ``test_y-*.npy``; the shards of an array
+follow each other in the order of their names. Labels are read whole. The files are mapped, never copied, so what was
+read a moment ago is still in the cache of the operating system, which takes it back when it needs the memory.
+
+Training in a random order of examples reads in a random order of places, which a hard disk or a file server does
+slowly: `Recipe.block` plans an order of long runs (see `sublevel.data.batches.epoch_plan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sublevel.data.sources import Dataset, numbered, source
+from sublevel.data.streamed import Streamed
+from sublevel.errors import ConfigError, DataError
+
+SAMPLES = (np.uint8, np.float32, np.int64)
+LABELS = (np.uint8, np.int32, np.int64, np.float32)
+
+
+@source("shards")
+def shards(root: Path | None, *, classes: Sequence[str] | None = None) -> Dataset:
+    """Read the arrays of the folder ``root`` as they are needed (see the module).
+
+    Samples are uint8 ``[N, C, H, W]``, float32 of any shape or int64 tokens ``[N, T]``; labels integers ``[N]`` or
+    float32 targets. ``classes`` names the labels. Raises DataError for a missing array, shards that differ in type or
+    shape, or files that are not what their name says.
+    """
+    if root is None or not root.is_dir():
+        raise DataError(f"data source 'shards': data.root must be a folder of .npy files, got {root}")
+    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
+        raise ConfigError(f"data.options.classes is {classes!r}; allowed: a list of names")
+    x = {split: Streamed(_arrays(root, f"{split}_x", SAMPLES)) for split in ("train", "test")}
+    y = {split: _labels(root, f"{split}_y") for split in ("train", "test")}
+    names = tuple(map(str, classes)) if classes else numbered(*y.values())
+    count = sum(1 for _ in root.glob("*.npy"))
+    return Dataset(
+        "shards", x["train"], y["train"], x["test"], y["test"], names, f"{count} shards of the folder {root.name}"
+    )
+
+
+def _arrays(root: Path, name: str, allowed: Sequence[type]) -> list[np.ndarray]:
+    paths = sorted(root.glob(f"{name}-*.npy"))
+    if not paths:
+        raise DataError(f"{root} has no {name}-*.npy")
+    found = [_mapped(path, allowed) for path in paths]
+    for path, array in zip(paths, found, strict=True):
+        if array.dtype != found[0].dtype or array.shape[1:] != found[0].shape[1:]:
+            raise DataError(
+                f"{path} holds {array.dtype} {list(array.shape[1:])}, {paths[0].name} holds {found[0].dtype} "
+                f"{list(found[0].shape[1:])}; all shards of an array are alike"
+            )
+    return found
+
+
+def _mapped(path: Path, allowed: Sequence[type]) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as problem:
+        raise DataError(f"{path} cannot be read as .npy: {problem}") from problem
+    if array.dtype not in allowed or array.ndim < 1:
+        names = ", ".join(kind.__name__ for kind in allowed)
+        raise DataError(f"{path} holds {array.dtype} {list(array.shape)}; allowed: {names}")
+    return array
+
+
+def _labels(root: Path, name: str) -> Tensor:
+    y = torch.from_numpy(np.concatenate(_arrays(root, name, LABELS)))
+    return y if y.is_floating_point() else y.to(torch.int64)

@@ -1,0 +1,89 @@
+"""Rows of files, read when they are asked for: data larger than memory, which look like a tensor that is indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 2**24
+"""About how much is read at once where all rows are looked at in their order."""
+
+
+class Streamed:
+    """Rows of files, ``[N, ...]``; like a tensor, as far as rows are taken from it and nothing else is done.
+
+    ``rows[index]`` with a slice or an int64 tensor reads them onto ``device``. `keep` chooses rows without reading any.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], chosen: np.ndarray | None = None, device: str = "cpu") -> None:
+        self._arrays = arrays
+        self._ends = np.cumsum([len(array) for array in arrays])
+        self._chosen = np.arange(self._ends[-1]) if chosen is None else chosen
+        self.device = torch.device(device)
+        self.dtype = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
+        self.shape = torch.Size((len(self._chosen), *arrays[0].shape[1:]))
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def dim(self) -> int:
+        """The number of dimensions, N's included."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """The number of values."""
+        return self.shape.numel()
+
+    def element_size(self) -> int:
+        """Bytes of a value."""
+        return self.dtype.itemsize
+
+    def is_floating_point(self) -> bool:
+        """Whether the values are real numbers."""
+        return self.dtype.is_floating_point
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        at = self._chosen[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+        out = np.empty((len(at), *self.shape[1:]), self._arrays[0].dtype)
+        shard = np.searchsorted(self._ends, at, side="right")
+        for s in np.unique(shard):
+            here = np.flatnonzero(shard == s)
+            inside = at[here] - (self._ends[s] - len(self._arrays[s]))
+            order = np.argsort(inside, kind="stable")  # a disk reads forward
+            out[here[order]] = self._arrays[s][inside[order]]
+        return torch.from_numpy(out).to(self.device)
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """The rows of an index; ``dim`` is 0."""
+        assert dim == 0
+        return self[index]
+
+    def keep(self, mask: Tensor) -> Streamed:
+        """The rows where a bool mask ``[N]`` is true."""
+        return Streamed(self._arrays, self._chosen[mask.cpu().numpy()], str(self.device))
+
+    def to(self, device: torch.device | str) -> Streamed:
+        """The same rows, to be read onto another device."""
+        return Streamed(self._arrays, self._chosen, str(device))
+
+
+Rows = Tensor | Streamed
+
+
+def kept(rows: Rows, mask: Tensor) -> Rows:
+    """The rows where a bool mask is true."""
+    return rows.keep(mask) if isinstance(rows, Streamed) else rows[mask]
+
+
+def blocks(rows: Rows) -> Iterator[Tensor]:
+    """All rows in their order: in one tensor if they are in memory, else as many at once as fit a block."""
+    if isinstance(rows, Tensor):
+        yield rows
+        return
+    size = max(1, BLOCK_BYTES // max(1, rows.shape[1:].numel() * rows.element_size()))
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
