@@ -181,6 +181,9 @@ def test_commands_of_the_pages_can_be_meant(page, tmp_path, monkeypatch):
 
 def check_command(line: str) -> None:
     program, *arguments = shlex.split(line, comments=True)
+    if program == "torchrun":
+        at = arguments.index("sublevel.cli")
+        program, arguments = "sublevel", arguments[at + 1 :]
     if program == "sublevel":
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         if command.__name__ in ("run", "plan"):
