@@ -8,11 +8,24 @@ from pathlib import Path
 
 import pytest
 
+import tiny_runs
 from small_stores import NUMERICS, put, root
+from sublevel import open as open_run
 from sublevel.cli import main
 from sublevel.errors import ConfigError, StoreError
-from sublevel.study.store import Leases, Store, cell_name, collect, digest, object_name, roots
-from tiny_runs import cli
+from sublevel.study.store import (
+    Archive,
+    Leases,
+    Store,
+    cell_name,
+    collect,
+    digest,
+    merge,
+    object_name,
+    roots,
+    write_archive,
+)
+from tiny_runs import cli, tables
 
 
 @pytest.fixture
@@ -195,3 +208,48 @@ def test_a_real_run_loses_nothing_until_it_is_forgotten(copied: Path) -> None:
     assert left(store) == before
     assert cli("gc", "--forget", "tiny", cwd=copied).returncode == 0
     assert left(store) == (set(), set())
+
+
+def test_objects_that_are_let_go_leave_a_whole_entry(store: Store, tmp_path: Path) -> None:
+    """Of finished studies alone, and not what another entry was given, or what is young."""
+    a, b, c = put(store, "a"), put(store, "b", study="two"), put(store, "c")
+    finished, open_ = root(a), root(b, name="two", finished=False)
+    release = lambda body: body["objects"].values()  # noqa: E731
+    assert collect(store, [finished, open_, root(c, name="three")], remove=True, release=release).objects == 0
+    age(store)
+    given = {digest(b"c")}
+    counted = collect(store, [finished, open_, root(c, objects=tuple(given))], remove=False, release=release)
+    assert counted.objects == 1
+    before = store.read_entry(a)
+    done = collect(store, [finished, open_, root(c, objects=tuple(given))], remove=True, release=release)
+    assert (done.objects, done.kept) == (1, 3)
+    assert set(store.objects()) == {digest(b"b"), *given}
+    after = store.read_entry(a)
+    assert before is not None
+    assert after == before | {"released": [digest(b"a")]}
+    assert store.damaged() == []
+    assert merge(Store(tmp_path / "other"), store.files).broken == 0
+    assert write_archive(store, finished, tmp_path / "a.tar") == 1
+    assert merge(Store(tmp_path / "third"), Archive(tmp_path / "a.tar")).added == 1
+
+
+@pytest.mark.slow
+def test_weights_that_were_let_go_are_trained_again_when_they_are_needed(tmp_path: Path) -> None:
+    workshop = tiny_runs.furnish(tmp_path)
+    more = ("--set", "geometry.legs.size=60", "--set", "geometry.paths.points=3")
+    assert cli("run", "small.toml", *more, "--jobs", 1, "--out", "true", cwd=workshop).returncode == 0
+    assert cli("run", "small.toml", "--jobs", 1, cwd=workshop).returncode == 0
+    before, store = tables(workshop / "sublevel-runs" / "small"), Store(workshop / "sublevel-runs" / ".store")
+    age(store)
+    assert cli("gc", "--weights", "none", cwd=workshop).returncode == 0
+    bodies = filter(None, map(store.read_entry, store.keys()))
+    assert set(store.objects()) == {body["objects"]["mask"] for body in bodies if "mask" in body["objects"]}
+    again = cli("run", "small.toml", cwd=workshop)
+    assert "nothing to compute" in again.stdout, again.stdout
+    assert tables(workshop / "sublevel-runs" / "small") == before
+    with pytest.raises(StoreError, match="let go"):
+        open_run(workshop / "sublevel-runs" / "small").point("imp", 2)
+    grown = cli("run", "small.toml", *more, cwd=workshop)
+    assert grown.returncode == 0, grown.stdout + grown.stderr
+    assert tables(workshop / "sublevel-runs" / "small") == tables(workshop / "true" / "small")
+    assert open_run(workshop / "sublevel-runs" / "small").point("imp", 2) is not None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from sublevel.cli.options import RUNS, Out, StoreAt, store_at
+
+Weights = Literal["all", "ends", "none"]
 
 
 def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> int:
@@ -22,7 +25,14 @@ def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> 
     return check_store(store_at(out, store), rebuild)
 
 
-def gc(*, dry_run: bool = False, forget: tuple[str, ...] = (), out: Out = RUNS, store: StoreAt = None) -> int:
+def gc(
+    *,
+    dry_run: bool = False,
+    forget: tuple[str, ...] = (),
+    weights: Weights = "all",
+    out: Out = RUNS,
+    store: StoreAt = None,
+) -> int:
     """Remove from a store what no study reaches any more.
 
     Studies are those that the store knows, and the runs in OUT. What is younger than an hour stays, and what a run
@@ -34,10 +44,13 @@ def gc(*, dry_run: bool = False, forget: tuple[str, ...] = (), out: Out = RUNS, 
         Say what would go, and remove nothing.
     forget
         A study that need not be kept any longer: its name, or the beginning of its digest.
+    weights
+        Which weights of finished studies to keep: all, the ends of trainings, or none. Numbers and masks stay, and a
+        cell that needs weights later trains them again, to the same bits.
     """
     from sublevel.runs.keeping import clear
 
-    return clear(store_at(out, store), out, forget, dry_run)
+    return clear(store_at(out, store), out, forget, dry_run, weights)
 
 
 def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None) -> int:

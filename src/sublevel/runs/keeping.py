@@ -8,11 +8,27 @@ from pathlib import Path
 from sublevel.errors import ConfigError, StoreError
 from sublevel.runs.console import console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Archive, Root, Store, absolute, collect, is_url, merge, refusing, roots, write_archive
+from sublevel.study.store import (
+    Archive,
+    Document,
+    Root,
+    Store,
+    absolute,
+    collect,
+    is_url,
+    merge,
+    refusing,
+    roots,
+    write_archive,
+)
 
 
-def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool) -> int:
-    """Collect the garbage of a store; say which studies it is kept for, and what went."""
+def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool, weights: str = "all") -> int:
+    """Collect the garbage of a store; say which studies it is kept for, and what went.
+
+    ``weights`` of finished studies that stay: ``all``, the ``ends`` of trainings without the points on the way, or
+    ``none``.
+    """
     store = Store(where, create=False)
     known = _known(store, out)
     gone = {root.digest for word in forget for root in roots.named(known.values(), word)}
@@ -30,7 +46,7 @@ def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool) -> int:
         if not dry_run:
             for root in (known[digest] for digest in gone):
                 store.files.remove(root.file)
-        done = collect(store, kept, remove=not dry_run)
+        done = collect(store, kept, remove=not dry_run, release=lambda body: _released(body, weights))
     for name, count in sorted(done.entries.items()):
         say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}", markup=False)
     say(
@@ -39,6 +55,16 @@ def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool) -> int:
         markup=False,
     )
     return 0
+
+
+def _released(body: Document, weights: str) -> list[str]:
+    """The objects of an entry that the rule lets go."""
+    goes = {
+        "all": lambda output: False,
+        "ends": lambda output: output.startswith("step-"),
+        "none": lambda output: output != "mask",
+    }
+    return [name for output, name in body["objects"].items() if goes[weights](output)]
 
 
 def export(study: str, archive: Path, out: Path, where: str | None) -> int:

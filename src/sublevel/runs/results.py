@@ -189,7 +189,7 @@ class Result:
 
     def point(self, branch: str, level: int = 0, *, seed: int = 0) -> Point:
         """The end point of a solution; level 0 of any branch is the dense one."""
-        return stored_point(self.store, self._training(branch, level, seed)["objects"]["end"])
+        return stored_point(self.store, self._end(self._training(branch, level, seed)))
 
     def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
         """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""
@@ -258,6 +258,16 @@ class Result:
             return report.write(self.tables, summary or self.summary(), path.parent, page=path.name, figures=figures)
         except OSError as error:
             raise StoreError(f"cannot write the report in {path.parent}: {error.strerror or error}") from error
+
+    def _end(self, entry: Mapping[str, Any]) -> str:
+        """The digest of where a training ended, which must be there."""
+        name = entry["objects"]["end"]
+        if name in entry.get("released", ()):
+            raise StoreError(
+                "these weights were let go (sublevel gc --weights); they are trained again, to the same bits, when the "
+                "study is run with a measurement that needs them"
+            )
+        return name
 
     def _training(self, branch: str, level: int, seed: int) -> dict[str, Any]:
         wanted = {"branch": branch if level else "dense", "level": level, "seed": seed}

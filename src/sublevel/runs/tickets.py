@@ -34,7 +34,7 @@ def of_result(result: Result, entry: Mapping[str, Any]) -> Ticket:
     constants = {n: p.detach().cpu().clone() for n, p in problem.module.named_parameters() if not p.requires_grad}
     return Ticket(
         stored_mask(result.store, inputs["mask"]) if inputs["mask"] else problem.space.full_mask(),
-        {"start": start.to("cpu"), "end": stored_point(result.store, entry["objects"]["end"])},
+        {"start": start.to("cpu"), "end": stored_point(result.store, result._end(entry))},
         problem.space,
         constants,
         provenance(result, entry),

@@ -28,6 +28,10 @@ POLL = 0.25
 """Seconds between two looks at what runs here, and at what other runs compute."""
 
 
+KEPT = ("objects", "released", "seconds")
+"""What is asked later of an entry that was settled: the values of thousands of cells need not be in memory."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a node: ``cached``, ``done``, ``failed``, ``skipped`` (something that it needs failed) or
@@ -47,8 +51,8 @@ class Outcome:
 
     @property
     def kept(self) -> Outcome:
-        """What is asked of it later: the values of thousands of cells need not be in memory."""
-        return replace(self, entry={name: v for name, v in self.entry.items() if name in ("objects", "seconds")})
+        """What is asked of it later."""
+        return replace(self, entry={name: v for name, v in self.entry.items() if name in KEPT})
 
 
 class Listener:
@@ -182,6 +186,9 @@ class Schedule:
     def _submit(self, name: str, executor: Executor, leases: Leases) -> None:
         """Start a cell, unless another run is at it, or has finished it meanwhile."""
         node, key = self.graph.nodes[name], self._current_key(name)
+        if gone := self._let_go(node):
+            self._make_again(gone, name)
+            return
         if not leases.claim(key):
             self._elsewhere.append(name)
             if name not in self._told:
@@ -189,7 +196,7 @@ class Schedule:
                 self.listener.waits(node)
             return
         entry = self.store.read_entry(key)
-        if entry is not None:
+        if entry is not None and not (name in self._repairs and entry.get("released")):
             leases.release(key)
             self._finish(node, _outcome(node, "cached", key, entry))
             return
@@ -204,6 +211,17 @@ class Schedule:
                 self._said.put((node, attempt, row))
 
         self._running[executor.submit(job, progress)] = node
+
+    def _let_go(self, node: Node) -> str:
+        """A node whose output this one needs, and which the collection of garbage has let go; '' if none is."""
+        entries = ((r, self.outcomes[r.node].entry) for r in node.needs)
+        return next((r.node for r, e in entries if e["objects"][r.output] in e.get("released", ())), "")
+
+    def _make_again(self, maker: str, name: str) -> None:
+        """Run a settled cell once more; ``name`` goes on when its output is there."""
+        self._repairs.setdefault(maker, []).append(name)
+        if len(self._repairs[maker]) == 1:
+            self._queue(maker)
 
     def _pass_on(self) -> None:
         """What running cells have said from other threads; not what comes too late."""
@@ -250,9 +268,7 @@ class Schedule:
         ]
         if makers:
             self.store.set_aside(object_name(error["digest"]))
-            self._repairs.setdefault(makers[0], []).append(node.id)
-            if len(self._repairs[makers[0]]) == 1:
-                self._queue(makers[0])
+            self._make_again(makers[0], node.id)
         else:
             self._queue(node.id)
         self.listener.retried(node, error)

@@ -48,6 +48,11 @@ def parsed_entry(data: bytes, key: str) -> Document | None:
     return body if all(isinstance(name, str) and DIGEST.fullmatch(name) for name in names) else None
 
 
+def there(body: Document) -> set[str]:
+    """The digests of the objects that an entry has: all that it names, but those that were let go."""
+    return set(body["objects"].values()) - set(body.get("released", ()))
+
+
 class Store:
     """Results, shared by any number of runs and processes; ``where`` is a folder, a URL (``s3://...``) or a `Backend`.
 
@@ -206,7 +211,7 @@ class Store:
 
     def _objects_whole(self, body: Document) -> bool:
         whole = True
-        for name in body["objects"].values():
+        for name in there(body):
             try:
                 self.get(name)
             except DamagedEntry:

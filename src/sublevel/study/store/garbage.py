@@ -9,12 +9,12 @@ again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sublevel.study.store.backend import File
 from sublevel.study.store.content import Document
-from sublevel.study.store.entries import Store, parsed_entry
+from sublevel.study.store.entries import Store, parsed_entry, there
 from sublevel.study.store.leases import leased
 from sublevel.study.store.roots import Root, used
 
@@ -36,18 +36,29 @@ class Collected:
     kept: int = 0
 
 
-def collect(store: Store, roots: Iterable[Root], *, remove: bool) -> Collected:
-    """Remove what no root reaches, or only count it."""
-    return _Collection(store, list(roots), remove).run()
+Release = Callable[[Document], Iterable[str]]
+"""From an entry to the names of its objects that can be let go."""
+
+
+def collect(store: Store, roots: Iterable[Root], *, remove: bool, release: Release = lambda body: ()) -> Collected:
+    """Remove what no root reaches, or only count it.
+
+    Of entries that finished studies alone reach, the objects that ``release`` names go too: the entry says so, and a
+    cell that needs one of them later has it made again.
+    """
+    return _Collection(store, list(roots), remove, release).run()
 
 
 class _Collection:
-    def __init__(self, store: Store, roots: list[Root], remove: bool) -> None:
-        self._store, self._files, self._remove = store, store.files, remove
+    def __init__(self, store: Store, roots: list[Root], remove: bool, release: Release) -> None:
+        self._store, self._files, self._remove, self._release = store, store.files, remove, release
+        self._released: set[str] = set()
+        self._open = {key for root in roots if not root.finished for key in root.keys}
         self._before = store.files.now() - HOUR
         self._held = leased(store.files)
         self._keys = {key for root in roots for key in root.keys} | self._held
-        self._objects = {name for root in roots for name in root.objects}
+        self._wanted = {name for root in roots for name in root.objects}
+        self._objects = set(self._wanted)
         self._names = {root.name for root in roots if not root.finished}
         self._done = Collected()
 
@@ -55,6 +66,7 @@ class _Collection:
         """Entries first: what they leave unreached goes with them."""
         for file in list(self._files.files("cells/")):
             self._entry(file)
+        self._objects -= self._released - self._wanted
         for file in list(self._files.files("objects/")):
             if file.name.rpartition("/")[2] not in self._objects:
                 self._done.objects += self._gone(file)
@@ -70,11 +82,24 @@ class _Collection:
         key = file.name.rpartition("/")[2].removesuffix(".json")
         body = self._body(file.name, key)
         name = str(body.get("labels", {}).get("study", "?"))
-        if key in self._keys or name in self._names or not self._gone(file):
+        unfinished = name in self._names or key in self._open | self._held
+        if key in self._keys or unfinished or not self._gone(file):
             self._done.kept += 1
-            self._objects.update(used(body) if body else ())
+            if body:
+                self._keep(file, key, body, whole=unfinished)
         else:
             self._done.entries[name] += 1
+
+    def _keep(self, file: File, key: str, body: Document, whole: bool) -> None:
+        """Count what an entry that stays reaches; let its objects go that can be, unless it is wanted ``whole``."""
+        names = set() if whole or file.modified > self._before else set(self._release(body)) & there(body)
+        if names and self._remove:
+            body = body | {"released": sorted({*body.get("released", ()), *names})}
+            self._store.write_entry(key, body)
+        self._released |= names
+        self._objects.update(used(body))
+        if whole:
+            self._wanted.update(used(body))
 
     def _body(self, name: str, key: str) -> Document:
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sublevel.errors import DamagedEntry
 from sublevel.study.store.archive import Source
 from sublevel.study.store.content import Document, digest, sealed, unsealed
-from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry
+from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry, there
 from sublevel.study.store.roots import parsed, used
 
 
@@ -52,9 +52,9 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
     elif body is None:
         done.broken += 1
     else:
-        for name in sorted(set(used(body)) - set(body["objects"].values())):
+        for name in sorted(set(used(body)) - there(body)):
             _object(store, source, name)
-        for name in sorted(set(body["objects"].values())):
+        for name in sorted(there(body)):
             store.put(_read(source, name))
         store.write_entry(key, body)
         done.added += 1
@@ -63,7 +63,7 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
 def _whole(source: Source, key: str) -> Document | None:
     try:
         body = parsed_entry(source.read(cell_name(key)), key)
-        for name in body["objects"].values() if body else ():
+        for name in there(body) if body else ():
             _read(source, name)
     except (FileNotFoundError, DamagedEntry):
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from sublevel.errors import ConfigError, StoreError, nearest
 from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, unsealed
-from sublevel.study.store.entries import Store
+from sublevel.study.store.entries import Store, there
 
 FIELDS = {"study", "numerics", "keys", "objects", "finished"}
 
@@ -120,7 +120,7 @@ def named(found: Iterable[Root], word: str) -> list[Root]:
 
 def used(body: Document) -> Iterator[str]:
     """The digests that an entry names: its own objects, and in its inputs those that it was computed from."""
-    yield from body["objects"].values()
+    yield from there(body)
     yield from _digests(body.get("inputs"))
 
 
