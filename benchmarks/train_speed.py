@@ -50,7 +50,7 @@ def ours(problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int) -> Ca
 
 def bare(problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int) -> Callable[[], None]:
     """The loop written by hand."""
-    module, data = problem._build(0, "init"), problem.splits.train
+    module, data = problem.build(0, "init"), problem.splits.train
     parameters = dict(module.named_parameters())
     masks = problem.space.views(mask.float())
     canvas = padded(data.x, recipe.crop)

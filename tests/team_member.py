@@ -65,6 +65,8 @@ def main(folder: str, cases: dict) -> None:
         }
         found |= {f"buffer:{k}": v for k, v in done.end.buffers.items()}
         save_file({k: v.contiguous() for k, v in found.items()}, f"{folder}/{name}-{os.environ['RANK']}.safetensors")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -15,21 +15,22 @@ import pytest
 import sublevel as sl
 import tiny_runs
 from sublevel.study import kernels  # noqa: F401 - registers them
-from sublevel.study.cells import KERNELS, key, numerics
+from sublevel.study.cells import KERNELS, key, numerics, register
 from sublevel.study.store import cell_name
 from sublevel.train.recipe import Recipe
 from tiny_runs import python
 
 INPUTS = {"point": "ab" * 32, "mask": None, "size": 10, "eps": 0.1}
 PROBLEM = {"data": "cd" * 32, "model": {"name": "lenet-300-100", "options": {}}, "loss": "cross-entropy"}
-NUMERICS = {"device": "cpu", "dtype": "float32", "tf32": False, "torch": "2.9", "engine": "eager-1", "threads": 1}
+NUMERICS = {"device": "cpu", "dtype": "float32", "tf32": False, "torch": "2.9", "engine": "eager-2", "threads": 1}
 
 
 def test_a_key_is_the_same_everywhere() -> None:
     """Frozen: every stored result hangs on it. It changes with the kernel's version and for no other reason."""
+    register()
     document = (
         '{"inputs":{"eps":0.1,"mask":null,"point":"POINT","size":10},"kind":"leg","numerics":{"device":"cpu",'
-        '"dtype":"float32","engine":"eager-1","tf32":false,"threads":1,"torch":"2.9"},"problem":{"data":"DATA",'
+        '"dtype":"float32","engine":"eager-2","tf32":false,"threads":1,"torch":"2.9"},"problem":{"data":"DATA",'
         '"loss":"cross-entropy","model":{"name":"lenet-300-100","options":{}}},"version":VERSION}'
     )
     for name, value in (("POINT", "ab" * 32), ("DATA", "cd" * 32), ("VERSION", KERNELS["leg"][1])):
@@ -136,7 +137,7 @@ def dense_is_there(**keys: Any) -> bool:
     study = sl.Study("tiny.toml", **keys)
     node = study.cells[0].nodes[f"train/dense/L0/s{study.spec.seeds[0]}"]
     name = key("train", node.inputs, study.problem.fingerprint(), study.numerics)
-    return (study.store_path / cell_name(name)).is_file()
+    return (Path(study.store_at) / cell_name(name)).is_file()
 
 
 def test_the_dense_run_is_there(there: Path) -> None:

@@ -19,6 +19,7 @@ from sublevel.errors import DataError, ModelError
 from sublevel.inputs import Inputs, call
 from sublevel.problem import identity
 from sublevel.problem.checks import check_output
+from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.risk import EmpiricalRisk, Loss, loss_function
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
@@ -115,7 +116,12 @@ class Problem:
 
     def prepare(self, x: Tensor) -> Inputs:
         """The network's input or inputs from stored examples: normalised by the splits' mean and deviation."""
-        return self.splits.prepare(x, self.torch_dtype)
+        inputs = self.splits.prepare(x, self.torch_dtype)
+        return inputs.contiguous(memory_format=LAST) if self._channels_last and isinstance(inputs, Tensor) else inputs
+
+    @cached_property
+    def _channels_last(self) -> bool:
+        return takes_channels_last(self.module, self.splits.prepare(self.splits.train.x[:2], self.torch_dtype))
 
     def init(self, seed: int, stream: str = "init") -> Point:
         """The initial point of ``seed``: weights as the factory draws them, and fresh buffers."""

@@ -15,7 +15,7 @@ from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.inputs import Inputs, call
-from sublevel.rng import derive, seeded
+from sublevel.rng import reseed, seeded
 from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, Standing, State, overwrite, under, within
@@ -23,7 +23,7 @@ from sublevel.train.step import Loss
 from sublevel.train.team import ALONE, Team, team
 from sublevel.train.update import update
 
-ENGINE = "eager-1"
+ENGINE = "eager-2"
 """Names the arithmetic of this engine in a cell's numerics class."""
 
 
@@ -145,7 +145,7 @@ def descend(
             seen, before = before[1], (0.0, 0)
             for i in range(inside, inside + stop - now):
                 step = epoch * per_epoch + i
-                torch.manual_seed(derive(seed, dropout, step))  # the same from wherever a run begins
+                reseed(seed, dropout, step)  # the same from wherever a run begins
                 x, y = batch(plan, i)
                 size = min(recipe.batch_size, len(data) - i * recipe.batch_size)
                 total += run.step(x, y, rates[step]) * size
