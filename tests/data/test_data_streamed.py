@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,7 @@ from sublevel.data.streamed import Streamed
 from sublevel.errors import ConfigError, DataError
 from sublevel.train.recipe import Duration, Recipe
 from tiny_runs import arrays, cli, furnish, python, tables
-
-
-def sharded(folder: Path, data: Mapping[str, np.ndarray], shards: int = 3) -> Path:
-    """The arrays in so many files each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in data.items():
-        x = array[:, None] if name.endswith("_x") and array.dtype == np.uint8 and array.ndim == 3 else array
-        for i, part in enumerate(np.array_split(x, shards)):
-            np.save(folder / f"{name}-{i:03}.npy", part)
-    return folder
+from tiny_sources import sharded
 
 
 @pytest.fixture

@@ -96,6 +96,22 @@ def npz(folder):
     return path, {"classes": ["a", "b", "c"]}
 
 
+def sharded(folder, data, shards=3):
+    """The arrays in so many files each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in data.items():
+        x = array[:, None] if name.endswith("_x") and array.dtype == np.uint8 and array.ndim == 3 else array
+        for i, part in enumerate(np.array_split(x, shards)):
+            np.save(folder / f"{name}-{i:03}.npy", part)
+    return folder
+
+
+def shards(folder):
+    path, options = npz(folder)
+    with np.load(path) as data:
+        return sharded(folder / "shards", data), options
+
+
 BUILD = {
     "arrays": npz,
     "cifar10": cifar_folder(CIFAR10),
@@ -104,4 +120,5 @@ BUILD = {
     "fashion-mnist-small": lambda folder: (None, {}),
     "folder": images,
     "mnist": digits,
+    "shards": shards,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +39,7 @@ KINDS = ("folder", "memory", "local", "s3")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """moto's server on a free port, with an empty bucket."""
+    """moto's server on a free port, with a bucket: what it holds is kept by its process, not by the server."""
     moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
     s3fs = pytest.importorskip("s3fs")
     running = moto.ThreadedMotoServer(port=0, verbose=False)
@@ -52,8 +53,9 @@ def server() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in said.items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-        yield "s3://bucket"
+        bucket = f"bucket-{uuid.uuid4().hex}"
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
+        yield f"s3://{bucket}"
     running.stop()
 
 

@@ -59,17 +59,20 @@ def test_shutdown_leaves_no_process_and_no_waiting_future(workers: Workers) -> N
 
 
 def test_each_worker_sees_one_gpu_and_the_one_in_its_place_the_same() -> None:
+    word = b"CUDA_VISIBLE_DEVICES="
+
     def seen() -> dict[int, str]:
         told = {pid: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids(pool)}
-        return {
-            p: next(w[21:].decode() for w in words if w.startswith(b"CUDA_VISIBLE_DEVICES="))
-            for p, words in told.items()
-        }
+        return {p: w[len(word) :].decode() for p, words in told.items() for w in words if w.startswith(word)}
+
+    def all_see(*gpus: str) -> bool:
+        """A process that was forked this moment has the environment of its parent, until it runs its own program."""
+        return sorted(seen().values()) == list(gpus)
 
     pool = Workers(3, threads=1, gpus=("4", "6"))
     try:
+        until(lambda: all_see("4", "4", "6"))
         before = seen()
-        assert sorted(before.values()) == ["4", "4", "6"]
         (pid,) = (pid for pid, gpu in before.items() if gpu == "6")
         os.kill(pid, signal.SIGKILL)
         until(lambda: pid not in pids(pool))
@@ -77,7 +80,7 @@ def test_each_worker_sees_one_gpu_and_the_one_in_its_place_the_same() -> None:
         until(lambda: all(a.done() for a in answers))
         (died,) = (a.exception() for a in answers if a.exception())
         assert "worker process died" in str(died)
-        assert sorted(seen().values()) == ["4", "4", "6"]
+        until(lambda: all_see("4", "4", "6"))
     finally:
         pool.shutdown()
 
