@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_sources import sharded
 
 from sublevel import Problem
 from sublevel.data import load, split
@@ -18,7 +19,6 @@ from sublevel.data.streamed import Streamed
 from sublevel.errors import ConfigError, DataError
 from sublevel.train.recipe import Duration, Recipe
 from tiny_runs import arrays, cli, furnish, python, tables
-from tiny_sources import sharded
 
 
 @pytest.fixture

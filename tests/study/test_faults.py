@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tiny_runs import python
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "faults"
