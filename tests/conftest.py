@@ -28,5 +28,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         found = getattr(item, "_fixtureinfo", None)
         shared = found and any(d[-1].scope == "module" for d in found.name2fixturedefs.values())
-        if shared:
+        if shared and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

@@ -38,7 +38,7 @@ def test_a_branch_that_diverges_stops_no_other(workshop: Path) -> None:
     assert "to run" not in again.stdout, "what diverged would diverge again"
 
 
-@pytest.mark.parametrize("epochs", [1, "1it"])
+@pytest.mark.parametrize("epochs", [1, pytest.param("1it", marks=pytest.mark.full)])
 def test_a_dense_network_that_diverges(workshop: Path, epochs: int | str) -> None:
     """Everything needs it. With a single step the loss on the way is finite and only the end point is not."""
     length = f"train.length={epochs}" if isinstance(epochs, str) else f"train.epochs={epochs}"

@@ -165,6 +165,7 @@ def test_what_is_measured_of_them(result: sl.Result) -> None:
     assert set(result.paths.query("level_to > 1")["subspace"]) == {"all"}
 
 
+@pytest.mark.full
 def test_jobs_change_no_bit_and_the_report_tells_of_them(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = '["edge-popup", {name = "edge-popup-train", levels = [2]}, "continuous-sparsification"]'
     (workshop / "small.toml").write_text(tiny_runs.SMALL.replace('["imp", "finetune"]', lines))

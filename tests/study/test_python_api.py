@@ -157,7 +157,7 @@ def test_what_is_not_there(result: sl.Result) -> None:
         sl.open("sublevel-runs/absent")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_report_elsewhere(result: sl.Result, tmp_path: Path) -> None:
     path = result.report(tmp_path / "deep" / "mine.html")
     assert path == tmp_path / "deep" / "mine.html"

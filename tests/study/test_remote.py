@@ -33,6 +33,8 @@ from sublevel.study.store.address import absolute, relative, resolved
 from sublevel.study.store.remote import Bucket
 from tiny_runs import Running, cli, furnish, tables
 
+pytestmark = pytest.mark.xdist_group("object storage")  # one server, also for those who ask for it by name
+
 KEY = "ab" * 32
 KINDS = ("folder", "memory", "local", "s3")
 

@@ -81,7 +81,7 @@ def test_an_interrupt_of_a_single_job(workshop: Path) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_workers_do_not_outlive_their_parent(workshop: Path, how: signal.Signals) -> None:
     """Killed alone: nobody is left to end the workers, which stand in the middle of a cell."""
     pause = workshop / "pause"

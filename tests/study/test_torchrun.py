@@ -25,7 +25,7 @@ def levels(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "tables" / "levels.csv")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_tables_of_two_processes(workshop: Path) -> None:
     """In float64; every branch, masks and all."""
     exact = ("--set", "train.dtype=float64")
