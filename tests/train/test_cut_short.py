@@ -79,6 +79,14 @@ def adam(case, keeper):
     return weights(case, keeper, recipe=replace(RECIPE, optimizer="adamw", lr=0.01))
 
 
+def graphed(case, keeper):
+    return weights(case, keeper, recipe=replace(RECIPE, optimizer="adam", lr=0.01, engine="graph"))
+
+
+def sparse(case, keeper):
+    return weights(case, keeper, recipe=replace(RECIPE, nesterov=True, engine="sparse"))
+
+
 def popped(case, keeper):
     scores = learned.initial_scores(case.space, torch.float64, generator(0, "scores"))
     counts = layer_counts(case.space, case.space.full_mask())
@@ -119,6 +127,8 @@ def tightened(case, keeper):
 RUNS: dict[str, Callable[..., Any]] = {
     "sgd": weights,
     "adamw": adam,
+    "graph": graphed,
+    "sparse": sparse,
     "edge-popup": popped,
     "continuous-sparsification": softened,
     "gradual": tightened,
@@ -132,6 +142,13 @@ def flat(found: dict[str, Any]) -> dict[str, torch.Tensor]:
         parts = {"": value} if isinstance(value, torch.Tensor) else {"theta": value.theta, **value.buffers}
         out |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
     return out
+
+
+@pytest.fixture(autouse=True)
+def every_layer_is_sparse(monkeypatch):
+    """Where an engine is, small as it may be."""
+    monkeypatch.setattr("sublevel.train.sparse.BELOW", 1.0)
+    monkeypatch.setattr("sublevel.train.sparse.LARGE", 1)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

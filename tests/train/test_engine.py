@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pytest
@@ -16,7 +16,7 @@ from sublevel.errors import Diverged
 from sublevel.risk import LOSSES
 from sublevel.space import Point, project
 from sublevel.train.engine import train
-from sublevel.train.recipe import Duration, Recipe
+from sublevel.train.recipe import ENGINES, Duration, Recipe
 from sublevel.train.step import State, adam_step, step
 
 
@@ -103,9 +103,13 @@ RUNS = {
 every = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["all", "random", "dead"])
 @every
-def test_twenty_steps_are_the_reference_s(run, kind):
+def test_twenty_steps_are_the_reference_s(run, kind, engine, monkeypatch):
+    monkeypatch.setattr("sublevel.train.sparse.BELOW", 1.0)
+    monkeypatch.setattr("sublevel.train.sparse.LARGE", 1)
+    run = replace(run, recipe=replace(run.recipe, engine=engine))
     mask = run.case.masks()[kind]
     steps = range(21)
     fast, slow = run.fast(mask, checkpoints=steps), run.slow(mask)
@@ -193,10 +197,10 @@ def test_without_momentum_a_run_in_two_parts_is_the_run():
 
 
 def test_gradient_and_moments_are_exactly_zero_where_pruned(monkeypatch):
-    from sublevel.train import engine
+    from sublevel.train import weights
 
     mask, seen = IMAGES.masks()["dead"], []
-    plain = engine.update
+    plain = weights.update
 
     def flat(tensors):
         return torch.cat([t.detach().reshape(-1) for t in tensors])
@@ -211,7 +215,7 @@ def test_gradient_and_moments_are_exactly_zero_where_pruned(monkeypatch):
 
         return step
 
-    monkeypatch.setattr(engine, "update", watched)
+    monkeypatch.setattr(weights, "update", watched)
     for changes in ({}, {"nesterov": True}, {"optimizer": "adam"}, {"optimizer": "adamw"}):
         Run(IMAGES, recipe(**changes)).fast(mask)
     assert len(seen) == 80

@@ -17,7 +17,7 @@ from sublevel.errors import unknown
 from sublevel.problem import Problem
 from sublevel.space import Point
 from sublevel.study.store import Store, canonical, digest
-from sublevel.train.engine import ENGINE
+from sublevel.train.engines import ENGINE
 from sublevel.train.resume import Keeper
 
 Json = Any

@@ -14,7 +14,8 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.data.splits import Part
 from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
-from sublevel.train.engine import Watch, Weights, descend
+from sublevel.train.engine import Watch, descend
+from sublevel.train.engines import weights
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, State
 from sublevel.train.step import Loss
@@ -69,7 +70,7 @@ def gradual(
     run = _Tightening(space, module, start, tighten, at, recipe, prepare, loss)
     rates = recipe.rates(len(data))[: at[-1]]
     done = descend(run, module, data, recipe=recipe, seed=seed, order=order, rates=rates, watch=watch, keeper=keeper)
-    return Tightened(done.end, run.mask, run.weights.optimizer.moments(), done.history)
+    return Tightened(done.end, run.mask, run.weights.moments(), done.history)
 
 
 class _Tightening:
@@ -86,7 +87,7 @@ class _Tightening:
         prepare: Callable[[Tensor], Inputs],
         loss: Loss,
     ) -> None:
-        self.weights = Weights(space, module, start, None, recipe, prepare, loss)
+        self.weights = weights(space, module, start, None, recipe, prepare, loss)
         self.mask = space.full_mask().to(start.theta.device)
         self.point = self.weights.point
         self._tighten, self._at, self._now = tighten, frozenset(at), 0

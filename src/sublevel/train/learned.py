@@ -18,11 +18,12 @@ from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.inputs import Inputs
 from sublevel.space import Layer, Point, Space
-from sublevel.train.engine import Slope, Watch, descend
+from sublevel.train.engine import Watch, descend
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, State, overwrite, under, within
 from sublevel.train.step import Loss
 from sublevel.train.update import update
+from sublevel.train.weights import Slope
 
 Choose = Callable[[Tensor], Tensor]
 """From scores [D] to the mask [D] that keeps the best of them."""
@@ -163,7 +164,7 @@ class _Scores:
         loss: Loss,
     ) -> None:
         self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
-        self._slope = Slope(space, module, frozen, prepare, loss, recipe.synchronised)
+        self._slope = Slope(space, module, frozen, prepare, loss, recipe)
         self.point = self._slope.point
         self._update = update(recipe, [self.scores], None)
         self._set()
@@ -226,7 +227,7 @@ class _SoftMasks:
     ) -> None:
         self.weights, self.scores = start.theta.clone(), scores.clone()
         self._soft, self._penalty, self._annealing, self._steps = soft, penalty, annealing, 0
-        self._slope = Slope(space, module, start, prepare, loss, recipe.synchronised)
+        self._slope = Slope(space, module, start, prepare, loss, recipe)
         self.point = self._slope.point
         self._updates = (
             update(recipe, [self.weights], None),

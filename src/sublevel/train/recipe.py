@@ -14,6 +14,7 @@ from typing import Any
 SCHEDULES = ("constant", "milestones", "cosine")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DTYPES = ("float32", "float64")
+ENGINES = ("auto", "eager", "graph", "sparse")
 
 
 LONGEST = 10_000_000
@@ -81,6 +82,10 @@ class Recipe:
     share of it, and the running statistics are averaged. To one process it makes no difference. ``block`` and ``mix``
     order the examples of data that are read from files (see `sublevel.data.batches.epoch_plan`); 0 is any order.
 
+    ``engine`` computes the step (see `sublevel.train.engines`). ``tf32`` lets CUDA round the factors of products to 10
+    bits, ``bf16`` runs the network under autocast in bfloat16, weights and optimizer in ``dtype``: both change what is
+    computed, and are off unless named.
+
     A field that is added later carries ``introduced`` in its metadata: while it has that value it is no part of
     a cell's key, so old results stay valid; a changed default does not reuse them.
     """
@@ -106,6 +111,9 @@ class Recipe:
     synchronised: bool = field(default=True, metadata={"introduced": True})
     block: int = field(default=0, metadata={"introduced": 0})
     mix: int = field(default=16, metadata={"introduced": 16})
+    engine: str = field(default="auto", metadata={"introduced": "auto"})
+    tf32: bool = field(default=False, metadata={"introduced": False})
+    bf16: bool = field(default=False, metadata={"introduced": False})
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
 
@@ -127,6 +135,8 @@ class Recipe:
             ("eps", 0 < self.eps < inf, "positive and finite"),
             ("block", self.block >= 0, "0 or more"),
             ("mix", self.mix >= 1, "at least 1"),
+            ("engine", self.engine in ENGINES, f"one of {', '.join(ENGINES)}"),
+            ("bf16", not (self.bf16 and self.engine == "sparse"), "off with engine = 'sparse'"),
         ):
             if not ok:
                 raise ValueError(f"{name} must be {allowed}, got {_shown(getattr(self, name))}")

@@ -84,6 +84,6 @@ def within(prefix: str, found: Mapping[str, Tensor]) -> State:
 
 
 def overwrite(at: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Put copies of the found values in place of those in ``at``, on their device."""
+    """Write the found values over those in ``at``, where they stand."""
     for name, tensor in at.items():
-        at[name] = found[name].to(tensor, copy=True)
+        tensor.copy_(found[name])

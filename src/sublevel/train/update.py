@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -22,15 +22,34 @@ def update(recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> Up
     return Sgd(recipe, theta, mask) if recipe.optimizer == "sgd" else Adam(recipe, theta, mask)
 
 
+Factor = float | Tensor
+"""A number that changes from step to step; a tensor [] where a step is captured once and replayed."""
+
+
 class Update(ABC):
     """An optimizer that changes the parts of theta in place, and what it remembers of the steps before."""
 
     mask: list[Tensor] | None
     count: int = 0
+    changing: int
+    """How many factors it has."""
 
-    @abstractmethod
     def __call__(self, gradients: list[Tensor], lr: float) -> None:
         """One step. The gradients may be overwritten."""
+        self.move(gradients, self.factors(lr))
+
+    def factors(self, lr: float) -> list[float]:
+        """All numbers of the next step that are not those of the step before; the step is counted."""
+        self.count += 1
+        return self._factors(lr)
+
+    @abstractmethod
+    def _factors(self, lr: float) -> list[float]:
+        """The same, once counted."""
+
+    @abstractmethod
+    def move(self, gradients: list[Tensor], factors: Sequence[Factor]) -> None:
+        """The step with these factors. The gradients may be overwritten."""
 
     @abstractmethod
     def vectors(self) -> dict[str, list[Tensor]]:
@@ -59,6 +78,8 @@ class Update(ABC):
 class Sgd(Update):
     """Masked SGD with momentum: `sublevel.train.step.step`."""
 
+    changing = 1
+
     def __init__(self, recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> None:
         self.recipe, self.theta, self.mask = recipe, theta, mask
         self.velocity = [torch.zeros_like(part) for part in theta]
@@ -67,11 +88,13 @@ class Sgd(Update):
         """The velocity."""
         return {"velocity": self.velocity}
 
+    def _factors(self, lr: float) -> list[float]:
+        return [-lr]
+
     @torch.no_grad()
-    def __call__(self, gradients: list[Tensor], lr: float) -> None:
-        """One step."""
+    def move(self, gradients: list[Tensor], factors: Sequence[Factor]) -> None:
+        """The step."""
         r = self.recipe
-        self.count += 1
         if r.weight_decay:
             torch._foreach_add_(gradients, self.theta, alpha=r.weight_decay)
         if self.mask is not None:
@@ -80,11 +103,13 @@ class Sgd(Update):
         torch._foreach_add_(self.velocity, gradients)
         if r.nesterov:
             torch._foreach_add_(gradients, self.velocity, alpha=r.momentum)
-        torch._foreach_add_(self.theta, gradients if r.nesterov else self.velocity, alpha=-lr)
+        _add_times(self.theta, gradients if r.nesterov else self.velocity, factors[0])
 
 
 class Adam(Update):
     """Masked Adam and AdamW: `sublevel.train.step.adam_step`."""
+
+    changing = 3
 
     def __init__(self, recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> None:
         self.recipe, self.theta, self.mask = recipe, theta, mask
@@ -95,23 +120,36 @@ class Adam(Update):
         """Both moments."""
         return {"first": self.first, "second": self.second}
 
-    @torch.no_grad()
-    def __call__(self, gradients: list[Tensor], lr: float) -> None:
-        """One step."""
+    def _factors(self, lr: float) -> list[float]:
         r = self.recipe
-        self.count += 1
+        return [-lr / (1 - r.momentum**self.count), 1 - r.beta2**self.count, 1 - lr * r.weight_decay]
+
+    @torch.no_grad()
+    def move(self, gradients: list[Tensor], factors: Sequence[Factor]) -> None:
+        """The step."""
+        r, (rate, correction, shrink) = self.recipe, factors
         decoupled = r.optimizer == "adamw"
         if r.weight_decay and not decoupled:
             torch._foreach_add_(gradients, self.theta, alpha=r.weight_decay)
         if self.mask is not None:
             torch._foreach_mul_(gradients, self.mask)
         if r.weight_decay and decoupled:
-            torch._foreach_mul_(self.theta, 1 - lr * r.weight_decay)
+            torch._foreach_mul_(self.theta, shrink)
         torch._foreach_mul_(self.first, r.momentum)
         torch._foreach_add_(self.first, gradients, alpha=1 - r.momentum)
         torch._foreach_mul_(self.second, r.beta2)
         torch._foreach_addcmul_(self.second, gradients, gradients, value=1 - r.beta2)
-        scale = torch._foreach_div(self.second, 1 - r.beta2**self.count)
+        scale = torch._foreach_div(self.second, correction)
         torch._foreach_sqrt_(scale)
         torch._foreach_add_(scale, r.eps)
-        torch._foreach_addcdiv_(self.theta, self.first, scale, value=-lr / (1 - r.momentum**self.count))
+        if isinstance(rate, Tensor):
+            _add_times(self.theta, list(torch._foreach_div(self.first, scale)), rate)
+        else:
+            torch._foreach_addcdiv_(self.theta, self.first, scale, value=rate)
+
+
+def _add_times(theta: list[Tensor], parts: list[Tensor], factor: Factor) -> None:
+    if isinstance(factor, Tensor):
+        torch._foreach_add_(theta, list(torch._foreach_mul(parts, factor)))
+    else:
+        torch._foreach_add_(theta, parts, alpha=factor)

@@ -1,0 +1,65 @@
+"""Losses along a path against bare forward passes over the same batches: what the field, the points and the loss cost.
+
+    python benchmarks/path_speed.py        # ResNet-8 of width 8, 10,000 random images, 200 points: minutes
+
+The bare side runs the network's forward pass under no_grad over prepared batches of the same size, with fixed weights:
+no interpolation, no normalisation, no loss. Each round does both, a part of the points at a time, in turn.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from common import record, spread
+from sublevel.geometry import paths
+from sublevel.problem import Problem
+from sublevel.rng import generator
+
+EXAMPLES, POINTS, ROUNDS = 10_000, 200, 10
+
+
+def measure(examples: int = EXAMPLES, points: int = POINTS, rounds: int = ROUNDS) -> dict[str, object]:
+    """The ratios of the rounds."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    g = generator(0, "probe")
+    x = torch.randint(0, 256, (examples, 3, 32, 32), generator=g, dtype=torch.uint8)
+    y = torch.randint(0, 10, (examples,), generator=g)
+    problem = Problem("resnet-8", train=(x, y), test=(x[:10], y[:10]), validation=0, options={"width": 8})
+    field, module = problem.field("train"), problem.module.eval()
+    batches = [problem.prepare(x[i : i + field.batch_size]) for i in range(0, examples, field.batch_size)]
+    a, b, each = problem.init(0), problem.init(1), points // rounds
+
+    def bare() -> None:
+        with torch.no_grad():
+            for _ in range(each):
+                for batch in batches:
+                    module(batch)
+
+    def path() -> None:
+        paths.segment(field, a, b, points=each, refine=0)
+
+    bare(), path()
+    ratios, rates = [], []
+    for _ in range(rounds):
+        seconds = {}
+        for name, go in (("bare", bare), ("path", path)):
+            began = time.perf_counter()
+            go()
+            seconds[name] = time.perf_counter() - began
+        ratios.append(seconds["bare"] / seconds["path"])
+        rates.append(each * examples / seconds["path"])
+    return {
+        "network": "resnet-8 of width 8",
+        "examples": examples,
+        "points": each * rounds,
+        "losses per second along the path": spread(rates),
+        "rate along the path / bare forward rate": spread(ratios),
+        "target": "median >= 0.95",
+    }
+
+
+if __name__ == "__main__":
+    record("path-speed", __file__, {"threads": 1, **measure()})
