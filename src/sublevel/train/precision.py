@@ -13,10 +13,14 @@ from sublevel.train.recipe import Recipe
 @contextmanager
 def precision(recipe: Recipe) -> Iterator[None]:
     """Matrix products and convolutions as the recipe says; put back afterwards. On a CPU it makes no difference."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = bool(matmul.allow_tf32), bool(cudnn.allow_tf32)
-    matmul.allow_tf32 = cudnn.allow_tf32 = recipe.tf32
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    _set(recipe.tf32, recipe.tf32)
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        _set(*before)
+
+
+def _set(matmul: bool, cudnn: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = cudnn
