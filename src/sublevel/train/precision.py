@@ -13,7 +13,7 @@ from sublevel.train.recipe import Recipe
 @contextmanager
 def precision(recipe: Recipe) -> Iterator[None]:
     """Matrix products and convolutions as the recipe says; put back afterwards. On a CPU it makes no difference."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    before = bool(torch.backends.cuda.matmul.allow_tf32), bool(torch.backends.cudnn.allow_tf32)
     _set(recipe.tf32, recipe.tf32)
     try:
         yield
