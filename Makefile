@@ -26,7 +26,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-.PHONY: help install install-dev install-docs demo test test-full lint types contracts format docs docs-figures clean
+.PHONY: help install install-dev install-docs demo test test-full bench lint types contracts format docs docs-figures clean
 
 help:
 	@echo "make install      virtual environment in $(VENV) with sublevel, editable"
@@ -34,6 +34,7 @@ help:
 	@echo "make demo         train, prune, measure on a laptop; writes sublevel-runs/demo/report.html"
 	@echo "make test         lint, types, import contracts, tests"
 	@echo "make test-full    the same with the tests that take minutes"
+	@echo "make bench        speed on this machine, beside its targets: fifteen minutes, records in benchmarks/records"
 	@echo "make lint | types | contracts | format"
 	@echo "make docs         the documentation as pages that open from a disk: build/site/index.html"
 	@echo "make docs-figures the figures of the documentation again"
@@ -72,6 +73,9 @@ test: lint types contracts
 
 test-full: lint types contracts
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+bench: install
+	$(BIN)/python benchmarks/bench.py
 
 lint: install-dev
 	$(BIN)/ruff check .

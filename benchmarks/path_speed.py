@@ -1,6 +1,7 @@
 """Losses along a path against bare forward passes over the same batches: what the field, the points and the loss cost.
 
-    python benchmarks/path_speed.py        # ResNet-8 of width 8, 10,000 random images, 200 points: minutes
+    python benchmarks/path_speed.py        # ResNet-8 of width 8, 10,000 random images, 200 points: ten minutes
+    python benchmarks/path_speed.py 30     # so many points
 
 The bare side runs the network's forward pass under no_grad over prepared batches of the same size, with fixed weights:
 no interpolation, no normalisation, no loss. Each round does both, a part of the points at a time, in turn.
@@ -8,6 +9,7 @@ no interpolation, no normalisation, no loss. Each round does both, a part of the
 
 from __future__ import annotations
 
+import sys
 import time
 
 import torch
@@ -62,4 +64,4 @@ def measure(examples: int = EXAMPLES, points: int = POINTS, rounds: int = ROUNDS
 
 
 if __name__ == "__main__":
-    record("path-speed", __file__, {"threads": 1, **measure()})
+    record("path-speed", __file__, {"threads": 1, **measure(points=int(sys.argv[1]) if len(sys.argv) > 1 else POINTS)})

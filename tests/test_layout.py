@@ -59,3 +59,14 @@ def test_the_numbers_are_the_same(what: str) -> None:
             }[what]()
         )
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(("width", "last"), [(2, False), (8, False), (16, True)])
+def test_narrow_shortcuts_keep_the_layout_that_does_not_crash(width: int, last: bool) -> None:
+    """Strided 1 x 1 convolutions of few channels corrupt the memory of a process with the channels last."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randint(0, 256, (150, 3, 32, 32), generator=g, dtype=torch.uint8), torch.arange(150) % 2
+    p = Problem("resnet-8", train=(x, y), test=(x[:9], y[:9]), validation=0, options={"width": width})
+    assert p.prepare(x[:4]).is_contiguous(memory_format=torch.channels_last) is last
+    done = p.trained(p.init(0), recipe=Recipe(length=Duration(4, "it"), crop=4, flip=True), seed=0)
+    assert bool(done.end.theta.isfinite().all())
