@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = [
-    *("--model", "resnet-8", "--width", "2", "--epochs", "2", "--rewind", "2", "--levels", "2", "--seeds", "1"),
-    *("--chosen", "2", "--size", "64", "--k", "2", "--points", "3", "--device", "cpu", "--minutes", "60"),
+    *("--model", "resnet-8", "--width", "2", "--epochs", "4", "--rewind", "2", "--levels", "2", "--seeds", "1"),
+    *("--chosen", "2", "--size", "16", "--k", "1", "--points", "3", "--device", "cpu", "--minutes", "60"),
 ]
 
 
@@ -24,7 +25,7 @@ TINY = [
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("gpu_paper", "jpeg"):
+    for name in ("gpu", "gpu_paper", "jpeg"):
         sys.modules.pop(name, None)
 
 
@@ -36,10 +37,10 @@ def jpeg_of(image: np.ndarray, **how) -> bytes:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    """Two classes that differ in colour, 150 and 40 images."""
+    """Two classes that differ in colour, 100 and 20 images."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("images") / "images.tar.xz"
     with tarfile.open(path, "w:xz") as tar:
-        for split, count in (("train", 150), ("test", 40)):
+        for split, count in (("train", 100), ("test", 20)):
             for i in range(count):
                 image = rng.integers(0, 120, (32, 32, 3), dtype=np.uint8)
                 image[..., i % 2] += 100
@@ -119,3 +120,34 @@ def test_what_is_no_such_image_is_refused() -> None:
             jpeg.decode([damaged])
     with pytest.raises(ValueError, match="several sizes"):
         jpeg.decode([image, jpeg_of(np.zeros((16, 16, 3), np.uint8))])
+
+
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path: Path, capsys) -> None:
+    import gpu
+
+    assert (
+        gpu.main(
+            [
+                "--device",
+                "cpu",
+                "--tiny",
+                "--models",
+                "lenet-300-100",
+                "resnet-8",
+                "--networks",
+                "2",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    training = found["training"]["lenet-300-100"]
+    assert training["graph against eager after 20 steps, relative distance"] < 1e-5
+    assert training["float32, graph, images per second"]["median"] > 0
+    assert found["geometry"]["products"] > 2
+    capsys.readouterr()
+    if not torch.cuda.is_available():
+        assert gpu.main(["--out", str(tmp_path)]) == 2
+        assert "no CUDA GPU here" in capsys.readouterr().out
