@@ -48,7 +48,7 @@ def main(chosen: list[str]) -> int:
         began = time.monotonic()
         command = [sys.executable, str(HERE / script), *arguments]
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-        print(f"\n{name} ({script}, {time.monotonic() - began:.0f} s)")
+        print(f"\n{name} ({script}, {time.monotonic() - began:.0f} s)", flush=True)
         if done.returncode:
             failed.append(name)
             continue

@@ -4,7 +4,8 @@ All train the same network on the same images, one thread each, in one process, 
 within each round. The bare loop is what a careful person writes by hand: uint8 images in memory, one gather a batch,
 module, F.cross_entropy, loss.backward(), torch.optim.SGD, gradient and weights masked by multiplication. The loader
 loop has the same step, and its images come from a DataLoader without workers (they would be other threads) whose
-Dataset crops, flips and normalises one image at a time, as training scripts usually do.
+Dataset makes a PIL image, crops, flips, converts and normalises one at a time: the operations of torchvision's
+datasets and transforms, which most training scripts are made of.
 
 The share of the limit is the least time of a step's products and bytes (`limit.py`) over the time that it takes. The
 sparse engine is timed beside the dense training of the same network, without a mask.
@@ -21,7 +22,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count, islice
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
@@ -111,24 +114,30 @@ def bare(problem: Problem, recipe: Recipe) -> Callable[[int], Iterable[Batch]]:
 
 
 class Images(Dataset):
-    """One image at a time: cropped at random, flipped, scaled, normalised."""
+    """One image at a time, as training scripts take them: a PIL image, cropped, flipped, to a tensor, normalised."""
 
     def __init__(self, problem: Problem, recipe: Recipe) -> None:
         splits = problem.splits
-        self.x, self.y, self.crop, self.flip = splits.train.x, splits.train.y, recipe.crop, recipe.flip
-        self.mean, self.std = (torch.tensor(v)[:, None, None] for v in (splits.mean, splits.std))
+        x = splits.train.x
+        self.x = (x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)).contiguous().numpy()
+        self.y, self.crop, self.flip = splits.train.y.tolist(), recipe.crop, recipe.flip
+        self.mean, self.std = splits.mean, splits.std
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, i: int) -> Batch:
-        image, height, width = self.x[i], *self.x.shape[2:]
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        image = Image.fromarray(self.x[i])
+        width, height = image.size
         if self.crop:
-            dy, dx = torch.randint(0, 2 * self.crop + 1, (2,)).tolist()
-            image = F.pad(image, (self.crop,) * 4)[:, dy : dy + height, dx : dx + width]
+            left, top = torch.randint(0, 2 * self.crop + 1, (2,)).tolist()
+            image = ImageOps.expand(image, self.crop).crop((left, top, left + width, top + height))
         if self.flip and torch.rand(1) < 0.5:
-            image = image.flip(2)
-        return (image.float().div(255) - self.mean) / self.std, self.y[i]
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        x = torch.from_numpy(np.array(image, copy=True)).view(height, width, -1)
+        x = x.permute(2, 0, 1).contiguous().float().div(255)
+        mean, std = torch.as_tensor(self.mean)[:, None, None], torch.as_tensor(self.std)[:, None, None]
+        return x.sub_(mean).div_(std), self.y[i]
 
 
 def loader(problem: Problem, recipe: Recipe) -> Callable[[int], Iterable[Batch]]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from tiny_runs import python
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = [
@@ -151,3 +155,27 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path: Path, capsys) -> None:
     if not torch.cuda.is_available():
         assert gpu.main(["--out", str(tmp_path)]) == 2
         assert "no CUDA GPU here" in capsys.readouterr().out
+
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {allowed!r}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, sys.argv[1])
+import gpu, gpu_paper, torch
+x, y = torch.zeros(20, 3, 32, 32, dtype=torch.uint8), torch.arange(20) % 10
+gpu.Problem("resnet-20", train=(x, y), test=(x, y), validation=0).splits
+"""
+
+
+def test_both_need_torch_numpy_and_safetensors_alone(tmp_path: Path) -> None:
+    """Of what the package declares, that is."""
+    project = tomllib.loads((BENCHMARKS.parent / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[<>=\[]", need)[0] for need in project["dependencies"]} - {"torch", "numpy", "safetensors"}
+    assert len(names) > 8
+    blocked = sorted({"pillow": "PIL"}.get(name, name) for name in names - {"fsspec"})  # which torch itself needs
+    done = python("-c", BLOCKED.replace("{allowed!r}", repr(blocked)), BENCHMARKS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

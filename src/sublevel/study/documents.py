@@ -76,7 +76,7 @@ def override(document: dict[str, Any], assignment: str) -> dict[str, Any]:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"an override is written key=value, got {assignment!r}")
-    return _with(_unsaid(document, ".".join(keys)), keys, _value(text), path)
+    return placed(_unsaid(document, ".".join(keys)), keys, _value(text), path)
 
 
 def merged(document: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def merged(document: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, An
     for path, _ in said:
         out = _unsaid(out, ".".join(path))
     for path, value in said:
-        out = _with(out, path, value, ".".join(path))
+        out = placed(out, path, value, ".".join(path))
     return out
 
 
@@ -105,14 +105,18 @@ def _unsaid(document: Mapping[str, Any], path: str) -> dict[str, Any]:
     return out
 
 
-def _with(document: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
+def placed(document: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
+    """The document with a value under a path of keys, whose groups are made where there are none.
+
+    Raises ConfigError, which quotes ``path``, where one of the keys is no group.
+    """
     head, *rest = keys
     if not rest:
         return {**document, head: value}
     inner = document.get(head, {})
     if not isinstance(inner, Mapping):
         raise ConfigError(f"{path!r} cannot be set: {head!r} is not a group of keys")
-    return {**document, head: _with(inner, rest, value, path)}
+    return {**document, head: placed(inner, rest, value, path)}
 
 
 def _value(text: str) -> Any:

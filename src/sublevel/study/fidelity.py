@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sublevel.study.documents import placed
+
 FIDELITIES = ("paper", "open_lth")
 
 _PAPER = {"rounding": "exact", "dense_start": "init"}
@@ -98,7 +100,7 @@ def expanded(document: Mapping[str, Any], network: str, data: str) -> dict[str, 
         keys.pop("order", None)
     for path, value in keys.items():
         if not any(_said(document, each) for each in _alike(path)):
-            out = _with(out, path.split("."), value)
+            out = placed(out, path.split("."), value, path)
     if fidelity == "open_lth" and written:
         out["branches"] = [_branch(each) for each in written]
     return out
@@ -128,11 +130,6 @@ def _said(document: Any, path: str) -> bool:
         return False
     inside = document[head]
     return not rest or not isinstance(inside, Mapping) or _said(inside, rest)
-
-
-def _with(document: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
-    head, *rest = keys
-    return {**document, head: _with(document.get(head, {}), rest, value) if rest else value}
 
 
 def _branch(given: Any) -> Any:
