@@ -80,7 +80,7 @@ def test_a_training_is_the_same_to_the_bit(tmp_path: Path) -> None:
     assert losses[0][0] == losses[1][0]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_study_of_shards_finds_the_results_of_the_same_data(tmp_path: Path) -> None:
     workshop = furnish(tmp_path)
     assert cli("run", "small.toml", "--jobs", 1, cwd=workshop).returncode == 0

@@ -233,7 +233,7 @@ def test_objects_that_are_let_go_leave_a_whole_entry(store: Store, tmp_path: Pat
     assert merge(Store(tmp_path / "third"), Archive(tmp_path / "a.tar")).added == 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_weights_that_were_let_go_are_trained_again_when_they_are_needed(tmp_path: Path) -> None:
     workshop = tiny_runs.furnish(tmp_path)
     more = ("--set", "geometry.legs.size=60", "--set", "geometry.paths.points=3")
