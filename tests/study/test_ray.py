@@ -98,10 +98,10 @@ def test_a_node_that_is_killed_changes_no_number(cluster: Any, shop: Path) -> No
     running = Running(*RUN, "--executor", client, cwd=shop)
     here = cli(*RUN, "--jobs", 1, "--out", "here", cwd=shop)
     assert here.returncode == 0, here.stderr
-    (pid,) = until(lambda: paused(pause), 150)
+    (pid,) = until(lambda: paused(pause), 400)
     node = next(node for node in cluster.worker_nodes if parent(pid) in inside(node))
     cluster.remove_node(node, allow_graceful=False)
-    until(lambda: len(paused(pause)) == 2, 150)
+    until(lambda: len(paused(pause)) == 2, 400)
     pause.unlink()
     code, out, err = running.end()
     assert code == 0, (out, err)
