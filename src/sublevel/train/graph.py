@@ -43,12 +43,13 @@ class Graphed(Weights):
         if team().size > 1:
             raise ConfigError("train.engine 'graph' is for one process: leave it out where several train together")
         self._captured: dict[tuple[int, ...], Captured] = {}
-        theta = self._slope.theta
-        self._factors = list(torch.zeros(self.optimizer.changing, dtype=theta.dtype, device=theta.device))
+        self._factors: list[Tensor] = []
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step; the mean loss before it, which the next step overwrites."""
-        for place, factor in zip(self._factors, self.optimizer.factors(lr), strict=True):
+        factors = self.optimizer.factors(lr)
+        self._factors = self._factors or [self._slope.theta.new_zeros(()) for _ in factors]
+        for place, factor in zip(self._factors, factors, strict=True):
             place.fill_(factor)
         shape = tuple(x.shape)
         if shape not in self._captured:
@@ -65,7 +66,7 @@ class Graphed(Weights):
         self._captured.clear()
 
     def _capture(self, x: Tensor, y: Tensor) -> Captured:
-        at = Captured(x.clone(), y.clone(), torch.zeros_like(self._factors[0]), lambda: None)
+        at = Captured(x.clone(), y.clone(), self._slope.theta.new_zeros(()), lambda: None)
         body = lambda: self._body(at)  # noqa: E731
         if x.device.type != "cuda":
             return Captured(at.x, at.y, at.mean, body)

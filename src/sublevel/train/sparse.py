@@ -22,9 +22,7 @@ from torch.overrides import TorchFunctionMode
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError, ModelError
 from sublevel.space import Point, Space
-from sublevel.train.recipe import Recipe
 from sublevel.train.resume import State
-from sublevel.train.update import Moments, update
 from sublevel.train.weights import Slope, Weights
 
 LARGE = 2**14
@@ -115,33 +113,39 @@ class Multiply(TorchFunctionMode):
 
 
 class SparseSlope(Slope):
-    """As `Slope`; of the chosen layers only the kept weights are moved, and theta is brought up to date when asked."""
+    """As `Slope`, but of the layers with a pattern only the kept weights are moved, in a memory of their own.
 
-    def __init__(self, space: Space, start: Point, patterns: Mapping[str, Pattern], *given: Any) -> None:
-        super().__init__(space, given[0], start, *given[1:])
+    ``theta`` holds what was last put there whole; `point` says where the network stands.
+    """
+
+    def __init__(self, patterns: Mapping[str, Pattern], space: Space, *given: Any) -> None:
         self._patterns = patterns
-        self._stand_ins: dict[str, Tensor] = {}
-        self.parts = [self._part(name, view) for name, view in self.views.items()]
-        for name, part in zip(self.views, self.parts, strict=True):
-            if name in patterns:
-                self._leaves[name] = part.detach().requires_grad_()
-                self._stand_ins[name] = torch.full_like(self.views[name], nan)  # whatever else reads it will show
+        super().__init__(space, *given)
+        views = space.views(self.theta)
+        self._stand_ins = {name: torch.full_like(views[name], nan) for name in patterns}  # whatever reads one will show
 
-    def compact(self, vector: Float[Tensor, "D"], space: Space) -> list[Tensor]:
-        """A vector's numbers where the optimizer moves something, part by part."""
-        return [self._part(name, view) for name, view in space.views(vector).items()]
+    def compact(self, vector: Float[Tensor, "D"]) -> dict[str, Tensor]:
+        """A vector's numbers where an optimizer moves something, by parameter."""
+        return {
+            name: view.reshape(-1)[self._patterns[name].kept] if name in self._patterns else view
+            for name, view in super().compact(vector).items()
+        }
 
-    def spread(self, parts: list[Tensor], vector: Float[Tensor, "D"], space: Space) -> Tensor:
-        """The way back, written into a vector."""
-        for (name, view), part in zip(space.views(vector).items(), parts, strict=True):
+    def spread(self, parts: list[Tensor]) -> Float[Tensor, "D"]:
+        """The way back: a vector of its own, 0 where nothing is kept."""
+        vector = torch.zeros_like(self.theta)
+        for (name, view), part in zip(self.space.views(vector).items(), parts, strict=True):
             if name in self._patterns:
-                view.view(-1)[self._patterns[name].kept] = part.detach()
-            elif view.data_ptr() != part.data_ptr():
+                view.view(-1)[self._patterns[name].kept] = part
+            else:
                 view.copy_(part)
         return vector
 
-    def _part(self, name: str, view: Tensor) -> Tensor:
-        return view.reshape(-1)[self._patterns[name].kept] if name in self._patterns else view
+    def restore(self, theta: Float[Tensor, "D"], buffers: State) -> None:
+        """Stand where theta and the buffers say."""
+        super().restore(theta, buffers)
+        for part, value in zip(self.parts, self.compact(theta).values(), strict=True):
+            part.copy_(value)
 
     def _losses(self, tensors: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         stands_for = {id(t): (name, self._leaves[name], self._patterns[name]) for name, t in self._stand_ins.items()}
@@ -150,66 +154,22 @@ class SparseSlope(Slope):
 
 
 class Sparse(Weights):
-    """Masked descent of the weights, those of sparse layers alone."""
+    """Masked descent of the weights, those of sparse layers alone. A mask that tightens on the way begins dense."""
 
-    _slope: SparseSlope
-
-    def __init__(
-        self,
-        space: Space,
-        module: nn.Module,
-        start: Point,
-        mask: Bool[Tensor, "D"] | None,
-        recipe: Recipe,
-        prepare: Any,
-        loss: Any,
-    ) -> None:
+    def sloping(
+        self, mask: Bool[Tensor, "D"] | None, space: Space, module: nn.Module, start: Point, *given: Any
+    ) -> SparseSlope:
+        """The slope with the patterns of the mask's sparse layers. Raises ConfigError for another device than a CPU."""
         if start.theta.device.type != "cpu":
             raise ConfigError(f"train.engine 'sparse' is for the CPU, got {start.theta.device}")
-        self._space = space
-        mask = space.full_mask() if mask is None else mask
         linear = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}
         named = dict(module.named_parameters())
+        kept = space.full_mask() if mask is None else mask
         patterns = {
             name: Pattern.of(view > 0)
-            for name, view in space.views(mask.to(start.theta.dtype)).items()
+            for name, view in space.views(kept.to(start.theta.dtype)).items()
             if id(named[name]) in linear
             and view.numel() >= LARGE
             and 0 < int(view.count_nonzero()) <= BELOW * view.numel()
         }
-        self._slope = SparseSlope(space, start.project(mask), patterns, module, prepare, loss, recipe)
-        self.optimizer = update(recipe, self._slope.parts, self._slope.compact(mask.to(start.theta.dtype), space))
-
-    def point(self) -> Point:
-        """Where it stands, as a copy."""
-        self._up_to_date()
-        return self._slope.point()
-
-    def state(self) -> State:
-        """Weights, buffers and momentum."""
-        self._up_to_date()
-        return super().state()
-
-    def restore(self, state: State) -> None:
-        """Go on from a state."""
-        super().restore(state)
-        for part, value in zip(self._slope.parts, self._slope.compact(self._slope.theta, self._space), strict=True):
-            part.copy_(value)
-
-    def moments(self) -> Moments:
-        """What the optimizer remembers: vectors [D], and the number of steps."""
-        zero = lambda: torch.zeros_like(self._slope.theta)  # noqa: E731
-        found = {
-            name: self._slope.spread(parts, zero(), self._space) for name, parts in self.optimizer.vectors().items()
-        }
-        return {**found, "count": torch.tensor(self.optimizer.count)}
-
-    def resume(self, moments: Mapping[str, Tensor]) -> None:
-        """Go on with what an optimizer remembers of the steps before."""
-        for name, parts in self.optimizer.vectors().items():
-            for part, value in zip(parts, self._slope.compact(moments[name], self._space), strict=True):
-                part.copy_(value)
-        self.optimizer.count = int(moments["count"])
-
-    def _up_to_date(self) -> None:
-        self._slope.spread(self._slope.parts, self._slope.theta, self._space)
+        return SparseSlope(patterns, space, module, start, *given)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -22,6 +22,11 @@ def update(recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> Up
     return Sgd(recipe, theta, mask) if recipe.optimizer == "sgd" else Adam(recipe, theta, mask)
 
 
+def flat(parts: list[Tensor]) -> Tensor:
+    """All numbers of some tensors in a row, as a copy."""
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 Factor = float | Tensor
 """A number that changes from step to step; a tensor [] where a step is captured once and replayed."""
 
@@ -31,8 +36,6 @@ class Update(ABC):
 
     mask: list[Tensor] | None
     count: int = 0
-    changing: int
-    """How many factors it has."""
 
     def __call__(self, gradients: list[Tensor], lr: float) -> None:
         """One step. The gradients may be overwritten."""
@@ -55,15 +58,15 @@ class Update(ABC):
     def vectors(self) -> dict[str, list[Tensor]]:
         """What it remembers, in the parts of theta."""
 
-    def moments(self) -> Moments:
-        """What it remembers, as a copy."""
-        flat = {name: torch.cat([part.reshape(-1) for part in parts]) for name, parts in self.vectors().items()}
-        return {**flat, "count": torch.tensor(self.count)}
+    def moments(self, spread: Callable[[list[Tensor]], Tensor] = flat) -> Moments:
+        """What it remembers, as a copy; ``spread`` makes a vector of the parts."""
+        return {**{name: spread(parts) for name, parts in self.vectors().items()}, "count": torch.tensor(self.count)}
 
-    def resume(self, moments: Mapping[str, Tensor]) -> None:
-        """Go on as after the steps that ``moments`` is of."""
+    def resume(self, moments: Mapping[str, Tensor], compact: Callable[[Tensor], list[Tensor]] | None = None) -> None:
+        """Go on as after the steps that ``moments`` is of; ``compact`` is the way back from a vector to the parts."""
         for name, parts in self.vectors().items():
-            for part, value in zip(parts, moments[name].split([p.numel() for p in parts]), strict=True):
+            found = compact(moments[name]) if compact else moments[name].split([p.numel() for p in parts])
+            for part, value in zip(parts, found, strict=True):
                 part.copy_(value.view_as(part))
         self.count = int(moments["count"])
 
@@ -77,8 +80,6 @@ class Update(ABC):
 
 class Sgd(Update):
     """Masked SGD with momentum: `sublevel.train.step.step`."""
-
-    changing = 1
 
     def __init__(self, recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> None:
         self.recipe, self.theta, self.mask = recipe, theta, mask
@@ -108,8 +109,6 @@ class Sgd(Update):
 
 class Adam(Update):
     """Masked Adam and AdamW: `sublevel.train.step.adam_step`."""
-
-    changing = 3
 
     def __init__(self, recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> None:
         self.recipe, self.theta, self.mask = recipe, theta, mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from sublevel.train.recipe import Recipe
 from sublevel.train.resume import State, overwrite, under, within
 from sublevel.train.step import Loss
 from sublevel.train.team import team
-from sublevel.train.update import Moments, update
+from sublevel.train.update import Moments, flat, update
 
 
 class Slope:
@@ -37,11 +38,21 @@ class Slope:
         recipe: Recipe,
     ) -> None:
         self._team, self._synchronised, self._bf16 = team(), recipe.synchronised, recipe.bf16
-        self.module, self.prepare, self.loss = module, prepare, loss
+        self.space, self.module, self.prepare, self.loss = space, module, prepare, loss
         self.theta = start.theta.detach().clone()
         self.buffers = _copy(start.buffers)
-        self.views = space.views(self.theta)
-        self._leaves = {name: view.detach().requires_grad_() for name, view in self.views.items()}
+        moved = self.compact(self.theta)
+        self._leaves = {name: part.detach().requires_grad_() for name, part in moved.items()}
+        self.parts = list(moved.values())
+        """What an optimizer moves, parameter by parameter: the memory of theta."""
+
+    def compact(self, vector: Float[Tensor, "D"]) -> dict[str, Tensor]:
+        """A vector's numbers where an optimizer moves something, by parameter."""
+        return self.space.views(vector)
+
+    def spread(self, parts: list[Tensor]) -> Float[Tensor, "D"]:
+        """The way back: a vector of its own."""
+        return flat(parts)
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The mean loss, and its gradient in the parts of theta; the buffers move as in training."""
@@ -80,7 +91,7 @@ class Slope:
 
     def point(self) -> Point:
         """Where it stands, as a copy."""
-        return Point(self.theta.clone(), _copy(self.buffers))
+        return Point(self.spread(self.parts), _copy(self.buffers))
 
     def restore(self, theta: Float[Tensor, "D"], buffers: State) -> None:
         """Stand where theta and the buffers say."""
@@ -101,11 +112,15 @@ class Weights:
         prepare: Callable[[Tensor], Inputs],
         loss: Loss,
     ) -> None:
-        self._space = space
-        self._slope = Slope(space, module, start if mask is None else start.project(mask), prepare, loss, recipe)
+        projected = start if mask is None else start.project(mask)
+        self._slope = self.sloping(mask, space, module, projected, prepare, loss, recipe)
         self.point = self._slope.point
         kept = None if mask is None or bool(mask.all()) else self._parts(mask)
-        self.optimizer = update(recipe, list(self._slope.views.values()), kept)
+        self.optimizer = update(recipe, self._slope.parts, kept)
+
+    def sloping(self, mask: Bool[Tensor, "D"] | None, *given: Any) -> Slope:
+        """The slope to go down, under a mask that stays; all else as `Slope` takes it."""
+        return Slope(*given)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step; the mean loss before it."""
@@ -115,8 +130,8 @@ class Weights:
 
     def state(self) -> State:
         """Weights, buffers and momentum."""
-        slope = self._slope
-        return {"theta": slope.theta, **under("buffer", slope.buffers), **under("moment", self.moments())}
+        at = self.point()
+        return {"theta": at.theta, **under("buffer", at.buffers), **under("moment", self.moments())}
 
     def restore(self, state: State) -> None:
         """Go on from a state."""
@@ -125,11 +140,11 @@ class Weights:
 
     def moments(self) -> Moments:
         """What the optimizer remembers: vectors [D], and the number of steps."""
-        return self.optimizer.moments()
+        return self.optimizer.moments(self._slope.spread)
 
     def resume(self, moments: Mapping[str, Tensor]) -> None:
         """Go on with what an optimizer remembers of the steps before."""
-        self.optimizer.resume(moments)
+        self.optimizer.resume(moments, self._compacted)
 
     def restrict(self, mask: Bool[Tensor, "D"], theta: Float[Tensor, "D"]) -> None:
         """Go on from ``theta`` under a mask nested in the one so far; theta and momentum are exactly 0 outside."""
@@ -137,8 +152,11 @@ class Weights:
         self.optimizer.restrict(self._parts(mask))
 
     def _parts(self, mask: Bool[Tensor, "D"]) -> list[Tensor]:
-        """0 and 1 for every part of theta."""
-        return list(self._space.views(mask.to(self._slope.theta.dtype)).values())
+        """0 and 1 for every part that is moved."""
+        return self._compacted(mask.to(self._slope.theta.dtype))
+
+    def _compacted(self, vector: Float[Tensor, "D"]) -> list[Tensor]:
+        return list(self._slope.compact(vector).values())
 
 
 def _copy(buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
