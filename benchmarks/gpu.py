@@ -4,8 +4,8 @@
 
 Needs torch, numpy and safetensors. Images are random: speed does not depend on what is on them. Every figure comes with
 its repetitions; ratios are of one run. Where the engine of CUDA graphs fails, or ends elsewhere than the eager one in
-twenty steps, the record says so. Several networks at once have a stream each, their steps in
-turn; the rate is that of all together.
+twenty steps, the record says so. Several networks at once have a stream each, their steps in turn; the rate is that of
+all together.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sublevel.data.batches import gather, padded
+from parity import apart
 from sublevel.geometry import paths
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.problem import Problem
 from sublevel.rng import generator
-from sublevel.train.engine import planned
+from sublevel.train.engine import batches, planned
 from sublevel.train.engines import weights
-from sublevel.train.precision import precision
+from sublevel.train.precision import tf32
 from sublevel.train.recipe import Duration, Recipe
 
 MODELS = ("lenet-300-100", "resnet-8", "resnet-20", "vgg-16")
@@ -89,39 +89,31 @@ class Bench:
         found = [images / self.seconds(function) for _ in range(self.rounds)]
         return {"n": len(found), "min": min(found), "median": statistics.median(found), "max": max(found)}
 
-    def stepping(self, problem: Problem, recipe: Recipe) -> Step:
-        """A step of an engine on batch i of one epoch's plan, which lies on the device."""
+    def batches(self, problem: Problem, recipe: Recipe) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Batch i of one epoch's plan, which lies on the device; after the last whole one the first again."""
         data = problem.splits.train
+        batch, plan = batches(data, recipe), planned(len(data), recipe, 0, 0, "").to(data.x.device)
+        full = len(data) // recipe.batch_size
+        return lambda i: batch(plan, i % full)
+
+    def stepping(self, problem: Problem, recipe: Recipe) -> Step:
+        """A step of an engine."""
         run = weights(
             problem.space, problem.module, problem.init(0), None, recipe, problem.prepare, problem.mean_loss()
         )  # fmt: skip
-        canvas = padded(data.x, recipe.crop)
-        plan = planned(len(data), recipe, 0, 0, "").to(data.x.device)
-        height, width, full = *data.x.shape[2:], len(data) // recipe.batch_size
+        batch = self.batches(problem, recipe)
         problem.module.train()
-
-        def step(i: int) -> Tensor:
-            begin = i % full * recipe.batch_size
-            stop = begin + recipe.batch_size
-            x = gather(canvas, plan, begin, stop, height=height, width=width)
-            return run.step(x, data.y[plan.index[begin:stop]], 0.01)
-
-        return step
+        return lambda i: run.step(*batch(i), 0.01)
 
     def bare(self, problem: Problem, recipe: Recipe) -> Step:
         """The same by hand: a module, autograd, torch.optim.SGD; no mask."""
-        data, module = problem.splits.train, problem.build(0, "init").to(self.device).train()
+        module, batch = problem.build(0, "init").to(self.device).train(), self.batches(problem, recipe)
         optimiser = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-        canvas = padded(data.x, recipe.crop)
-        plan = planned(len(data), recipe, 0, 0, "").to(data.x.device)
-        height, width, full = *data.x.shape[2:], len(data) // recipe.batch_size
 
         def step(i: int) -> None:
-            begin = i % full * recipe.batch_size
-            stop = begin + recipe.batch_size
-            x = gather(canvas, plan, begin, stop, height=height, width=width)
+            x, y = batch(i)
             optimiser.zero_grad(set_to_none=True)
-            F.cross_entropy(module(problem.splits.prepare(x)), data.y[plan.index[begin:stop]]).backward()
+            F.cross_entropy(module(problem.splits.prepare(x)), y).backward()
             optimiser.step()
 
         return step
@@ -132,7 +124,7 @@ class Bench:
         for kind, changes in KINDS.items():
             for engine in ("eager", "graph"):
                 recipe = self.recipe(model, engine=engine, **changes)
-                with precision(recipe):
+                with tf32(recipe.tf32):
                     try:
                         step = self.stepping(problem, recipe)
                         rate = self.rates(lambda s=step: [s(i) for i in range(self.steps)], images)
@@ -140,25 +132,15 @@ class Bench:
                         found[f"{kind}, {engine}"] = f"failed: {error}"
                         continue
                 found[f"{kind}, {engine}, images per second"] = rate
-            with precision(self.recipe(model, **changes)):
+            with tf32(kind == "tf32"):
                 if kind != "bf16":
                     step = self.bare(problem, self.recipe(model))
                     rate = self.rates(lambda s=step: [s(i) for i in range(self.steps)], images)
                     found[f"{kind}, bare loop, images per second"] = rate
-        found["graph against eager after 20 steps, relative distance"] = self.parity(problem, model)
+        found["graph against eager after 20 steps, relative distance"] = apart(
+            problem, self.recipe(model), 4 if self.tiny else 20
+        )  # fmt: skip
         return found
-
-    def parity(self, problem: Problem, model: str) -> float | str:
-        """How far apart the engines end, in float32."""
-        ends = {}
-        for engine in ("eager", "graph"):
-            recipe = self.recipe(model, engine=engine)
-            try:
-                done = problem.trained(problem.init(0), recipe=recipe, seed=0, rates=[0.01] * (4 if self.tiny else 20))
-            except RuntimeError as error:
-                return f"{engine} failed: {error}"
-            ends[engine] = done.end.theta
-        return float((ends["graph"] - ends["eager"]).norm() / ends["eager"].norm())
 
     def together(self, model: str, networks: Sequence[int]) -> dict[str, Any]:
         """Several networks, a stream each."""
@@ -166,7 +148,7 @@ class Bench:
         for kind in ("float32", "tf32"):
             for count in networks:
                 recipe = replace(self.recipe(model, engine="graph"), **KINDS[kind])
-                with precision(recipe):
+                with tf32(recipe.tf32):
                     try:
                         rate = self.rates(self._streams(model, recipe, count), count * self.steps * 128)
                     except RuntimeError as error:

@@ -20,7 +20,6 @@ import argparse
 import csv
 import io
 import json
-import math
 import sys
 import tarfile
 import time
@@ -35,12 +34,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from parity import apart
 from sublevel.data import load as source
 from sublevel.geometry import paths
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.problem import Problem
 from sublevel.prune import counts, select
-from sublevel.prune.scores import magnitude
+from sublevel.prune.scores import magnitude, random
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.train.recipe import Duration, Recipe
@@ -211,11 +211,9 @@ class Paper:
         """Imp's and oneshot's masks by magnitude, random-prune's at random; all with imp's exact counts."""
         space, keep = self.problem.space, counts(self.problem.space, 0.2, level)
         draw = generator(seed, f"prune:{level}")
-        if branch == "random-prune":
-            return select(space, torch.rand(space.dim, generator=draw), space.full_mask(), keep)
-        before = ("imp", level - 1, seed) if branch == "imp" and level > 1 else ("dense", 0, seed)
-        end, parent = self.end(*before)
-        return select(space, magnitude(end.to("cpu"), None, draw), parent.cpu(), keep)
+        score = random if branch == "random-prune" else magnitude
+        end, parent = self.end(*(("imp", level - 1, seed) if branch == "imp" and level > 1 else ("dense", 0, seed)))
+        return select(space, score(end.to("cpu"), None, draw), parent.cpu(), keep)
 
     def solution(self, branch: str, level: int, seed: int) -> None:
         """Train one network, and evaluate it on all training and test examples."""
@@ -331,21 +329,12 @@ def tables(archive: Archive) -> dict[str, str]:
     return found
 
 
-def engine_for(problem: Problem, settings: Settings) -> tuple[str, float]:
+def engine_for(problem: Problem, settings: Settings) -> tuple[str, float | str]:
     """``graph`` where its twenty steps end where eager ones do, and the distance between them; else ``eager``."""
     if problem.device == "cpu":
         return "eager", 0.0
-    ends = {}
-    for engine in ("eager", "graph"):
-        try:
-            ends[engine] = problem.trained(
-                problem.init(0), recipe=settings.recipe(engine), seed=0, rates=[0.01] * 20
-            ).end.theta
-        except RuntimeError as error:
-            print(f"the engine {engine} failed: {error}", flush=True)
-            return "eager", math.inf
-    distance = float((ends["graph"] - ends["eager"]).norm() / ends["eager"].norm())
-    return ("graph" if distance < 1e-4 else "eager"), distance
+    distance = apart(problem, settings.recipe("eager"))
+    return ("graph" if isinstance(distance, float) and distance < 1e-4 else "eager"), distance
 
 
 def main(arguments: list[str]) -> int:

@@ -29,7 +29,7 @@ TINY = [
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("gpu", "gpu_paper", "jpeg"):
+    for name in ("gpu", "gpu_paper", "jpeg", "parity"):
         sys.modules.pop(name, None)
 
 
@@ -129,23 +129,8 @@ def test_what_is_no_such_image_is_refused() -> None:
 def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path: Path, capsys) -> None:
     import gpu
 
-    assert (
-        gpu.main(
-            [
-                "--device",
-                "cpu",
-                "--tiny",
-                "--models",
-                "lenet-300-100",
-                "resnet-8",
-                "--networks",
-                "2",
-                "--out",
-                str(tmp_path),
-            ]
-        )
-        == 0
-    )
+    tiny = ["--device", "cpu", "--tiny", "--models", "lenet-300-100", "resnet-8", "--networks", "2"]
+    assert gpu.main([*tiny, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
     training = found["training"]["lenet-300-100"]
     assert training["graph against eager after 20 steps, relative distance"] < 1e-5

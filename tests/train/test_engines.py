@@ -19,7 +19,7 @@ from sublevel.space import Space
 from sublevel.train import sparse
 from sublevel.train.engine import train
 from sublevel.train.engines import weights
-from sublevel.train.precision import precision
+from sublevel.train.precision import tf32
 from sublevel.train.recipe import ENGINES, Duration, Recipe
 from sublevel.train.team import Team
 
@@ -100,12 +100,12 @@ def test_a_lower_precision_is_named_and_moves_full_weights() -> None:
         replace(RECIPE, bf16=True, engine="sparse")
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_tf32_holds_for_the_training_alone(tf32: bool) -> None:
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tf32_holds_for_the_training_alone(allowed: bool) -> None:
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [b.allow_tf32 for b in backends]
-    with precision(replace(RECIPE, tf32=tf32)):
-        assert [b.allow_tf32 for b in backends] == [tf32, tf32]
+    with tf32(allowed):
+        assert [b.allow_tf32 for b in backends] == [allowed, allowed]
     assert [b.allow_tf32 for b in backends] == before
 
 

@@ -123,30 +123,24 @@ def arithmetic(threads: int) -> Iterator[None]:
     """What belongs to the numerics class and is set per process; put back afterwards, for a job in a user's own."""
     import torch
 
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (
-        torch.get_num_threads(),
-        _flushes(),
-        bool(cuda.allow_tf32),
-        bool(cudnn.allow_tf32),
-        bool(cudnn.deterministic),
-        bool(cudnn.benchmark),
-    )
-    try:
-        _set(threads, True, False, False, True, False)
-        yield
-    finally:
-        _set(*before)
+    from sublevel.train.precision import tf32
+
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), _flushes(), bool(cudnn.deterministic), bool(cudnn.benchmark)
+    with tf32(False):
+        try:
+            _set(threads, True, True, False)
+            yield
+        finally:
+            _set(*before)
 
 
-def _set(threads: int, flush: bool, matmul_tf32: bool, cudnn_tf32: bool, deterministic: bool, benchmark: bool) -> None:
+def _set(threads: int, flush: bool, deterministic: bool, benchmark: bool) -> None:
     import torch
 
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(flush)
-    torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
-    torch.backends.cudnn.allow_tf32 = cudnn_tf32
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = benchmark
 

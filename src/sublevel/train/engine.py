@@ -18,7 +18,7 @@ from sublevel.inputs import Inputs
 from sublevel.rng import reseed, seeded
 from sublevel.space import Point, Space
 from sublevel.train.engines import weights
-from sublevel.train.precision import precision
+from sublevel.train.precision import tf32
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, Standing, State
 from sublevel.train.step import Loss
@@ -138,7 +138,7 @@ def descend(
         plan = planned(len(data), recipe, seed, epoch, order)
         plan = plan.to(data.x.device)
         module.train()
-        with seeded(seed, dropout, epoch), precision(recipe):
+        with seeded(seed, dropout, epoch), tf32(recipe.tf32):
             total = torch.full((), before[0], dtype=torch.float64, device=data.x.device)
             seen, before = before[1], (0.0, 0)
             for i in range(inside, inside + stop - now):

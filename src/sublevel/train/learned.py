@@ -22,7 +22,7 @@ from sublevel.train.engine import Watch, descend
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, State, overwrite, under, within
 from sublevel.train.step import Loss
-from sublevel.train.update import update
+from sublevel.train.update import flat, update
 from sublevel.train.weights import Slope
 
 Choose = Callable[[Tensor], Tensor]
@@ -172,7 +172,7 @@ class _Scores:
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step of the scores; the mean loss before it."""
         mean, gradients = self._slope(x, y)
-        self._update([_flat(gradients) * self._frozen * self.scores.sign()], lr)
+        self._update([flat(gradients) * self._frozen * self.scores.sign()], lr)
         self._set()
         return mean
 
@@ -238,7 +238,7 @@ class _SoftMasks:
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step of both; the mean loss before it, without the penalty."""
         mean, gradients = self._slope(x, y)
-        g, m = _flat(gradients), self._mask
+        g, m = flat(gradients), self._mask
         of_scores = (g * self.weights + self._penalty) * self._b * m * (1 - m)  # 0 where m is 1 for good
         for each, gradient in zip(self._updates, (g * m, of_scores), strict=True):
             each([gradient], lr)
@@ -266,7 +266,3 @@ class _SoftMasks:
         self._b = self._annealing(self._steps)
         self._mask = torch.where(self._soft, torch.sigmoid(self._b * self.scores), 1.0)
         torch.mul(self.weights, self._mask, out=self._slope.theta)
-
-
-def _flat(parts: list[Tensor]) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in parts])

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 
 import torch
 
-from sublevel.train.recipe import Recipe
-
 
 @contextmanager
-def precision(recipe: Recipe) -> Iterator[None]:
-    """Matrix products and convolutions as the recipe says; put back afterwards. On a CPU it makes no difference."""
+def tf32(allowed: bool) -> Iterator[None]:
+    """Matrix products and convolutions with TF32 or without; put back afterwards. On a CPU it makes no difference."""
     before = bool(torch.backends.cuda.matmul.allow_tf32), bool(torch.backends.cudnn.allow_tf32)
-    _set(recipe.tf32, recipe.tf32)
+    _set(allowed, allowed)
     try:
         yield
     finally:
