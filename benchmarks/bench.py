@@ -1,6 +1,6 @@
 """All benchmarks of a CPU in turn, each in a process of its own, and their figures beside the targets.
 
-    make bench                        # at most fifteen minutes on two cores
+    make bench                        # 15 to 30 minutes on two cores, as they are shared
     python benchmarks/bench.py NAME   # some of them
 
 Nothing else should run meanwhile: a neighbour on the same cores takes more from one side of a ratio than from another.

@@ -10,7 +10,7 @@ datasets and transforms, which most training scripts are made of.
 The share of the limit is the least time of a step's products and bytes (`limit.py`) over the time that it takes. The
 sparse engine is timed beside the dense training of the same network, without a mask.
 
-    python benchmarks/train_speed.py              # all four networks: about four minutes
+    python benchmarks/train_speed.py              # all four networks: four to six minutes
     python benchmarks/train_speed.py resnet-8     # or some of them
 """
 

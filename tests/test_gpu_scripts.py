@@ -29,7 +29,7 @@ TINY = [
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("gpu", "gpu_paper", "jpeg", "parity"):
+    for name in ("gpu", "gpu_paper", "jpeg", "parity", "slices"):
         sys.modules.pop(name, None)
 
 
