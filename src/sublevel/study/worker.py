@@ -123,8 +123,10 @@ def arithmetic(threads: int) -> Iterator[None]:
     """What belongs to the numerics class and is set per process; put back afterwards, for a job in a user's own."""
     import torch
 
+    from sublevel.memory import keep_freed
     from sublevel.train.precision import tf32
 
+    keep_freed()
     cudnn = torch.backends.cudnn
     before = torch.get_num_threads(), _flushes(), bool(cudnn.deterministic), bool(cudnn.benchmark)
     with tf32(False):

@@ -15,6 +15,7 @@ from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.inputs import Inputs
+from sublevel.memory import keep_freed
 from sublevel.rng import reseed, seeded
 from sublevel.space import Point, Space
 from sublevel.train.engines import weights
@@ -121,6 +122,7 @@ def descend(
     keeper: Keeper | None = None,
 ) -> Trained:
     """The loop around the steps of ``run``, whatever it moves; all else as in `train`."""
+    keep_freed()
     rates = recipe.rates(len(data)) if rates is None else rates
     per_epoch, last = recipe.steps_per_epoch(len(data)), len(rates)
     together = team()

@@ -10,7 +10,7 @@ from sublevel.train.recipe import Recipe
 from sublevel.train.sparse import Sparse
 from sublevel.train.weights import Weights
 
-ENGINE = "eager-3"
+ENGINE = "eager-4"
 """Names the arithmetic of the engine ``auto`` in a cell's numerics class."""
 
 BUILD: dict[str, Callable[..., Weights]] = {"auto": Weights, "eager": Weights, "graph": Graphed, "sparse": Sparse}

@@ -90,21 +90,20 @@ class Sgd(Update):
         return {"velocity": self.velocity}
 
     def _factors(self, lr: float) -> list[float]:
-        return [-lr]
+        return [lr]
 
     @torch.no_grad()
     def move(self, gradients: list[Tensor], factors: Sequence[Factor]) -> None:
-        """The step."""
+        """The step. Under a mask theta is 0 where it is pruned, so weight decay adds nothing there."""
         r = self.recipe
-        if r.weight_decay:
-            torch._foreach_add_(gradients, self.theta, alpha=r.weight_decay)
+        gradients = [g.contiguous() for g in gradients]  # convolutions give them in the layout of their images
         if self.mask is not None:
             torch._foreach_mul_(gradients, self.mask)
-        torch._foreach_mul_(self.velocity, r.momentum)
-        torch._foreach_add_(self.velocity, gradients)
-        if r.nesterov:
-            torch._foreach_add_(gradients, self.velocity, alpha=r.momentum)
-        _add_times(self.theta, gradients if r.nesterov else self.velocity, factors[0])
+        velocity = self.velocity if r.momentum else []  # the kernel's way to say it
+        torch._fused_sgd_(
+            self.theta, gradients, velocity, weight_decay=r.weight_decay, momentum=r.momentum, lr=factors[0],
+            dampening=0.0, nesterov=r.nesterov, maximize=False, is_first_step=False,
+        )  # fmt: skip
 
 
 class Adam(Update):
@@ -142,13 +141,6 @@ class Adam(Update):
         torch._foreach_sqrt_(scale)
         torch._foreach_add_(scale, r.eps)
         if isinstance(rate, Tensor):
-            _add_times(self.theta, list(torch._foreach_div(self.first, scale)), rate)
+            torch._foreach_add_(self.theta, list(torch._foreach_mul(torch._foreach_div(self.first, scale), rate)))
         else:
             torch._foreach_addcdiv_(self.theta, self.first, scale, value=rate)
-
-
-def _add_times(theta: list[Tensor], parts: list[Tensor], factor: Factor) -> None:
-    if isinstance(factor, Tensor):
-        torch._foreach_add_(theta, list(torch._foreach_mul(parts, factor)))
-    else:
-        torch._foreach_add_(theta, parts, alpha=factor)
