@@ -206,7 +206,7 @@ class _Pairs:
     @classmethod
     def of(cls, ritz: Ritz, which: np.ndarray, k: int) -> _Pairs:
         keep = np.flatnonzero(which)[::-1][:k]
-        return cls(ritz.values[keep], ritz.vectors(keep), ritz.defects(keep))
+        return cls(ritz.values[keep], *ritz.pairs(keep))
 
     def reversed(self) -> _Pairs:
         return self._ordered(np.arange(len(self.values))[::-1])
@@ -222,8 +222,9 @@ class _Pairs:
 
 
 def _orthonormal(rows: Tensor) -> Tensor:
-    q, _ = torch.linalg.qr(rows.T)
-    return q.T.contiguous()
+    """Rows that are orthonormal but for rounding, made so again: QR by Cholesky's factor of their small Gram matrix."""
+    lower = torch.linalg.cholesky((rows @ rows.T).double())
+    return torch.linalg.inv(lower).to(rows) @ rows
 
 
 def _both_ends(k: int, negative: int, tolerance: float) -> Enough:

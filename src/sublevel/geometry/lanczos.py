@@ -53,15 +53,18 @@ class Ritz:
         """Ritz vectors of the chosen values, as rows of unit norm."""
         return torch.nn.functional.normalize(_combined(self.s[:, which], self.basis), dim=1)
 
-    def defects(self, which: np.ndarray) -> Float[Tensor, "k n"]:
-        """``A v - lambda v`` of the chosen Ritz vectors, from the products that were made."""
+    def pairs(self, which: np.ndarray) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
+        """The chosen Ritz vectors and their ``A v - lambda v``, from the products that were made."""
         s = self.s[:, which]
         rows = self.columns @ s
         rows[-len(s) :] -= s * self.values[which]
-        out = _combined(rows[-len(s) :], self.basis) + _combined(s[-1:], self.rest[None])
+        both = _combined(np.hstack([s, rows[-len(s) :]]), self.basis)
+        vectors, defects = both[: s.shape[1]], both[s.shape[1] :]
+        defects += _combined(s[-1:], self.rest[None])
         if self.against is not None:
-            out += _combined(rows[: -len(s)], self.against)
-        return out / _combined(s, self.basis).norm(dim=1, keepdim=True)
+            defects += _combined(rows[: -len(s)], self.against)
+        norms = vectors.norm(dim=1, keepdim=True)
+        return vectors / norms, defects / norms
 
 
 def lanczos(
@@ -130,7 +133,7 @@ def _orthogonal(w: Tensor, blocks: tuple[Tensor, ...]) -> tuple[Tensor, np.ndarr
     for _ in range(2):
         for i, rows in enumerate(blocks):
             shares = rows @ w
-            w = w - shares @ rows
+            w = torch.addmv(w, rows.t(), shares, alpha=-1)
             taken[i] += shares.double().cpu().numpy()
     return w, np.concatenate([np.zeros(0), *taken])
 
