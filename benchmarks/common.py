@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import statistics
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sublevel.runs.machine import machine, versions
 
@@ -32,3 +37,50 @@ def record(name: str, script: str, result: dict[str, Any]) -> None:
     RECORDS.mkdir(exist_ok=True)
     (RECORDS / f"{document['date']}-{name}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
+
+
+class Side:
+    """One side of a comparison in a process of its own: what it does to its memory or threads does nothing to another.
+
+    ``build(*given)``, a function of a module, makes there what is timed; it is called once before any timing.
+    """
+
+    def __init__(self, build: Callable[..., Callable[[], object]], *given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        context.Process(target=_serve, args=(there, build, given), daemon=True).start()
+        self._here.recv()
+
+    def seconds(self) -> float:
+        """Wall time of one call."""
+        self._here.send("go")
+        return self._here.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self._here.close()
+
+
+def in_turn(sides: dict[str, Side], rounds: int) -> list[dict[str, float]]:
+    """Seconds of every side, round by round: one runs at a time. The processes end."""
+    try:
+        return [{name: side.seconds() for name, side in sides.items()} for _ in range(rounds)]
+    finally:
+        for side in sides.values():
+            side.close()
+
+
+def _serve(there: Any, build: Callable[..., Callable[[], object]], given: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    go = build(*given)
+    go()
+    there.send("ready")
+    while True:
+        try:
+            there.recv()
+        except EOFError:
+            return
+        began = time.perf_counter()
+        go()
+        there.send(time.perf_counter() - began)

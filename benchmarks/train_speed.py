@@ -1,9 +1,9 @@
 """Steps per second of the training engine against two loops of the same arithmetic.
 
-All train the same network on the same images, one thread each, in one process, in turn; the figures are the ratios
-within each round. The bare loop is what a careful person writes by hand: uint8 images in memory, one gather a batch,
-module, F.cross_entropy, loss.backward(), torch.optim.SGD, gradient and weights masked by multiplication. The loader
-loop has the same step, and its images come from a DataLoader without workers (they would be other threads) whose
+All train the same network on the same images, each in a process of its own with one thread, in turn; the figures are
+the ratios within each round. The bare loop is what a careful person writes by hand: uint8 images in memory, one gather
+a batch, module, F.cross_entropy, loss.backward(), torch.optim.SGD, gradient and weights masked by multiplication. The
+loader loop has the same step, and its images come from a DataLoader without workers (they would be other threads) whose
 Dataset makes a PIL image, crops, flips, converts and normalises one at a time: the operations of torchvision's
 datasets and transforms, which most training scripts are made of.
 
@@ -17,7 +17,6 @@ sparse engine is timed beside the dense training of the same network, without a 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count, islice
@@ -28,9 +27,10 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from common import record, spread
+from common import Side, in_turn, record, spread
 from limit import limit
 from sublevel.data import epoch_plan, gather, padded
+from sublevel.memory import keep_freed
 from sublevel.problem import Problem
 from sublevel.rng import generator
 from sublevel.train.engine import train
@@ -51,6 +51,9 @@ TARGETS = {
 }
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+Batches = Callable[[int], Iterable[Batch]]
+"""Of an epoch, as the network takes them."""
+Source = Callable[[Problem, Recipe], Batches]
 
 
 def images(shape: tuple[int, ...], n: int = 9000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,9 +62,10 @@ def images(shape: tuple[int, ...], n: int = 9000) -> tuple[torch.Tensor, torch.T
     return torch.randint(0, 256, (n, *shape), generator=g, dtype=torch.uint8), torch.randint(0, 10, (n,), generator=g)
 
 
-def ours(problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int) -> Callable[[], None]:
-    """The engine."""
-    start = problem.init(0)
+def ours(name: str, engine: str, share: float, steps: int) -> Callable[[], None]:
+    """The engine, under a random mask that leaves so much."""
+    problem, recipe = problem_of(name), replace(recipe_of(name), engine=engine)
+    start, mask = problem.init(0), density(problem, share)
 
     def go() -> None:
         train(
@@ -72,9 +76,13 @@ def ours(problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int) -> Ca
     return go
 
 
-def by_hand(
-    problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int, batches: Callable[[int], Iterable[Batch]]
-) -> Callable[[], None]:
+def theirs(name: str, source: Source, steps: int) -> Callable[[], None]:
+    """The loop by hand, half of the weights masked."""
+    problem, recipe = problem_of(name), recipe_of(name)
+    return by_hand(problem, recipe, density(problem, 0.5), steps, source(problem, recipe))
+
+
+def by_hand(problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int, batches: Batches) -> Callable[[], None]:
     """A loop over the batches of epochs, which come as the network takes them."""
     module = problem.build(0, "init")
     parameters = dict(module.named_parameters())
@@ -98,7 +106,7 @@ def by_hand(
     return go
 
 
-def bare(problem: Problem, recipe: Recipe) -> Callable[[int], Iterable[Batch]]:
+def bare(problem: Problem, recipe: Recipe) -> Batches:
     """Images in memory, a gather for every batch."""
     data = problem.splits.train
     canvas, (height, width) = padded(data.x, recipe.crop), data.x.shape[2:]
@@ -140,23 +148,22 @@ class Images(Dataset):
         return x.sub_(mean).div_(std), self.y[i]
 
 
-def loader(problem: Problem, recipe: Recipe) -> Callable[[int], Iterable[Batch]]:
+def loader(problem: Problem, recipe: Recipe) -> Batches:
     """A DataLoader with transforms."""
     found = DataLoader(Images(problem, recipe), batch_size=recipe.batch_size, shuffle=True)
     return lambda epoch: found
 
 
-def seconds(function: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
-
-
-def problem_of(name: str, case: dict) -> Problem:
+def problem_of(name: str) -> Problem:
     """The network on random images."""
-    x, y = images(case["shape"])
+    x, y = images(CASES[name]["shape"])
     return Problem(name, train=(x, y), test=(x[:100], y[:100]), validation=0)
+
+
+def recipe_of(name: str) -> Recipe:
+    """An epoch, with the case's augmentation."""
+    case = CASES[name]
+    return Recipe(length=Duration(1, "ep"), batch_size=case["batch"], crop=case["crop"], flip=case["flip"])
 
 
 def density(problem: Problem, share: float) -> torch.Tensor:
@@ -164,23 +171,16 @@ def density(problem: Problem, share: float) -> torch.Tensor:
     return (torch.rand(problem.space.dim, generator=generator(0, "prune")) < share) | ~problem.space.prunable
 
 
-def in_turn(arms: dict[str, Callable[[], None]], rounds: int) -> list[dict[str, float]]:
-    """Seconds of every arm, round by round, after one that does not count."""
-    for go in arms.values():
-        go()
-    return [{arm: seconds(go) for arm, go in arms.items()} for _ in range(rounds)]
-
-
 def measure(name: str, case: dict) -> dict[str, object]:
     """The engine, both loops, and the limit."""
-    problem, steps = problem_of(name, case), case["steps"]
-    recipe = Recipe(length=Duration(1, "ep"), batch_size=case["batch"], crop=case["crop"], flip=case["flip"])
-    mask, size = density(problem, 0.5), steps * case["batch"]
-    arms = {"ours": ours(problem, recipe, mask, steps)}
-    for arm, source in (("bare loop", bare), ("loader loop", loader)):
-        arms[arm] = by_hand(problem, recipe, mask, steps, source(problem, recipe))
+    steps, size = case["steps"], case["steps"] * case["batch"]
+    arms = {
+        "ours": Side(ours, name, "auto", 0.5, steps),
+        "bare loop": Side(theirs, name, bare, steps),
+        "loader loop": Side(theirs, name, loader, steps),
+    }
     rounds = in_turn(arms, case["rounds"])
-    least = limit(problem, case["batch"])
+    least = limit(problem_of(name), case["batch"])
     own = min(r["ours"] for r in rounds) / steps
     found: dict[str, object] = {"steps": steps, "batch": case["batch"]}
     for arm in arms:
@@ -196,15 +196,14 @@ def measure(name: str, case: dict) -> dict[str, object]:
 
 def sparse() -> dict[str, object]:
     """The engine of sparse layers under a mask, beside the dense training of the network."""
-    problem, steps = problem_of("lenet-300-100", CASES["lenet-300-100"]), 30
-    recipe, found = Recipe(length=Duration(1, "ep")), {}
+    name, steps, found = "lenet-300-100", 70, {}
     for share in DENSITIES:
         arms = {
-            "dense self": ours(problem, recipe, torch.ones_like(problem.space.prunable), steps),
-            "dense, masked": ours(problem, recipe, density(problem, share), steps),
-            "sparse": ours(problem, replace(recipe, engine="sparse"), density(problem, share), steps),
+            "dense self": Side(ours, name, "auto", 1.0, steps),
+            "dense, masked": Side(ours, name, "auto", share, steps),
+            "sparse": Side(ours, name, "sparse", share, steps),
         }
-        rounds = in_turn(arms, 30)
+        rounds = in_turn(arms, 20)
         found[f"density {share}"] = {
             f"{arm} / dense self": spread([r["dense self"] / r[arm] for r in rounds]) for arm in list(arms)[1:]
         }
@@ -215,6 +214,7 @@ def main(chosen: list[str]) -> None:
     """Time the sides in turn, and record the ratios."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    keep_freed()
     results = {name: measure(name, case) for name, case in CASES.items() if name in chosen or not chosen}
     record("train-speed", __file__, {"threads": 1, "targets": TARGETS, "results": results, "sparse layers": sparse()})
 
