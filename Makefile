@@ -34,7 +34,7 @@ help:
 	@echo "make demo         train, prune, measure on a laptop; writes sublevel-runs/demo/report.html"
 	@echo "make test         lint, types, import contracts, tests"
 	@echo "make test-full    the same with the tests that take minutes"
-	@echo "make bench        speed on this machine, beside its targets: 15 to 30 minutes, records in benchmarks/records"
+	@echo "make bench        speed on this machine, beside its targets: about 15 minutes, records in benchmarks/records"
 	@echo "make lint | types | contracts | format"
 	@echo "make docs         the documentation as pages that open from a disk: build/site/index.html"
 	@echo "make docs-figures the figures of the documentation again"

@@ -1,10 +1,11 @@
 """All benchmarks of a CPU in turn, each in a process of its own, and their figures beside the targets.
 
-    make bench                        # 15 to 30 minutes on two cores, as they are shared
+    make bench                        # about 15 minutes on two cores
     python benchmarks/bench.py NAME   # some of them
 
 Nothing else should run meanwhile: a neighbour on the same cores takes more from one side of a ratio than from another.
-Each script writes its own record into benchmarks/records. `hvp.py`, which needs two other libraries, is left to itself.
+Each script writes its own record into benchmarks/records. `hvp.py`, which needs two other libraries, is left to itself,
+as is what takes long: `study_speed.py`, which times the demo as a whole, and the full lengths of two others.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ HERE = Path(__file__).parent
 SCRIPTS = {
     "train-speed": ["train_speed.py"],
     "populations": ["populations.py"],
-    "path-speed": ["path_speed.py", "30"],
+    "path-speed-30": ["path_speed.py", "30"],
     "growth": ["growth.py"],
-    "study-speed": ["study_speed.py"],
-    "faults-many-cells": ["faults/many_cells.py", "2000"],
+    "study-speed-small": ["study_speed.py", "small"],
+    "faults-many-cells-2000": ["faults/many_cells.py", "2000"],
 }
+"""The record's name, and the script with its arguments."""
 
 
 def figures(found: Any, at: str = "") -> list[str]:

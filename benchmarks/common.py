@@ -13,9 +13,24 @@ from typing import Any
 
 import torch
 
+from sublevel.memory import keep_freed
+from sublevel.rng import generator
 from sublevel.runs.machine import machine, versions
 
 RECORDS = Path(__file__).parent / "records"
+
+
+def images(shape: tuple[int, ...], n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images and labels of ten classes: speed does not depend on what is on them."""
+    g = generator(0, "probe")
+    return torch.randint(0, 256, (n, *shape), generator=g, dtype=torch.uint8), torch.randint(0, 10, (n,), generator=g)
+
+
+def alone() -> None:
+    """This process as a cell has it: one thread, denormal numbers flushed, freed memory kept."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    keep_freed()
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -19,11 +19,9 @@ from datetime import date
 from pathlib import Path
 
 import matplotlib
-import torch
 
-from common import RECORDS, record
+from common import RECORDS, alone, images, record
 from sublevel.problem import Problem
-from sublevel.rng import generator
 from sublevel.train.recipe import Duration, Recipe
 
 matplotlib.use("svg")
@@ -47,15 +45,9 @@ lr = 0.05
 """
 
 
-def images(n: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images."""
-    g = generator(0, "probe")
-    return torch.randint(0, 256, (n, *shape), generator=g, dtype=torch.uint8), torch.randint(0, 10, (n,), generator=g)
-
-
 def training(model: str, examples: int, shape: tuple[int, ...], steps: int | None = None, **options: int) -> float:
     """Least seconds of an epoch, or of so many steps."""
-    x, y = images(examples, shape)
+    x, y = images(shape, examples)
     problem = Problem(model, train=(x, y), test=(x[:10], y[:10]), validation=0, options=options)
     recipe, start, best = Recipe(length=Duration(1, "ep")), problem.init(0), math.inf
     rates = None if steps is None else [0.01] * steps
@@ -109,8 +101,7 @@ def draw(found: Mapping[str, Mapping[int, float]], path: Path) -> None:
 def main() -> None:
     """Measure, draw and record."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    alone()
     found = {name: {size: of(size) for size in sizes} for name, (sizes, of, _) in PARTS.items()}
     draw(found, RECORDS / f"{date.today().isoformat()}-growth.svg")
     results = {n: {"what": PARTS[n][2], "seconds": v, "exponent": exponent(v)} for n, v in found.items()}

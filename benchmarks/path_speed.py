@@ -14,21 +14,17 @@ import time
 
 import torch
 
-from common import record, spread
+from common import alone, images, record, spread
 from sublevel.geometry import paths
 from sublevel.problem import Problem
-from sublevel.rng import generator
 
 EXAMPLES, POINTS, ROUNDS = 10_000, 200, 10
 
 
 def measure(examples: int = EXAMPLES, points: int = POINTS, rounds: int = ROUNDS) -> dict[str, object]:
     """The ratios of the rounds."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    g = generator(0, "probe")
-    x = torch.randint(0, 256, (examples, 3, 32, 32), generator=g, dtype=torch.uint8)
-    y = torch.randint(0, 10, (examples,), generator=g)
+    alone()
+    x, y = images((3, 32, 32), examples)
     problem = Problem("resnet-8", train=(x, y), test=(x[:10], y[:10]), validation=0, options={"width": 8})
     field, module = problem.field("train"), problem.module.eval()
     batches = [problem.prepare(x[i : i + field.batch_size]) for i in range(0, examples, field.batch_size)]
@@ -64,4 +60,5 @@ def measure(examples: int = EXAMPLES, points: int = POINTS, rounds: int = ROUNDS
 
 
 if __name__ == "__main__":
-    record("path-speed", __file__, {"threads": 1, **measure(points=int(sys.argv[1]) if len(sys.argv) > 1 else POINTS)})
+    points = int(sys.argv[1]) if len(sys.argv) > 1 else POINTS
+    record("path-speed" + (f"-{points}" if points != POINTS else ""), __file__, measure(points=points))

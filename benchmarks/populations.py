@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
-from common import record, spread
+from common import alone, images, record, spread
 from sublevel.problem import Problem
-from sublevel.rng import generator
 
 CASES = {
     "lenet-300-100": {"shape": (1, 28, 28), "options": {}, "batch": 128, "steps": 20},
@@ -67,22 +66,19 @@ def seconds(function: Step, times: int) -> float:
 
 def main() -> None:
     """Time both sides in turn, and record the ratios."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    alone()
     results = {}
     for name, case in CASES.items():
-        g = generator(0, "probe")
-        x = torch.randint(0, 256, (500, *case["shape"]), generator=g, dtype=torch.uint8)
-        y = torch.randint(0, 10, (500,), generator=g)
+        x, y = images(case["shape"], 500)
         problem = Problem(
             name.split(",")[0], train=(x, y), test=(x[:10], y[:10]), validation=0, options=case["options"]
         )
         batched, in_turn = steps(problem, case["batch"])
         batched(), in_turn()
         rounds = [(seconds(in_turn, case["steps"]), seconds(batched, case["steps"])) for _ in range(ROUNDS)]
-        images = NETWORKS * case["steps"] * case["batch"]
+        size = NETWORKS * case["steps"] * case["batch"]
         results[name] = {
-            "images per second in turn": spread([images / turn for turn, _ in rounds]),
+            "images per second in turn": spread([size / turn for turn, _ in rounds]),
             "rate batched / rate in turn": spread([turn / together for turn, together in rounds]),
         }
     record("populations", __file__, {"threads": 1, "networks": NETWORKS, "results": results})

@@ -27,10 +27,9 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from common import Side, in_turn, record, spread
+from common import Side, alone, images, in_turn, record, spread
 from limit import limit
 from sublevel.data import epoch_plan, gather, padded
-from sublevel.memory import keep_freed
 from sublevel.problem import Problem
 from sublevel.rng import generator
 from sublevel.train.engine import train
@@ -54,12 +53,6 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 Batches = Callable[[int], Iterable[Batch]]
 """Of an epoch, as the network takes them."""
 Source = Callable[[Problem, Recipe], Batches]
-
-
-def images(shape: tuple[int, ...], n: int = 9000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images: speed does not depend on what is on them."""
-    g = generator(0, "probe")
-    return torch.randint(0, 256, (n, *shape), generator=g, dtype=torch.uint8), torch.randint(0, 10, (n,), generator=g)
 
 
 def ours(name: str, engine: str, share: float, steps: int) -> Callable[[], None]:
@@ -156,7 +149,7 @@ def loader(problem: Problem, recipe: Recipe) -> Batches:
 
 def problem_of(name: str) -> Problem:
     """The network on random images."""
-    x, y = images(CASES[name]["shape"])
+    x, y = images(CASES[name]["shape"], 9000)
     return Problem(name, train=(x, y), test=(x[:100], y[:100]), validation=0)
 
 
@@ -212,9 +205,7 @@ def sparse() -> dict[str, object]:
 
 def main(chosen: list[str]) -> None:
     """Time the sides in turn, and record the ratios."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    keep_freed()
+    alone()
     results = {name: measure(name, case) for name, case in CASES.items() if name in chosen or not chosen}
     record("train-speed", __file__, {"threads": 1, "targets": TARGETS, "results": results, "sparse layers": sparse()})
 

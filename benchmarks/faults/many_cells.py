@@ -28,6 +28,9 @@ from sublevel.study.store import Store
 NAP = 0.001
 """Seconds of a cell."""
 
+ALL = 10_000
+"""Cells unless it is said."""
+
 SIZE = 500
 """Bytes of an entry, about."""
 
@@ -114,4 +117,5 @@ def measure(n: int) -> dict[str, Any]:
 if __name__ == "__main__":
     from common import record
 
-    record("faults-many-cells", __file__, measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else ALL
+    record("faults-many-cells" + (f"-{n}" if n != ALL else ""), __file__, measure(n))
