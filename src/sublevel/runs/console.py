@@ -190,10 +190,7 @@ def show_plan(study: Any, plan: Any) -> None:
     for line in _fidelity(study.spec.document()):
         say(line, markup=False)
     say(table)
-    say(
-        f"time: about {clock(plan.seconds)} on {plan.jobs} jobs (from a measurement of half a second)",
-        markup=False,
-    )
+    say(f"time: about {clock(plan.seconds)} on {plan.jobs} jobs (by {plan.judged_by})", markup=False)
     say(
         f"memory: about {plan.memory / 2**30:.1f} GiB per worker; disk: about {plan.disk / 2**20:.0f} MiB more",
         markup=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sublevel.runs.spent import Spent
 from sublevel.study import costs
 from sublevel.study.graph import Node
 from sublevel.study.schedule import Schedule
@@ -20,12 +21,13 @@ STARTUP = 8.0
 class Plan:
     """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
 
-    ``seconds`` on ``jobs`` jobs, from a measurement of half a second; ``memory`` bytes of one worker, ``disk`` bytes
-    added to the store; ``own_code`` the import paths that would run.
+    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, ``disk`` bytes added to
+    the store; ``own_code`` the import paths that would run.
     """
 
     cells: dict[str, dict[str, int]]
     seconds: float
+    judged_by: str
     jobs: int
     memory: int
     disk: int
@@ -38,7 +40,7 @@ class Plan:
         return sum(row["to run"] for row in self.cells.values())
 
 
-def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int) -> Plan:
+def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int, spent: Spent) -> Plan:
     """The plan of a study whose cached cells are settled and whose others are ``waiting``."""
     p = study.problem
     cells: dict[str, dict[str, int]] = {}
@@ -49,7 +51,8 @@ def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int) -> Pl
         row["to run" if outcome is None else "cached" if outcome.good else "failed"] += 1
     return Plan(
         cells=cells,
-        seconds=_seconds(study, waiting, jobs),
+        seconds=_seconds(study, waiting, jobs, spent),
+        judged_by="a measurement of half a second" if spent.rate is None else "what such cells took here before",
         jobs=jobs,
         memory=costs.memory(p, study.spec.train, waiting),
         disk=sum(costs.disk(node, p) for node in waiting),
@@ -58,11 +61,10 @@ def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int) -> Pl
     )
 
 
-def _seconds(study: Study, waiting: list[Node], jobs: int) -> float:
-    work = sum(map(costs.units(study.problem), waiting))
+def _seconds(study: Study, waiting: list[Node], jobs: int, spent: Spent) -> float:
+    work = sum(map(spent.weigh(), waiting))
     if not work:
         return 0.0
     busy = min(jobs, len(waiting))
-    return work / costs.rate(study.problem, study.spec.train, study.spec.threads) / busy + (
-        STARTUP if busy > 1 else 0.0
-    )
+    rate = spent.rate or costs.rate(study.problem, study.spec.train, study.spec.threads)
+    return work / rate / busy + (STARTUP if busy > 1 else 0.0)

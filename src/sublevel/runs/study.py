@@ -20,6 +20,7 @@ from sublevel.runs.checks import check, check_loop
 from sublevel.runs.events import Log, Several
 from sublevel.runs.plan import Plan, make
 from sublevel.runs.results import Result, check_writable, write_manifest
+from sublevel.runs.spent import Spent, Weigh
 from sublevel.runs.trackers import check_trackers, trackers
 from sublevel.study import costs
 from sublevel.study.assemble import assemble
@@ -94,8 +95,9 @@ class Study:
     def plan(self, jobs: int | None = None) -> Plan:
         """What a run would do and cost; nothing is written."""
         place.check(self, LOCAL, jobs)
-        schedule = self._schedule(Store(self.store_at), Listener())
-        return make(self, schedule, schedule.look(), jobs or self.jobs)
+        spent = self._spent()
+        schedule = self._schedule(Store(self.store_at), Listener(), spent.weigh())
+        return make(self, schedule, schedule.look(), jobs or self.jobs, spent)
 
     @property
     def jobs(self) -> int:
@@ -135,11 +137,12 @@ class Study:
             store.put(data)
         problem = self._description(store)
         log = Log(self.folder, {"study": self.spec.name, "executor": place.called(executor)})
-        told = Several([log, *trackers(track, self), listener or Listener()])
-        schedule = self._schedule(store, told, problem)
+        spent = self._spent()
+        weigh = spent.weigh()
+        told = Several([log, spent, *trackers(track, self), listener or Listener()])
+        schedule = self._schedule(store, told, weigh, problem)
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
-        weigh = costs.units(self.problem)
         why = "interrupted"
         try:
             told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
@@ -214,7 +217,14 @@ class Study:
         keys = [o.key for o in outcomes.values() if o.entry]
         return roots.of_run(self.spec.document(), self.numerics, keys, problem, finished)
 
-    def _schedule(self, store: Store, listener: Listener, problem: Mapping[str, Any] | None = None) -> Schedule:
+    def _spent(self) -> Spent:
+        """What cells like this study's have cost on this machine."""
+        of = {"problem": self._fingerprint or self.problem.name, "numerics": self.numerics}
+        return Spent(self.out, of, costs.units(self.problem))
+
+    def _schedule(
+        self, store: Store, listener: Listener, weigh: Weigh, problem: Mapping[str, Any] | None = None
+    ) -> Schedule:
         graph, _ = self.cells
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
 
@@ -234,8 +244,7 @@ class Study:
         def keyed(node: Node, inputs: Any) -> str:
             return key(node.kind, inputs, identity, self.numerics)
 
-        units = costs.units(self.problem)
-        return Schedule(graph, store, keyed, job, urgencies(graph, units), listener)
+        return Schedule(graph, store, keyed, job, urgencies(graph, weigh), listener)
 
 
 def _device(asked: str, fallback: str = "cpu") -> str:
