@@ -21,8 +21,8 @@ STARTUP = 8.0
 class Plan:
     """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
 
-    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, ``disk`` bytes added to
-    the store; ``own_code`` the import paths that would run.
+    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, ``disk`` bytes added
+    to the store; ``own_code`` the import paths that would run.
     """
 
     cells: dict[str, dict[str, int]]
