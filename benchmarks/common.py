@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: hardware in general terms, versions, spread."""
+"""What benchmarks share: random images, sides that take turns, and a record with hardware, versions and spread."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def images(shape: tuple[int, ...], n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(0, 256, (n, *shape), generator=g, dtype=torch.uint8), torch.randint(0, 10, (n,), generator=g)
 
 
-def alone() -> None:
-    """This process as a cell has it: one thread, denormal numbers flushed, freed memory kept."""
+def alone(*, keep: bool = True) -> None:
+    """This process as a cell has it: one thread, denormal numbers flushed, freed memory kept (unless told)."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    keep_freed()
+    if keep:
+        keep_freed()
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -64,6 +65,7 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         context.Process(target=_serve, args=(there, build, given), daemon=True).start()
+        there.close()  # so that a process that fails ends the wait for it
         self._here.recv()
 
     def seconds(self) -> float:
@@ -86,8 +88,7 @@ def in_turn(sides: dict[str, Side], rounds: int) -> list[dict[str, float]]:
 
 
 def _serve(there: Any, build: Callable[..., Callable[[], object]], given: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    alone(keep=False)  # whoever does so in a training loop does it there
     go = build(*given)
     go()
     there.send("ready")

@@ -61,4 +61,6 @@ def measure(examples: int = EXAMPLES, points: int = POINTS, rounds: int = ROUNDS
 
 if __name__ == "__main__":
     points = int(sys.argv[1]) if len(sys.argv) > 1 else POINTS
-    record("path-speed" + (f"-{points}" if points != POINTS else ""), __file__, measure(points=points))
+    record(
+        "path-speed" + (f"-{points}" if points != POINTS else ""), __file__, {"threads": 1, **measure(points=points)}
+    )

@@ -47,12 +47,8 @@ def test_a_new_run_counts_more_than_the_one_before(tmp_path: Path) -> None:
 def test_other_problems_and_damaged_files_are_nothing(tmp_path: Path) -> None:
     spent(tmp_path, train=2.0)
     assert spent(tmp_path, of="there").rate is None
-    for text in (
-        "{",
-        "[]",
-        '{"a": 1}',
-        json.dumps({next(iter(json.loads((tmp_path / NAME).read_text()))): {"train": 3}}),
-    ):
+    (here,) = json.loads((tmp_path / NAME).read_text())
+    for text in ("{", "[]", '{"a": 1}', json.dumps({here: {"train": 3}})):
         (tmp_path / NAME).write_text(text)
         assert spent(tmp_path).rate is None
     assert spent(tmp_path, train=2.0).rate == pytest.approx(500)

@@ -20,7 +20,7 @@ def keep_freed() -> bool:
 
     A step of training frees and allocates the same megabytes again and again. By default glibc gives blocks of that
     size back to the system, which hands out new pages, filled with zeros, one fault for each: of a residual network's
-    step a seventh, and more in a virtual machine. The peak of resident memory is the same; it lasts until the process
+    step a seventh, on a virtual machine. The peak of resident memory is the same; it lasts until the process
     ends. No bit of a result changes. Other systems' allocators are left as they are, as is one that the environment
     has settled (MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_).
     """
