@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.inputs import shapes_of
 from sublevel.runs.machine import versions
@@ -65,7 +67,8 @@ def provenance(result: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
         "loss": d["study"]["loss"],
         "cell": entry["key"],
         "numerics": dict(d["numerics"]),
-        "versions": {name: version for name, version in versions().items() if name in MADE_WITH},
+        "versions": {name: version for name, version in versions().items() if name in MADE_WITH}
+        | {"torch": torch.__version__},  # with its build, which a package's metadata may leave out
     }
 
 
