@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common import Side, alone, images, in_turn, record, spread
 from limit import limit
-from sublevel.data import epoch_plan, gather, padded
+from sublevel.data import epoch_plan, gather
 from sublevel.problem import Problem
 from sublevel.rng import generator
 from sublevel.train.engine import train
@@ -102,13 +102,12 @@ def by_hand(problem: Problem, recipe: Recipe, mask: torch.Tensor, steps: int, ba
 def bare(problem: Problem, recipe: Recipe) -> Batches:
     """Images in memory, a gather for every batch."""
     data = problem.splits.train
-    canvas, (height, width) = padded(data.x, recipe.crop), data.x.shape[2:]
 
     def batches(epoch: int) -> Iterable[Batch]:
         plan = epoch_plan(len(data), seed=0, epoch=epoch, pad=recipe.crop, flip=recipe.flip)
         for begin in range(0, len(data), recipe.batch_size):
             end = min(begin + recipe.batch_size, len(data))
-            x = gather(canvas, plan, begin, end, height=height, width=width)
+            x = gather(data.x, plan, begin, end)
             yield problem.splits.prepare(x), data.y[plan.index[begin:end]]
 
     return batches

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from jaxtyping import install_import_hook
 
@@ -20,6 +22,14 @@ settings.load_profile("sublevel")
 def _own_seed():
     """No test sees what another drew."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests cache is not left in the user's folder, nor taken from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBLEVEL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sublevel.data import epoch_plan, gather, padded
+from sublevel.data import epoch_plan, gather
 from sublevel.errors import DataError
 
 
@@ -26,7 +26,7 @@ def test_gather_equals_the_loop(pad, flip):
     x = torch.randint(0, 256, (23, 3, 6, 5), dtype=torch.uint8)
     plan = epoch_plan(23, seed=3, epoch=2, pad=pad, flip=flip)
     for start, stop in ((0, 8), (8, 16), (16, 24)):  # the last batch has 7
-        fast = gather(padded(x, pad), plan, start, stop, height=6, width=5)
+        fast = gather(x, plan, start, stop)
         assert fast.dtype == torch.uint8
         assert fast.is_contiguous()
         assert torch.equal(fast, slow_gather(x, plan, start, stop, pad))
@@ -37,7 +37,7 @@ def test_a_known_shift_and_flip():
     seen = set()
     for epoch in range(200):
         plan = epoch_plan(1, seed=0, epoch=epoch, pad=1, flip=True)
-        batch = gather(padded(x, 1), plan, 0, 1, height=2, width=2)
+        batch = gather(x, plan, 0, 1)
         seen.add((int(plan.dy), int(plan.dx), bool(plan.flip), tuple(batch.flatten().tolist())))
     assert (1, 1, False, (1, 2, 3, 4)) in seen
     assert (1, 1, True, (2, 1, 4, 3)) in seen
@@ -80,19 +80,15 @@ def test_shifts_are_uniform_and_flips_fair():
     assert abs(int(plan.flip.sum()) - 4500) < 240
 
 
-def test_the_wrong_padding_is_refused():
-    plan = epoch_plan(4, seed=0, epoch=0, pad=2)
-    with pytest.raises(
-        DataError, match=r"shape \[4, 1, 8, 8\]; a plan with pad 2 on 8 x 8 images needs \[N, C, 12, 12\]"
-    ):
-        gather(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), plan, 0, 4, height=8, width=8)
-    with pytest.raises(DataError, match=r"padding by 2 of samples \[4, 7\]"):
-        padded(torch.zeros(4, 7), 2)
+def test_only_images_are_shifted_and_flipped():
+    for augmented in ({"pad": 2}, {"flip": True}):
+        plan = epoch_plan(4, seed=0, epoch=0, **augmented)
+        with pytest.raises(DataError, match=r"for images \[N, C, H, W\]; samples have shape \[4, 7\]"):
+            gather(torch.zeros(4, 7), plan, 0, 4)
 
 
-def test_padding_is_black_and_done_once():
-    x = torch.full((2, 1, 3, 3), 9, dtype=torch.uint8)
-    assert padded(x, 0) is x
-    wide = padded(x, 1)
-    assert wide.shape == (2, 1, 5, 5)
-    assert int(wide.sum()) == int(x.sum())
+def test_the_border_is_black():
+    x = torch.full((200, 1, 3, 3), 9, dtype=torch.uint8)
+    plan = epoch_plan(200, seed=0, epoch=0, pad=1)
+    lit = (3 - (plan.dy - 1).abs()) * (3 - (plan.dx - 1).abs())
+    assert torch.equal(gather(x, plan, 0, 200).flatten(1).sum(1), 9 * lit)

@@ -267,7 +267,7 @@ def reference(
     for now in range(first, STEPS):
         epoch, i = divmod(now, per_epoch)
         plan = epoch_plan(len(data), seed=seed, epoch=epoch, order=order, pad=0, flip=False)
-        x = p.prepare(gather(data.x, plan, 50 * i, 50 * (i + 1), height=6, width=6))
+        x = p.prepare(gather(data.x, plan, 50 * i, 50 * (i + 1)))
         rate = lr if lr is not None else 0.05 * (0.2 if now >= DROP else 1.0)
         batch = (x, data.y[plan.index[50 * i : 50 * (i + 1)]])
         state, _ = step(

@@ -8,12 +8,16 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import sublevel as sl
+from sublevel.runs.events import Listener
+from sublevel.runs.results import to_csv
 from sublevel.study.executors import WorkerDied, Workers
-from tiny_runs import until
+from tiny_runs import arrays, furnish, until
 
 
 @pytest.fixture
@@ -105,3 +109,39 @@ def test_a_job_in_this_process_leaves_its_arithmetic_as_it_was() -> None:
         assert float(tiny * 1.0) == 0
     assert torch.get_num_threads() == threads
     assert float(tiny * 1.0) > 0
+
+
+class Removing(Listener):
+    """Takes the file of the data away before the first cell is handed out."""
+
+    def begin(self, cells: int, waiting: Any, weights: Any) -> None:
+        Path("data.npz").rename("elsewhere.npz")
+
+
+def test_workers_do_not_read_data_that_they_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(furnish(tmp_path))
+    monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mapped = sl.Study("small.toml", out="mapped").run(jobs=2, listener=Removing(), report=False)
+    assert not len(mapped.failures)
+    assert len(list((tmp_path / "cache" / "splits").iterdir())) == 1
+
+    Path("elsewhere.npz").rename("data.npz")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "file" / "none"))
+    alone = sl.Study("small.toml", out="alone").run(jobs=2, report=False)
+    assert to_csv(alone.levels) == to_csv(mapped.levels)
+
+    failing = sl.Study("small.toml", out="failing").run(jobs=2, listener=Removing(), report=False)
+    assert "data.npz" in failing.failures["error"].iloc[0]
+
+
+def test_data_given_in_python_are_shared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "cache"))
+    found = arrays()
+    train, test = ((found[f"{part}_x"][:, None], found[f"{part}_y"]) for part in ("train", "test"))
+    problem = sl.Problem("lenet-300-100", train=train, test=test, validation=40)
+    name = problem.share()
+    stored = problem.description(lambda tensors: "of no use")
+    again = sl.Problem.from_description(stored, lambda digest: pytest.fail("loaded"), name)
+    assert again.fingerprint() == problem.fingerprint()

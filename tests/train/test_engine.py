@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cases import CASES, Case, convolution, dropout, named, perceptron
-from sublevel.data.batches import epoch_plan, gather, padded
+from sublevel.data.batches import epoch_plan, gather
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.risk import LOSSES
@@ -49,7 +49,8 @@ class Run:
 
     def batches(self, first, last, seed=3, order=""):
         """The plan, read by hand: index, crop and flip of one example at a time."""
-        x, r = padded(self.data.x, self.recipe.crop), self.recipe
+        r = self.recipe
+        x = torch.nn.functional.pad(self.data.x, (r.crop,) * 4) if r.crop else self.data.x
         for now in range(first, last):
             epoch, i = divmod(now, self.per_epoch)
             plan = epoch_plan(len(self.data), seed=seed, epoch=epoch, order=order, pad=r.crop, flip=r.flip)

@@ -4,7 +4,8 @@ Nothing here knows about networks. Images stay ``uint8`` from the file to the ba
 them float.
 """
 
-from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
+from sublevel.data.batches import EpochPlan, epoch_plan, gather
+from sublevel.data.shared import share, shared
 from sublevel.data.sources import Dataset, check, load, names, source
 from sublevel.data.splits import Part, Splits, split, stratified
 
@@ -18,7 +19,8 @@ __all__ = [
     "gather",
     "load",
     "names",
-    "padded",
+    "share",
+    "shared",
     "source",
     "split",
     "stratified",

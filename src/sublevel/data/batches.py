@@ -1,7 +1,7 @@
 """An epoch as data: which sample comes when, and how each is shifted and flipped.
 
 A plan is drawn on the CPU from (seed, stream, epoch) and nothing else. The images stay on their device as
-uint8 with a border of zeros, and a batch is one gather.
+uint8, and a batch is one gather.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sublevel.data.streamed import Rows, Streamed
+from sublevel.data.streamed import Rows
 from sublevel.errors import DataError
 from sublevel.rng import generator
 
@@ -77,42 +77,23 @@ def _runs(n: int, block: int, mix: int, draw: torch.Generator) -> Iterator[Tenso
         yield rows[torch.randperm(len(rows), generator=draw)]
 
 
-def padded(x: Rows, pad: int) -> Rows:
-    """Images ``[N, C, H, W]`` with a border of ``pad`` zeros: ``[N, C, H + 2 pad, W + 2 pad]``.
+def gather(x: Rows, plan: EpochPlan, start: int, stop: int) -> Tensor:
+    """Samples ``start`` to ``stop`` of the plan, shifted and flipped: ``[B, ...]`` as in ``x``, of its dtype.
 
-    Zero is black before normalisation. Done once, not per batch; ``pad = 0`` returns ``x`` itself, and so do images
-    that are streamed, of which `gather` pads a batch at a time.
+    A shift moves an image inside a border of ``pad`` zeros, which are black before normalisation: pixel (c, i, j) of
+    sample b is ``bordered[index_b, c, dy_b + i, dx_b + j]``, with ``W - 1 - j`` for j where it is flipped. Only a batch
+    is ever padded, so that ``x`` may be files, or memory that processes share. Without shifts and flips ``x`` may have
+    any shape ``[N, ...]``; with them it is images ``[N, C, H, W]``, or it is a `DataError`.
     """
-    if pad == 0:
-        return x
-    if x.dim() != 4 or pad < 0:
-        raise DataError(f"padding by {pad} of samples {list(x.shape)}; allowed: pad >= 0, images [N, C, H, W]")
-    return x if isinstance(x, Streamed) else torch.nn.functional.pad(x, (pad,) * 4)
-
-
-def gather(x_padded: Rows, plan: EpochPlan, start: int, stop: int, *, height: int = 0, width: int = 0) -> Tensor:
-    """Samples ``start`` to ``stop`` of the plan, shifted and flipped: ``[B, C, height, width]``, dtype of the
-    input.
-
-    ``x_padded`` is what `padded` made with the pad of the plan. Without shifts and flips it may have any
-    shape ``[N, ...]``, and ``height`` and ``width`` are not used. One gather: pixel (c, i, j) of sample b is
-    ``x[index_b, c, dy_b + i, dx_b + j]``, with ``width - 1 - j`` for j where it is flipped. Raises
-    `DataError` when the padding is not the one of the plan.
-    """
-    index = plan.index[start:stop]
+    rows = x.index_select(0, plan.index[start:stop])
     if plan.pad == 0 and not plan.flips:
-        return x_padded.index_select(0, index)
-    if isinstance(x_padded, Streamed):
-        images = torch.nn.functional.pad(x_padded[index], (plan.pad,) * 4)
-        index = torch.arange(len(index), device=images.device)
-    else:
-        images = x_padded
-    if images.dim() != 4 or images.shape[2:] != (height + 2 * plan.pad, width + 2 * plan.pad):
-        needed = f"[N, C, {height + 2 * plan.pad}, {width + 2 * plan.pad}]"
-        raise DataError(
-            f"samples have shape {list(images.shape)}; a plan with pad {plan.pad} on {height} x {width} "
-            f"images needs {needed}"
-        )
-    crops = images.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, dy, dx, height, width], a view
-    batch = crops[index, :, plan.dy[start:stop], plan.dx[start:stop]]
-    return torch.where(plan.flip[start:stop, None, None, None], batch.flip(3), batch) if plan.flips else batch
+        return rows
+    if rows.dim() != 4:
+        raise DataError(f"a plan that shifts or flips is for images [N, C, H, W]; samples have shape {list(x.shape)}")
+    height, width = rows.shape[2:]
+    i, j = (torch.arange(size, device=rows.device) for size in (height, width))
+    down = plan.dy[start:stop, None] + i
+    right = plan.dx[start:stop, None] + torch.where(plan.flip[start:stop, None], width - 1 - j, j)
+    pixel = down[:, :, None] * (width + 2 * plan.pad) + right[:, None, :]
+    bordered = torch.nn.functional.pad(rows, (plan.pad,) * 4).flatten(2)
+    return bordered.gather(2, pixel.flatten(1)[:, None].expand(-1, rows.shape[1], -1)).view_as(rows)

@@ -89,6 +89,14 @@ class Splits:
         digest.update(str(self.layout).encode() if self.layout else b"")
         return digest.hexdigest()
 
+    @property
+    def in_memory(self) -> int:
+        """Bytes of the samples and labels; 0 where the samples are rows that are read from files as they are needed."""
+        parts = [part for _, part in self._parts()]
+        if not all(isinstance(part.x, Tensor) for part in parts):
+            return 0
+        return sum(t.numel() * t.element_size() for part in parts for t in (part.x, part.y))
+
     def _parts(self) -> tuple[tuple[str, Part], ...]:
         return ("train", self.train), ("validation", self.validation), ("test", self.test)
 

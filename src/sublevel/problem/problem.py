@@ -97,6 +97,21 @@ class Problem:
         _ = parts.digest
         return parts.to(self.device)
 
+    def share(self) -> str | None:
+        """Put the splits where other processes find them, and look at them there too: they are in memory once.
+
+        The name that they have there, for `from_description`; None where there is no such place (see
+        `sublevel.data.shared`).
+        """
+        name = datasets.share(self.splits)
+        mapped = None if name is None else datasets.shared(name)
+        if mapped is None:
+            return None
+        self.__dict__["splits"] = mapped.to(self.device)
+        if self.train is None:
+            self.__dict__.pop("dataset", None)
+        return name
+
     @cached_property
     def module(self) -> nn.Module:
         """A network to compute with; its own weights mean nothing."""
@@ -247,10 +262,20 @@ class Problem:
         }
 
     @classmethod
-    def from_description(cls, document: Mapping[str, Any], get: Callable[[str], dict[str, Tensor]]) -> Problem:
-        """The way back from `description`; ``get`` loads stored data by digest."""
+    def from_description(
+        cls, document: Mapping[str, Any], get: Callable[[str], dict[str, Tensor]], shared: str | None = None
+    ) -> Problem:
+        """The way back from `description`; ``get`` loads stored data by digest.
+
+        Splits that are ``shared`` on this machine are taken as they are, and nothing is read.
+        """
         rest = {k: v for k, v in document.items() if k != "data"}
         source = document["data"]
+        splits = datasets.shared(shared) if shared else None
+        if splits is not None:
+            problem = cls(**rest, data=source.get("name", "own"), root=source.get("root"))
+            problem.__dict__["splits"] = splits.to(problem.device)
+            return problem
         if "object" not in source:
             return cls(**rest, data=source["name"], root=source["root"])
         t = get(source["object"])

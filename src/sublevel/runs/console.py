@@ -192,7 +192,8 @@ def show_plan(study: Any, plan: Any) -> None:
     say(table)
     say(f"time: about {clock(plan.seconds)} on {plan.jobs} jobs (by {plan.judged_by})", markup=False)
     say(
-        f"memory: about {plan.memory / 2**30:.1f} GiB per worker; disk: about {plan.disk / 2**20:.0f} MiB more",
+        f"memory: about {plan.memory / 2**30:.1f} GiB per worker and {plan.data / 2**30:.1f} GiB of data for all; "
+        f"disk: about {plan.disk / 2**20:.0f} MiB more",
         markup=False,
     )
     for path in plan.own_code:

@@ -21,8 +21,8 @@ STARTUP = 8.0
 class Plan:
     """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
 
-    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, ``disk`` bytes added
-    to the store; ``own_code`` the import paths that would run.
+    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, beside those of the
+    ``data``, which a machine holds once; ``disk`` bytes added to the store; ``own_code`` what would be imported.
     """
 
     cells: dict[str, dict[str, int]]
@@ -30,6 +30,7 @@ class Plan:
     judged_by: str
     jobs: int
     memory: int
+    data: int
     disk: int
     own_code: list[str]
     notes: list[str]
@@ -55,6 +56,7 @@ def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int, spent
         judged_by="a measurement of half a second" if spent.rate is None else "what such cells took here before",
         jobs=jobs,
         memory=costs.memory(p, study.spec.train, waiting),
+        data=p.splits.in_memory,
         disk=sum(costs.disk(node, p) for node in waiting),
         own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
         notes=study.notes(),

@@ -206,6 +206,11 @@ class Study:
     def _fingerprint(self) -> dict[str, Any] | None:
         return self.problem.fingerprint()
 
+    @cached_property
+    def _shared(self) -> str | None:
+        """The name of the splits that workers share; the first cell that is to be computed asks for it."""
+        return self.problem.share() if self.problem.portable else None
+
     def _description(self, store: Store) -> dict[str, Any] | None:
         """The problem for other processes; which device of its kind it is on is the executor's business."""
         if not self.problem.portable:
@@ -236,6 +241,7 @@ class Study:
                 "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
                 "problem": problem,
                 "identity": self._fingerprint and digest(canonical(self._fingerprint)),
+                "splits": self._shared,
                 "store": store.where,
                 "threads": self.spec.threads,
             }

@@ -41,13 +41,14 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
 
 
 def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
-    """Bytes of a worker: data, a batch's activations, the vectors of training, the basis and graphs of Lanczos."""
-    data = sum(part.x.numel() * part.x.element_size() for part in (problem.splits.train, problem.splits.test))
+    """Bytes of a worker beside the data, which all share: a batch's activations, the vectors of training, the basis and
+    graphs of Lanczos.
+    """
     width = 8 if recipe.dtype == "float64" else 4
     basis = max((n.inputs["steps"] for n in waiting if n.kind in ("spectrum", "volume-pair")), default=0) / 2
     vectors = problem.space.dim * width * (8 + basis)
     graphs = KEEP if any(n.kind in PRODUCTS for n in waiting) else 0
-    return int(BASE + graphs + 2 * data + vectors + 3 * width * problem.field_batch * problem.activations)
+    return int(BASE + graphs + vectors + 3 * width * problem.field_batch * problem.activations)
 
 
 def disk(node: Node, problem: Problem) -> int:

@@ -32,7 +32,8 @@ def run_job(job: str, progress: Say = lambda row: None, local: Any = None) -> st
 
     The first that it reports is where it runs.
     ``local`` is a problem that this process has already. The job holds ``key``, ``kind``, ``inputs``, ``problem``,
-    ``identity`` (the digest of the problem's fingerprint, or None), ``store``, ``threads`` and ``labels``.
+    ``identity`` (the digest of the problem's fingerprint, or None), ``splits`` (the name of those that are shared, or
+    None), ``store``, ``threads`` and ``labels``.
     """
     started = time.perf_counter()
     document = json.loads(job)
@@ -73,7 +74,7 @@ def _output(job: dict[str, Any], keeper: Any, progress: Say = lambda row: None, 
     register()
     store, problem = _store(job["store"]), local
     if problem is None:
-        problem = _problem(canonical(job["problem"]).decode(), job["identity"], job["store"])
+        problem = _problem(canonical(job["problem"]).decode(), job["identity"], job["store"], job["splits"])
     return KERNELS[job["kind"]][0](Context(problem, store, progress, keeper), **job["inputs"])
 
 
@@ -108,11 +109,11 @@ def _store(path: str) -> Store:
 
 
 @lru_cache(maxsize=1)
-def _problem(description: str, identity: str | None, store: str) -> Any:
+def _problem(description: str, identity: str | None, store: str, splits: str | None) -> Any:
     """The problem, which must be the one that the keys were made from: its code or its data may have been edited."""
     from sublevel.problem import Problem
 
-    problem = Problem.from_description(json.loads(description), _store(store).get_tensors)
+    problem = Problem.from_description(json.loads(description), _store(store).get_tensors, splits)
     if identity is not None and digest(canonical(problem.fingerprint())) != identity:
         raise ModelError("the network's code or the data have changed since the run began: start it again")
     return problem

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sublevel._types import Bool, Tensor
-from sublevel.data.batches import EpochPlan, epoch_plan, gather, padded
+from sublevel.data.batches import EpochPlan, epoch_plan, gather
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.inputs import Inputs
@@ -171,13 +171,11 @@ def planned(n: int, recipe: Recipe, seed: int, epoch: int, order: str) -> EpochP
 
 
 def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
-    """The stored examples and labels of batch i of a plan, or this process's share; the images are padded once."""
-    canvas = padded(data.x, recipe.crop)
-    height, width = (*data.x.shape[2:], 0, 0)[:2]
+    """The stored examples and labels of batch i of a plan, or this process's share."""
 
     def batch(plan: EpochPlan, i: int) -> tuple[Tensor, Tensor]:
         begin, end = together.share(i * recipe.batch_size, min((i + 1) * recipe.batch_size, len(data)))
-        return gather(canvas, plan, begin, end, height=height, width=width), data.y[plan.index[begin:end]]
+        return gather(data.x, plan, begin, end), data.y[plan.index[begin:end]]
 
     return batch
 

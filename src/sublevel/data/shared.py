@@ -1,0 +1,113 @@
+"""Splits as one file of the cache, which the processes of a study map instead of each reading and splitting the data.
+
+Mapped pages are the system's: there is one copy of the data on a machine, however many workers look at it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sublevel.data.cache import cache_dir, replacing
+from sublevel.data.packing import Layout
+from sublevel.data.splits import Part, Splits
+
+PARTS = ("train", "validation", "test")
+
+KEPT_DAYS = 14
+"""Files that no run has used for so long are removed when another is written."""
+
+
+def share(splits: Splits) -> str | None:
+    """Write ``splits`` into the cache, unless they are there, and return the name that `shared` finds them by.
+
+    None where nothing is to be gained (rows that are read from files as they are needed) or the cache cannot be
+    written: it saves memory and time, and nothing else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    parts = {part: getattr(splits, part) for part in PARTS}
+    if not splits.in_memory:
+        return None
+    about = _about(splits)
+    name = _name(splits.digest, about)
+    if shared(name) is not None:
+        return name
+    tensors = {f"{part}.{what}": getattr(parts[part], what).cpu().contiguous() for part in PARTS for what in ("x", "y")}
+    try:
+        _remove_old()
+        with replacing(_path(name)) as temporary:
+            save_file(tensors, temporary, metadata={"splits": about})
+    except (OSError, SafetensorError):
+        return None
+    return name
+
+
+def shared(name: str) -> Splits | None:
+    """The splits of that name, mapped from the cache; None where they are not there, or are not what was written."""
+    from safetensors import SafetensorError, safe_open
+
+    path = _path(name)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = (file.metadata() or {})["splits"]
+            parts = {part: Part(file.get_tensor(f"{part}.x"), file.get_tensor(f"{part}.y")) for part in PARTS}
+        splits = Splits(**parts, **_fields(json.loads(about)))
+        if _name(splits.digest, about) != name:
+            return None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    with suppress(OSError):  # another user's
+        path.touch()
+    return splits
+
+
+def _folder() -> Path:
+    return cache_dir() / "splits"
+
+
+def _path(name: str) -> Path:
+    return _folder() / f"{name}.safetensors"
+
+
+def _name(digest: str, about: str) -> str:
+    return hashlib.sha256(f"{digest}\n{about}".encode()).hexdigest()
+
+
+def _about(splits: Splits) -> str:
+    """What splits hold beside their tensors, as JSON."""
+    layout = splits.layout
+    fields: dict[str, Any] = {name: getattr(splits, name) for name in ("mean", "std", "classes", "origin")}
+    fields["input_shape"] = None if layout else splits.input_shape
+    fields["layout"] = layout and {
+        "dtypes": [str(dtype).removeprefix("torch.") for dtype in layout.dtypes],
+        "shapes": layout.shapes,
+        "names": layout.names,
+    }
+    return json.dumps(fields, sort_keys=True)
+
+
+def _fields(about: dict[str, Any]) -> dict[str, Any]:
+    """The way back from `_about`."""
+    given, layout = about["layout"], None
+    if given:
+        dtypes = tuple(getattr(torch, name) for name in given["dtypes"])
+        layout = Layout(dtypes, tuple(map(tuple, given["shapes"])), tuple(given["names"]))
+    shape = layout.input_shape if layout else tuple(about["input_shape"])
+    rest = {name: tuple(about[name]) for name in ("mean", "std", "classes")}
+    return {**rest, "origin": about["origin"], "input_shape": shape, "layout": layout}
+
+
+def _remove_old() -> None:
+    """Nothing in the cache grows without end; a file that is mapped stays readable where it is."""
+    for path in _folder().glob("*.safetensors"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > KEPT_DAYS * 86400:
+                path.unlink()

@@ -1,0 +1,144 @@
+"""Splits in the cache: the same splits, one copy of them in memory, and no trust in what a file says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sublevel.data import Dataset, Splits, share, shared, split
+from sublevel.data.cache import cache_dir
+from sublevel.data.own import dataset
+from sublevel.data.splits import Part
+from sublevel.data.streamed import Streamed
+
+
+def images_of(n: int, shape: tuple[int, ...] = (3, 5, 7), classes: tuple[str, ...] = ("cat", "dog")) -> Dataset:
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (n + 20, *shape), dtype=torch.uint8, generator=draw)
+    y = torch.arange(n + 20) % 2
+    return Dataset("made", x[:n], y[:n], x[n:], y[n:], classes, "made here")
+
+
+def images(n: int = 60, **kinds: Any) -> Splits:
+    return split(images_of(n, **kinds), validation=10)
+
+
+def several(names: tuple[str, ...]) -> Splits:
+    x = torch.randn(30, 3), torch.arange(60).view(30, 2)
+    given = dict(zip(names, x, strict=True)) if names else x
+    return split(dataset((given, torch.arange(30) % 3), (given, torch.arange(30) % 3)), validation=0)
+
+
+def targets() -> Splits:
+    x, y = torch.randn(30, 4), torch.randn(30, 2)
+    return split(dataset((x, y), (x, y)), validation=0.2)
+
+
+MADE = {
+    "images": images,
+    "one after another": lambda: several(()),
+    "by name": lambda: several(("left", "right")),
+    "targets": targets,
+    "no validation": lambda: split(images_of(60), validation=0),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_what_is_read_is_what_was_written(kind: str) -> None:
+    before = MADE[kind]()
+    name = share(before)
+    assert name is not None
+    after = shared(name)
+    assert after is not None
+    assert after.digest == before.digest
+    for field in ("mean", "std", "classes", "origin", "layout", "input_shape"):
+        assert getattr(after, field) == getattr(before, field)
+        assert type(getattr(after, field)) is type(getattr(before, field))
+    for part in ("train", "validation", "test"):
+        a, b = getattr(after, part), getattr(before, part)
+        assert torch.equal(a.x, b.x)
+        assert torch.equal(a.y, b.y)
+    assert share(after) == name
+
+
+def test_other_names_of_the_classes_are_other_splits() -> None:
+    one, two = images(), images(classes=("dog", "cat"))
+    assert one.digest == two.digest
+    names = share(one), share(two)
+    assert names[0] != names[1]
+    assert [shared(name).classes for name in names] == [one.classes, two.classes]
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "gone"])
+def test_a_damaged_file_is_not_believed_and_is_written_anew(damage: str) -> None:
+    splits = images()
+    name = share(splits)
+    (path,) = (cache_dir() / "splits").iterdir()
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.unlink()  # its pages may be mapped here
+        path.write_bytes({"bit": content[:-1] + bytes([content[-1] ^ 1]), "cut": content[:-9], "empty": b""}[damage])
+    assert shared(name) is None
+    assert share(splits) == name
+    assert shared(name).digest == splits.digest
+
+
+def test_rows_of_files_are_shared_already() -> None:
+    splits = images()
+    rows = Streamed([splits.train.x.numpy()])
+    assert share(replace(splits, train=Part(rows, splits.train.y))) is None
+    assert not (cache_dir() / "splits").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "file" / "cache"))
+    assert share(images()) is None
+
+
+def test_files_that_nobody_used_for_two_weeks_go() -> None:
+    old, used = share(images(40)), share(images(50))
+    folder = cache_dir() / "splits"
+    for name in (old, used):
+        os.utime(folder / f"{name}.safetensors", (time.time() - 15 * 86400,) * 2)
+    assert shared(used) is not None
+    new = share(images(60))
+    assert {path.stem for path in folder.iterdir()} == {used, new}
+
+
+LOOK = """
+import json, sys
+from sublevel.data import shared
+splits = shared(sys.argv[1])
+total = int(splits.train.x.sum())
+own, here = {}, False
+for line in open("/proc/self/smaps"):
+    if "-" in line.split()[0] and ":" not in line.split()[0]:
+        here = sys.argv[1] in line
+    elif here and line.split()[0] in ("Rss:", "Private_Dirty:"):
+        own[line.split()[0]] = own.get(line.split()[0], 0) + int(line.split()[1])
+print(json.dumps([total, own]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_process_has_a_copy_of_its_own() -> None:
+    splits = images(4096, shape=(1, 32, 32))
+    name = share(splits)
+    assert name is not None
+    found = subprocess.run([sys.executable, "-c", LOOK, name], capture_output=True, text=True, check=True)
+    total, kib = json.loads(found.stdout)
+    assert total == int(splits.train.x.sum())
+    assert kib["Rss:"] >= 4086, "all of it was looked at"
+    assert kib["Private_Dirty:"] == 0
