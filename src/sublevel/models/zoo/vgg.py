@@ -42,7 +42,8 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a batch of images to its logits."""
-        return self.fc(self.layers(x).mean((2, 3)))
+        x = self.layers(x)
+        return self.fc(F.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
 @model("vgg-16")
