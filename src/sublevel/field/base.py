@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import nan
 
@@ -60,6 +60,14 @@ class Field(ABC):
     def loss(self, at: At) -> float:
         """The loss alone."""
         return self.evaluate(at).loss
+
+    def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
+        """Loss and error at many points, in their order; to the bit what `evaluate` gives at each."""
+        return [self.evaluate(at) for at in points]
+
+    def evaluation_and_grad(self, at: At) -> tuple[Evaluation, Float[Tensor, "D"]]:
+        """Loss, error and gradient at one point."""
+        return self.evaluate(at), self.grad(at)
 
     def plus_weight_decay(self, decay: float) -> Field:
         """The field with ``decay / 2 * |theta|^2`` added to its loss."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sublevel._types import Bool, Float, Tensor
 from sublevel.field.base import At, Evaluation, Field, Stochastic
 from sublevel.field.checks import require_field
@@ -74,6 +76,10 @@ class Restricted(Field):
     def evaluate(self, at: At) -> Evaluation:
         """Loss and error of the field at the point in R^D."""
         return self.field.evaluate(self.lift(at))
+
+    def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
+        """Loss and error of the field at the points in R^D."""
+        return self.field.evaluations(map(self.lift, points))
 
     def grad(self, at: At) -> Float[Tensor, "n"]:
         """The gradient's entries in the mask."""

@@ -104,9 +104,10 @@ def adaptive_scan(
     seen: dict[Node, tuple[Evaluation, int]] = {}
 
     def look(cells: list[Cell], level: int) -> None:
-        for i, j in (node for cell in cells for node in _corners(cell)):
-            if (i, j) not in seen:
-                seen[i, j] = field.evaluate(frame.point(float(fine_x[i]), float(fine_y[j]))), level
+        corners = dict.fromkeys(node for cell in cells for node in _corners(cell))
+        new = [node for node in corners if node not in seen]
+        found = field.evaluations(frame.point(float(fine_x[i]), float(fine_y[j])) for i, j in new)
+        seen.update((node, (here, level)) for node, here in zip(new, found, strict=True))
 
     rows, columns = range(0, len(fine_y) - 1, side), range(0, len(fine_x) - 1, side)
     active: list[Cell] = [(i, j, side) for j in rows for i in columns]

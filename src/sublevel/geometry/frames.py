@@ -169,9 +169,8 @@ def scan(
     """
     require_field(field, "a plane")
     x, y = ascending(xs, "xs"), ascending(ys, "ys")
-    seen = [[field.evaluate(frame.point(float(u), float(v))) for u in x] for v in y]
-    loss = np.array([[e.loss for e in row] for row in seen])
-    error = np.array([[e.error for e in row] for row in seen])
+    seen = field.evaluations(frame.point(float(u), float(v)) for v in y for u in x)
+    loss, error = (np.array([getattr(e, of) for e in seen]).reshape(len(y), len(x)) for of in ("loss", "error"))
     return Plane(frame, x, y, loss, error, places(frame, points), policy_of(field, frame), loss.size, not_finite(loss))
 
 

@@ -78,7 +78,7 @@ def profile(field: Field, theta: At, direction: Float[Tensor, "D"], radii: Seque
     if r.ndim != 1 or not len(r) or not np.isfinite(r).all():
         raise ValueError(f"radii must be finite numbers, at least one, got {r.tolist()}")
     step = _stepper(theta, direction)
-    seen = [field.evaluate(step(float(radius))) for radius in r]
+    seen = field.evaluations(step(float(radius)) for radius in r)
     loss = np.array([e.loss for e in seen])
     with np.errstate(invalid="ignore"):
         rise = loss - field.loss(theta)

@@ -149,9 +149,8 @@ def along(
     seen: dict[float, Evaluation] = {}
 
     def look(alphas: list[float]) -> None:
-        for alpha in alphas:
-            if alpha not in seen:
-                seen[alpha] = field.evaluate(path(alpha))
+        new = [alpha for alpha in dict.fromkeys(alphas) if alpha not in seen]
+        seen.update(zip(new, field.evaluations(map(path, new)), strict=True))
 
     grid = [i / (points - 1) for i in range(points)]
     look(grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,17 @@ from sublevel import models
 from sublevel._types import Tensor
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
-from sublevel.inputs import Inputs, call
+from sublevel.inputs import Inputs
 from sublevel.problem import identity
 from sublevel.problem.checks import check_output
 from sublevel.problem.layout import LAST, takes_channels_last
-from sublevel.risk import EmpiricalRisk, Loss, loss_function
+from sublevel.problem.sizes import field_batch, left_behind
+from sublevel.risk import Calibration, EmpiricalRisk, Loss, loss_function
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
 from sublevel.train.engine import Trained, train
 from sublevel.train.own import Loop, by_loop
 from sublevel.train.recipe import Recipe
-
-ACTIVATIONS = 100_000_000
-"""Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,22 +162,12 @@ class Problem:
     @cached_property
     def activations(self) -> int:
         """Numbers that one example leaves behind in a forward pass."""
-        seen: list[int] = []
-        leaves = [m for m in self.module.modules() if not list(m.children())]
-        hooks = [m.register_forward_hook(lambda _, __, out: seen.append(getattr(out, "numel", int)())) for m in leaves]
-        try:
-            with torch.no_grad():
-                call(self.module.eval(), {}, self.prepare(self.splits.train.x[:1]))
-        finally:
-            self.module.train()
-            for hook in hooks:
-                hook.remove()
-        return max(sum(seen), 1)
+        return left_behind(self.module, self.prepare(self.splits.train.x[:1]))
 
     @property
     def field_batch(self) -> int:
         """Examples in a field's batch: at most a thousand, fewer where the graph of a Hessian product is large."""
-        return max(50, min(1000, ACTIVATIONS // self.activations))
+        return field_batch(self.activations)
 
     def field(
         self,
@@ -198,6 +186,8 @@ class Problem:
         products at one point (see `EmpiricalRisk`).
         """
         examples = self.part(split, size, part)
+        batch_size = batch_size or self.field_batch
+        averaged_over = size, part if split == "train" else 0, batch_size
         return EmpiricalRisk(
             self.space,
             self.module,
@@ -206,10 +196,21 @@ class Problem:
             loss=self.mean_loss(),
             prepare=self.prepare,
             policy=policy,
-            batch_size=batch_size or self.field_batch,
-            calibration=self.part("train", size, part if split == "train" else 0).x,
+            batch_size=batch_size,
+            calibration=self._calibration(*averaged_over) if policy == "recomputed" else None,
             keep_bytes=keep_bytes,
         )
+
+    @cached_property
+    def _calibration(self) -> Callable[[int | None, int, int], Calibration]:
+        """The training examples of a size and part that statistics are recomputed from, the same for many fields."""
+
+        @lru_cache(maxsize=4)
+        def of(size: int | None, part: int, batch_size: int) -> Calibration:
+            rows = self.part("train", size, part).x
+            return Calibration(self.space, self.module, rows, self.prepare, batch_size)
+
+        return of
 
     def mean_loss(self) -> Loss:
         """The per-example loss function."""

@@ -16,12 +16,13 @@ Dropout is off in every policy. Losses and errors are accumulated in float64, ba
 from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.risk.losses import LABELS, LOSSES, Labels, Loss, cross_entropy, loss_function, squared
 from sublevel.risk.minibatches import MiniBatches
-from sublevel.risk.modes import POLICIES, fixed_mode, recomputed_statistics
+from sublevel.risk.modes import POLICIES, Calibration, fixed_mode
 
 __all__ = [
     "LABELS",
     "LOSSES",
     "POLICIES",
+    "Calibration",
     "EmpiricalRisk",
     "Labels",
     "Loss",
@@ -29,6 +30,5 @@ __all__ = [
     "cross_entropy",
     "fixed_mode",
     "loss_function",
-    "recomputed_statistics",
     "squared",
 ]

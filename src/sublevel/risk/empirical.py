@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from math import nan
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import nn
@@ -16,22 +16,25 @@ from sublevel.field.base import At, Evaluation, Likelihood
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
 from sublevel.inputs import Inputs, each, examples
 from sublevel.risk.kept import Graphs
-from sublevel.risk.losses import Loss, labels_of, loss_function, wrong
-from sublevel.risk.modes import POLICIES, fixed_mode, policy_of, recomputed_statistics
+from sublevel.risk.losses import Loss, labels_of, loss_function
+from sublevel.risk.modes import POLICIES, Calibration, fixed_mode, policy_of
+from sublevel.risk.tally import Prepared, Tally
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
 
 FISHER = ("empirical", "monte-carlo")
 CHUNK = 2**24
 """Numbers in a chunk of per-example gradients."""
+POINTS = 2**26
+"""Numbers in the points that are evaluated together."""
 
 
 class EmpiricalRisk(Likelihood):
     """The mean loss of ``module`` over the examples ``(x, y)``, with its buffer policy.
 
     ``prepare(x)`` makes the network's inputs from a batch of stored examples (normalisation). ``calibration`` are the
-    examples that ``recomputed`` averages statistics over; by default ``x``. The module is used as a function:
-    its own parameters and buffers are neither read nor written.
+    examples that ``recomputed`` averages statistics over, by default ``x``, or a `Calibration` that fields share. The
+    module is used as a function: its own parameters and buffers are neither read nor written.
 
     ``keep_bytes`` is memory for the graphs of gradients, kept between Hessian products at one point (see
     `kept_batches`): a product then costs its second backward pass. It changes no bit. By default nothing is kept.
@@ -49,7 +52,7 @@ class EmpiricalRisk(Likelihood):
         prepare: Callable[[Tensor], Inputs] | None = None,
         policy: str = "stored",
         batch_size: int = 1000,
-        calibration: Rows | None = None,
+        calibration: Rows | Calibration | None = None,
         keep_bytes: int = 0,
     ) -> None:
         if policy not in POLICIES:
@@ -59,11 +62,15 @@ class EmpiricalRisk(Likelihood):
         self.space, self.module = space, module
         self.x, self.y = x, y
         self.examples = len(x)
-        self.calibration = x if calibration is None else calibration
         self.loss_of = loss_function(loss)
         self.prepare = prepare or (lambda batch: batch)
         self.policy = policy_of(policy, space, module)
         self.batch_size = batch_size
+        if not isinstance(calibration, Calibration):
+            calibration = Calibration(
+                space, module, x if calibration is None else calibration, self.prepare, batch_size
+            )
+        self.calibration = calibration
         self._settled: tuple[Point, int, Point] | None = None
         self._graphs = Graphs(keep_bytes)
 
@@ -92,16 +99,30 @@ class EmpiricalRisk(Likelihood):
 
     def evaluate(self, at: At) -> Evaluation:
         """Mean loss and share of wrong answers."""
+        return self._evaluated([self.settle(at)])[0]
+
+    def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
+        """The same at many points: each batch of examples is read and prepared once for as many as fit `POINTS`."""
+        found: list[Evaluation] = []
+        every = map(as_point, points)
+        while some := list(islice(every, max(1, POINTS // self.dim))):
+            found += self._evaluated(self.calibration.at(some) if self.policy == "recomputed" else some)
+        return found
+
+    def evaluation_and_grad(self, at: At) -> tuple[Evaluation, Float[Tensor, "D"]]:
+        """Both from one forward pass, at a point whose buffers are held constant."""
         point = self.settle(at)
-        loss = missed = torch.zeros((), dtype=torch.float64, device=point.theta.device)
-        with torch.no_grad():
-            for rows in self._batches():
-                outputs, y = self._forward(point.theta, point, rows)
-                loss = loss + self.loss_of(outputs, y).sum(dtype=torch.float64)
-                if y.dtype == torch.int64:
-                    missed = missed + wrong(outputs, y).sum()
-        n = len(self.x)
-        return Evaluation(float(loss) / n, float(missed) / n if self.y.dtype == torch.int64 else nan, n)
+        theta = point.theta.detach().requires_grad_()
+        tally = Tally(theta.device)
+
+        def part(rows: slice) -> Tensor:
+            outputs, y = self._forward(theta, point, rows)
+            losses = self.loss_of(outputs, y)
+            tally.add(losses, outputs, y)
+            return torch.autograd.grad(losses.sum() / len(self.x), theta)[0]
+
+        gradient = self._total(part)
+        return tally.result(), gradient
 
     def losses(self, at: At) -> Float[Tensor, "N"]:
         """The loss of every example."""
@@ -187,7 +208,7 @@ class EmpiricalRisk(Likelihood):
         version = point.theta._version
         if self._settled and self._settled[0] is point and self._settled[1] == version:
             return self._settled[2]
-        settled = Point(point.theta, self._statistics(point))
+        (settled,) = self.calibration.at([point])
         self._settled = (point, version, settled)
         return settled
 
@@ -209,6 +230,17 @@ class EmpiricalRisk(Likelihood):
         for rows in batches:
             total = total.add_(part(rows))
         return total
+
+    def _evaluated(self, points: Sequence[Point]) -> list[Evaluation]:
+        """Mean loss and share of wrong answers at points whose buffers are settled."""
+        tallies = [Tally(point.theta.device) for point in points]
+        with torch.no_grad():
+            for rows in self._batches():
+                y, inputs = self.y[rows], Prepared(lambda rows=rows: self.prepare(self.x[rows]))
+                for point, tally in zip(points, tallies, strict=True):
+                    outputs = self.outputs(point.theta, point.buffers, inputs(), self.policy)
+                    tally.add(self.loss_of(outputs, y), outputs, y)
+        return [tally.result() for tally in tallies]
 
     def _forward(self, theta: Tensor, point: Point, rows: slice) -> tuple[Tensor, Tensor]:
         return self.outputs(theta, point.buffers, self.prepare(self.x[rows]), self.policy), self.y[rows]
@@ -247,7 +279,3 @@ class EmpiricalRisk(Likelihood):
             with sdpa_kernel(SDPBackend.MATH):
                 found = one(theta, each(x, lambda t: t[0]), y[0])[None] if examples(x) == 1 else many(theta, x, y)
             yield found
-
-    def _statistics(self, point: Point) -> dict[str, Tensor]:
-        batches = (self.calibration[i : i + self.batch_size] for i in range(0, len(self.calibration), self.batch_size))
-        return recomputed_statistics(self.space, self.module, point, (self.prepare(x) for x in batches))

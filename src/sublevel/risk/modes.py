@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from sublevel._types import Tensor
-from sublevel.inputs import Inputs, examples
+from sublevel.data.streamed import Rows
+from sublevel.inputs import Inputs
+from sublevel.risk.tally import Prepared
 from sublevel.space import STATISTICS, Point, Space
 
 POLICIES = ("stored", "batch", "recomputed")
@@ -22,22 +25,79 @@ def policy_of(asked: str, space: Space, module: nn.Module) -> str:
     return "batch" if any(isinstance(m, STATISTICS) for m in module.modules()) else "none"
 
 
-def recomputed_statistics(
-    space: Space, module: nn.Module, point: Point, batches: Iterator[Inputs]
-) -> dict[str, Tensor]:
-    """BatchNorm statistics of the point: each batch's mean and unbiased variance, averaged by batch size."""
-    names = [f"{m}.{kind}" for m in space.statistics for kind in ("running_mean", "running_var")]
-    scratch = {name: torch.zeros_like(b) if name in names else b.clone() for name, b in point.buffers.items()}
-    sums = {name: torch.zeros_like(scratch[name], dtype=torch.float64) for name in names}
-    seen = 0
-    with torch.no_grad(), fixed_mode(module, statistics=True, momentum=1.0):
-        for x in batches:
-            space.call(module, point.theta, scratch, x)
-            seen += examples(x)
-            for name in names:
-                sums[name] += scratch[name].double() * examples(x)
-    averaged = {name: (total / seen).to(scratch[name].dtype) for name, total in sums.items()}
-    return {**point.buffers, **averaged}
+class Calibration:
+    """The examples that statistics are recomputed from, and the statistics that have been.
+
+    Fields share one, so that the training and the test loss at a point cost one pass over these examples and not two.
+    What is known is found by the content of theta; ``memory`` points of the last ones are remembered, their statistics
+    alone. ``prepare`` and ``batch_size`` are as in `EmpiricalRisk`.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        module: nn.Module,
+        x: Rows,
+        prepare: Callable[[Tensor], Inputs],
+        batch_size: int,
+        memory: int = 512,
+    ) -> None:
+        self.space, self.module, self.x, self.prepare, self.batch_size = space, module, x, prepare, batch_size
+        self.memory = memory
+        self._names = {f"{m}.{kind}" for m in space.statistics for kind in ("running_mean", "running_var")}
+        self._known: dict[bytes, dict[str, Tensor]] = {}
+
+    def at(self, points: Sequence[Point]) -> list[Point]:
+        """The points with the statistics that these examples give them, in one pass for all that are not known."""
+        keys = [self._key(point) for point in points]
+        unknown = {key: point for key, point in zip(keys, points, strict=True) if key not in self._known}
+        fresh = dict(zip(unknown, self._statistics(list(unknown.values())), strict=True))
+        found = [fresh[key] if key in fresh else self._known[key] for key in keys]
+        self._known.update(fresh)
+        for key in list(self._known)[: max(0, len(self._known) - self.memory)]:
+            del self._known[key]
+        return [Point(p.theta, {**p.buffers, **statistics}) for p, statistics in zip(points, found, strict=True)]
+
+    def _statistics(self, points: Sequence[Point]) -> list[dict[str, Tensor]]:
+        """Each batch's mean and unbiased variance, averaged by batch size."""
+        walks = [_Walk(point, self._names) for point in points]
+        with torch.no_grad(), fixed_mode(self.module, statistics=True, momentum=1.0):
+            for begin in range(0, len(self.x) if walks else 0, self.batch_size):
+                rows = self.x[begin : begin + self.batch_size]
+                inputs = Prepared(lambda rows=rows: self.prepare(rows))
+                for walk in walks:
+                    self.space.call(self.module, walk.theta, walk.buffers, inputs())
+                    walk.add(len(rows))
+        return [walk.averages() for walk in walks]
+
+    def _key(self, point: Point) -> bytes:
+        """A digest of all that the statistics depend on."""
+        digest = hashlib.sha256()
+        for name, tensor in (("", point.theta), *sorted(point.buffers.items())):
+            if name not in self._names:
+                digest.update(f"{name} {tensor.dtype}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.digest()
+
+
+class _Walk:
+    """A point on its way through the batches: buffers that the network writes, and their sums."""
+
+    def __init__(self, point: Point, names: set[str]) -> None:
+        self.theta = point.theta
+        self.buffers = {n: torch.zeros_like(b) if n in names else b.clone() for n, b in point.buffers.items()}
+        self._sums = {n: torch.zeros_like(b, dtype=torch.float64) for n, b in self.buffers.items() if n in names}
+        self._seen = 0
+
+    def add(self, size: int) -> None:
+        """Count the statistics of a batch."""
+        self._seen += size
+        for name, total in self._sums.items():
+            total += self.buffers[name].double() * size
+
+    def averages(self) -> dict[str, Tensor]:
+        """What the batches had, by name."""
+        return {name: (total / self._seen).to(self.buffers[name].dtype) for name, total in self._sums.items()}
 
 
 @contextmanager

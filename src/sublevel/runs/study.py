@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from sublevel.errors import ConfigError
-from sublevel.problem import Problem, path
+from sublevel.problem import Problem
 from sublevel.runs import place
 from sublevel.runs.checks import check, check_loop
 from sublevel.runs.events import Log, Several
 from sublevel.runs.plan import Plan, make
+from sublevel.runs.problems import device_for, is_own, posed, saying
 from sublevel.runs.results import Result, check_writable, write_manifest
 from sublevel.runs.spent import Spent, Weigh
 from sublevel.runs.trackers import check_trackers, trackers
@@ -32,7 +33,7 @@ from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
-from sublevel.study.spec import StudySpec, parse
+from sublevel.study.spec import parse
 from sublevel.study.store import Store, absolute, canonical, digest, roots
 
 RUNS = "sublevel-runs"
@@ -62,15 +63,15 @@ class Study:
             taken = {"data", "model", "loss", "loop"} & set(keys)
             if taken:
                 raise ConfigError(f"the problem already says {', '.join(sorted(taken))}")
-            said = parse(_said(source))
+            said = parse(saying(source))
             fixed = {name: getattr(said, name) for name in ("data", "model", "loss", "loop")}
             fixed["train"] = {"dtype": said.train.dtype}
             self.spec = parse(merged(fixed, keys))
-            self.problem = source.on(_device(device, source.device), self.spec.train.dtype)
+            self.problem = source.on(device_for(device, source.device), self.spec.train.dtype)
         else:
             document = read(source) if isinstance(source, str) else dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
-            self.problem = _problem(self.spec, _device(device))
+            self.problem = posed(self.spec, device_for(device))
         self.out = Path(out)
         self.store_at = absolute(store if store is not None else self.out / ".store")
 
@@ -170,7 +171,7 @@ class Study:
         """What a reader should know about how this study runs."""
         notes = []
         if self._fingerprint is None:
-            code = ["network", *(name for name in ("loss", "loop") if _own(getattr(self.problem, name)))]
+            code = ["network", *(name for name in ("loss", "loop") if is_own(getattr(self.problem, name)))]
             notes.append(
                 f"the code of the {' or the '.join(code)} cannot be read whole (it was typed, edited since it was "
                 "imported, or holds objects that no text tells) and has no version, so its cells are not cached: "
@@ -251,52 +252,3 @@ class Study:
             return key(node.kind, inputs, identity, self.numerics)
 
         return Schedule(graph, store, keyed, job, urgencies(graph, weigh), listener)
-
-
-def _device(asked: str, fallback: str = "cpu") -> str:
-    if asked != "auto":
-        try:
-            torch.zeros(1, device=asked)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {asked!r} cannot be used: {str(error).splitlines()[0]}") from None
-        return asked
-    return "cuda" if torch.cuda.is_available() else fallback
-
-
-def _own(code: Any) -> bool:
-    """Whether a loss or a loop is code of the user's own."""
-    return callable(code) or ":" in str(code)
-
-
-def _said(p: Problem) -> dict[str, Any]:
-    """What a problem given in Python says of the study's keys."""
-    own = p.train is not None
-    data = {name: getattr(p, name) for name in ("validation", "train_size", "test_size", "mean", "std")}
-    named = (
-        {"name": "own"} if own else {"name": p.data, "root": p.root and str(p.root), "options": dict(p.data_options)}
-    )
-    model = {"name": p.name, "options": dict(p.options), "version": p.version}
-    code = {"loss": path(p.loss), "loop": None if p.loop is None else path(p.loop)}
-    return {"data": {**data, **named}, "model": model, **code, "train": {"dtype": p.dtype}}
-
-
-def _problem(spec: StudySpec, device: str) -> Problem:
-    d, m = spec.data, spec.model
-    return Problem(
-        m.name,
-        data=d.name,
-        root=d.root,
-        loss=spec.loss,
-        loop=spec.loop,
-        options=m.options,
-        data_options=d.options,
-        validation=d.validation,
-        train_size=d.train_size,
-        test_size=d.test_size,
-        mean=d.mean,
-        std=d.std,
-        prunable=m.prunable,
-        version=m.version,
-        device=device,
-        dtype=spec.train.dtype,
-    )

@@ -34,7 +34,7 @@ def leg_cell(
     found = []
     for split in ("train", "test"):
         field = c.problem.field(split, size=size, policy=policy)
-        one, two = field.evaluate(start), field.evaluate(end)
+        one, two = field.evaluations([start, end])
         found.append(
             {
                 "split": split,

@@ -138,7 +138,7 @@ def matched(field: Field, ends: Sequence[Point], starts: Sequence[Sequence[Point
     from the end at which it has. Statistics are averaged along with the weights, unless the field computes its own.
     Where the losses cannot be matched the ends stay as they are.
     """
-    losses = [field.loss(at) for at in ends]
+    losses = [seen.loss for seen in field.evaluations(ends)]
     if not all(map(isfinite, losses)):
         return Moved(tuple(ends), 0.0, f"the losses are {losses[0]:.6g} and {losses[1]:.6g}: none can be matched")
     low = min((0, 1), key=losses.__getitem__)

@@ -52,9 +52,10 @@ def prunings_cell(
     at, chosen, before = c.point(point, parent), c.mask(mask), c.mask(parent)
     assert chosen is not None
     field = c.problem.field("train", size=size, policy=policy)
-    start, found = field.evaluate(at), []
-    for draw, each in enumerate((chosen, *random_masks(c.problem.space, chosen, before, draws, seed, stream))):
-        end = field.evaluate(at.project(each))
+    masks = (chosen, *random_masks(c.problem.space, chosen, before, draws, seed, stream))
+    start, *ends = field.evaluations((at, *map(at.project, masks)))
+    found = []
+    for draw, end in enumerate(ends):
         row = {"chosen_by": "random" if draw else "criterion", "draw": draw, "loss_start": start.loss}
         found.append(row | {"loss_end": end.loss, "error_start": start.error, "error_end": end.error})
     return Output({"buffers": field.policy, "rows": found})

@@ -30,12 +30,12 @@ def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
     """Losses, errors, norms, and what is left where."""
     p, at, own = c.problem, c.point(point), c.mask(mask)
     own = p.space.full_mask().to(at.theta.device) if own is None else own
-    splits = [s for s in ("train", "validation", "test") if len(p.part(s))]
-    seen = {split: p.field(split).evaluate(at) for split in splits}
-    if not math.isfinite(seen["train"].loss):
-        raise Diverged(f"training diverged: the end point's loss is {seen['train'].loss}")
     field = p.field("train")
-    gradient = field.grad(at)
+    trained, gradient = field.evaluation_and_grad(at)
+    if not math.isfinite(trained.loss):
+        raise Diverged(f"training diverged: the end point's loss is {trained.loss}")
+    held_out = [s for s in ("validation", "test") if len(p.part(s))]
+    seen = {"train": trained, **{split: p.field(split).evaluate(at) for split in held_out}}
     alive = {layer.name: rows for layer, rows in p.space.filters(own)}
     values = {
         **{f"{split}_{what}": getattr(e, what) for split, e in seen.items() for what in ("loss", "error")},

@@ -36,7 +36,7 @@ def training_cell(
     field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
     k = min(k, curvature.subspace_dimension(at, space))
     found = curvature.top_eigenvalues(field, at, k=k, mask=space)
-    seen, gradient = field.evaluate(at), field.grad(at)
+    seen, gradient = field.evaluation_and_grad(at)
     return Output(
         {
             "buffers": field.policy,

@@ -1,0 +1,31 @@
+"""How large a network's activations are, and how many examples go through it at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sublevel.inputs import Inputs, call
+
+ACTIVATIONS = 100_000_000
+"""Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic."""
+
+
+def left_behind(module: nn.Module, one: Inputs) -> int:
+    """Numbers that the leaves of a network put out for ``one`` example, at least 1."""
+    seen: list[int] = []
+    leaves = [m for m in module.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(lambda _, __, out: seen.append(getattr(out, "numel", int)())) for m in leaves]
+    try:
+        with torch.no_grad():
+            call(module.eval(), {}, one)
+    finally:
+        module.train()
+        for hook in hooks:
+            hook.remove()
+    return max(sum(seen), 1)
+
+
+def field_batch(activations: int) -> int:
+    """Examples in a batch of a field, where one leaves so many numbers behind."""
+    return max(50, min(1000, ACTIVATIONS // activations))
