@@ -43,7 +43,14 @@ def targets() -> Splits:
     return split(dataset((x, y), (x, y)), validation=0.2)
 
 
+def views() -> Splits:
+    """Targets that are the samples, tests that are the training examples, samples that are part of something."""
+    x = torch.randn(40, 4)
+    return split(dataset((x[:30], x[:30]), (x[:30], x[10:])), validation=0)
+
+
 MADE = {
+    "views": views,
     "images": images,
     "one after another": lambda: several(()),
     "by name": lambda: several(("left", "right")),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sublevel.data.cache import cache_dir, replacing
 from sublevel.data.packing import Layout
@@ -40,11 +41,11 @@ def share(splits: Splits) -> str | None:
     name = _name(splits.digest, about)
     if shared(name) is not None:
         return name
-    tensors = {f"{part}.{what}": getattr(parts[part], what).cpu().contiguous() for part in PARTS for what in ("x", "y")}
+    tensors = {f"{part}.{what}": getattr(parts[part], what) for part in PARTS for what in ("x", "y")}
     try:
         _remove_old()
         with replacing(_path(name)) as temporary:
-            save_file(tensors, temporary, metadata={"splits": about})
+            save_file(_apart(tensors), temporary, metadata={"splits": about})
     except (OSError, SafetensorError):
         return None
     return name
@@ -92,6 +93,18 @@ def _about(splits: Splits) -> str:
         "names": layout.names,
     }
     return json.dumps(fields, sort_keys=True)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own, as the format asks."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.cpu().contiguous()
+        memory = plain.untyped_storage()
+        found[name] = plain.clone() if memory.nbytes() != plain.nbytes or memory.data_ptr() in taken else plain
+        taken.add(memory.data_ptr())
+    return found
 
 
 def _fields(about: dict[str, Any]) -> dict[str, Any]:
