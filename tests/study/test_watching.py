@@ -16,6 +16,7 @@ import pytest
 
 import sublevel as sl
 from sublevel.errors import ConfigError
+from sublevel.runs.console import Watching
 from sublevel.runs.events import Tally
 from sublevel.study.graph import Node
 from sublevel.study.schedule import Listener, Outcome
@@ -203,3 +204,14 @@ def test_the_command_says_how_to_go_on(workshop: Path) -> None:
     assert "failed" not in done.stdout
     assert cli(*command, cwd=workshop).returncode == 0
     assert (workshop / SMALL / "tables" / "failures.csv").read_text().count("\n") == 1
+
+
+def test_between_two_cells_nothing_is_said_to_run_in_another_run(capsys: pytest.CaptureFixture[str]) -> None:
+    watching = Watching(live=False)
+    for elsewhere in ("", "train/dense/L0/s0"):
+        watching._spoke = 0.0
+        watching.tally.elsewhere = {elsewhere} - {""}
+        watching.tick()
+    alone, shared = capsys.readouterr().out.splitlines()
+    assert "run" not in alone
+    assert shared.endswith("; running in another run")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import sublevel as sl
 from sublevel.runs.events import Listener
@@ -98,17 +97,6 @@ def test_a_file_of_ones_own_does_not_hide_the_library(tmp_path, monkeypatch) -> 
         assert "error" in ask(pool, "{}")
     finally:
         pool.shutdown()
-
-
-def test_a_job_in_this_process_leaves_its_arithmetic_as_it_was() -> None:
-    from sublevel.study.worker import arithmetic
-
-    tiny, threads = torch.full((1,), 1e-310, dtype=torch.float64), torch.get_num_threads()
-    with arithmetic(threads + 1):
-        assert torch.get_num_threads() == threads + 1
-        assert float(tiny * 1.0) == 0
-    assert torch.get_num_threads() == threads
-    assert float(tiny * 1.0) > 0
 
 
 class Removing(Listener):

@@ -67,8 +67,9 @@ class Watching(Events):
             self._view.update(self.picture())
         elif not self.live and time.time() - self._spoke > EVERY:
             self._spoke, t = time.time(), self.tally
-            running = ", ".join(describe(name, row) for name, row in t.running.items()) or "in another run"
-            console().print(f"{t.cached + t.done}/{t.cells} cells, {left(t)}; running {running}", markup=False)
+            running = ", ".join(describe(name, row) for name, row in t.running.items())
+            now = f"; running {running}" if running else "; running in another run" if t.elsewhere else ""
+            console().print(f"{t.cached + t.done}/{t.cells} cells, {left(t)}{now}", markup=False)
 
     def picture(self) -> Group:
         """The live view."""

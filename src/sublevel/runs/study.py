@@ -28,7 +28,7 @@ from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.documents import merged, read
-from sublevel.study.executors import LOCAL, TORCHRUN, Executor
+from sublevel.study.executors import LOCAL, TORCHRUN, Executor, InProcess
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
@@ -73,6 +73,7 @@ class Study:
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem = posed(self.spec, device_for(device))
         self.out = Path(out)
+        self._splits: str | None = None  # where workers find those that are shared
         self.store_at = absolute(store if store is not None else self.out / ".store")
 
     @property
@@ -149,6 +150,7 @@ class Study:
             told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
                 by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
+                self._splits = None if isinstance(by, InProcess) else self.problem.share()
                 try:
                     schedule.run(by, place.seconds(max_hours, started))
                 finally:
@@ -207,11 +209,6 @@ class Study:
     def _fingerprint(self) -> dict[str, Any] | None:
         return self.problem.fingerprint()
 
-    @cached_property
-    def _shared(self) -> str | None:
-        """The name of the splits that workers share; the first cell that is to be computed asks for it."""
-        return self.problem.share() if self.problem.portable else None
-
     def _description(self, store: Store) -> dict[str, Any] | None:
         """The problem for other processes; which device of its kind it is on is the executor's business."""
         if not self.problem.portable:
@@ -242,7 +239,7 @@ class Study:
                 "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
                 "problem": problem,
                 "identity": self._fingerprint and digest(canonical(self._fingerprint)),
-                "splits": self._shared,
+                "splits": self._splits,
                 "store": store.where,
                 "threads": self.spec.threads,
             }

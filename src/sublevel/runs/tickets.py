@@ -13,9 +13,9 @@ from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.inputs import shapes_of
 from sublevel.runs.machine import versions
 from sublevel.space import Point
+from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import key, stored_mask, stored_point
 from sublevel.study.store import canonical, digest
-from sublevel.study.worker import arithmetic
 from sublevel.tickets import Ticket
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from sublevel.problem import Problem
+from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import COSTS, register
 from sublevel.study.graph import Node
 from sublevel.study.measurements.base import KEEP
-from sublevel.study.worker import arithmetic
 from sublevel.train.recipe import Recipe
 
 PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training", "volume-pair")

@@ -16,12 +16,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from queue import Queue
 from typing import Any
 
 from sublevel.errors import DamagedEntry, Diverged, ModelError, StoreError, SublevelError
+from sublevel.study.arithmetic import arithmetic
 from sublevel.study.store import Store, canonical, digest
 
 Say = Callable[[dict[str, Any]], None]
@@ -117,42 +118,6 @@ def _problem(description: str, identity: str | None, store: str, splits: str | N
     if identity is not None and digest(canonical(problem.fingerprint())) != identity:
         raise ModelError("the network's code or the data have changed since the run began: start it again")
     return problem
-
-
-@contextmanager
-def arithmetic(threads: int) -> Iterator[None]:
-    """What belongs to the numerics class and is set per process; put back afterwards, for a job in a user's own."""
-    import torch
-
-    from sublevel.memory import keep_freed
-    from sublevel.train.precision import tf32
-
-    keep_freed()
-    cudnn = torch.backends.cudnn
-    before = torch.get_num_threads(), _flushes(), bool(cudnn.deterministic), bool(cudnn.benchmark)
-    with tf32(False):
-        try:
-            _set(threads, True, True, False)
-            yield
-        finally:
-            _set(*before)
-
-
-def _set(threads: int, flush: bool, deterministic: bool, benchmark: bool) -> None:
-    import torch
-
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    torch.set_flush_denormal(flush)
-    torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cudnn.benchmark = benchmark
-
-
-def _flushes() -> bool:
-    """Whether denormal numbers are flushed to zero now (torch sets it, but does not tell)."""
-    import torch
-
-    return bool(torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0)
 
 
 def _described(error: Exception) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What belongs to the numerics class of a study and is set per process: threads, denormal numbers, cuDNN's choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+
+@contextmanager
+def arithmetic(threads: int) -> Iterator[None]:
+    """Compute as the study says, whatever the surroundings say; put back afterwards, for a user's own process.
+
+    The threads are torch's and those of numpy's BLAS: eigenvalues of a few hundred rows differ in their last bits with
+    the number of threads that compute them.
+    """
+    import torch
+
+    from sublevel.memory import keep_freed
+    from sublevel.train.precision import tf32
+
+    keep_freed()
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), _flushes(), bool(cudnn.deterministic), bool(cudnn.benchmark)
+    with tf32(False), _blas().limit(limits=threads):
+        try:
+            _set(threads, True, True, False)
+            yield
+        finally:
+            _set(*before)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> Any:
+    """What sets the threads of the BLAS libraries that are loaded, numpy's among them."""
+    import numpy  # noqa: F401  # so that its library is loaded
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _set(threads: int, flush: bool, deterministic: bool, benchmark: bool) -> None:
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(flush)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = benchmark
+
+
+def _flushes() -> bool:
+    """Whether denormal numbers are flushed to zero now (torch sets it, but does not tell)."""
+    import torch
+
+    return bool(torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0)
