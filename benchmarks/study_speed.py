@@ -1,6 +1,6 @@
 """The demo as a whole: wall time and peak memory of a first run, time of a second, one job against two, --help.
 
-    python benchmarks/study_speed.py           # twenty minutes
+    python benchmarks/study_speed.py           # half an hour
     python benchmarks/study_speed.py small     # without the demo: five minutes
 
 The preset grows with what the package can show; `demo_first.toml` does not, so its time can be compared over releases.
@@ -65,11 +65,16 @@ def resident(pid: int) -> float:
 
 def demo(folder: Path) -> dict[str, object]:
     """The preset, what it was at first, and a second run."""
-    fixed, _ = watched("run", str(Path(__file__).with_name("demo_first.toml")), "--jobs", "2", out=folder / "fixed")
+    fixed, alone = (
+        run("run", str(Path(__file__).with_name("demo_first.toml")), "--jobs", jobs, out=folder / f"fixed{jobs}")
+        for jobs in ("2", "1")
+    )
     first, memory = watched("run", "demo", "--jobs", "2", out=folder / "demo")
     again = [run("run", "demo", out=folder / "demo") for _ in range(3)]
     return {
         "demo as first timed, seconds": fixed,
+        "demo as first timed, one job, seconds": alone,
+        "demo as first timed, two jobs / one job": alone / fixed,
         "demo, first run, seconds": first,
         "demo, peak resident GiB per process": memory,
         "demo, second run, seconds": spread(again),
