@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -28,9 +31,10 @@ def same(one, two) -> bool:
 
 
 @every
-@pytest.mark.parametrize("together", [1, 3, 100])
-def test_many_points_are_one_after_another(case, policy, together, monkeypatch):
-    monkeypatch.setattr(empirical, "POINTS", together * case.space.dim)
+@pytest.mark.parametrize(("limit", "count"), [("NUMBERS", 1), ("NUMBERS", 3), ("POINTS", 3), ("POINTS", 64)])
+def test_many_points_are_one_after_another(case, policy, limit, count, monkeypatch):
+    monkeypatch.setattr(empirical, limit, count * (case.space.dim if limit == "NUMBERS" else 1))
+    assert empirical.together(case.space.dim) == count
     points = around(case)
     alone = [case.field(policy).evaluate(point) for point in points]
     assert same(case.field(policy).evaluations(iter(points)), alone)
@@ -77,6 +81,48 @@ def test_a_network_that_writes_into_its_inputs_spoils_no_other_point(policy):
     assert field.evaluations(points) == [field.evaluate(point) for point in points]
 
 
+def test_points_that_are_one_tensor_written_anew_are_seen_as_they_were():
+    case = named("perceptron")
+    scratch, points = case.point.theta.clone(), around(case, 3)
+    alone = [case.field("stored").evaluate(point) for point in points]
+    walk = (Point(scratch.copy_(point.theta), point.buffers) for point in points)
+    assert case.field("stored").evaluations(walk) == alone
+
+
+class Doubled(EmpiricalRisk):
+    """A user's own, which knows `evaluate` and `grad` alone."""
+
+    def evaluate(self, at):
+        seen = super().evaluate(at)
+        return replace(seen, loss=2 * seen.loss)
+
+    def grad(self, at):
+        return 2 * super().grad(at)
+
+
+def test_what_a_subclass_computes_is_not_gone_around():
+    case = named("perceptron")
+    plain, field = (kind(case.space, case.module, *case.data, loss=case.loss) for kind in (EmpiricalRisk, Doubled))
+    points = around(case, 2)
+    assert [e.loss for e in field.evaluations(points)] == [2 * plain.loss(p) for p in points]
+    seen, gradient = field.evaluation_and_grad(points[0])
+    assert seen.loss == 2 * plain.loss(points[0])
+    assert torch.equal(gradient, 2 * plain.grad(points[0]))
+
+
+def test_layers_that_are_faster_without_a_gradient():
+    """PyTorch's encoder layer takes another way under no_grad: many points are one after another all the same."""
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Flatten(), nn.Linear(24, 3))
+    space = Space.of(net)
+    field = EmpiricalRisk(space, net, torch.randn(30, 3, 8), torch.arange(30) % 3, batch_size=10)
+    at = space.point(net)
+    alone = field.evaluate(at)
+    assert field.evaluations([at, at]) == [alone, alone]
+    seen, gradient = field.evaluation_and_grad(at)
+    assert seen.loss == pytest.approx(alone.loss, rel=1e-6)
+    assert torch.equal(gradient, field.grad(at))
+
+
 def test_examples_are_read_once_for_all_points():
     case, reads = named("perceptron"), []
 
@@ -116,9 +162,46 @@ def test_statistics_are_known_by_content_and_forgotten_in_order():
     first = of.at([one])[0]
     again = of.at([Point(one.theta.clone(), one.buffers)])[0]
     assert all(again.buffers[name] is first.buffers[name] for name in ("1.running_mean", "1.running_var"))
+    of.at([two])
+    of.at([one])  # asked for again, so that it is not the next to be forgotten
+    of.at([three])
+    assert of.at([one])[0].buffers["1.running_mean"] is first.buffers["1.running_mean"]
     of.at([two, three])
     anew = of.at([one])[0]
     assert anew.buffers["1.running_mean"] is not first.buffers["1.running_mean"]
     assert torch.equal(anew.buffers["1.running_mean"], first.buffers["1.running_mean"])
     one.theta.mul_(1.5)
     assert not torch.equal(of.at([one])[0].buffers["1.running_mean"], first.buffers["1.running_mean"])
+
+
+def test_statistics_are_not_those_of_other_constants_or_examples():
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(3))
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    for parameter in net[0].parameters():
+        parameter.requires_grad_(False)
+    space = Space.of(net)
+    of = Calibration(space, net, x, lambda rows: rows, 10)
+    at = space.point(net)
+    seen = [of.at([at])[0].buffers["1.running_mean"]]
+    with torch.no_grad():
+        net[0].weight.mul_(2)
+    seen.append(of.at([at])[0].buffers["1.running_mean"])
+    x.add_(1)
+    seen.append(of.at([at])[0].buffers["1.running_mean"])
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_a_problem_that_has_recomputed_statistics_can_be_copied():
+    p = problem()
+    at = p.init(0)
+    loss = p.field("train", policy="recomputed").loss(at)
+    assert copy.deepcopy(p).field("train", policy="recomputed").loss(at) == loss
+
+
+def test_half_precision_has_statistics_too():
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).bfloat16()
+    space, x = Space.of(net), torch.randn(30, 4).bfloat16()
+    moved = Calibration(space, net, x, lambda rows: rows, 10).at([space.point(net)])[0]
+    assert moved.buffers["1.running_mean"].dtype == torch.bfloat16
+    assert bool(moved.buffers["1.running_mean"].any())

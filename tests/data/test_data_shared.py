@@ -49,6 +49,12 @@ def views() -> Splits:
     return split(dataset((x[:30], x[:30]), (x[:30], x[10:])), validation=0)
 
 
+def written(splits: Splits) -> tuple[str, Splits]:
+    found = share(splits)
+    assert found is not None
+    return found
+
+
 MADE = {
     "views": views,
     "images": images,
@@ -62,11 +68,10 @@ MADE = {
 @pytest.mark.parametrize("kind", MADE)
 def test_what_is_read_is_what_was_written(kind: str) -> None:
     before = MADE[kind]()
-    name = share(before)
-    assert name is not None
-    after = shared(name)
-    assert after is not None
-    assert after.digest == before.digest
+    name, after = written(before)
+    again = shared(name)
+    assert again is not None
+    assert again.digest == after.digest == before.digest
     for field in ("mean", "std", "classes", "origin", "layout", "input_shape"):
         assert getattr(after, field) == getattr(before, field)
         assert type(getattr(after, field)) is type(getattr(before, field))
@@ -74,21 +79,21 @@ def test_what_is_read_is_what_was_written(kind: str) -> None:
         a, b = getattr(after, part), getattr(before, part)
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.y, b.y)
-    assert share(after) == name
+    assert written(after)[0] == name
 
 
 def test_other_names_of_the_classes_are_other_splits() -> None:
     one, two = images(), images(classes=("dog", "cat"))
     assert one.digest == two.digest
-    names = share(one), share(two)
-    assert names[0] != names[1]
-    assert [shared(name).classes for name in names] == [one.classes, two.classes]
+    (first, cats), (second, dogs) = written(one), written(two)
+    assert first != second
+    assert [cats.classes, dogs.classes] == [one.classes, two.classes]
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "gone"])
 def test_a_damaged_file_is_not_believed_and_is_written_anew(damage: str) -> None:
     splits = images()
-    name = share(splits)
+    name, _ = written(splits)
     (path,) = (cache_dir() / "splits").iterdir()
     content = path.read_bytes()
     if damage == "gone":
@@ -97,8 +102,9 @@ def test_a_damaged_file_is_not_believed_and_is_written_anew(damage: str) -> None
         path.unlink()  # its pages may be mapped here
         path.write_bytes({"bit": content[:-1] + bytes([content[-1] ^ 1]), "cut": content[:-9], "empty": b""}[damage])
     assert shared(name) is None
-    assert share(splits) == name
-    assert shared(name).digest == splits.digest
+    again, mapped = written(splits)
+    assert again == name
+    assert mapped.digest == splits.digest
 
 
 def test_rows_of_files_are_shared_already() -> None:
@@ -114,14 +120,39 @@ def test_a_cache_that_cannot_be_written_costs_memory_only(tmp_path: Path, monkey
     assert share(images()) is None
 
 
+def test_a_home_that_is_none_costs_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("SUBLEVEL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert share(images()) is None
+    assert shared("0" * 64) is None
+
+
+def aged(name: str, days: float) -> None:
+    os.utime(cache_dir() / "splits" / f"{name}.safetensors", (time.time() - days * 86400,) * 2)
+
+
 def test_files_that_nobody_used_for_two_weeks_go() -> None:
-    old, used = share(images(40)), share(images(50))
-    folder = cache_dir() / "splits"
-    for name in (old, used):
-        os.utime(folder / f"{name}.safetensors", (time.time() - 15 * 86400,) * 2)
+    old, used, young = (written(images(n))[0] for n in (40, 41, 42))
+    for name, days in ((old, 15), (used, 15), (young, 13)):
+        aged(name, days)
     assert shared(used) is not None
-    new = share(images(60))
-    assert {path.stem for path in folder.iterdir()} == {used, new}
+    new, _ = written(images(60))
+    assert {path.stem for path in (cache_dir() / "splits").iterdir()} == {used, young, new}
+
+
+def test_of_many_files_the_last_are_kept_and_those_of_today() -> None:
+    names = [written(images(40 + i))[0] for i in range(12)]
+    for age, name in enumerate(names):
+        aged(name, 0.5 if age > 9 else 2 + age / 10)
+    left = cache_dir() / "splits" / f".{names[0]}.safetensors.5c1f"  # by a writer that was killed
+    left.touch()
+    os.utime(left, (time.time() - 2 * 86400,) * 2)
+    new, _ = written(images(60))
+    assert {path.stem for path in (cache_dir() / "splits").iterdir()} == {new, *names[10:], *names[:6]}
 
 
 LOOK = """
@@ -142,8 +173,7 @@ print(json.dumps([total, own]))
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_process_has_a_copy_of_its_own() -> None:
     splits = images(4096, shape=(1, 32, 32))
-    name = share(splits)
-    assert name is not None
+    name, _ = written(splits)
     found = subprocess.run([sys.executable, "-c", LOOK, name], capture_output=True, text=True, check=True)
     total, kib = json.loads(found.stdout)
     assert total == int(splits.train.x.sum())

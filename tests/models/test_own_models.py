@@ -242,7 +242,7 @@ def test_a_registered_network_is_its_name_options_and_revision():
     def prints(**options):
         return fingerprint("resnet-8", build("resnet-8", input_shape=(3, 8, 8), classes=2), options=options)
 
-    assert prints()["revision"] == 1
+    assert prints()["revision"] == 2
     assert prints()["name"] == "resnet-8"
     assert prints() == prints(width=16)
     assert prints()["options"] == {}

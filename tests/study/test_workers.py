@@ -133,3 +133,5 @@ def test_data_given_in_python_are_shared_too(tmp_path: Path, monkeypatch: pytest
     stored = problem.description(lambda tensors: "of no use")
     again = sl.Problem.from_description(stored, lambda digest: pytest.fail("loaded"), name)
     assert again.fingerprint() == problem.fingerprint()
+    assert again.on("cpu", "float64").splits.digest == problem.splits.digest
+    assert sl.Problem("lenet-300-100", train=train, test=test, loop="own_loop:sgd").share() is None

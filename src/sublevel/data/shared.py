@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,12 +22,14 @@ from sublevel.data.splits import Part, Splits
 
 PARTS = ("train", "validation", "test")
 
-KEPT_DAYS = 14
-"""Files that no run has used for so long are removed when another is written."""
+KEPT, KEPT_DAYS = 8, 14
+"""When a file is written, those that nobody used for so many days go, and beyond so many of the last those of a day."""
+
+DAY = 86400.0
 
 
-def share(splits: Splits) -> str | None:
-    """Write ``splits`` into the cache, unless they are there, and return the name that `shared` finds them by.
+def share(splits: Splits) -> tuple[str, Splits] | None:
+    """Write ``splits`` into the cache, unless they are there: the name that `shared` finds them by, and them, mapped.
 
     None where nothing is to be gained (rows that are read from files as they are needed) or the cache cannot be
     written: it saves memory and time, and nothing else.
@@ -34,40 +37,37 @@ def share(splits: Splits) -> str | None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    parts = {part: getattr(splits, part) for part in PARTS}
     if not splits.in_memory:
         return None
     about = _about(splits)
     name = _name(splits.digest, about)
-    if shared(name) is not None:
-        return name
-    tensors = {f"{part}.{what}": getattr(parts[part], what) for part in PARTS for what in ("x", "y")}
-    try:
-        _remove_old()
-        with replacing(_path(name)) as temporary:
-            save_file(_apart(tensors), temporary, metadata={"splits": about})
-    except (OSError, SafetensorError):
-        return None
-    return name
+    there = shared(name)
+    if there is None:
+        try:
+            _remove_old()
+            with replacing(_path(name)) as temporary:
+                save_file(_apart(splits), temporary, metadata={"splits": about})
+        except (OSError, RuntimeError, MemoryError, SafetensorError):
+            return None
+        there = shared(name)
+    return None if there is None else (name, there)
 
 
 def shared(name: str) -> Splits | None:
     """The splits of that name, mapped from the cache; None where they are not there, or are not what was written."""
     from safetensors import SafetensorError, safe_open
 
-    path = _path(name)
     try:
+        path = _path(name)
+        with suppress(PermissionError):  # another user's
+            os.utime(path)
         with safe_open(str(path), framework="pt") as file:
             about = (file.metadata() or {})["splits"]
             parts = {part: Part(file.get_tensor(f"{part}.x"), file.get_tensor(f"{part}.y")) for part in PARTS}
         splits = Splits(**parts, **_fields(json.loads(about)))
-        if _name(splits.digest, about) != name:
-            return None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return splits if _name(splits.digest, about) == name else None
+    except (OSError, SafetensorError, RuntimeError, MemoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    with suppress(OSError):  # another user's
-        path.touch()
-    return splits
 
 
 def _folder() -> Path:
@@ -95,15 +95,17 @@ def _about(splits: Splits) -> str:
     return json.dumps(fields, sort_keys=True)
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _apart(splits: Splits) -> dict[str, Tensor]:
     """The tensors on the CPU, each in memory of its own, as the format asks."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
-    for name, tensor in tensors.items():
-        plain = tensor.cpu().contiguous()
-        memory = plain.untyped_storage()
-        found[name] = plain.clone() if memory.nbytes() != plain.nbytes or memory.data_ptr() in taken else plain
-        taken.add(memory.data_ptr())
+    for part in PARTS:
+        for what in ("x", "y"):
+            plain = getattr(getattr(splits, part), what).cpu().contiguous()
+            memory = plain.untyped_storage()
+            own = memory.nbytes() == plain.nbytes and memory.data_ptr() not in taken
+            found[f"{part}.{what}"] = plain if own else plain.clone()
+            taken.add(memory.data_ptr())
     return found
 
 
@@ -119,8 +121,10 @@ def _fields(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove_old() -> None:
-    """Nothing in the cache grows without end; a file that is mapped stays readable where it is."""
-    for path in _folder().glob("*.safetensors"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > KEPT_DAYS * 86400:
-                path.unlink()
+    """Nothing in the cache grows without end. A file that is mapped stays readable where it is."""
+    with suppress(OSError):
+        ages = {path: time.time() - path.stat().st_mtime for path in _folder().iterdir()}
+        last = sorted((path for path in ages if path.suffix == ".safetensors"), key=ages.__getitem__)[:KEPT]
+        for path, age in ages.items():
+            if age > (KEPT_DAYS * DAY if path in last else DAY):
+                path.unlink(missing_ok=True)

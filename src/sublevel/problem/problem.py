@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +96,21 @@ class Problem:
         return parts.to(self.device)
 
     def share(self) -> str | None:
-        """Put the splits where other processes find them, and look at them there too: they are in memory once.
+        """Put the splits where other processes of this machine find them, and on a CPU look at them there too.
 
         The name that they have there, for `from_description`; None where there is no such place (see
-        `sublevel.data.shared`).
+        `sublevel.data.shared`). A network's own loop may ask for data of its own as they were given: they stay its own.
         """
-        name = datasets.share(self.splits)
-        mapped = None if name is None else datasets.shared(name)
-        if mapped is None:
+        if self.train is not None and self.loop is not None:
             return None
-        self.__dict__["splits"] = mapped.to(self.device)
-        if self.train is None:
-            self.__dict__.pop("dataset", None)
+        found = datasets.share(self.splits)
+        if found is None:
+            return None
+        name, mapped = found
+        if torch.device(self.device).type == "cpu":
+            self.__dict__["splits"] = mapped
+            if self.train is None:  # else it may take long to read, and is not this object's to forget
+                self.__dict__.pop("dataset", None)
         return name
 
     @cached_property
@@ -201,16 +204,14 @@ class Problem:
             keep_bytes=keep_bytes,
         )
 
-    @cached_property
-    def _calibration(self) -> Callable[[int | None, int, int], Calibration]:
-        """The training examples of a size and part that statistics are recomputed from, the same for many fields."""
-
-        @lru_cache(maxsize=4)
-        def of(size: int | None, part: int, batch_size: int) -> Calibration:
-            rows = self.part("train", size, part).x
-            return Calibration(self.space, self.module, rows, self.prepare, batch_size)
-
-        return of
+    def _calibration(self, size: int | None, part: int, batch_size: int) -> Calibration:
+        """The training examples of a size and part that statistics are recomputed from; the last four are kept."""
+        kept, key = self.__dict__.setdefault("_calibrations", {}), (size, part, batch_size)
+        if key not in kept:
+            kept[key] = Calibration(self.space, self.module, self.part("train", size, part).x, self.prepare, batch_size)
+        for old in list(kept)[:-4]:
+            del kept[old]
+        return kept[key]
 
     def mean_loss(self) -> Loss:
         """The per-example loss function."""
@@ -268,7 +269,7 @@ class Problem:
     ) -> Problem:
         """The way back from `description`; ``get`` loads stored data by digest.
 
-        Splits that are ``shared`` on this machine are taken as they are, and nothing is read.
+        Splits that are ``shared`` on this machine are mapped, and the data that they were made from are not read.
         """
         rest = {k: v for k, v in document.items() if k != "data"}
         source = document["data"]
@@ -284,8 +285,11 @@ class Problem:
         return cls(**rest, train=train, test=test)
 
     def on(self, device: str, dtype: str) -> Problem:
-        """The same problem on another device, or in another precision."""
-        return replace(self, device=device, dtype=dtype)
+        """The same problem on another device, or in another precision; data that were read are not read again."""
+        other = replace(self, device=device, dtype=dtype)
+        if "splits" in self.__dict__:
+            other.__dict__["splits"] = self.splits.to(device)
+        return other
 
     def build(self, seed: int, stream: str) -> nn.Module:
         """A network as the factory draws it from a stream of ``seed``, on the CPU."""

@@ -25,8 +25,8 @@ from sublevel.space import Point, Space, as_point
 FISHER = ("empirical", "monte-carlo")
 CHUNK = 2**24
 """Numbers in a chunk of per-example gradients."""
-POINTS = 2**26
-"""Numbers in the points that are evaluated together."""
+POINTS, NUMBERS = 64, 2**25
+"""The most points that are evaluated together, and the most numbers in them."""
 
 
 class EmpiricalRisk(Likelihood):
@@ -34,7 +34,7 @@ class EmpiricalRisk(Likelihood):
 
     ``prepare(x)`` makes the network's inputs from a batch of stored examples (normalisation). ``calibration`` are the
     examples that ``recomputed`` averages statistics over, by default ``x``, or a `Calibration` that fields share. The
-    module is used as a function: its own parameters and buffers are neither read nor written.
+    module is used as a function: what it has of its own is not written, and read only where it is no part of theta.
 
     ``keep_bytes`` is memory for the graphs of gradients, kept between Hessian products at one point (see
     `kept_batches`): a product then costs its second backward pass. It changes no bit. By default nothing is kept.
@@ -102,15 +102,23 @@ class EmpiricalRisk(Likelihood):
         return self._evaluated([self.settle(at)])[0]
 
     def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
-        """The same at many points: each batch of examples is read and prepared once for as many as fit `POINTS`."""
+        """The same at many points: each batch of examples is read and prepared once for all that are held together."""
+        if not self._has("evaluate", "settle"):
+            return super().evaluations(points)
         found: list[Evaluation] = []
-        every = map(as_point, points)
-        while some := list(islice(every, max(1, POINTS // self.dim))):
+        every = (Point(p.theta.clone(), p.buffers) for p in map(as_point, points))  # the next may be written into it
+        while some := list(islice(every, together(self.dim))):
             found += self._evaluated(self.calibration.at(some) if self.policy == "recomputed" else some)
         return found
 
     def evaluation_and_grad(self, at: At) -> tuple[Evaluation, Float[Tensor, "D"]]:
-        """Both from one forward pass, at a point whose buffers are held constant."""
+        """Both from one forward pass, with the buffers held constant.
+
+        The loss is that of `evaluate`, but for the last bits of networks that compute otherwise where no gradient is
+        wanted, as PyTorch's own encoder layers do.
+        """
+        if not self._has("evaluate", "grad"):
+            return super().evaluation_and_grad(at)
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
         tally = Tally(theta.device)
@@ -220,6 +228,10 @@ class EmpiricalRisk(Likelihood):
         with fixed_mode(self.module, statistics=batch):
             return self.space.call(self.module, theta, buffers, x)
 
+    def _has(self, *methods: str) -> bool:
+        """Whether these are this class's own: what a subclass computes otherwise is not to be gone around."""
+        return all(getattr(type(self), name) is getattr(EmpiricalRisk, name) for name in methods)
+
     def _batches(self, size: int | None = None) -> Iterator[slice]:
         size = size or self.batch_size
         return (slice(i, min(i + size, len(self.x))) for i in range(0, len(self.x), size))
@@ -279,3 +291,8 @@ class EmpiricalRisk(Likelihood):
             with sdpa_kernel(SDPBackend.MATH):
                 found = one(theta, each(x, lambda t: t[0]), y[0])[None] if examples(x) == 1 else many(theta, x, y)
             yield found
+
+
+def together(dim: int) -> int:
+    """How many points of D coordinates are evaluated together."""
+    return max(1, min(POINTS, NUMBERS // dim))

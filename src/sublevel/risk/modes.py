@@ -29,8 +29,8 @@ class Calibration:
     """The examples that statistics are recomputed from, and the statistics that have been.
 
     Fields share one, so that the training and the test loss at a point cost one pass over these examples and not two.
-    What is known is found by the content of theta; ``memory`` points of the last ones are remembered, their statistics
-    alone. ``prepare`` and ``batch_size`` are as in `EmpiricalRisk`.
+    What is known is found by the content of theta; the statistics of the ``memory`` points that were last asked for are
+    remembered. ``prepare`` and ``batch_size`` are as in `EmpiricalRisk`.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Calibration:
         unknown = {key: point for key, point in zip(keys, points, strict=True) if key not in self._known}
         fresh = dict(zip(unknown, self._statistics(list(unknown.values())), strict=True))
         found = [fresh[key] if key in fresh else self._known[key] for key in keys]
-        self._known.update(fresh)
+        for key, statistics in zip(keys, found, strict=True):
+            self._known.pop(key, None)
+            self._known[key] = statistics  # the last in the order
         for key in list(self._known)[: max(0, len(self._known) - self.memory)]:
             del self._known[key]
         return [Point(p.theta, {**p.buffers, **statistics}) for p, statistics in zip(points, found, strict=True)]
@@ -63,20 +65,21 @@ class Calibration:
         walks = [_Walk(point, self._names) for point in points]
         with torch.no_grad(), fixed_mode(self.module, statistics=True, momentum=1.0):
             for begin in range(0, len(self.x) if walks else 0, self.batch_size):
-                rows = self.x[begin : begin + self.batch_size]
-                inputs = Prepared(lambda rows=rows: self.prepare(rows))
+                rows = slice(begin, min(begin + self.batch_size, len(self.x)))
+                inputs = Prepared(lambda rows=rows: self.prepare(self.x[rows]))
                 for walk in walks:
                     self.space.call(self.module, walk.theta, walk.buffers, inputs())
-                    walk.add(len(rows))
+                    walk.add(rows.stop - rows.start)
         return [walk.averages() for walk in walks]
 
     def _key(self, point: Point) -> bytes:
         """A digest of all that the statistics depend on."""
-        digest = hashlib.sha256()
+        rest = [t for t in (self.x, *self.module.parameters()) if isinstance(t, Tensor)]
+        digest = hashlib.sha256(str([(t.data_ptr(), t._version) for t in rest]).encode())
         for name, tensor in (("", point.theta), *sorted(point.buffers.items())):
             if name not in self._names:
                 digest.update(f"{name} {tensor.dtype}\n".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.digest()
 
 

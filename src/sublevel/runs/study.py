@@ -28,7 +28,7 @@ from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.documents import merged, read
-from sublevel.study.executors import LOCAL, TORCHRUN, Executor, InProcess
+from sublevel.study.executors import LOCAL, TORCHRUN, Executor, Workers
 from sublevel.study.given import Given
 from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
@@ -150,8 +150,8 @@ class Study:
             told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
                 by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
-                self._splits = None if isinstance(by, InProcess) else self.problem.share()
                 try:
+                    self._splits = self.problem.share() if isinstance(by, Workers) else None
                     schedule.run(by, place.seconds(max_hours, started))
                 finally:
                     by.shutdown()

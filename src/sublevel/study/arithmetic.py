@@ -12,8 +12,8 @@ from typing import Any
 def arithmetic(threads: int) -> Iterator[None]:
     """Compute as the study says, whatever the surroundings say; put back afterwards, for a user's own process.
 
-    The threads are torch's and those of numpy's BLAS: eigenvalues of a few hundred rows differ in their last bits with
-    the number of threads that compute them.
+    The threads are torch's and those of numpy's BLAS (where threadpoolctl knows it): eigenvalues of a few hundred rows
+    differ in their last bits with the number of threads that compute them.
     """
     import torch
 

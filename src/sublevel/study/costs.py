@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from sublevel.problem import Problem
+from sublevel.risk.empirical import together
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import COSTS, register
 from sublevel.study.graph import Node
@@ -41,14 +42,16 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
 
 
 def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
-    """Bytes of a worker beside the data, which all share: a batch's activations, the vectors of training, the basis and
-    graphs of Lanczos.
+    """Bytes of a worker beside the data, which all share.
+
+    A batch's activations, the vectors of training, points that are evaluated together, the basis and graphs of Lanczos.
     """
     width = 8 if recipe.dtype == "float64" else 4
     basis = max((n.inputs["steps"] for n in waiting if n.kind in ("spectrum", "volume-pair")), default=0) / 2
     vectors = problem.space.dim * width * (8 + basis)
     graphs = KEEP if any(n.kind in PRODUCTS for n in waiting) else 0
-    return int(BASE + graphs + vectors + 3 * width * problem.field_batch * problem.activations)
+    points = problem.space.dim * width * together(problem.space.dim)
+    return int(BASE + graphs + vectors + points + 3 * width * problem.field_batch * problem.activations)
 
 
 def disk(node: Node, problem: Problem) -> int:

@@ -53,7 +53,11 @@ class ResNet(nn.Module):
         return self.fc(F.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
-@model("resnet-{depth}", examples=("resnet-8", "resnet-20", "resnet-32", "resnet-44", "resnet-56", "resnet-110"))
+@model(
+    "resnet-{depth}",
+    revision=2,
+    examples=("resnet-8", "resnet-20", "resnet-32", "resnet-44", "resnet-56", "resnet-110"),
+)
 def resnet(input_shape: tuple[int, ...], classes: int, *, depth: int, width: int = 16) -> nn.Module:
     """ResNet of depth 6n + 2 for small images; resnet-20 has 270,896 weights on CIFAR-10."""
     blocks, rest = divmod(depth - 2, 6)

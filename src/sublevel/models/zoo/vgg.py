@@ -46,7 +46,7 @@ class VGG(nn.Module):
         return self.fc(F.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
-@model("vgg-16")
+@model("vgg-16", revision=2)
 def vgg_16(input_shape: tuple[int, ...], classes: int, *, width: int = 64) -> nn.Module:
     """Widths 64, 128, 256, 512, 512; 14,715,584 weights on CIFAR-10."""
     channels, _, _ = image_shape("vgg-16", input_shape, smallest=16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -52,8 +53,8 @@ def prunings_cell(
     at, chosen, before = c.point(point, parent), c.mask(mask), c.mask(parent)
     assert chosen is not None
     field = c.problem.field("train", size=size, policy=policy)
-    masks = (chosen, *random_masks(c.problem.space, chosen, before, draws, seed, stream))
-    start, *ends = field.evaluations((at, *map(at.project, masks)))
+    masks = chain([chosen], random_masks(c.problem.space, chosen, before, draws, seed, stream))
+    start, *ends = field.evaluations(chain([at], map(at.project, masks)))
     found = []
     for draw, end in enumerate(ends):
         row = {"chosen_by": "random" if draw else "criterion", "draw": draw, "loss_start": start.loss}

@@ -25,7 +25,7 @@ def add(scene: Scene) -> None:
             scene.add("overlap", s, inputs={"mask": s.mask, "reference": reference.mask})
 
 
-@kernel("solution", 1)
+@kernel("solution", 2)
 def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
     """Losses, errors, norms, and what is left where."""
     p, at, own = c.problem, c.point(point), c.mask(mask)
