@@ -188,10 +188,7 @@ def check_command(line: str) -> None:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         if command.__name__ in ("run", "plan"):
             for name in bound.arguments.get("diff") or [bound.arguments["study"]]:
-                study = read(name)
-                for assignment in bound.arguments.get("overrides", ()):
-                    study = override(study, assignment)
-                parse(study)
+                parse(override(read(name), *bound.arguments.get("overrides", ())))
         for assignment in bound.arguments.get("overrides", ()):
             parse(override(read("geometry-demo"), assignment))
     elif program == "make":

@@ -144,9 +144,7 @@ def measure(
     from sublevel.study.documents import override
 
     study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
-    for assignment in overrides:
-        study = override(study, assignment)
-    chosen = Study(study, out=out, store=store, device=device)
+    chosen = Study(override(study, *overrides), out=out, store=store, device=device)
     return _carry_out(chosen, jobs=jobs, executor=executor)
 
 
@@ -262,10 +260,7 @@ def _refuse(sentence: str) -> int:
 def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     from sublevel.study.documents import override, read
 
-    document = read(target)
-    for assignment in overrides:
-        document = override(document, assignment)
-    return document
+    return override(read(target), *overrides)
 
 
 def _carry_out(study: Study, **how: Any) -> int:

@@ -1,13 +1,10 @@
-"""Where downloaded and decoded data are kept, and how a file gets there whole or not at all."""
+"""Where downloaded and decoded data are kept."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 
 def cache_dir() -> Path:
@@ -22,20 +19,6 @@ def cache_dir() -> Path:
         return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sublevel"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new path beside ``path``: it takes that name when the block ends, or vanishes if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_hash(path: Path, algorithm: str) -> str:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sublevel.data.cache import cache_dir, replacing
+from sublevel.data.cache import cache_dir
 from sublevel.data.images import decode, listing_digest, read_files, stack
 from sublevel.data.sources import Dataset, source
 from sublevel.data.splits import stratified
 from sublevel.errors import ConfigError, DataError
+from sublevel.files import replacing
 from sublevel.rng import generator
 
 _FORMAT = 1  # of the cached file, and of the way images are decoded

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sublevel.data.cache import cache_dir, replacing
+from sublevel.data.cache import cache_dir
 from sublevel.data.packing import Layout
 from sublevel.data.splits import Part, Splits
+from sublevel.files import replacing
 
 PARTS = ("train", "validation", "test")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from sublevel.files import replacing
 from sublevel.report.describe import Figure, View
 from sublevel.report.figures import Drawn
 from sublevel.report.figures import figures as describe_figures
@@ -44,7 +43,8 @@ def write(
     if figures:
         write_figures(drawn, stems, out / "figures")
     path = out / page
-    _replace(path, render(tables, summary, drawn, stems))
+    with replacing(path) as beside:
+        beside.write_text(render(tables, summary, drawn, stems), encoding="utf-8", newline="\n")
     return path
 
 
@@ -96,13 +96,3 @@ def _parts(view: View, varying: list[str]) -> list[str]:
 
 def _safe(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:60]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside under a name of its own, then rename: a reader never sees half a page, nor another writer's."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -78,10 +78,7 @@ class _Side:
     def of(cls, target: str, overrides: Sequence[str], out: Path) -> _Side:
         run = _run(target, out)
         if run is None:
-            document = read(target)
-            for assignment in overrides:
-                document = override(document, assignment)
-            return cls(parse(document, target), None)
+            return cls(parse(override(read(target), *overrides), target), None)
         if overrides:
             raise ConfigError(f"{target} is a finished run: --set cannot change it")
         return cls(parse(run.document["study"], target), run)

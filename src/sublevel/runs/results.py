@@ -9,7 +9,6 @@ sublevel-runs/NAME/report.html, figures/
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sublevel.errors import ConfigError, StoreError
+from sublevel.files import replacing
 from sublevel.runs.machine import machine, versions
 from sublevel.study.cells import stored_point
 from sublevel.study.schedule import Outcome
@@ -118,12 +118,10 @@ def check_writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: beside, then renamed."""
+    """Write a file whole. StoreError where that is impossible."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -66,17 +66,19 @@ def preset_names() -> list[str]:
     return sorted(p.stem for p in PRESETS.glob("*.toml"))
 
 
-def override(document: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """A raw study with ``a.b=value`` set; the value is TOML, or text where it is none.
+def override(document: dict[str, Any], *assignments: str) -> dict[str, Any]:
+    """A raw study with ``a.b=value`` set, one after another; a value is TOML, or text where it is none.
 
-    >>> override(override({"train": {"lr": 0.1}}, "train.lr=0.05"), "data.name=cifar10")
+    >>> override({"train": {"lr": 0.1}}, "train.lr=0.05", "data.name=cifar10")
     {'train': {'lr': 0.05}, 'data': {'name': 'cifar10'}}
     """
-    path, equals, text = assignment.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"an override is written key=value, got {assignment!r}")
-    return placed(_unsaid(document, ".".join(keys)), keys, _value(text), path)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(f"an override is written key=value, got {assignment!r}")
+        document = placed(_unsaid(document, ".".join(keys)), keys, _value(text), path)
+    return document
 
 
 def merged(document: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import torch
 
 from sublevel._types import Bool, Tensor
 from sublevel.errors import ConfigError, DataError, StoreError
+from sublevel.files import replacing
 from sublevel.space import Layer, Point, Space
 
 KEY = "sublevel-ticket"
@@ -59,15 +57,11 @@ def serialised(c: Contents) -> bytes:
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write a file whole: beside, then renamed."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    """Write a file whole. StoreError where that is impossible."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
-        os.replace(beside, path)
+        with replacing(path) as beside:
+            beside.write_bytes(data)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 

@@ -13,13 +13,12 @@ import json
 import os
 import re
 import tarfile
-import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from sublevel.errors import StoreError
+from sublevel.files import replacing
 from sublevel.study.store.backend import File, refusing
 from sublevel.study.store.content import canonical, digest, sealed, unsealed
 from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry
@@ -65,21 +64,12 @@ def write_archive(store: Store, root: Root, path: Path) -> int:
     about = {name: [len(data), digest(data)] for name in names for data in [store.files.read(name)]}
     last = sealed(root.document())
     header = canonical({"format": FORMAT, "files": about | {root.file: [len(last), digest(last)]}})
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with refusing(f"cannot write {path}"):
-        try:
-            with open(beside, "xb") as file:
-                _add(file, HEADER, header)
-                for name in names:
-                    _add(file, name, store.files.read(name))
-                _add(file, root.file, last)
-                file.write(bytes(2 * BLOCK))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+    with refusing(f"cannot write {path}"), replacing(path) as beside, open(beside, "xb") as file:
+        _add(file, HEADER, header)
+        for name in names:
+            _add(file, name, store.files.read(name))
+        _add(file, root.file, last)
+        file.write(bytes(2 * BLOCK))
     return len(bodies)
 
 
