@@ -17,7 +17,7 @@ from sublevel._types import Tensor
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
 from sublevel.inputs import Inputs
-from sublevel.problem import identity
+from sublevel.problem import identity, portable
 from sublevel.problem.checks import check_output
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import field_batch, left_behind
@@ -238,30 +238,11 @@ class Problem:
     @property
     def portable(self) -> bool:
         """Whether another process can build this problem from its names."""
-        code = [self.model, self.loss, *([] if self.loop is None else [self.loop])]
-        return not callable(self.prunable) and all(map(identity.importable, code))
+        return portable.importable(self)
 
     def description(self, put: Callable[[dict[str, Tensor]], str]) -> dict[str, Any]:
         """The problem as JSON for another process; ``put`` stores data of one's own and returns their digest."""
-        given = self.train is not None
-        named = {"name": self.data, "root": None if self.root is None else str(Path(self.root).resolve())}
-        return {
-            "model": self.name,
-            "options": dict(self.options),
-            "data": {"object": put(own.tensors(self.dataset))} if given else named,
-            "data_options": dict(self.data_options),
-            "loss": identity.path(self.loss),
-            "loop": None if self.loop is None else identity.path(self.loop),
-            "prunable": [self.prunable] if isinstance(self.prunable, str) else self.prunable,
-            "validation": self.validation,
-            "train_size": self.train_size,
-            "test_size": self.test_size,
-            "mean": self.mean and list(self.mean),
-            "std": self.std and list(self.std),
-            "version": self.version,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
+        return portable.described(self, put)
 
     @classmethod
     def from_description(
@@ -271,18 +252,11 @@ class Problem:
 
         Splits that are ``shared`` on this machine are mapped, and the data that they were made from are not read.
         """
-        rest = {k: v for k, v in document.items() if k != "data"}
-        source = document["data"]
         splits = datasets.shared(shared) if shared else None
+        problem = cls(**portable.fields(document, get if splits is None else None))
         if splits is not None:
-            problem = cls(**rest, data=source.get("name", "own"), root=source.get("root"))
             problem.__dict__["splits"] = splits.to(problem.device)
-            return problem
-        if "object" not in source:
-            return cls(**rest, data=source["name"], root=source["root"])
-        t = get(source["object"])
-        train, test = ((own.inputs_in(t, split), t[f"{split}_y"]) for split in ("train", "test"))
-        return cls(**rest, train=train, test=test)
+        return problem
 
     def on(self, device: str, dtype: str) -> Problem:
         """The same problem on another device, or in another precision; data that were read are not read again."""
