@@ -120,6 +120,17 @@ def test_a_cache_that_cannot_be_written_costs_memory_only(tmp_path: Path, monkey
     assert share(images()) is None
 
 
+def test_a_file_of_a_disk_that_is_read_only_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    name, splits = written(images())
+    monkeypatch.setattr(os, "utime", refuse)
+    found = shared(name)
+    assert found is not None
+    assert found.digest == splits.digest
+
+
 def test_a_home_that_is_none_costs_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -60,7 +60,7 @@ def shared(name: str) -> Splits | None:
 
     try:
         path = _path(name)
-        with suppress(PermissionError):  # another user's
+        with suppress(OSError):  # another user's, or a disk that is read only
             os.utime(path)
         with safe_open(str(path), framework="pt") as file:
             about = (file.metadata() or {})["splits"]
