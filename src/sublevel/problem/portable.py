@@ -44,7 +44,7 @@ def described(p: Problem, put: Callable[[dict[str, Tensor]], str]) -> dict[str, 
 
 
 def fields(document: Mapping[str, Any], get: Callable[[str], dict[str, Tensor]] | None) -> dict[str, Any]:
-    """The way back from `described`; ``get`` loads stored data by digest; without it those of one's own are left out."""
+    """The way back from `described`; ``get`` loads stored data by digest, and without it those given are left out."""
     rest = {name: value for name, value in document.items() if name != "data"}
     source = document["data"]
     if "object" not in source:
