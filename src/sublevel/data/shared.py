@@ -18,10 +18,9 @@ from torch import Tensor
 
 from sublevel.data.cache import cache_dir
 from sublevel.data.packing import Layout
-from sublevel.data.splits import Part, Splits
+from sublevel.data.splits import PARTS, Part, Splits
 from sublevel.files import replacing
-
-PARTS = ("train", "validation", "test")
+from sublevel.inputs import shapes_of
 
 KEPT, KEPT_DAYS = 8, 14
 """When a file is written, those that nobody used for so many days go, and beyond so many of the last those of a day."""
@@ -100,13 +99,13 @@ def _apart(splits: Splits) -> dict[str, Tensor]:
     """The tensors on the CPU, each in memory of its own, as the format asks."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
-    for part in PARTS:
-        for what in ("x", "y"):
-            plain = getattr(getattr(splits, part), what).cpu().contiguous()
-            memory = plain.untyped_storage()
-            own = memory.nbytes() == plain.nbytes and memory.data_ptr() not in taken
-            found[f"{part}.{what}"] = plain if own else plain.clone()
-            taken.add(memory.data_ptr())
+    tensors = {f"{name}.{what}": getattr(part, what) for name, part in splits.parts.items() for what in ("x", "y")}
+    for name, tensor in tensors.items():
+        plain = tensor.cpu().contiguous()
+        memory = plain.untyped_storage()
+        own = memory.nbytes() == plain.nbytes and memory.data_ptr() not in taken
+        found[name] = plain if own else plain.clone()
+        taken.add(memory.data_ptr())
     return found
 
 
@@ -116,7 +115,7 @@ def _fields(about: dict[str, Any]) -> dict[str, Any]:
     if given:
         dtypes = tuple(getattr(torch, name) for name in given["dtypes"])
         layout = Layout(dtypes, tuple(map(tuple, given["shapes"])), tuple(given["names"]))
-    shape = layout.input_shape if layout else tuple(about["input_shape"])
+    shape = layout.input_shape if layout else shapes_of(about["input_shape"])
     rest = {name: tuple(about[name]) for name in ("mean", "std", "classes")}
     return {**rest, "origin": about["origin"], "input_shape": shape, "layout": layout}
 

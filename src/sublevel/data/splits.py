@@ -18,6 +18,8 @@ from sublevel.errors import DataError
 from sublevel.inputs import Inputs, Shapes
 from sublevel.rng import generator
 
+PARTS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -70,7 +72,7 @@ class Splits:
 
     def to(self, device: torch.device | str) -> Splits:
         """The same splits on ``device``."""
-        parts = {name: part.to(device) for name, part in self._parts()}
+        parts = {name: part.to(device) for name, part in self.parts.items()}
         moved = replace(self, **parts)
         if "digest" in self.__dict__:  # the bytes are the same: no need to hash them again
             moved.__dict__["digest"] = self.digest
@@ -80,7 +82,7 @@ class Splits:
     def digest(self) -> str:
         """sha256 over dtype, shape and bytes of every part's samples and labels, and over mean and std."""
         digest = hashlib.sha256()
-        for name, part in self._parts():
+        for name, part in self.parts.items():
             for what, tensor in (("x", part.x), ("y", part.y)):
                 digest.update(f"{name}.{what} {tensor.dtype} {list(tensor.shape)}\n".encode())
                 for block in blocks(tensor):
@@ -92,13 +94,15 @@ class Splits:
     @property
     def in_memory(self) -> int:
         """Bytes of the samples and labels; 0 where the samples are rows that are read from files as they are needed."""
-        parts = [part for _, part in self._parts()]
+        parts = self.parts.values()
         if not all(isinstance(part.x, Tensor) for part in parts):
             return 0
         return sum(t.numel() * t.element_size() for part in parts for t in (part.x, part.y))
 
-    def _parts(self) -> tuple[tuple[str, Part], ...]:
-        return ("train", self.train), ("validation", self.validation), ("test", self.test)
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts by name."""
+        return {name: getattr(self, name) for name in PARTS}
 
 
 def split(

@@ -17,7 +17,7 @@ from sublevel._types import Tensor
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
 from sublevel.inputs import Inputs
-from sublevel.problem import identity, portable
+from sublevel.problem import documents, identity
 from sublevel.problem.checks import check_output
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import field_batch, left_behind
@@ -108,7 +108,7 @@ class Problem:
             return None
         name, mapped = found
         if torch.device(self.device).type == "cpu":
-            self.__dict__["splits"] = mapped
+            self._take(mapped)
             if self.train is None:  # else it may take long to read, and is not this object's to forget
                 self.__dict__.pop("dataset", None)
         return name
@@ -238,11 +238,11 @@ class Problem:
     @property
     def portable(self) -> bool:
         """Whether another process can build this problem from its names."""
-        return portable.importable(self)
+        return documents.portable(self)
 
     def description(self, put: Callable[[dict[str, Tensor]], str]) -> dict[str, Any]:
         """The problem as JSON for another process; ``put`` stores data of one's own and returns their digest."""
-        return portable.described(self, put)
+        return documents.described(self, put)
 
     @classmethod
     def from_description(
@@ -253,17 +253,18 @@ class Problem:
         Splits that are ``shared`` on this machine are mapped, and the data that they were made from are not read.
         """
         splits = datasets.shared(shared) if shared else None
-        problem = cls(**portable.fields(document, get if splits is None else None))
-        if splits is not None:
-            problem.__dict__["splits"] = splits.to(problem.device)
-        return problem
+        problem = cls(**documents.fields(document, get if splits is None else None))
+        return problem if splits is None else problem._take(splits)
 
     def on(self, device: str, dtype: str) -> Problem:
         """The same problem on another device, or in another precision; data that were read are not read again."""
         other = replace(self, device=device, dtype=dtype)
-        if "splits" in self.__dict__:
-            other.__dict__["splits"] = self.splits.to(device)
-        return other
+        return other._take(self.splits) if "splits" in self.__dict__ else other
+
+    def _take(self, splits: Splits) -> Problem:
+        """Itself, with splits that need not be made."""
+        self.__dict__["splits"] = splits.to(self.device)
+        return self
 
     def build(self, seed: int, stream: str) -> nn.Module:
         """A network as the factory draws it from a stream of ``seed``, on the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -45,19 +46,19 @@ class Calibration:
         self.space, self.module, self.x, self.prepare, self.batch_size = space, module, x, prepare, batch_size
         self.memory = memory
         self._names = {f"{m}.{kind}" for m in space.statistics for kind in ("running_mean", "running_var")}
-        self._known: dict[bytes, dict[str, Tensor]] = {}
+        self._known: OrderedDict[bytes, dict[str, Tensor]] = OrderedDict()
 
     def at(self, points: Sequence[Point]) -> list[Point]:
         """The points with the statistics that these examples give them, in one pass for all that are not known."""
         keys = [self._key(point) for point in points]
         unknown = {key: point for key, point in zip(keys, points, strict=True) if key not in self._known}
         fresh = dict(zip(unknown, self._statistics(list(unknown.values())), strict=True))
-        found = [fresh[key] if key in fresh else self._known[key] for key in keys]
-        for key, statistics in zip(keys, found, strict=True):
-            self._known.pop(key, None)
-            self._known[key] = statistics  # the last in the order
-        for key in list(self._known)[: max(0, len(self._known) - self.memory)]:
-            del self._known[key]
+        self._known.update(fresh)
+        for key in keys:
+            self._known.move_to_end(key)
+        found = [self._known[key] for key in keys]
+        while len(self._known) > self.memory:
+            self._known.popitem(last=False)
         return [Point(p.theta, {**p.buffers, **statistics}) for p, statistics in zip(points, found, strict=True)]
 
     def _statistics(self, points: Sequence[Point]) -> list[dict[str, Tensor]]:

@@ -22,7 +22,7 @@ BASE = 450 * 2**20
 
 def units(problem: Problem) -> Callable[[Node], float]:
     """The cost of a node in training-example passes (forward and backward); a forward pass alone is a third."""
-    sizes = {name: len(getattr(problem.splits, name)) for name in ("train", "validation", "test")}
+    sizes = {name: len(part) for name, part in problem.splits.parts.items()}
 
     register()
     return lambda node: COSTS[node.kind](node.inputs, sizes) if node.kind in COSTS else 0.0

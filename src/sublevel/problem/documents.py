@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sublevel.problem.problem import Problem
 
 
-def importable(p: Problem) -> bool:
+def portable(p: Problem) -> bool:
     """Whether all code that makes the problem is found by its name elsewhere."""
     code = [p.model, p.loss, *([] if p.loop is None else [p.loop])]
     return not callable(p.prunable) and all(map(identity.importable, code))
