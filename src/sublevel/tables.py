@@ -82,6 +82,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "paths": (
         *PATH,
         "step",  # where a second data order began, for the instability of the dense run
+        "pair",  # which two of its data orders: 0 is the dense run's own
         "points",
         "loss_from",
         "loss_to",
@@ -107,7 +108,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "subspace",  # the level whose mask contains the whole segment, "all" for R^D
     ),
     # The profile of each path.
-    "profiles": (*PATH, "step", "alpha", "loss", "error"),
+    "profiles": (*PATH, "step", "pair", "alpha", "loss", "error"),
     # Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions); space
     # = own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest; index from
     # 1. converged: the residual is small, and no copy of a larger eigenvalue may be missing.

@@ -171,7 +171,8 @@ def test_with_another_length():
 
 
 def test_document_round_trip():
-    recipe = replace(PAPER, checkpoints=(Duration(2000, "it"), Duration(1.25, "ep")), nesterov=True)
+    marks = (Duration(2000, "it"), Duration(1.25, "ep"))
+    recipe = replace(PAPER, checkpoints=marks, trajectory=marks, nesterov=True)
     document = recipe.document()
     assert json.loads(json.dumps(document)) == document
     assert document["length"] == "160ep"

@@ -64,9 +64,9 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
         raise ConfigError(
             f"rewind {spec.rewind} is step {rewind}, past the end: training has {steps} steps of {per_epoch} an epoch"
         )
-    marks = {"warmup": (spec.train.warmup,), "checkpoints": spec.train.checkpoints, "milestones": spec.train.milestones}
-    for name, at in marks.items():
-        for mark in at:
+    for name in ("warmup", "checkpoints", "trajectory", "milestones"):
+        at = getattr(spec.train, name)
+        for mark in at if isinstance(at, tuple) else (at,):
             if mark.steps(per_epoch) > steps:
                 raise ConfigError(f"train.{name}: {mark} is step {mark.steps(per_epoch)}, past the end at step {steps}")
     _check_marks(spec, per_epoch, rewind)

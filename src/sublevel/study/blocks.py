@@ -104,9 +104,13 @@ class PathsSpec(Strict):
 
 
 class InstabilitySpec(Strict):
-    """Two data orders from the dense run's ``steps`` on, for the first ``seeds`` seeds (Frankle et al. 1912.05671)."""
+    """Other data orders from the dense run's ``steps`` on, for the first ``seeds`` seeds (Frankle et al. 1912.05671).
+
+    ``orders`` of them train beside the dense run, and every two of the ``orders + 1`` ends are joined.
+    """
 
     steps: tuple[Duration, ...] = Field(min_length=1)
+    orders: int = Field(default=1, ge=1)
     seeds: int | None = Field(default=None, ge=0)
 
 

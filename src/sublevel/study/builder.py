@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -127,7 +127,7 @@ class Builder:
             return self.first
         paths = self.spec.geometry.paths
         left = [d.steps(self.per_epoch) for d in paths.instability.steps] if paths and paths.instability else []
-        marks = sorted({*self.marks, *(step for step in left if step)})
+        marks = [*self.marks, *(step for step in left if step)]
         plain = replace(self, label="dense", name="dense", order=self.spec.order, options={})
         if self.spec.dense_start == "init" or not plain.rewind:
             return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
@@ -222,8 +222,8 @@ class Builder:
         ``moments`` the momentum that it begins with, if not zero.
         """
         first = self.rewind if first is None else first
-        order, marks = self.named_order(level), marks or []
-        inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=marks)
+        order, kept = self.named_order(level), self.stored(first, marks or [])
+        inputs = self._inputs(start=start, mask=mask, order=order, first=first, lr=lr, checkpoints=kept)
         inputs |= {name: v for name, v in {"seed": seed, "moments": moments}.items() if v is not None}
         label = self.label + (f" (cycle {cycle})" if cycle else "")
         labels = {"branch": label, "level": level, "seed": self.seed}
@@ -232,29 +232,34 @@ class Builder:
         own = {name: self.options[name] for name in ("fraction", "criterion") if name in self.options}
         return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned, **own)
 
+    def stored(self, first: int, marks: Sequence[int] = ()) -> list[int]:
+        """The steps at which a training from step ``first`` stores its points: ``marks``, and the trajectory's."""
+        passed = (d.steps(self.per_epoch) for d in self.spec.train.trajectory)
+        return sorted({*marks, *(step for step in passed if step >= first)})
+
     def sibling(self, solution: Solution) -> Solution:
         """The same start and mask trained under another data order."""
-        inputs = dict(solution.train.inputs) | {
-            "order": f"{solution.train.inputs['order']}sibling",
-            "checkpoints": [],
-        }
+        began = solution.train.inputs
+        inputs = dict(began) | {"order": f"{began['order']}sibling", "checkpoints": self.stored(began["first"])}
         labels = {**solution.labels, "branch": f"{solution.branch} (sibling)"}
         node = Node(f"{solution.train.id}/sibling", "train", inputs, labels)
         return replace(solution, train=self.graph.add(node))
 
-    def reordered(self, step: int) -> Solution:
-        """The dense run, left at ``step`` for another data order."""
-        inputs = dict(self.dense().train.inputs) | {"order": "reordered", "checkpoints": [], "first": step}
+    def reordered(self, step: int, order: int = 1) -> Solution:
+        """The dense run, left at ``step`` for another data order; ``order`` counts them from 1."""
+        nth = f"-{order}" if order > 1 else ""
+        inputs = dict(self.dense().train.inputs)
+        inputs |= {"order": f"reordered{nth}", "checkpoints": self.stored(step), "first": step}
         if step:  # at 0 both begin from the initialisation, which needs no checkpoint
             inputs |= {"start": {"point": Ref(self.dense().train.id, f"step-{step}")}}
-        labels = {**self.dense().labels, "branch": f"dense (reordered at step {step})"}
-        node = self.graph.add(Node(f"{self.dense().train.id}/reordered/step-{step}", "train", inputs, labels))
+        labels = {**self.dense().labels, "branch": f"dense (reordered{nth} at step {step})"}
+        node = self.graph.add(Node(f"{self.dense().train.id}/reordered{nth}/step-{step}", "train", inputs, labels))
         return replace(self.dense(), train=node)
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The recipe as kernels are given it: where the dense run leaves checkpoints is no part of it."""
-        return {name: v for name, v in self.spec.train.document().items() if name != "checkpoints"}
+        """The recipe as kernels are given it, without the steps to store: those are an input of their own."""
+        return {name: v for name, v in self.spec.train.document().items() if name not in ("checkpoints", "trajectory")}
 
     def named_order(self, level: int) -> str:
         """The name of a level's data order: its own, or the one that all share."""

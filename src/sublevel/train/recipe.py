@@ -75,8 +75,10 @@ class Recipe:
 
     ``crop`` pads by so many pixels and crops at random, ``flip`` mirrors at random. The last, smaller batch of an
     epoch is kept. ``gamma`` is the factor at each of the ``milestones``; ``warmup`` rises linearly to ``lr``: at
-    step s of w the rate is lr (s + 1) / w, or lr s / w with ``warmup_from_zero``. Steps of ``checkpoints`` are stored
-    beside the end point.
+    step s of w the rate is lr (s + 1) / w, or lr s / w with ``warmup_from_zero``.
+
+    The dense run stores its points at the steps of ``checkpoints``, for other runs to start from. Every training stores
+    its own points at those steps of ``trajectory`` that it passes, its start included.
 
     Where several processes train together, BatchNorm sees the whole batch if ``synchronised``, else each process its
     share of it, and the running statistics are averaged. To one process it makes no difference. ``block`` and ``mix``
@@ -114,6 +116,7 @@ class Recipe:
     engine: str = field(default="auto", metadata={"introduced": "auto"})
     tf32: bool = field(default=False, metadata={"introduced": False})
     bf16: bool = field(default=False, metadata={"introduced": False})
+    trajectory: tuple[Duration, ...] = field(default=(), metadata={"introduced": ()})
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (read by pydantic, which train does not import)
 
@@ -192,7 +195,7 @@ class Recipe:
         for name, value in document.items():
             if name in ("length", "warmup"):
                 value = Duration.parse(value)
-            elif name in ("milestones", "checkpoints"):
+            elif name in ("milestones", "checkpoints", "trajectory"):
                 value = tuple(Duration.parse(v) for v in value)
             values[name] = value
         return cls(**values)

@@ -192,6 +192,8 @@ SPLITS = {"train": Style("#1f78c8", "circle"), "test": Style("#d9601a", "square"
 def instability(tables: Tables) -> Figure:
     """The barrier between the dense run's end and that of a run that left it at step k, against k."""
     table = where(tables["paths"], path=INSTABILITY)
+    one = ["order", "buffers", "split", "step", "seed"]  # several pairs of data orders of a seed are one draw
+    table = table.groupby(one, as_index=False).mean(numeric_only=True)
     names = choices(table, ["order", "buffers"])
     return Figure(
         key="instability",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import combinations
 from typing import Any
 
 from sublevel.errors import ConfigError, ModelError
@@ -82,24 +83,29 @@ def _aligned(scene: Scene, block: PathsSpec) -> None:
 
 
 def _instability(scene: Scene, block: PathsSpec) -> None:
-    """The dense run's end against one that leaves it at step k for another data order."""
+    """Between the ends of the dense run and of those that leave it at step k for other data orders, every two."""
     wanted = block.instability
-    for seed in scene.seeds(wanted.seeds) if wanted else ():
+    if wanted is None:
+        return
+    for seed in scene.seeds(wanted.seeds):
         b = scene.builders[seed]
-        for step in sorted({d.steps(b.per_epoch) for d in wanted.steps} if wanted else ()):
-            other = b.reordered(step)
-            labels = {
-                "path": "instability",
-                "branch": "dense",
-                "level_from": 0,
-                "level_to": 0,
-                "seed": seed,
-                "order": b.order,
-                "subspace": "all",
-                "step": step,
-            }
-            both = ends((b.dense().end, None), (other.end, None))
-            _add(scene, block, f"segment/instability/{{}}/step-{step}/s{seed}", both, labels)
+        for step in sorted({d.steps(b.per_epoch) for d in wanted.steps}):
+            runs = [b.dense(), *(b.reordered(step, n) for n in range(1, wanted.orders + 1))]
+            for (i, one), (j, other) in combinations(enumerate(runs), 2):
+                labels = {
+                    "path": "instability",
+                    "branch": "dense",
+                    "level_from": 0,
+                    "level_to": 0,
+                    "seed": seed,
+                    "order": b.order,
+                    "subspace": "all",
+                    "step": step,
+                    "pair": f"{i}-{j}",
+                }
+                nth = "" if (i, j) == (0, 1) else f"-{i}-{j}"
+                called = f"segment/instability{nth}/{{}}/step-{step}/s{seed}"
+                _add(scene, block, called, ends((one.end, None), (other.end, None)), labels)
 
 
 def _add(
