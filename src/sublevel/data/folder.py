@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sublevel.data.bounds import PIXELS_RATIO, Allowance
 from sublevel.data.cache import cache_dir
-from sublevel.data.images import decode, listing_digest, read_files, stack
+from sublevel.data.images import decode, stack
 from sublevel.data.sources import Dataset, source
 from sublevel.data.splits import stratified
+from sublevel.data.trees import listing_digest, read_files
 from sublevel.errors import ConfigError, DataError
 from sublevel.files import replacing
 from sublevel.rng import generator
@@ -60,7 +62,8 @@ def _check_options(channels: int | None, size: int | None, test_fraction: float)
 
 
 def _decode_all(root: Path, channels: int | None, size: int | None) -> tuple[list[str], Tensor]:
-    images = {name: decode(content, name, channels, size) for name, content in read_files(root)}
+    budget = Allowance(ratio=PIXELS_RATIO)
+    images = {name: decode(content, name, channels, size, budget) for name, content in read_files(root)}
     if not images:
         raise DataError(f"{root} has no image that Pillow can read; expected train/<class>/* and test/<class>/*")
     paths = sorted(images, key=lambda name: name.split("/"))
