@@ -1,0 +1,60 @@
+"""The published results: each README is what its template makes of its tables."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = sorted(p.parent for p in (ROOT / "results").glob("*/README.md.j2"))
+
+
+@pytest.fixture(scope="module")
+def readme() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_readme", ROOT / "tools" / "results_readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_published_study_has_a_template() -> None:
+    assert {p.parent for p in (ROOT / "results").glob("*/summary.json")} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_the_readme_is_made_from_the_tables(readme: ModuleType, folder: Path) -> None:
+    assert readme.render(folder) == (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_a_template_types_no_result(folder: Path) -> None:
+    """Numbers with decimals come from tables: a template may type a setting, never an effect in brackets."""
+    source = (folder / "README.md.j2").read_text(encoding="utf-8")
+    typed = re.sub(r"{{.*?}}|{%.*?%}", "", source, flags=re.DOTALL)
+    assert not re.findall(r"[+-]\d+\.\d+|\[\s*[+-]?\d+\.\d+,", typed)
+
+
+def test_what_the_tables_lack_is_an_error(readme: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "README.md.j2").write_text("{{ r.nothing_of_the_kind }}", encoding="utf-8")
+    with pytest.raises(Exception, match="nothing_of_the_kind"):
+        readme.render(tmp_path)
+
+
+def test_a_mean_of_a_study_is_the_mean_of_its_rows(readme: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "summary.json").write_text('{"hardware": {"cores": 2, "processor": "AMD EPYC"}}', encoding="utf-8")
+    rows = ["branch,level,seed,density,test_error", "imp,1,0,0.5,0.10", "imp,1,1,0.5,0.30", "dense,0,0,1,0.1"]
+    (tmp_path / "tables" / "levels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    source = "{{ r.curve({'imp': 'IMP', 'reinit': 'new draw'}, [1]) }} {{ r.hardware }} {{ r.seeds }}"
+    (tmp_path / "README.md.j2").write_text(source, encoding="utf-8")
+    assert (
+        readme.render(tmp_path)
+        == "|  | 50% |\n| --- | --- |\n| IMP | 20.0 |\n| new draw |  | 2 cores of an AMD EPYC two"
+    )

@@ -1,0 +1,154 @@
+"""Write the README of every published result from its tables, by the template beside it.
+
+    python tools/results_readme.py            every folder of results/ that has a README.md.j2
+    python tools/results_readme.py FOLDER     one of them
+
+No number of a README is typed: a template names what it shows (`Results`), and the tables say it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = "README.md.j2"
+SCALES = {"test error": (100.0, "points"), "error barrier": (100.0, "points"), "train error": (100.0, "points")}
+"""Units that are fractions in the tables and points in the text."""
+
+
+class Results:
+    """What a template may show of one folder of results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def levels(self) -> pd.DataFrame:
+        """Table ``levels``."""
+        return self.table("levels")
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """Table ``claims``."""
+        return self.table("claims")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the run; text stays text."""
+        return pd.read_csv(self.folder / "tables" / f"{name}.csv", keep_default_na=True)
+
+    @property
+    def hardware(self) -> str:
+        """``2 cores of an AMD EPYC``."""
+        found = self.summary["hardware"]
+        article = "an" if found["processor"][:1] in "AEIOU" else "a"
+        return f"{found['cores']} cores of {article} {found['processor']}"
+
+    @property
+    def networks(self) -> int:
+        """How many networks the study has."""
+        return len(self.levels)
+
+    @property
+    def minutes(self) -> int:
+        """Minutes that all cells took together."""
+        return round(self.summary["seconds"]["total"] / 60)
+
+    @property
+    def seeds(self) -> str:
+        """Number of seeds in words."""
+        count = self.levels["seed"].nunique()
+        return ["no", "one", "two", "three", "four", "five", "six"][count] if count < 7 else str(count)
+
+    def mean(self, branch: str, level: int, column: str = "test_error") -> float:
+        """The mean over seeds of a column of ``levels``."""
+        rows = self.levels[(self.levels["branch"] == branch) & (self.levels["level"] == level)]
+        return float(rows[column].mean())
+
+    def density(self, level: int, branch: str = "imp") -> str:
+        """The share of the weights left at a level, in percent."""
+        return percent(self.mean(branch, level, "density"))
+
+    def curve(self, branches: Mapping[str, str], levels: Sequence[int], column: str = "test_error") -> str:
+        """A table of means over seeds: a row for each branch, a column for each level. Errors are in points."""
+        scale, form = (100, "{:.1f}") if column.endswith("error") else (1, "{:.3f}")
+        head = ["", *(self.density(level) for level in levels)]
+        body = []
+        for branch, words in branches.items():
+            cells = [scale * self.mean(branch, level, column) for level in levels]
+            body.append([words, *("" if math.isnan(cell) else form.format(cell) for cell in cells)])
+        return markdown(head, body)
+
+    def verdicts(self) -> str:
+        """A table of the claims: verdict, and the sentence that the report quotes."""
+        rows = self.table("verdicts")
+        body = [[f"{r.claim} {r.statement}", f"**{r.verdict}**", str(r.sentence)] for r in rows.itertuples()]
+        return markdown(["claim", "verdict", "in a sentence"], body)
+
+    def evidence(self) -> str:
+        """For every claim that was measured, its comparisons at every density."""
+        found = [f"### {claim}\n\n{self.effects(claim)}" for claim in dict.fromkeys(self.claims["claim"])]
+        return "\n\n".join(found)
+
+    def effects(self, claim: str, comparisons: Mapping[str, str] | None = None, *, digits: int = 2) -> str:
+        """A table of a claim's comparisons: a row for each, a column for each density, effect with its interval."""
+        rows = self.claims[self.claims["claim"] == claim]
+        names = comparisons or {name: name for name in dict.fromkeys(rows["comparison"])}
+        levels = sorted(set(rows["level"].dropna().astype(int)))
+        at = {n: percent(float(rows.loc[rows["level"] == n, "density"].mean())) for n in levels}
+        body = []
+        for (name, unit), part in rows.groupby(["comparison", "unit"], sort=False):
+            if name in names:
+                scale, words = SCALES.get(str(unit), (1.0, str(unit)))
+                cells = {int(r.level): interval(r.effect, r.low, r.high, scale, digits) for r in part.itertuples()}
+                body.append([f"{names[name]}, {words}", *(cells.get(n, "") for n in levels)])
+        return markdown(["", *at.values()], body)
+
+
+def percent(share: float) -> str:
+    """A share in percent, to two digits below ten and one decimal above."""
+    value = 100 * share
+    return f"{value:.2g}%" if value < 10 else f"{value:.3g}%"
+
+
+def interval(effect: float, low: float, high: float, scale: float, digits: int) -> str:
+    """``+1.72 [+1.39, +2.04]``."""
+    if math.isnan(effect):
+        return ""
+    middle = f"{scale * effect:+.{digits}f}"
+    return middle if math.isnan(low) else f"{middle} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def render(folder: Path) -> str:
+    """The README of a folder. jinja2.UndefinedError for what the tables do not have."""
+    source = (folder / TEMPLATE).read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    found: Any = Results(folder)
+    return environment.from_string(source).render(r=found)
+
+
+def main(folders: Sequence[str]) -> None:
+    """Write the READMEs of some folders, or of all that have a template."""
+    chosen = [Path(f) for f in folders] or sorted(p.parent for p in (ROOT / "results").glob(f"*/{TEMPLATE}"))
+    for folder in chosen:
+        (folder / "README.md").write_text(render(folder), encoding="utf-8")
+        sys.stdout.write(f"{folder / 'README.md'}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
