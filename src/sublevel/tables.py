@@ -28,6 +28,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # One row per trained solution. Losses are means over the whole split; errors are fractions in [0, 1].
     "levels": (
         *SOLUTION,
+        "base",  # the registered branch behind the label: dense, imp, ...; given for points trained elsewhere
+        "fraction",  # share of the remaining weights that each level prunes; empty where prune lists densities
+        "criterion",  # what chose the weights of the mask: the branch's or the study's; random for random masks
+        "order",  # data order of the levels: shared | independent
         "density",  # remaining / prunable
         "remaining",
         "prunable",
@@ -47,8 +51,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "overlap_imp",  # share of this mask's weights that imp's mask of the same level has too
         "overlap_chance",  # the same share for a random mask of the same count
         "steps",
+        "train_loss_start",  # of the dense network, without augmentation, at the rewind step k (0: the initialisation)
         "soft_remaining",  # weights that continuous sparsification keeps by itself, before the cut to ``remaining``
     ),
+    # Which examples a solution answers right. split = validation | test; bits: base64 of one bit per example in the
+    # order of the split, the first in the highest bit of the first byte (numpy.packbits). No rows where targets are
+    # numbers, or classes of tokens: a sequence is right in a share of its tokens, which is no bit.
+    "correct": (*SOLUTION, "split", "examples", "bits"),
     # Weights left per layer.
     "layers": (*SOLUTION, "layer", "index", "prunable", "remaining", "density"),
     # Learning curves: running train loss (augmented, with the moving weights) and held-out loss per epoch.

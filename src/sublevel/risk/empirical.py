@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sublevel._types import Float, Tensor
+from sublevel._types import Bool, Float, Tensor
 from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
 from sublevel.field.base import At, Evaluation, Likelihood
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
 from sublevel.inputs import Inputs, each, examples
 from sublevel.risk.kept import Graphs
-from sublevel.risk.losses import Loss, labels_of, loss_function
+from sublevel.risk.losses import Loss, labels_of, loss_function, wrong
 from sublevel.risk.modes import POLICIES, Calibration, fixed_mode, policy_of
 from sublevel.risk.tally import Prepared, Tally
 from sublevel.rng import generator
@@ -100,6 +100,21 @@ class EmpiricalRisk(Likelihood):
     def evaluate(self, at: At) -> Evaluation:
         """Mean loss and share of wrong answers."""
         return self._evaluated([self.settle(at)])[0]
+
+    def evaluation_and_correct(self, at: At) -> tuple[Evaluation, Bool[Tensor, "N"]]:
+        """Both means, and which examples are answered right; none of them unless each has one class to name.
+
+        With a label for every token an example is right in a share of its tokens, which is no bit.
+        """
+        point = self.settle(at)
+        tally, right = Tally(point.theta.device), [torch.zeros(0, dtype=torch.bool, device=point.theta.device)]
+        with torch.no_grad():
+            for rows in self._batches():
+                outputs, y = self._forward(point.theta, point, rows)
+                tally.add(self.loss_of(outputs, y), outputs, y)
+                if y.dtype == torch.int64 and y.ndim == 1:
+                    right.append(wrong(outputs, y) == 0)
+        return tally.result(), torch.cat(right)
 
     def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
         """The same at many points: each batch of examples is read and prepared once for all that are held together."""

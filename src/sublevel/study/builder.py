@@ -33,7 +33,7 @@ class Solution:
     pruned: Ref | None = None
     """The point that its mask was made from; None where nothing was pruned for it."""
     base: str = ""
-    """The registered branch behind the label."""
+    """The registered branch behind the label; ``dense`` for the dense network, ``given`` for points from elsewhere."""
     fraction: float = 0.0
     """The share of the weights that each of its levels prunes, where it is not the study's."""
     criterion: str = ""
@@ -130,8 +130,10 @@ class Builder:
         marks = [*self.marks, *(step for step in left if step)]
         plain = replace(self, label="dense", name="dense", order=self.spec.order, options={})
         if self.spec.dense_start == "init" or not plain.rewind:
-            return plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
-        return plain.train(0, start={"point": plain.opening()}, mask=None, marks=marks)
+            done = plain.train(0, start={"init": "init"}, mask=None, first=0, marks=marks)
+        else:
+            done = plain.train(0, start={"point": plain.opening()}, mask=None, marks=marks)
+        return replace(done, base="dense")
 
     def opening(self) -> Ref:
         """The end of a first run, which leads from the initialisation to step k alone."""

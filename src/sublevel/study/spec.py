@@ -235,6 +235,17 @@ class StudySpec(Strict):
             raise ConfigError(f"prune.densities ends at level {self.levels}: it says nothing of level {level}")
         return (1.0, *self.prune.densities)[level]
 
+    def share(self, fraction: float = 0.0) -> float | None:
+        """The share of the remaining weights that each level prunes: a branch's own ``fraction``, or the study's.
+
+        None where ``prune.densities`` lists what levels leave.
+        """
+        if fraction:
+            return fraction
+        if self.prune.target is not None:
+            return 1 - self.prune.target ** (1 / self.levels)
+        return None if self.prune.densities else self.fraction
+
     @property
     def selection(self) -> dict[str, Any]:
         """How many weights a level leaves, and where: what `sublevel.prune.counts` takes by name."""

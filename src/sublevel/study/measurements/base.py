@@ -57,6 +57,21 @@ class Scene:
             return None
         return builder.prune(s.end, s.mask, s.level + 1, f"next/{s.branch}")
 
+    def facts(self, s: Solution) -> dict[str, Any]:
+        """What a solution is, as columns: its registered branch, data order, pruned share, and criterion of its mask.
+
+        The criterion is that of the cell that made the mask, so a branch with imp's mask has imp's. The dense network
+        and points trained elsewhere have neither criterion nor share.
+        """
+        node = None if s.mask is None else self.graph.nodes[s.mask.node]
+        made = node is not None and node.kind != "given"
+        return {
+            "base": s.base,
+            "order": s.order,
+            "fraction": self.spec.share(s.fraction) if made else None,
+            "criterion": node.inputs.get("criterion", node.kind) if node is not None and made else None,
+        }
+
     def masks(self, s: Solution, spaces: tuple[str, ...]) -> Iterator[tuple[str, Ref | None]]:
         """The named spaces of a solution with their masks (None: R^D)."""
         for name in spaces:

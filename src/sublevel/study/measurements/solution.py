@@ -1,13 +1,16 @@
-"""Every solution: losses, errors, norms, what is left where, and how much of imp's mask."""
+"""Every solution: losses, errors, norms, what is left where, how much of imp's mask, and which examples are right."""
 
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
+from sublevel._types import Bool, Tensor
 from sublevel.errors import Diverged
 from sublevel.geometry.distance import mask_overlap
 from sublevel.problem import Problem
@@ -17,25 +20,29 @@ from sublevel.study.measurements.base import Scene
 
 
 def add(scene: Scene) -> None:
-    """Every solution is evaluated, whatever else a study asks for."""
+    """Every solution is evaluated, whatever else a study asks for; the dense network at its rewind step too."""
     for s in scene.solutions:
-        scene.add("solution", s, inputs={"point": s.end, "mask": s.mask})
+        start = {"start": scene.builders[s.seed].rewound} if s.base == "dense" else {}
+        scene.add("solution", s, inputs={"point": s.end, "mask": s.mask, **start}, **scene.facts(s))
         reference = scene.builders[s.seed].memo.get(("imp", scene.spec.order, s.level))
         if s.level and reference is not None:
             scene.add("overlap", s, inputs={"mask": s.mask, "reference": reference.mask})
 
 
-@kernel("solution", 2)
-def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
-    """Losses, errors, norms, and what is left where."""
+@kernel("solution", 3)
+def solution_cell(c: Context, *, point: str, mask: str | None, start: str | None = None) -> Output:
+    """Losses, errors, norms, what is left where, and which held-out examples are answered right.
+
+    ``start`` is the dense network's point at the rewind step, whose train loss stands beside that of the end.
+    """
     p, at, own = c.problem, c.point(point), c.mask(mask)
     own = p.space.full_mask().to(at.theta.device) if own is None else own
     field = p.field("train")
     trained, gradient = field.evaluation_and_grad(at)
     if not math.isfinite(trained.loss):
         raise Diverged(f"training diverged: the end point's loss is {trained.loss}")
-    held_out = [s for s in ("validation", "test") if len(p.part(s))]
-    seen = {"train": trained, **{split: p.field(split).evaluate(at) for split in held_out}}
+    judged = {s: p.field(s).evaluation_and_correct(at) for s in ("validation", "test") if len(p.part(s))}
+    seen = {"train": trained, **{split: evaluation for split, (evaluation, _) in judged.items()}}
     alive = {layer.name: rows for layer, rows in p.space.filters(own)}
     values = {
         **{f"{split}_{what}": getattr(e, what) for split, e in seen.items() for what in ("loss", "error")},
@@ -49,6 +56,7 @@ def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
         "collapsed_layers": sum(not rows.any() for rows in alive.values()),
         "dead_filters": sum(int((~rows).sum()) for rows in alive.values()),
         "max_bn_gain": largest_gain(p, at),
+        "train_loss_start": None if start is None else field.loss(c.point(start)),
     }
     layers = [
         {
@@ -59,7 +67,17 @@ def solution_cell(c: Context, *, point: str, mask: str | None) -> Output:
         }
         for i, layer in enumerate(p.space.prunable_layers)
     ]
-    return Output({"row": values, "layers": layers})
+    correct = [{"split": s, "examples": len(right), "bits": packed(right)} for s, (_, right) in judged.items()]
+    return Output({"row": values, "layers": layers, "correct": [row for row in correct if row["examples"]]})
+
+
+def packed(right: Bool[Tensor, "N"]) -> str:
+    """One bit for each example, the first in the highest bit of the first byte, as base64.
+
+    >>> packed(torch.tensor([True, False, False, True]))
+    'kA=='
+    """
+    return b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode("ascii")
 
 
 @kernel("overlap", 1)
@@ -74,10 +92,12 @@ def overlap_cell(c: Context, *, mask: str, reference: str) -> Output:
 
 @rows("solution")
 def solution_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``levels`` and ``layers``."""
+    """``levels``, ``layers`` and ``correct`` (which results of before it was stored do not have)."""
     yield "levels", {**labels, **entry["values"]["row"]}
     for layer in entry["values"]["layers"]:
         yield "layers", {**labels, **layer, "density": layer["remaining"] / layer["prunable"]}
+    for row in entry["values"].get("correct", ()):
+        yield "correct", {**labels, **row}
 
 
 @rows("overlap")
@@ -88,8 +108,9 @@ def overlap_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 @cost("solution")
 def solution_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """A pass over everything, and a gradient."""
-    return sizes["train"] * 1.5
+    """A gradient over the training examples, a pass over all others, and one over the former for a start."""
+    start = sizes["train"] if inputs.get("start") else 0
+    return sizes["train"] + (sizes["validation"] + sizes["test"] + start) / 3
 
 
 def largest_gain(p: Problem, at: Point) -> float | None:
