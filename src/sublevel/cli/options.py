@@ -26,9 +26,9 @@ RUNS = Path("sublevel-runs")
 
 def store_at(out: Path, store: str | None) -> str:
     """The address of a store that is named, or of the usual one."""
-    from sublevel.study.store import absolute
+    from sublevel.study.store import user_address
 
-    return absolute(store or out / ".store")
+    return user_address(store or out / ".store")
 
 
 def folder(run: Path) -> Path:

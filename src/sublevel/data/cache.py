@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import tempfile
+from functools import cache
 from pathlib import Path
 
 
@@ -11,14 +14,28 @@ def cache_dir() -> Path:
     """The folder for downloads and decoded images: ``$SUBLEVEL_CACHE``, else ``sublevel`` in the user's
     cache.
 
-    The user's cache is ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set. The folder may not exist
-    yet.
+    The user's cache is ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set. A user without a home has a folder
+    of their own in the system's folder for temporary files. The folder may not exist yet.
     """
-    own = os.environ.get("SUBLEVEL_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sublevel"
+    own, shared = os.environ.get("SUBLEVEL_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if own:
+            return Path(own).expanduser()
+        return (Path(shared) if shared else Path.home() / ".cache") / "sublevel"
+    except RuntimeError:
+        return _homeless()
+
+
+@cache
+def _homeless() -> Path:
+    """A folder that nobody else can write to, made here; the same for every process unless another user took its
+    name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"sublevel-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if mine else Path(tempfile.mkdtemp(prefix="sublevel-"))
 
 
 def file_hash(path: Path, algorithm: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sublevel.errors import ConfigError, StoreError
+from sublevel.errors import ConfigError
 from sublevel.runs.console import console
 from sublevel.runs.results import MANIFEST, Result
 from sublevel.study.store import (
@@ -19,6 +19,7 @@ from sublevel.study.store import (
     merge,
     refusing,
     roots,
+    user_address,
     write_archive,
 )
 
@@ -72,9 +73,12 @@ def export(study: str, archive: Path, out: Path, where: str | None) -> int:
     folder = Path(study) if (Path(study) / MANIFEST).exists() else out / study
     if (folder / MANIFEST).exists():
         result = Result(folder)
-        store, root = result.store if where is None else Store(where, create=False), roots.of_manifest(result.document)
+        store, root = (
+            result.store if where is None else Store(user_address(where), create=False),
+            roots.of_manifest(result.document),
+        )
     else:
-        store = Store(where or out / ".store", create=False)
+        store = Store(user_address(where or out / ".store"), create=False)
         found = roots.named(roots.roots(store), study)
         if len(found) > 1:
             names = ", ".join(root.digest[:12] for root in found)
@@ -89,7 +93,7 @@ def export(study: str, archive: Path, out: Path, where: str | None) -> int:
 
 def take_in(source: str, where: str) -> int:
     """Take the results of an archive or of another store into a store."""
-    at, path = absolute(source), Path(source)
+    at, path = user_address(source), Path(source)
     if at == absolute(where):
         raise ConfigError(f"{source} is the store itself")
     if is_url(at) or path.is_dir():
@@ -116,11 +120,7 @@ def _known(store: Store, out: Path) -> dict[str, Root]:
     known = {root.digest: root for root in roots.roots(store)}
     for path in sorted(out.glob(f"*/{MANIFEST}")):
         result = Result(path.parent)
-        try:
-            here = result.store.where == store.where
-        except StoreError:  # its store is gone: it keeps nothing here
-            here = False
-        if here:
+        if result.store_at == store.where:
             root = roots.of_manifest(result.document)
             known[root.digest] = root.joined(known.get(root.digest))
     return known

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
+from sublevel.errors import ConfigError, StoreError, nearest
 from sublevel.runs.console import clock, console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Store, cell_name, index, object_name, roots
+from sublevel.study.store import Store, cell_name, index, roots
 
 FIELDS = (
     "cell",
@@ -65,12 +65,18 @@ def show_stored(target: str | None, filters: Sequence[str], where: str) -> int:
         target, filters = None, (target, *filters)
     wanted = _parsed(filters, (*FIELDS, "study"))
     table = Table("study", "cell", "status", "key", "seconds", box=None, pad_edge=False)
-    for seen in index.look(Store(where, create=False)):
+    found = index.look(Store(where, create=False))
+    for seen in found:
         status = "failed" if seen.failure else "done"
         fields = {**seen.labels, "kind": seen.kind, "status": status, "key": seen.key}
-        if seen.key.startswith(target or "") and all(str(fields.get(k)) == v for k, v in wanted.items()):
+        if seen.unreadable or not seen.key.startswith(target or ""):
+            continue
+        if all(str(fields.get(k)) == v for k, v in wanted.items()):
             names = (str(seen.labels.get(name, "")) for name in ("study", "cell"))
             table.add_row(*map(escape, names), status, seen.key[:12], str(seen.seconds))
+    for seen in found:
+        if seen.unreadable:
+            console().print(f"cannot be read: {seen.unreadable}", style="red", markup=False)
     console().print(table)
     console().print(f"{table.row_count} entries", markup=False)
     return 0
@@ -123,30 +129,42 @@ def _parsed(filters: Sequence[str], fields: Sequence[str] = FIELDS) -> dict[str,
 
 
 def check_store(where: str, rebuild: bool = False) -> int:
-    """Read everything in a store; set aside what is damaged and say so. ``rebuild``: make its index anew."""
+    """Read everything in a store; set aside what is damaged and say so. ``rebuild``: make its index anew.
+
+    What cannot be read is named and stays where it is.
+    """
     store = Store(where, create=False)
-    before, entries, broken = set(store.damaged()), 0, []
-    for name in list(store.objects()):
-        try:
-            store.get(name)
-        except DamagedEntry:
-            store.set_aside(object_name(name))
+    before, broken, unreadable = set(store.damaged()), list[str](), dict[str, str]()
     roots.check(store)
-    for key in list(store.keys()):
-        entries += 1
-        if store.read_entry(key) is None:
+    for name in list(store.objects()):
+        _looked_at(store.object_whole, name, unreadable)
+    keys = list(store.keys())
+    for key in keys:
+        if _looked_at(store.read_entry, key, unreadable) is None and key not in unreadable:
             broken.append(key)
+    say = console().print
     for name in sorted(set(store.damaged()) - before):
-        console().print(f"damaged, set aside: {name}", markup=False)
+        say(f"damaged, set aside: {name}", markup=False)
+    for why in dict.fromkeys(unreadable.values()):
+        say(f"not looked at: {why}", markup=False)
     for key in broken:
-        console().print(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again", markup=False)
-    console().print(
-        f"{entries} entries, {store.size() / 2**20:.1f} MiB in {store.where}: {len(broken)} not whole",
+        say(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again", markup=False)
+    say(
+        f"{len(keys)} entries, {store.size() / 2**20:.1f} MiB in {store.where}: {len(broken)} not whole"
+        + (f", {len(unreadable)} files that cannot be read" if unreadable else ""),
         markup=False,
     )
     if rebuild:
-        console().print(f"index: {len(index.look(store, rebuild=True))} entries", markup=False)
-    return 1 if broken or set(store.damaged()) - before else 0
+        say(f"index: {len(index.look(store, rebuild=True))} entries", markup=False)
+    return 1 if broken or unreadable or set(store.damaged()) - before else 0
+
+
+def _looked_at(look: Callable[[str], Any], name: str, unreadable: dict[str, str]) -> Any:
+    try:
+        return look(name)
+    except StoreError as error:
+        unreadable[name] = str(error)
+        return None
 
 
 def _cell_name(store: Store, key: str) -> str:

@@ -20,7 +20,7 @@ from sublevel.files import replacing
 from sublevel.runs.machine import machine, versions
 from sublevel.study.cells import stored_point
 from sublevel.study.schedule import Outcome
-from sublevel.study.store import Store, canonical, digest, relative, resolved
+from sublevel.study.store import Store, canonical, digest, relative, resolved, trusted
 from sublevel.tables import COLUMNS
 
 if TYPE_CHECKING:
@@ -148,7 +148,12 @@ class Result:
     @cached_property
     def store(self) -> Store:
         """Where the results are."""
-        return Store(resolved(self.document["store"], self.folder), create=False)
+        return Store(trusted(resolved(self.document["store"], self.folder), self.folder), create=False)
+
+    @property
+    def store_at(self) -> str:
+        """The address of the store, which is not asked for anything."""
+        return resolved(self.document["store"], self.folder)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -34,7 +34,7 @@ from sublevel.study.given import read as read_given
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import parse
-from sublevel.study.store import Store, absolute, canonical, digest, roots
+from sublevel.study.store import Store, canonical, digest, roots, user_address
 
 RUNS = "sublevel-runs"
 
@@ -74,7 +74,7 @@ class Study:
             self.problem = posed(self.spec, device_for(device))
         self.out = Path(out)
         self._splits: str | None = None  # where workers find those that are shared
-        self.store_at = absolute(store if store is not None else self.out / ".store")
+        self.store_at = user_address(store if store is not None else self.out / ".store")
 
     @property
     def folder(self) -> Path:

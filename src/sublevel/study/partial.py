@@ -12,8 +12,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from sublevel.errors import ConfigError, StoreError
-from sublevel.study.store import Backend, digest, refusing, serialised
+from sublevel.errors import ConfigError, DamagedEntry, StoreError
+from sublevel.study.store import Backend, digest, partial_name, refusing, serialised
+from sublevel.study.store.entries import checked_read
 from sublevel.train import resume
 from sublevel.train.resume import Standing
 
@@ -28,7 +29,7 @@ class Reader:
     """Tells where one cell's training stands, and keeps nothing itself (`sublevel.train.resume.Keeper`)."""
 
     def __init__(self, files: Backend, key: str) -> None:
-        self._files, self._name, self._key = files, f"partial/{key}", key
+        self._files, self._name, self._key = files, partial_name(key), key
 
     def due(self) -> bool:
         """Never."""
@@ -38,18 +39,12 @@ class Reader:
         """Nothing."""
 
     def kept(self) -> Standing | None:
-        """The last standing; None where there is none, or none that is whole."""
-        from safetensors.torch import load
-
+        """The last standing; None where there is none, or none that is whole. StoreError if it cannot be read."""
         try:
-            found = _unsealed(self._key, self._files.read(self._name))
-        except OSError:
+            with refusing(f"cannot read the store in {self._files.where}", but=FileNotFoundError):
+                return checked_read(self._files, self._name, lambda data: _standing(self._key, data))
+        except (FileNotFoundError, DamagedEntry):
             return None
-        if found is None:
-            return None
-        about, data = found
-        tensors = load(data)
-        return Standing(state=resume.state(tensors), saved=resume.points(tensors), **about)
 
 
 class Partial(Reader):
@@ -87,6 +82,21 @@ def _sealed(key: str, about: dict[str, Any], data: bytes) -> bytes:
     """A line with a digest of all that follows, a line of JSON, the tensors."""
     rest = json.dumps({"key": key, **about}).encode() + b"\n" + data
     return digest(rest).encode() + b"\n" + rest
+
+
+def _standing(key: str, data: bytes) -> Standing | None:
+    """The standing in a file; None for what is damaged, misshapen, or another cell's."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found = _unsealed(key, data)
+        if found is None:
+            return None
+        about, tensors = found[0], load(found[1])
+        return Standing(state=resume.state(tensors), saved=resume.points(tensors), **about)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
+        return None
 
 
 def _unsealed(key: str, data: bytes) -> tuple[dict[str, Any], bytes] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from sublevel.errors import StoreError
 from sublevel.study.executors import Executor, WorkerDied
 from sublevel.study.graph import Graph, Node, Ref
-from sublevel.study.store import Leases, Store, object_name
+from sublevel.study.store import Leases, Store
 
 TIME = "the time was up"
 """Why a cell has not begun, or a run has ended."""
@@ -266,8 +266,7 @@ class Schedule:
             for r in node.needs
             if error["digest"] and error["digest"] in self.outcomes[r.node].entry["objects"].values()
         ]
-        if makers:
-            self.store.set_aside(object_name(error["digest"]))
+        if makers and not self.store.object_whole(error["digest"]):
             self._make_again(makers[0], node.id)
         else:
             self._queue(node.id)

@@ -1,18 +1,21 @@
 """The store: what cells have computed, kept by content and shared by concurrent runs.
 
-`entries` says what is in it, `backend` and `remote` where its files are, `address` how such a place is named, `leases`
-who computes what at the moment, `roots` which studies it is kept for, `garbage` what can go, `archive` and `merge` how
-results travel between stores.
+`entries` says what is in it, `names` where each thing stands, `backend` what can be done with files, `folder` and
+`remote` where they are, `address` how such a place is named, `leases` who computes what at the moment, `processes`
+which process is meant, `roots` which studies it is kept for, `garbage` what can go, `archive` and `merge` how results
+travel between stores.
 """
 
-from sublevel.study.store.address import absolute, is_url, opened, relative, resolved
+from sublevel.study.store.address import absolute, is_url, opened, relative, resolved, trusted, user_address
 from sublevel.study.store.archive import Archive, write_archive
-from sublevel.study.store.backend import Backend, File, Folder, refusing
+from sublevel.study.store.backend import Backend, File, passing, patiently, reason, refusing
 from sublevel.study.store.content import Document, canonical, digest, serialised
-from sublevel.study.store.entries import FORMAT, Store, cell_name, object_name
+from sublevel.study.store.entries import FORMAT, Store
+from sublevel.study.store.folder import Folder
 from sublevel.study.store.garbage import Collected, collect
 from sublevel.study.store.leases import Leases
 from sublevel.study.store.merge import Merged, merge
+from sublevel.study.store.names import cell_name, object_name, partial_name
 from sublevel.study.store.roots import Root
 
 __all__ = [
@@ -36,9 +39,15 @@ __all__ = [
     "merge",
     "object_name",
     "opened",
+    "partial_name",
+    "passing",
+    "patiently",
+    "reason",
     "refusing",
     "relative",
     "resolved",
     "serialised",
+    "trusted",
+    "user_address",
     "write_archive",
 ]

@@ -1,13 +1,20 @@
-"""Addresses of stores: the path of a folder, or the URL of a place in object storage."""
+"""Addresses of stores: the path of a folder, or the URL of a place in object storage.
+
+No request goes to a URL that only a file names: `user_address` notes those that the user has named, on this machine,
+and `trusted` refuses all others.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from sublevel.errors import ConfigError
-from sublevel.study.store.backend import Backend, Folder
+from sublevel.data.cache import cache_dir
+from sublevel.errors import ConfigError, StoreError
+from sublevel.study.store.backend import Backend
+from sublevel.study.store.folder import Folder
 from sublevel.study.store.remote import Bucket
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -40,9 +47,49 @@ def relative(where: str | Path, start: Path) -> str:
     return full if is_url(full) else os.path.relpath(full, start.resolve())
 
 
-def resolved(said: str, start: Path) -> str:
-    """The way back from `relative`."""
-    return said if is_url(said) else absolute(start / said)
+def resolved(said: object, start: Path) -> str:
+    """The way back from `relative`. StoreError for what is no address."""
+    if not isinstance(said, str) or "\0" in said:
+        raise StoreError(f"the run in {start} does not say where its store is: got {ascii(said)[:80]}")
+    return absolute(said) if is_url(said) else absolute(start / said)
+
+
+def trusted(full: str, start: Path) -> str:
+    """An address that the run in ``start`` names. StoreError for a URL that the user has not named on this machine."""
+    if is_url(full) and full not in _named and full not in _noted():
+        raise StoreError(
+            f"the run in {start} says that its results are in {ascii(full)[1:-1]}, an address that was not named on "
+            "this machine before; nothing was asked there. If you trust it, name it once: sublevel ls --stored --store "
+            "URL"
+        )
+    return full
+
+
+_named: set[str] = set()
+
+
+def user_address(where: str | Path) -> str:
+    """The address that the user has named; a URL is noted as trusted, in the user's cache."""
+    full = absolute(where)
+    if is_url(full) and full not in _named:
+        _named.add(full)
+        with suppress(OSError):
+            if full not in _noted():
+                _notes().parent.mkdir(parents=True, exist_ok=True)
+                with _notes().open("a", encoding="utf-8") as file:
+                    file.write(f"{full}\n")
+    return full
+
+
+def _notes() -> Path:
+    return cache_dir() / "stores" / "named"
+
+
+def _noted() -> set[str]:
+    try:
+        return set(_notes().read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return set()
 
 
 def opened(where: str | Path) -> Backend:

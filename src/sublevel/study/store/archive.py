@@ -14,14 +14,16 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sublevel.errors import StoreError
+from sublevel.errors import DamagedEntry, StoreError
 from sublevel.files import replacing
 from sublevel.study.store.backend import File, refusing
 from sublevel.study.store.content import canonical, digest, sealed, unsealed
-from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry
+from sublevel.study.store.entries import Readable, Store, parsed_entry, there
+from sublevel.study.store.names import cell_name, object_name
 from sublevel.study.store.roots import Root, parsed, used
 
 FORMAT = 1
@@ -33,14 +35,8 @@ BLOCK = tarfile.BLOCKSIZE
 NAME = re.compile(r"(?:cells/(..)/(?=\1)[0-9a-f]{64}\.json|objects/(..)/(?=\2)[0-9a-f]{64}|studies/[0-9a-f]{64}\.json)")
 
 
-class Source(Protocol):
+class Source(Readable, Protocol):
     """What results can be taken from: the files of a store, or an archive."""
-
-    where: str
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a file. FileNotFoundError if there is none."""
-        ...
 
     def files(self, prefix: str) -> Iterator[File]:
         """All files whose name begins so."""
@@ -56,12 +52,14 @@ def write_archive(store: Store, root: Root, path: Path) -> int:
     lost = sum(body is None for body in bodies.values())
     if lost:
         raise StoreError(f"{lost} of {len(bodies)} results of {root.name} are not in the store: run the study again")
-    present = set(store.objects())
-    objects = {name for body in bodies.values() for name in used(body or {})} & present | root.objects
+    must = {name for body in bodies.values() for name in there(body or {})} | root.objects
+    may = {name for body in bodies.values() for name in used(body or {})} - must
+    objects = must | {name for name in may if _present(store, name)}
     names = [*map(object_name, sorted(objects)), *map(cell_name, bodies)]
-    for name in sorted(objects):
+    for name in sorted(must):
         store.get(name)
-    about = {name: [len(data), digest(data)] for name in names for data in [store.files.read(name)]}
+    with refusing(f"cannot read the store in {store.where}"):
+        about = {name: [len(data), digest(data)] for name in names for data in [store.files.read(name)]}
     last = sealed(root.document())
     header = canonical({"format": FORMAT, "files": about | {root.file: [len(last), digest(last)]}})
     with refusing(f"cannot write {path}"), replacing(path) as beside, open(beside, "xb") as file:
@@ -71,6 +69,13 @@ def write_archive(store: Store, root: Root, path: Path) -> int:
         _add(file, root.file, last)
         file.write(bytes(2 * BLOCK))
     return len(bodies)
+
+
+def _present(store: Store, name: str) -> bool:
+    """Whether an object that an entry was computed from is still there, and whole."""
+    with suppress(DamagedEntry):
+        return bool(store.get(name))
+    return False
 
 
 class Archive:
@@ -97,6 +102,10 @@ class Archive:
         with refusing(f"cannot read {self._path}"), open(self._path, "rb") as file:
             file.seek(start)
             return file.read(size)
+
+    def look(self, name: str) -> File | None:
+        """What a listing would say of one file."""
+        return File(name, self._places[name][1], 0.0) if name in self._places else None
 
     def files(self, prefix: str) -> Iterator[File]:
         """All files whose name begins so."""

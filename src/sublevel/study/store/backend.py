@@ -2,17 +2,20 @@
 
 Nothing here renames a file into place for its caller, lists before it writes, or locks: a folder has these operations,
 and so has object storage with conditional writes. Names are relative and have slashes: ``cells/cd/cd34...json``.
+
+An operation that fails for a passing reason is tried again; every other failure is an OSError, and says nothing about
+what is in a file.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import errno
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from sublevel.errors import StoreError
 
@@ -81,143 +84,79 @@ def refusing(what: str, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
     except but:
         raise
     except OSError as error:
-        raise StoreError(f"{what}: {error.strerror or error}") from error
+        raise StoreError(f"{what}: {reason(error)}") from error
 
 
-class Folder:
-    """A store in a folder of a local or shared file system. A file is written in ``tmp``, fsynced, and renamed."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).resolve()
-        self.where = str(self.path)
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a file."""
-        path = self._at(name)
-        try:
-            return _read(path)
-        except FileNotFoundError:
-            with suppress(FileNotFoundError):  # on NFS, opening the folder asks the server what is in it now
-                os.close(os.open(os.path.dirname(path), os.O_RDONLY))
-            return _read(path)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write beside, fsync, rename, fsync the folder."""
-        path, temporary = self._at(name), self._at(f"tmp/{uuid.uuid4().hex}")
-        try:
-            _fill(temporary, data)
-            _make(os.path.dirname(path))
-            os.replace(temporary, path)
-            _fsync(os.path.dirname(path))
-        except OSError:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Exclusive creation (O_EXCL); not fsynced: what it is for does not outlive a power cut."""
-        path = self._at(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            return False
-        try:
-            with open(handle, "wb") as file:
-                file.write(data)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(path)
-            raise
-        return True
-
-    def touch(self, name: str) -> None:
-        """Set the modification time; without a time in the call it is the file server that says it."""
-        os.utime(self._at(name))
-
-    def move(self, name: str, to: str) -> None:
-        """Rename."""
-        os.makedirs(os.path.dirname(self._at(to)), exist_ok=True)
-        os.replace(self._at(name), self._at(to))
-
-    def remove(self, name: str) -> None:
-        """Unlink."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._at(name))
-
-    def look(self, name: str) -> File | None:
-        """Opened, not only looked at: on NFS the attributes of a file that is opened are the server's."""
-        try:
-            with open(self._at(name), "rb") as file:
-                found = os.fstat(file.fileno())
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-        return File(name, found.st_size, found.st_mtime)
-
-    def files(self, prefix: str) -> Iterator[File]:
-        """Walk the folder of the prefix; a file that vanishes meanwhile is left out, and so are links."""
-        folder = prefix.rpartition("/")[0]
-        try:
-            with os.scandir(self._at(folder)) as found:
-                inside = sorted(found, key=lambda e: e.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for each in inside:
-            name = f"{folder}/{each.name}" if folder else each.name
-            if not name.startswith(prefix) or each.is_symlink():
-                continue
-            if each.is_dir():
-                yield from self.files(f"{name}/")
-                continue
-            with suppress(FileNotFoundError):
-                about = each.stat()
-                yield File(name, about.st_size, about.st_mtime)
-
-    def now(self) -> float:
-        """Make a file and read its time."""
-        name = f"tmp/clock-{uuid.uuid4().hex}"
-        self.create(name, b"")
-        try:
-            return os.stat(self._at(name)).st_mtime
-        finally:
-            self.remove(name)
-
-    def occupied(self) -> bool:
-        """Whether the folder has anything that the creation of a store does not leave behind, or is a file."""
-        if self.path.is_dir():
-            return any(p.name != "tmp" for p in self.path.iterdir())
-        return self.path.exists()
-
-    def _at(self, name: str) -> str:
-        return f"{self.where}/{name}"
+def reason(error: OSError) -> str:
+    """What an error says, and of which file: ``Permission denied (cells/ab/ab12...json)``."""
+    return f"{error.strerror or error}" + (f" ({error.filename})" if isinstance(error.filename, str) else "")
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+PASSING = {
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.EIO,
+    errno.EBUSY,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENETRESET,
+    errno.ECONNABORTED,
+    errno.ECONNRESET,
+    errno.ECONNREFUSED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EPIPE,
+    errno.EPROTO,
+    getattr(errno, "EREMOTEIO", errno.EIO),
+}
+"""Errors that may be gone a moment later: a file server that restarts, a descriptor that another thread gives back."""
+
+PAUSES = (0.02, 0.1, 0.5)
+"""Seconds before the second and every further attempt at what failed for a passing reason."""
 
 
-def _fill(path: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def passing(error: OSError) -> bool:
+    """Whether an operation that failed so is worth another attempt."""
+    return error.errno in PASSING or isinstance(error, TimeoutError)
 
 
-def _make(folder: str) -> None:
-    """Make a folder that lasts: its name is in its parent, which is fsynced too."""
-    if os.path.isdir(folder):
-        return
-    _make(os.path.dirname(folder))
-    with suppress(FileExistsError):
-        os.mkdir(folder)
-    _fsync(os.path.dirname(folder))
-
-
-def _fsync(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def holds(files: Backend, name: str, data: bytes) -> bool:
+    """Whether a file is there with that content."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return files.read(name) == data
+    except FileNotFoundError:
+        return False
+
+
+Done = TypeVar("Done")
+
+
+def patiently(act: Callable[[], Done]) -> Done:
+    """Do something that can be done again; what fails for a passing reason is tried again after each of `PAUSES`."""
+    for pause in PAUSES:
+        try:
+            return act()
+        except OSError as error:
+            if not passing(error):
+                raise
+        time.sleep(pause)
+    return act()
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def patient(method: Method) -> Method:
+    """A method that is tried again where it fails for a passing reason."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *arguments: Any) -> Any:
+        return patiently(lambda: method(self, *arguments))
+
+    return wrapped  # type: ignore[return-value]

@@ -10,33 +10,75 @@
 
 A file is whole or absent, at any moment of a kill, and two writers of one name write the same bytes or an equivalent
 entry. An entry is written after its objects. Every read is checked. Nothing is pickled; loading runs no code.
+
+A file is damaged if it was read whole, twice alike, and is wrong; nothing else is moved. A read that fails is a
+StoreError, and a result that could not be read is not computed again.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sublevel.errors import DamagedEntry, StoreError
 from sublevel.study.store.address import opened
-from sublevel.study.store.backend import Backend, refusing
+from sublevel.study.store.backend import Backend, File, refusing
 from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, serialised, unsealed
+from sublevel.study.store.names import CELLS, DAMAGED, OBJECTS, TMP, cell_name, key_of, object_name
 
 FORMAT = 1
 MARKER = "format.json"
 
 
-def object_name(name: str) -> str:
-    """Where the object of a digest stands."""
-    return f"objects/{name[:2]}/{name}"
+T = TypeVar("T")
 
 
-def cell_name(key: str) -> str:
-    """Where the entry of a key stands."""
-    return f"cells/{key[:2]}/{key}.json"
+class Readable(Protocol):
+    """What a file can be read from: the files of a store, or an archive."""
+
+    where: str
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. FileNotFoundError if there is none."""
+        ...
+
+    def look(self, name: str) -> File | None:
+        """What a listing would say of one file."""
+        ...
+
+
+def checked_read(files: Readable, name: str, understood: Callable[[bytes], T | None]) -> T:
+    """What is in a file, as ``understood`` gives it; that is None for what is wrong.
+
+    Raises FileNotFoundError if there is no such file, DamagedEntry if it was read whole, twice alike, and is wrong, and
+    another OSError where that is not known: a body that was cut short is no damage.
+    """
+    first = files.read(name)
+    found = understood(first)
+    if found is not None:
+        return found
+    about, second = files.look(name), files.read(name)
+    found = understood(second)
+    if found is not None:
+        return found
+    if about is None or first != second or about.size != len(second):
+        raise OSError(errno.EIO, "it reads differently each time", name)
+    raise DamagedEntry(f"{name} in {files.where} is damaged", key_of(name))
+
+
+def whole_object(name: str) -> Callable[[bytes], bytes | None]:
+    """The bytes of the object of a digest, None for any others."""
+    return lambda data: data if digest(data) == name else None
+
+
+def whole_entry(key: str) -> Callable[[bytes], Document | None]:
+    """The entry of a key from bytes, None for what is none."""
+    return lambda data: parsed_entry(data, key)
 
 
 def parsed_entry(data: bytes, key: str) -> Document | None:
@@ -91,57 +133,68 @@ class Store:
         before its entry is written.
         """
         name = digest(data)
-        at = object_name(name)
-        try:
-            with refusing(f"cannot read the store in {self.where}", but=FileNotFoundError):
-                if self.files.read(at) == data and self._touched(at):
-                    return name
-            self.set_aside(at)
-        except FileNotFoundError:
-            pass
-        self.write(at, data)
+        if not (self.object_whole(name) and self._touched(object_name(name))):
+            self.write(object_name(name), data)
         return name
 
     def get(self, name: str) -> bytes:
-        """The object of that digest. DamagedEntry if it is missing or its bytes are others."""
+        """The object of that digest. DamagedEntry if it is missing or its bytes are others, StoreError if it cannot be
+        read.
+        """
+        at = object_name(name)
         try:
-            data = self.files.read(object_name(name))
+            with refusing(f"cannot read the store in {self.where}", but=FileNotFoundError):
+                return checked_read(self.files, at, whole_object(name))
         except FileNotFoundError:
             raise DamagedEntry(f"object {name[:12]} is missing from {self.where}", name) from None
-        if digest(data) != name:
-            raise DamagedEntry(
-                f"object {name[:12]} in {self.where} is damaged: its SHA-256 is {digest(data)[:12]}", name
-            )
-        return data
+        except DamagedEntry:
+            raise DamagedEntry(f"object {name[:12]} in {self.where} is damaged: its SHA-256 is another", name) from None
+
+    def object_whole(self, name: str) -> bool:
+        """Whether the object of a digest is there; one that is damaged is set aside."""
+        try:
+            self.get(name)
+        except DamagedEntry:
+            self.set_aside(object_name(name), whole_object(name))
+            return False
+        return True
 
     def write_entry(self, key: str, body: Document) -> None:
         """Keep a cell's entry; its objects must be there."""
         self.write(cell_name(key), sealed(body))
 
     def read_entry(self, key: str) -> Document | None:
-        """A cell's entry, whole and with all its objects, or None.
+        """A cell's entry, whole and with all its objects, or None. StoreError if it cannot be read.
 
         What is damaged is set aside, so that the cell is computed again; `set_aside` tells what.
         """
         try:
-            body = parsed_entry(self.files.read(cell_name(key)), key)
+            with refusing(f"cannot read the store in {self.where}", but=FileNotFoundError):
+                body = checked_read(self.files, cell_name(key), whole_entry(key))
         except FileNotFoundError:
             return None
-        except OSError:
-            body = None
-        if body is None:
-            self.set_aside(cell_name(key))
+        except DamagedEntry:
+            self.set_aside(cell_name(key), whole_entry(key))
             return None
-        return body if self._objects_whole(body) else None
+        whole = [self.object_whole(name) for name in sorted(there(body))]  # every damaged one is set aside
+        return body if all(whole) else None
 
     def touch(self, key: str) -> None:
         """Say that an entry is in use; one that is not there is no error."""
         self._touched(cell_name(key))
 
-    def set_aside(self, name: str) -> None:
-        """Move a damaged file out of the way, keeping it for a look."""
+    def set_aside(self, name: str, understood: Callable[[bytes], object]) -> None:
+        """Move a damaged file out of the way, keeping it for a look.
+
+        What another run has mended since it was read is put back: ``understood`` gives None for what is wrong.
+        """
+        aside = f"{DAMAGED}{name.rpartition('/')[2]}.{uuid.uuid4().hex[:8]}"
         try:
-            self.files.move(name, f"damaged/{name.rpartition('/')[2]}.{uuid.uuid4().hex[:8]}")
+            self.files.move(name, aside)
+            if understood(self.files.read(aside)) is not None:
+                self.files.move(aside, name)
+            else:
+                self.files.touch(aside)  # the hour for which it is kept begins now
         except FileNotFoundError:
             return
         except OSError as error:
@@ -151,26 +204,27 @@ class Store:
 
     def damaged(self) -> list[str]:
         """Names of what has been set aside."""
-        return [file.name.partition("/")[2] for file in self.files.files("damaged/")]
+        return [file.name.removeprefix(DAMAGED) for file in self._listed(DAMAGED)]
 
     def keys(self) -> Iterator[str]:
         """The keys of all entries."""
-        for file in self.files.files("cells/"):
-            if file.name.endswith(".json"):
-                yield file.name.rpartition("/")[2].removesuffix(".json")
+        yield from filter(None, (key_of(file.name) for file in self._listed(CELLS) if file.name.endswith(".json")))
 
     def objects(self) -> Iterator[str]:
         """The digests of all objects."""
-        for file in self.files.files("objects/"):
-            yield file.name.rpartition("/")[2]
+        yield from filter(None, (key_of(file.name) for file in self._listed(OBJECTS)))
 
     def size(self) -> int:
         """Bytes in objects and entries."""
-        return sum(file.size for kind in ("objects/", "cells/") for file in self.files.files(kind))
+        return sum(file.size for kind in (OBJECTS, CELLS) for file in self._listed(kind))
+
+    def _listed(self, prefix: str) -> Iterator[File]:
+        with refusing(f"cannot read the store in {self.where}"):
+            yield from self.files.files(prefix)
 
     def check_writable(self) -> None:
         """Fail now, with one sentence, rather than after an hour of training."""
-        name = f"tmp/probe-{uuid.uuid4().hex}"
+        name = f"{TMP}probe-{uuid.uuid4().hex}"
         self.write(name, b"probe")
         with refusing(f"cannot write to the store in {self.where}"):
             again = self.files.create(name, b"again")
@@ -209,29 +263,33 @@ class Store:
             return True
         return True
 
-    def _objects_whole(self, body: Document) -> bool:
-        whole = True
-        for name in there(body):
-            try:
-                self.get(name)
-            except DamagedEntry:
-                whole = False
-                self.set_aside(object_name(name))
-        return whole
-
     def _check_format(self) -> bool:
         """Whether the marker is there and says what it should. A damaged one is written anew if an entry is whole."""
         try:
-            found = json.loads(self.files.read(MARKER))["format"]
+            found = checked_read(self.files, MARKER, _format)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            if any(parsed_entry(self.files.read(cell_name(key)), key) for key in self.keys()):
+        except DamagedEntry:
+            if any(map(self._is_whole, self.keys())):
                 return False
-            raise StoreError(f"{self.where}/{MARKER} cannot be read: {error}") from error
+            raise StoreError(f"{self.where}/{MARKER} is damaged, and no entry in the store is whole") from None
         if found != FORMAT:
             raise StoreError(
                 f"the store in {self.where} has format {found}, this version of sublevel reads format {FORMAT}; "
                 "use the version that wrote it, or another store (--store)"
             )
         return True
+
+    def _is_whole(self, key: str) -> bool:
+        with suppress(DamagedEntry, FileNotFoundError):
+            return bool(checked_read(self.files, cell_name(key), whole_entry(key)))
+        return False
+
+
+def _format(data: bytes) -> Any:
+    """The format that a marker names; None for what is none."""
+    try:
+        found = json.loads(data)["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, int | str) else None

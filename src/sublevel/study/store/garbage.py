@@ -8,14 +8,17 @@ again.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sublevel.study.store.backend import File
+from sublevel.errors import DamagedEntry
+from sublevel.study.store.backend import Backend, File
 from sublevel.study.store.content import Document
-from sublevel.study.store.entries import Store, parsed_entry, there
+from sublevel.study.store.entries import Store, checked_read, there, whole_entry
 from sublevel.study.store.leases import leased
+from sublevel.study.store.names import CELLS, DAMAGED, LEASES, OBJECTS, PARTIAL, TMP, key_of
 from sublevel.study.store.roots import Root, used
 
 HOUR = 3600.0
@@ -54,7 +57,7 @@ class _Collection:
         self._store, self._files, self._remove, self._release = store, store.files, remove, release
         self._released: set[str] = set()
         self._open = {key for root in roots if not root.finished for key in root.keys}
-        self._before = store.files.now() - HOUR
+        self._before = (store.files.now() if remove else _about_now(store.files)) - HOUR
         self._held = leased(store.files)
         self._keys = {key for root in roots for key in root.keys} | self._held
         self._wanted = {name for root in roots for name in root.objects}
@@ -64,22 +67,22 @@ class _Collection:
 
     def run(self) -> Collected:
         """Entries first: what they leave unreached goes with them."""
-        for file in list(self._files.files("cells/")):
+        for file in list(self._files.files(CELLS)):
             self._entry(file)
         self._objects -= self._released - self._wanted
-        for file in list(self._files.files("objects/")):
-            if file.name.rpartition("/")[2] not in self._objects:
+        for file in list(self._files.files(OBJECTS)):
+            if key_of(file.name) not in self._objects:
                 self._done.objects += self._gone(file)
-        for file in list(self._files.files("partial/")):
-            if file.name.rpartition("/")[2] not in self._held and file.modified <= self._before - WEEK:
+        for file in list(self._files.files(PARTIAL)):
+            if key_of(file.name) not in self._held and file.modified <= self._before - WEEK:
                 self._done.other += self._gone(file)
-        for folder in ("tmp/", "leases/", "damaged/"):
+        for folder in (TMP, LEASES, DAMAGED):
             for file in list(self._files.files(folder)):
                 self._done.other += self._gone(file)
         return self._done
 
     def _entry(self, file: File) -> None:
-        key = file.name.rpartition("/")[2].removesuffix(".json")
+        key = key_of(file.name)
         body = self._body(file.name, key)
         name = str(body.get("labels", {}).get("study", "?"))
         unfinished = name in self._names or key in self._open | self._held
@@ -102,9 +105,10 @@ class _Collection:
             self._wanted.update(used(body))
 
     def _body(self, name: str, key: str) -> Document:
+        """An entry; {} for one that is gone, or damaged. OSError where it cannot be read: all ends there."""
         try:
-            return parsed_entry(self._files.read(name), key) or {}
-        except FileNotFoundError:
+            return checked_read(self._files, name, whole_entry(key))
+        except (FileNotFoundError, DamagedEntry):
             return {}
 
     def _gone(self, file: File) -> bool:
@@ -115,3 +119,11 @@ class _Collection:
             self._files.remove(file.name)
         self._done.size += file.size
         return True
+
+
+def _about_now(files: Backend) -> float:
+    """The time by the store's clock; by this machine's, where nothing can be written to ask it."""
+    try:
+        return files.now()
+    except OSError:
+        return time.time()

@@ -7,17 +7,20 @@ new. Nothing that is computed, collected or exported asks it; one that is lost, 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sublevel.data.cache import cache_dir
-from sublevel.study.store.backend import File
+from sublevel.errors import DamagedEntry
+from sublevel.study.store.backend import File, reason, refusing
 from sublevel.study.store.content import digest
-from sublevel.study.store.entries import Store, parsed_entry
+from sublevel.study.store.entries import Store, checked_read, whole_entry
+from sublevel.study.store.names import CELLS, key_of
 
 VERSION = 1
 TABLE = "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, size INTEGER, modified REAL, seen TEXT)"
@@ -25,22 +28,23 @@ TABLE = "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, size INTEGER, m
 
 @dataclass(frozen=True)
 class Seen:
-    """What an entry says of itself."""
+    """What an entry says of itself; ``unreadable`` is why one that cannot be read says nothing."""
 
     key: str
-    kind: str
-    labels: dict[str, Any]
-    seconds: float | None
-    failure: str
+    kind: str = ""
+    labels: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    failure: str = ""
+    unreadable: str = ""
 
 
 def index_path(store: Store) -> Path:
     """Where the index of a store is."""
-    return cache_dir() / "stores" / f"{digest(store.where.encode())[:16]}.sqlite"
+    return cache_dir() / "stores" / f"{digest(os.fsencode(store.where))[:16]}.sqlite"
 
 
 def look(store: Store, *, rebuild: bool = False) -> list[Seen]:
-    """Every entry that is whole, by key; from the index, after it was brought up to date."""
+    """Every entry that is whole or cannot be read, by key; from the index, after it was brought up to date."""
     path = index_path(store)
     if rebuild:
         with suppress(OSError):
@@ -63,34 +67,40 @@ def _look(store: Store, path: str) -> list[Seen]:
             db.execute("DROP TABLE IF EXISTS cells")
             db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute(TABLE)
-        _refresh(store, db)
+        unreadable = _refresh(store, db)
         db.commit()
-        return [_seen(key, json.loads(said)) for key, said in _rows(db, "key, seen") if said]
+        known = [_seen(key, json.loads(said)) for key, said in _rows(db, "key, seen") if said]
+        return sorted([*known, *unreadable], key=lambda seen: seen.key)
 
 
-def _refresh(store: Store, db: sqlite3.Connection) -> None:
+def _refresh(store: Store, db: sqlite3.Connection) -> list[Seen]:
+    """Bring the index up to date; what cannot be read is not in it, and given back."""
     known = {key: (size, modified) for key, size, modified in _rows(db, "key, size, modified")}
-    there: dict[str, File] = {}
-    for file in store.files.files("cells/"):
-        there[file.name.rpartition("/")[2].removesuffix(".json")] = file
+    with refusing(f"cannot read the store in {store.where}"):
+        there = {key_of(file.name): file for file in store.files.files(CELLS) if key_of(file.name)}
     db.executemany("DELETE FROM cells WHERE key = ?", [(key,) for key in known.keys() - there.keys()])
+    unreadable = []
     for key, file in there.items():
         if known.get(key) != (file.size, file.modified):
-            row = (key, file.size, file.modified, _said(store, file.name, key))
+            try:
+                row = (key, file.size, file.modified, _said(store, file, key))
+            except OSError as error:
+                db.execute("DELETE FROM cells WHERE key = ?", (key,))
+                unreadable.append(Seen(key, unreadable=reason(error)))
+                continue
             db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
+    return unreadable
 
 
 def _rows(db: sqlite3.Connection, columns: str) -> Iterator[tuple[Any, ...]]:
     yield from db.execute(f"SELECT {columns} FROM cells ORDER BY key").fetchall()
 
 
-def _said(store: Store, name: str, key: str) -> str:
+def _said(store: Store, file: File, key: str) -> str:
     """What the index keeps of an entry; nothing of one that is damaged, which the next run will find."""
     try:
-        body = parsed_entry(store.files.read(name), key)
-    except FileNotFoundError:
-        body = None
-    if body is None:
+        body = checked_read(store.files, file.name, whole_entry(key))
+    except (FileNotFoundError, DamagedEntry):
         return ""
     kept = {name: body.get(name) for name in ("kind", "labels", "seconds")}
     return json.dumps(kept | {"failure": body.get("failure", {}).get("message", "")})

@@ -3,31 +3,41 @@
 A lease is a file ``leases/KEY.GENERATION`` that only one run can make. Its run touches it while it works; one that is
 silent for the seconds that it names is stale, and one whose process is known to be dead is stale at once. A stale lease
 is taken over by making the next generation. Time is read from the store's own clock, since the clocks of two machines
-need not agree.
+need not agree. A lease whose time is in the future (that clock was put back, or the store was copied) tells nothing by
+its time: it is stale when this run has seen it unchanged for the seconds that it names.
 
 Leases save work and decide nothing: two runs that compute one cell write equivalent entries.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import platform
-import sys
 import threading
+import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from sublevel.errors import ConfigError
 from sublevel.study.store.backend import Backend, File, refusing
-from sublevel.study.store.content import digest, sealed, unsealed
+from sublevel.study.store.content import sealed, unsealed
+from sublevel.study.store.names import LEASES, key_of, lease_name
+from sublevel.study.store.processes import dead, machine, own
+
+__all__ = ["Leases", "alive", "generation", "leased", "machine", "standing"]
 
 SECONDS = 90.0
 """Silence after which a run is taken for dead, unless ``SUBLEVEL_LEASE`` says otherwise."""
+
+LEAST = 0.5
+"""The shortest: a lease is touched six times in it."""
+
+CLOSE = 1.0
+"""Seconds by which two looks at one clock may differ."""
+
+LONGEST = 3600.0
+"""The longest silence that is waited for, whatever a lease says."""
 
 BEATS = 6
 """How often a lease is touched in that time."""
@@ -45,6 +55,7 @@ class Leases:
         self._held: dict[str, str] = {}
         self._holding = threading.Lock()
         self._run = uuid.uuid4().hex
+        self._watched: dict[File, float] = {}
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
@@ -66,9 +77,9 @@ class Leases:
         """
         with refusing(f"cannot write to the store in {self._files.where}"):
             before = standing(self._files, key)
-            if before and alive(self._files, before[-1], self.seconds):
+            if before and alive(self._files, before[-1], self.seconds, self._watched):
                 return False
-            name = f"leases/{key}.{generation(before[-1]) + 1 if before else 0}"
+            name = lease_name(key, generation(before[-1]) + 1 if before else 0)
             if not self._files.create(name, self._text()):
                 return False
             if [file for file in standing(self._files, key) if file.name != name] != before:
@@ -101,36 +112,45 @@ class Leases:
                 self._files.touch(self._held[key])
 
     def _text(self) -> bytes:
-        about = {"run": self._run, "seconds": self.seconds, "machine": machine(), "pid": os.getpid()}
-        return sealed(about | {"born": _born(os.getpid())})
+        return sealed({"run": self._run, "seconds": self.seconds, **own()})
 
 
 def standing(files: Backend, key: str) -> list[File]:
     """The leases on a key, the one that counts last."""
-    return sorted(files.files(f"leases/{key}."), key=generation)
+    return sorted(files.files(lease_name(key, "")), key=generation)
 
 
 def leased(files: Backend) -> set[str]:
     """The keys that have a lease, alive or not."""
-    return {file.name.partition("/")[2].partition(".")[0] for file in files.files("leases/")}
+    return {key_of(file.name) for file in files.files(LEASES)}
 
 
-def alive(files: Backend, lease: File, seconds: float = SECONDS) -> bool:
+def alive(files: Backend, lease: File, seconds: float, watched: dict[File, float]) -> bool:
     """Whether the run that holds a lease still works on it, as far as can be known.
 
-    ``seconds`` of silence are allowed where the lease does not say: it is not filled yet, or damaged.
+    ``seconds`` of silence are allowed where the lease does not say: it is not filled yet, or damaged. ``watched`` are
+    the leases from the future that were seen before, with the time of the first look by a clock that is never put back.
     """
     try:
-        about = unsealed(files.read(lease.name))
+        about = unsealed(files.read(lease.name)) or {}
     except FileNotFoundError:
         return False
-    if about is not None:
-        if _dead(about):
-            return False
-        seconds = float(about.get("seconds", seconds))
+    if dead(about):
+        return False
+    allowed = _allowed(about.get("seconds"), seconds)
     now = files.now()
     found = files.look(lease.name)
-    return found is not None and now - found.modified < seconds
+    if found is None:
+        return False
+    if found.modified <= now + CLOSE:
+        return now - found.modified < allowed
+    return time.monotonic() - watched.setdefault(found, time.monotonic()) < allowed
+
+
+def _allowed(said: object, usual: float) -> float:
+    """The silence that a lease asks for, within bounds."""
+    whole = isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)
+    return min(max(float(said), LEAST), LONGEST) if whole and abs(said) < 1e300 else usual  # type: ignore[arg-type]
 
 
 def generation(file: File) -> int:
@@ -149,53 +169,8 @@ def _seconds() -> float:
         seconds = float(said) if said else SECONDS
     except ValueError:
         seconds = 0.0
-    if not 0.5 <= seconds < float("inf"):
-        raise ConfigError(f"SUBLEVEL_LEASE is a number of seconds, at least 0.5; got {said!r}")
+    if not LEAST <= seconds <= LONGEST:
+        raise ConfigError(
+            f"SUBLEVEL_LEASE is a number of seconds, at most {LONGEST:g} and at least {LEAST}; got {said!r}"
+        )
     return seconds
-
-
-@cache
-def machine() -> str:
-    """A name for what gives processes their numbers: this boot of this machine, and the container; '' if unknown."""
-    if sys.platform == "darwin":
-        return digest(f"{platform.node()} {uuid.getnode()}".encode())[:16]
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        return digest((boot + os.readlink("/proc/self/ns/pid")).encode())[:16]
-    except OSError:
-        return ""
-
-
-def _dead(about: dict[str, Any]) -> bool:
-    """Whether the process of a lease is known to be dead: it was here, and is here no more."""
-    if not machine() or about.get("machine") != machine():
-        return False
-    pid = int(about["pid"])
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    found = _process(pid)
-    return found is not None and (found.state in "ZX" or found.born != about["born"])
-
-
-def _born(pid: int) -> str:
-    found = _process(pid)
-    return found.born if found else ""
-
-
-@dataclass(frozen=True)
-class _Process:
-    state: str
-    born: str
-
-
-def _process(pid: int) -> _Process | None:
-    """State and time of birth; a number is given again after a while, the two together are not."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return _Process(words[0], words[19])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sublevel.errors import DamagedEntry
+from sublevel.study.store import roots
 from sublevel.study.store.archive import Source
-from sublevel.study.store.content import Document, digest, sealed, unsealed
-from sublevel.study.store.entries import Store, cell_name, object_name, parsed_entry, there
-from sublevel.study.store.roots import parsed, used
+from sublevel.study.store.content import Document
+from sublevel.study.store.entries import Store, checked_read, there, whole_entry, whole_object
+from sublevel.study.store.names import CELLS, STUDIES, cell_name, key_of, object_name
 
 
 @dataclass
@@ -28,17 +29,19 @@ def merge(store: Store, source: Source) -> Merged:
     Nothing is changed where it comes from.
     """
     done = Merged()
-    for file in source.files("cells/"):
-        _entry(store, source, file.name.rpartition("/")[2].removesuffix(".json"), done)
-    for file in source.files("studies/"):
-        root = parsed(unsealed(source.read(file.name)))
-        if root is None or root.file != file.name:
+    for file in source.files(CELLS):
+        if key := key_of(file.name):
+            _entry(store, source, key, done)
+    for file in source.files(STUDIES):
+        try:
+            root = roots.read(source, file.name)
+        except (FileNotFoundError, DamagedEntry):
+            continue
+        if root.file != file.name:
             continue
         for name in sorted(root.objects):
             _object(store, source, name)
-        here = store.files.look(root.file)
-        mine = parsed(unsealed(store.files.read(root.file))) if here else None
-        store.write(root.file, sealed(root.joined(mine).document()))
+        roots.join(store, root)
         done.studies += 1
     return done
 
@@ -52,7 +55,7 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
     elif body is None:
         done.broken += 1
     else:
-        for name in sorted(set(used(body)) - there(body)):
+        for name in sorted(set(roots.used(body)) - there(body)):
             _object(store, source, name)
         for name in sorted(there(body)):
             store.put(_read(source, name))
@@ -62,8 +65,8 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
 
 def _whole(source: Source, key: str) -> Document | None:
     try:
-        body = parsed_entry(source.read(cell_name(key)), key)
-        for name in there(body) if body else ():
+        body = checked_read(source, cell_name(key), whole_entry(key))
+        for name in there(body):
             _read(source, name)
     except (FileNotFoundError, DamagedEntry):
         return None
@@ -79,7 +82,4 @@ def _object(store: Store, source: Source, name: str) -> None:
 
 
 def _read(source: Source, name: str) -> bytes:
-    data = source.read(object_name(name))
-    if digest(data) != name:
-        raise DamagedEntry(f"object {name[:12]} in {source.where} is damaged", name)
-    return data
+    return checked_read(source, object_name(name), whole_object(name))

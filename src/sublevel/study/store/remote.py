@@ -9,6 +9,7 @@ Access comes from where its own library looks for it: ``AWS_PROFILE``, ``AWS_END
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,10 +17,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sublevel.errors import ConfigError
-from sublevel.study.store.backend import File
+from sublevel.study.store.backend import File, holds, patient, patiently
+from sublevel.study.store.names import TMP
 
 CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one of the pre-conditions")
 """What servers say where a file is there already, or another makes it at this moment."""
+
+BUSY = {408, 425, 429, 500, 502, 503, 504}
+"""Statuses of HTTP that may be others a moment later."""
+
+CUT = ("Incomplete", "Payload", "Timeout", "Closed", "Disconnected", "Checksum", "Streaming")
+"""In the names of what libraries raise where an answer was cut short."""
 
 
 class Bucket:
@@ -37,40 +45,51 @@ class Bucket:
         except ValueError as error:
             raise ConfigError(f"a store cannot be in {self.where}: {error}") from None
 
+    @patient
     def read(self, name: str) -> bytes:
         """GET."""
         with _plainly():
             return self._fs.cat_file(self._at(name))
 
+    @patient
     def write(self, name: str, data: bytes) -> None:
         """PUT; what is too long for one is uploaded in parts, and is there when the last one is."""
         with _plainly():
             self._fs.pipe_file(self._at(name), data)
 
+    @patient
     def create(self, name: str, data: bytes) -> bool:
-        """PUT if there is none."""
+        """PUT if there is none.
+
+        The content tells who made what is there: a library that asks again, since an answer was lost, is refused for
+        what it has made itself.
+        """
         try:
             with _plainly():
                 self._fs.pipe_file(self._at(name), data, mode="create")
         except FileExistsError:
-            return False
+            return holds(self, name, data)
         return True
 
+    @patient
     def touch(self, name: str) -> None:
         """Written again with what it holds: object storage has no other way to be told that a file is in use."""
         self.write(name, self.read(name))
 
+    @patient
     def move(self, name: str, to: str) -> None:
         """Copy, then remove: it may be there twice for a moment, never nowhere."""
         with _plainly():
             self._fs.cp_file(self._at(name), self._at(to))
         self.remove(name)
 
+    @patient
     def remove(self, name: str) -> None:
         """DELETE."""
         with suppress(FileNotFoundError), _plainly():
             self._fs.rm_file(self._at(name))
 
+    @patient
     def look(self, name: str) -> File | None:
         """HEAD."""
         try:
@@ -83,16 +102,19 @@ class Bucket:
     def files(self, prefix: str) -> Iterator[File]:
         """List the folder of the prefix."""
         folder = prefix.rpartition("/")[0]
-        with _plainly():
-            found: Mapping[str, Mapping[str, Any]] = self._fs.find(self._at(folder), detail=True)
-        for path, about in sorted(found.items()):
+        for path, about in sorted(patiently(lambda: self._found(folder)).items()):
             name = path[len(self._root) :].lstrip("/")
             if name.startswith(prefix):
                 yield File(name, int(about["size"]), _modified(about))
 
+    def _found(self, folder: str) -> Mapping[str, Mapping[str, Any]]:
+        with _plainly():
+            return self._fs.find(self._at(folder), detail=True)
+
+    @patient
     def now(self) -> float:
         """Make a file and read its time."""
-        name = f"tmp/clock-{uuid.uuid4().hex}"
+        name = f"{TMP}clock-{uuid.uuid4().hex}"
         self.write(name, b"now")
         try:
             found = self.look(name)
@@ -102,9 +124,10 @@ class Bucket:
             raise OSError(f"{name} is gone as soon as it is written")
         return found.modified
 
+    @patient
     def occupied(self) -> bool:
         """Whether anything is there but files being written."""
-        return any(not file.name.startswith("tmp/") for file in self.files(""))
+        return any(not file.name.startswith(TMP) for file in self.files(""))
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -138,4 +161,11 @@ def _plainly() -> Iterator[None]:
             raise FileExistsError(str(error)) from error
         if isinstance(error, OSError):
             raise
-        raise OSError(f"{type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        raise (OSError(errno.EIO, said) if _may_pass(error) else OSError(said)) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may get an answer where this one did not."""
+    status = next((s for s in (getattr(error, n, None) for n in ("status_code", "status", "code")) if s), None)
+    return str(status) in map(str, BUSY) or any(word in type(error).__name__ for word in CUT)

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sublevel.errors import ConfigError, StoreError, nearest
+from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
+from sublevel.study.store.backend import refusing
 from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, unsealed
-from sublevel.study.store.entries import Store, there
+from sublevel.study.store.entries import Readable, Store, checked_read, there
+from sublevel.study.store.names import STUDIES, study_name
 
 FIELDS = {"study", "numerics", "keys", "objects", "finished"}
 
@@ -45,7 +47,7 @@ class Root:
     @property
     def file(self) -> str:
         """Where it stands in a store."""
-        return f"studies/{self.digest}.json"
+        return study_name(self.digest)
 
     def document(self) -> Document:
         """The root as JSON."""
@@ -78,7 +80,19 @@ def begin(store: Store, root: Root) -> None:
     """Note a run under way, and that it uses the entries it has found; what it reached before, it may reach again."""
     for key in root.keys:
         store.touch(key)
-    store.write(root.file, sealed(root.joined(_read(store, root.file)).document()))
+    join(store, root)
+
+
+def join(store: Store, root: Root) -> None:
+    """Note a root beside what is known of its study; what is damaged is set aside."""
+    try:
+        before = _read(store, root.file)
+    except FileNotFoundError:
+        before = None
+    except DamagedEntry:
+        before = None
+        store.set_aside(root.file, whole_root)
+    store.write(root.file, sealed(root.joined(before).document()))
 
 
 def finish(store: Store, root: Root) -> None:
@@ -87,24 +101,30 @@ def finish(store: Store, root: Root) -> None:
 
 
 def roots(store: Store) -> list[Root]:
-    """All of them. StoreError if one cannot be read: what it reaches is not known."""
+    """All of them. StoreError if one is damaged or cannot be read: what it reaches is not known."""
     found = []
-    for file in store.files.files("studies/"):
-        root = _read(store, file.name)
-        if root is None:
+    for name in _names(store):
+        try:
+            found.append(_read(store, name))
+        except FileNotFoundError:
+            continue
+        except DamagedEntry:
             raise StoreError(
-                f"{file.name} in {store.where} is damaged: what its study reaches is not known; `sublevel verify` sets "
+                f"{name} in {store.where} is damaged: what its study reaches is not known; `sublevel verify` sets "
                 "it aside, and a run of the study writes it anew"
-            )
-        found.append(root)
+            ) from None
     return found
 
 
 def check(store: Store) -> None:
     """Set damaged roots aside."""
-    for file in list(store.files.files("studies/")):
-        if _read(store, file.name) is None:
-            store.set_aside(file.name)
+    for name in _names(store):
+        try:
+            _read(store, name)
+        except FileNotFoundError:
+            continue
+        except DamagedEntry:
+            store.set_aside(name, whole_root)
 
 
 def named(found: Iterable[Root], word: str) -> list[Root]:
@@ -124,12 +144,25 @@ def used(body: Document) -> Iterator[str]:
     yield from _digests(body.get("inputs"))
 
 
-def _read(store: Store, name: str) -> Root | None:
-    try:
-        body = unsealed(store.files.read(name))
-    except OSError:
-        return None
-    return parsed(body)
+def _names(store: Store) -> list[str]:
+    with refusing(f"cannot read the store in {store.where}"):
+        return [file.name for file in store.files.files(STUDIES) if file.name.endswith(".json")]
+
+
+def _read(store: Store, name: str) -> Root:
+    """A root. FileNotFoundError if it is not there, DamagedEntry if it is none, StoreError if it cannot be read."""
+    with refusing(f"cannot read the store in {store.where}", but=FileNotFoundError):
+        return read(store.files, name)
+
+
+def read(files: Readable, name: str) -> Root:
+    """The root in a file. FileNotFoundError, DamagedEntry or another OSError as `checked_read` raises them."""
+    return checked_read(files, name, whole_root)
+
+
+def whole_root(data: bytes) -> Root | None:
+    """The root from the bytes of its file, None for what is none."""
+    return parsed(unsealed(data))
 
 
 def parsed(body: Document | None) -> Root | None:

@@ -1,0 +1,51 @@
+"""Where each thing stands in a store. A key becomes part of a path here and nowhere else, and is checked here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sublevel.errors import StoreError
+from sublevel.study.store.content import DIGEST
+
+OBJECTS, CELLS, STUDIES, LEASES, PARTIAL = "objects/", "cells/", "studies/", "leases/", "partial/"
+DAMAGED, TMP = "damaged/", "tmp/"
+
+
+def object_name(name: str) -> str:
+    """Where the object of a digest stands. StoreError for anything but 64 hexadecimal digits."""
+    return f"{OBJECTS}{checked(name)[:2]}/{name}"
+
+
+def cell_name(key: str) -> str:
+    """Where the entry of a key stands. StoreError for anything but 64 hexadecimal digits."""
+    return f"{CELLS}{checked(key)[:2]}/{key}.json"
+
+
+def study_name(digest: str) -> str:
+    """Where the root of a study stands. StoreError for anything but 64 hexadecimal digits."""
+    return f"{STUDIES}{checked(digest)}.json"
+
+
+def lease_name(key: str, generation: int | str) -> str:
+    """Where a lease on a key stands. StoreError for anything but 64 hexadecimal digits."""
+    return f"{LEASES}{checked(key)}.{generation}"
+
+
+def partial_name(key: str) -> str:
+    """Where the training of a key that is under way stands. StoreError for anything but 64 hexadecimal digits."""
+    return f"{PARTIAL}{checked(key)}"
+
+
+def checked(key: Any) -> str:
+    """The key itself. StoreError for anything but 64 hexadecimal digits."""
+    if isinstance(key, str) and DIGEST.fullmatch(key):
+        return key
+    shown = ascii(key)
+    short = shown if len(shown) <= 70 else f"{shown[:66]}..."
+    raise StoreError(f"a key of the store has 64 hexadecimal digits, got {short}")
+
+
+def key_of(name: str) -> str:
+    """The key at the end of a file's name; '' for a file that is not named by one."""
+    stem = name.rpartition("/")[2].removesuffix(".json").partition(".")[0]
+    return stem if DIGEST.fullmatch(stem) else ""
