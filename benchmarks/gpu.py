@@ -28,11 +28,11 @@ from torch.nn import functional as F
 from parity import apart
 from sublevel.geometry import paths
 from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.precision import tf32
 from sublevel.problem import Problem
 from sublevel.rng import generator
 from sublevel.train.engine import batches, planned
 from sublevel.train.engines import weights
-from sublevel.train.precision import tf32
 from sublevel.train.recipe import Duration, Recipe
 
 MODELS = ("lenet-300-100", "resnet-8", "resnet-20", "vgg-16")

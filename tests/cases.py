@@ -178,6 +178,7 @@ CASES = (
     Case("wide", wide, seed=3),
     Case("convolution", convolution, shape=(1, 6, 6), examples=23, batch_size=12, policies=EVERY),
     Case("normalised", normalised, policies=EVERY, seed=4),
+    Case("remainder-of-one", normalised, examples=25, batch_size=12, policies=EVERY, seed=12),
     Case("tied", Tied, seed=5),
     Case("layer-norm", layer_norm, seed=6),
     Case("group-norm", group_norm, shape=(1, 6, 6), examples=11, batch_size=6, seed=7),
@@ -218,7 +219,11 @@ def naive_losses(case: Case, outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def naive_batches(case: Case) -> list[slice]:
-    return [slice(i, min(i + case.batch_size, case.examples)) for i in range(0, case.examples, case.batch_size)]
+    """No batch of one, which has no variance: the last two then share their examples evenly."""
+    ends = [*range(case.batch_size, case.examples, case.batch_size), case.examples]
+    if case.examples % case.batch_size == 1:
+        ends[-2] -= (case.batch_size - 1) // 2
+    return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def naive_statistics(case: Case, theta: Tensor) -> dict[str, Tensor]:

@@ -69,13 +69,15 @@ def project(theta: Float[Tensor, "D"], mask: Bool[Tensor, "D"]) -> Float[Tensor,
 def lerp(a: Point, b: Point, alpha: float) -> Point:
     """``(1 - alpha) a + alpha b`` in theta and in every floating-point buffer; other buffers are a's.
 
-    The ends are returned as they are, so a path starts and stops at the very points it joins.
+    The ends are returned as they are, so a path starts and stops at the very points it joins. What only one end has is
+    left out: a field that reads it refuses the point.
     """
     if alpha in (0.0, 1.0):
         return b if alpha else a
     mixed = {
         name: torch.lerp(buffer, b.buffers[name], alpha) if buffer.is_floating_point() else buffer
         for name, buffer in a.buffers.items()
+        if name in b.buffers
     }
     return Point(torch.lerp(a.theta, b.theta, alpha), mixed)
 

@@ -13,13 +13,13 @@ from cases import named
 from sublevel import Problem
 from sublevel.data.splits import Part
 from sublevel.errors import ConfigError, ModelError
+from sublevel.precision import tf32
 from sublevel.risk import LOSSES
 from sublevel.rng import generator
 from sublevel.space import Space
 from sublevel.train import sparse
 from sublevel.train.engine import train
 from sublevel.train.engines import weights
-from sublevel.train.precision import tf32
 from sublevel.train.recipe import ENGINES, Duration, Recipe
 from sublevel.train.team import Team
 

@@ -77,6 +77,23 @@ def _runs(n: int, block: int, mix: int, draw: torch.Generator) -> Iterator[Tenso
         yield rows[torch.randperm(len(rows), generator=draw)]
 
 
+def spans(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:
+    """Begin and end of each batch of ``size`` among ``n`` examples; none has fewer than ``least`` where that can be.
+
+    A last batch that is smaller than ``least`` shares the examples of the one before it evenly with it, so that their
+    number stays what it is; where too few are left for two, the two become one.
+
+    >>> spans(7, 3), spans(7, 3, least=2), spans(5, 2, least=2)
+    ([(0, 3), (3, 6), (6, 7)], [(0, 3), (3, 5), (5, 7)], [(0, 2), (2, 5)])
+    """
+    ends = [*range(size, n, size), n]
+    if len(ends) > 1 and n - ends[-2] < least:
+        begin = ends[-3] if len(ends) > 2 else 0
+        half = n - (n - begin) // 2
+        ends[-2:] = [half, n] if n - half >= least else [n]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
 def gather(x: Rows, plan: EpochPlan, start: int, stop: int) -> Tensor:
     """Samples ``start`` to ``stop`` of the plan, shifted and flipped: ``[B, ...]`` as in ``x``, of its dtype.
 

@@ -6,13 +6,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.space import Point
+from sublevel.precision import ieee_methods
+from sublevel.space import Point, as_point
 
 At = Point | Tensor
+
+MEASURES = frozenset(
+    {
+        *("loss", "evaluate", "evaluations", "evaluation_and_grad", "evaluation_and_correct", "grad", "hvp"),
+        *("losses", "ggn_vp", "fisher_vp", "example_grads", "loss_and_grad"),
+    }
+)
+"""The methods of a field that compute with float32 numbers: TF32 is off in each, whoever wrote the class."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,21 @@ class Field(ABC):
     examples: int = 1
     """N where the loss is the mean over N examples; 1 for closed forms."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        ieee_methods(cls, MEASURES)
+
     @property
     @abstractmethod
     def dim(self) -> int:
         """D."""
+
+    def point(self, at: At) -> Point:
+        """``at`` as a point of this field: where a point or a plain vector becomes what the field computes at.
+
+        Raises ModelError where the field reads buffers that ``at`` does not have.
+        """
+        return as_point(at)
 
     @abstractmethod
     def evaluate(self, at: At) -> Evaluation:
@@ -116,6 +137,10 @@ class Stochastic(ABC):
     It is no `Field`: two calls at one point differ, so estimators that differentiate a function refuse it. Step i
     always means the same batch.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        ieee_methods(cls, MEASURES)
 
     @property
     @abstractmethod

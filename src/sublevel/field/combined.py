@@ -24,6 +24,10 @@ class Sum(Field):
         """D."""
         return self.first.dim
 
+    def point(self, at: At) -> Point:
+        """A point of both fields."""
+        return self.second.point(self.first.point(at))
+
     def evaluate(self, at: At) -> Evaluation:
         """Losses added; error and number of examples of the first."""
         one = self.first.evaluate(at)
@@ -58,7 +62,7 @@ class Restricted(Field):
             raise ValueError(f"a mask of length {len(mask)} does not fit a field of dimension {field.dim}")
         if not bool(mask.any()):
             raise ValueError("the mask leaves no coordinate: a field of dimension 0 has no gradient")
-        self.field, self.at = field, as_point(at)
+        self.field, self.at = field, field.point(at)
         self.index = mask.to(self.at.theta.device).nonzero().squeeze(1)
         self.policy, self.examples = field.policy, field.examples
         self._lifted: tuple[Tensor, int, Point] | None = None

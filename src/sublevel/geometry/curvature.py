@@ -39,6 +39,7 @@ from sublevel.geometry.subspaces import (
     matched_sets,
 )
 from sublevel.geometry.traces import Diagonal, along, diagonal, diagonal_entries, trace
+from sublevel.precision import ieee_functions
 from sublevel.space import as_point
 
 __all__ = [
@@ -166,3 +167,6 @@ def top_eigenvalues(
         negative_count=int(below.sum()),
         negative_mass=float(found.first.weights[below].sum()),
     )
+
+
+ieee_functions(globals())

@@ -12,6 +12,7 @@ from sublevel.geometry.connection import Connection, connected
 from sublevel.geometry.control_points import Curve
 from sublevel.geometry.curves import Descent, Trained, train_curve
 from sublevel.geometry.segments import BUFFERS, Barrier, Profile, along, barrier, over_chord, segment
+from sublevel.precision import ieee_functions
 
 __all__ = [
     "BUFFERS",
@@ -32,3 +33,5 @@ __all__ = [
     "train_curve",
     "weight_matching",
 ]
+
+ieee_functions(globals())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sublevel.geometry.adaptive import Mesh, adaptive_scan
 from sublevel.geometry.frames import Frame, Plane, Projection, eigen_plane, plane_through, random_plane, scan
 from sublevel.geometry.profiles import Line, Width, profile, random_direction, width
+from sublevel.precision import ieee_functions
 
 __all__ = [
     "Frame",
@@ -27,3 +28,5 @@ __all__ = [
     "scan",
     "width",
 ]
+
+ieee_functions(globals())

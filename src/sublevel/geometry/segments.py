@@ -15,7 +15,7 @@ import numpy as np
 
 from sublevel.errors import unknown
 from sublevel.field import At, Evaluation, Field, require_field
-from sublevel.space import Point, as_point, lerp
+from sublevel.space import Point, lerp
 
 BUFFERS = ("averaged", "stored")
 
@@ -183,7 +183,7 @@ def segment(field: Field, a: At, b: At, *, points: int = 21, refine: int = 2, bu
     require_field(field, "a segment")
     if buffers not in BUFFERS:
         raise unknown("buffers of a path", buffers, BUFFERS)
-    start, end = as_point(a), as_point(b)
+    start, end = field.point(a), field.point(b)
     if buffers == "stored":
         end = Point(end.theta, start.buffers)
     return along(field, lambda alpha: lerp(start, end, alpha), points=points, refine=refine, buffers=buffers)

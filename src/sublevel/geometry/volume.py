@@ -33,6 +33,7 @@ from sublevel.geometry.learning import LearningCoefficient, learning_coefficient
 from sublevel.geometry.preconditioners import Preconditioner
 from sublevel.geometry.radial import importance, radial
 from sublevel.geometry.thermodynamic import thermodynamic
+from sublevel.precision import ieee_functions
 
 __all__ = [
     "METHODS",
@@ -140,3 +141,6 @@ def dimension_slope(volumes: Sequence[Volume]) -> Estimate:
 def _local_slopes(volumes: Sequence[Volume]) -> list[float]:
     ordered = sorted(volumes, key=lambda v: v.eps)
     return [(b.log_volume - a.log_volume) / log(b.eps / a.eps) if b.eps > a.eps else nan for a, b in pairwise(ordered)]
+
+
+ieee_functions(globals())

@@ -10,7 +10,8 @@ statistics belong to theta:
 - ``none``: the network has no BatchNorm. (One without running statistics always has the policy ``batch``.)
 
 (``averaged`` is ``stored`` along a path whose ends are lerped with their buffers: see `sublevel.space.lerp`.)
-Dropout is off in every policy. Losses and errors are accumulated in float64, batches are weighted by their size.
+Dropout is off in every policy. Where statistics are those of a batch, no batch holds a single example. Losses and
+errors are accumulated in float64, batches are weighted by their size.
 """
 
 from sublevel.risk.empirical import EmpiricalRisk

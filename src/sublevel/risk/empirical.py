@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.data.batches import spans
 from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
 from sublevel.field.base import At, Evaluation, Likelihood
@@ -17,7 +18,7 @@ from sublevel.field.products import gradient_graph, output_hessian, sandwich, se
 from sublevel.inputs import Inputs, each, examples
 from sublevel.risk.kept import Graphs
 from sublevel.risk.losses import Loss, labels_of, loss_function, wrong
-from sublevel.risk.modes import POLICIES, Calibration, fixed_mode, policy_of
+from sublevel.risk.modes import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
 from sublevel.risk.tally import Prepared, Tally
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
@@ -66,12 +67,14 @@ class EmpiricalRisk(Likelihood):
         self.prepare = prepare or (lambda batch: batch)
         self.policy = policy_of(policy, space, module)
         self.batch_size = batch_size
+        check_batch_size(self.policy, batch_size)
         if not isinstance(calibration, Calibration):
             calibration = Calibration(
                 space, module, x if calibration is None else calibration, self.prepare, batch_size
             )
         self.calibration = calibration
         self._settled: tuple[Point, int, Point] | None = None
+        self._completed = Completed(space, module)
         self._graphs = Graphs(keep_bytes)
 
     @property
@@ -121,7 +124,7 @@ class EmpiricalRisk(Likelihood):
         if not self._has("evaluate", "settle"):
             return super().evaluations(points)
         found: list[Evaluation] = []
-        every = (Point(p.theta.clone(), p.buffers) for p in map(as_point, points))  # the next may be written into it
+        every = (Point(p.theta.clone(), p.buffers) for p in map(self.point, points))  # the next may be written into it
         while some := list(islice(every, together(self.dim))):
             found += self._evaluated(self.calibration.at(some) if self.policy == "recomputed" else some)
         return found
@@ -223,9 +226,21 @@ class EmpiricalRisk(Likelihood):
         size = chunk or max(1, min(self.batch_size, CHUNK // self.dim))
         return self._example_grads(self.settle(at), size)
 
+    def point(self, at: At) -> Point:
+        """``at`` as a point of the network, with all of its buffers.
+
+        Raises ModelError where ``at`` has not those that the loss reads under the policy. What a policy computes anew,
+        and constants of the network, a plain vector may leave out.
+        """
+        return self.completed(at, self.policy)
+
+    def completed(self, at: At, policy: str) -> Point:
+        """The same under another policy."""
+        return self._completed(as_point(at), policy)
+
     def settle(self, at: At) -> Point:
         """The point with the buffers that the policy gives it."""
-        point = as_point(at)
+        point = self.point(at)
         if self.policy != "recomputed":
             return point
         version = point.theta._version
@@ -248,8 +263,7 @@ class EmpiricalRisk(Likelihood):
         return all(getattr(type(self), name) is getattr(EmpiricalRisk, name) for name in methods)
 
     def _batches(self, size: int | None = None) -> Iterator[slice]:
-        size = size or self.batch_size
-        return (slice(i, min(i + size, len(self.x))) for i in range(0, len(self.x), size))
+        return (slice(*span) for span in spans(len(self.x), size or self.batch_size, least_of(self.policy)))
 
     def _total(self, part: Callable[[slice], Tensor]) -> Tensor:
         batches = self._batches()

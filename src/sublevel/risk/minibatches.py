@@ -5,17 +5,20 @@ from __future__ import annotations
 import torch
 
 from sublevel._types import Float, Tensor
+from sublevel.data.batches import spans
 from sublevel.field import At, Stochastic
 from sublevel.risk.empirical import EmpiricalRisk
+from sublevel.risk.modes import check_batch_size, least_of
 from sublevel.rng import generator
-from sublevel.space import as_point
+from sublevel.space import Point
 
 
 class MiniBatches(Stochastic):
     """An empirical risk seen in batches of ``batch_size``, in an order planned by (seed, ``stream``, epoch).
 
-    The last, smaller batch of an epoch is kept. BatchNorm follows the risk's policy, but for ``recomputed``, which has
-    no meaning for one batch and becomes ``batch``. No augmentation; dropout is off.
+    The last, smaller batch of an epoch is kept; one of a single example shares those of the batch before it where
+    BatchNorm takes its statistics from the batch. BatchNorm follows the risk's policy, but for ``recomputed``, which
+    has no meaning for one batch and becomes ``batch``. No augmentation; dropout is off.
     """
 
     def __init__(self, risk: EmpiricalRisk, *, batch_size: int = 128, seed: int = 0, stream: str = "batches") -> None:
@@ -24,6 +27,8 @@ class MiniBatches(Stochastic):
         self.risk = risk
         self.batch_size, self.seed, self.stream = min(batch_size, len(risk.x)), seed, stream
         self.policy = "batch" if risk.policy == "recomputed" else risk.policy
+        check_batch_size(self.policy, batch_size)
+        self._spans = spans(len(risk.x), self.batch_size, least_of(self.policy))
         self._plan: tuple[int, Tensor] | None = None
 
     @property
@@ -36,14 +41,18 @@ class MiniBatches(Stochastic):
         """N."""
         return len(self.risk.x)
 
+    def point(self, at: At) -> Point:
+        """``at`` with the buffers of the network; raises ModelError as the risk does, by the policy of a batch."""
+        return self.risk.completed(at, self.policy)
+
     @property
     def per_epoch(self) -> int:
         """Steps in one pass over the examples."""
-        return -(-self.examples // self.batch_size)
+        return len(self._spans)
 
     def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
         """The mean loss of the batch, and its gradient with the buffers held constant."""
-        point = as_point(at)
+        point = self.point(at)
         theta = point.theta.detach().requires_grad_()
         index = self._batch(step)
         outputs = self.risk.outputs(theta, point.buffers, self.risk.prepare(self.risk.x[index]), self.policy)
@@ -55,4 +64,4 @@ class MiniBatches(Stochastic):
         if self._plan is None or self._plan[0] != epoch:
             order = torch.randperm(self.examples, generator=generator(self.seed, self.stream, epoch))
             self._plan = (epoch, order.to(self.risk.x.device))
-        return self._plan[1][inside * self.batch_size : (inside + 1) * self.batch_size]
+        return self._plan[1][slice(*self._spans[inside])]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from sublevel._types import Tensor
+from sublevel.data.batches import spans
 from sublevel.data.streamed import Rows
+from sublevel.errors import ModelError
 from sublevel.inputs import Inputs
 from sublevel.risk.tally import Prepared
 from sublevel.space import STATISTICS, Point, Space
 
 POLICIES = ("stored", "batch", "recomputed")
+LEAST = 2
+"""The fewest examples that statistics are taken of: one has no variance."""
+SINGLE = "more than 1 value per channel"
+"""What PyTorch says of a batch without a variance."""
 
 
 def policy_of(asked: str, space: Space, module: nn.Module) -> str:
@@ -24,6 +30,59 @@ def policy_of(asked: str, space: Space, module: nn.Module) -> str:
     if space.statistics:
         return asked
     return "batch" if any(isinstance(m, STATISTICS) for m in module.modules()) else "none"
+
+
+def least_of(policy: str) -> int:
+    """The fewest examples of a batch of a field."""
+    return LEAST if policy == "batch" else 1
+
+
+def check_batch_size(policy: str, batch_size: int) -> None:
+    """Refuse batches of one example where BatchNorm takes statistics of a batch: ValueError."""
+    if batch_size < LEAST and policy in ("batch", "recomputed"):
+        raise ValueError(
+            f"BatchNorm's statistics under the policy {policy!r} are those of batches: batch_size must be at least "
+            f"{LEAST}, got {batch_size}"
+        )
+
+
+class Completed:
+    """Points with all buffers of a network, or a refusal.
+
+    A buffer belongs to a point where it may differ from one to another: a floating-point buffer that the network's
+    state dict holds, BatchNorm's running statistics above all. Counters and masks of indices, and what no state dict
+    holds, are constants: where a point has none, they are the network's own.
+    """
+
+    def __init__(self, space: Space, module: nn.Module) -> None:
+        self.module, self.names = module, frozenset(space.buffers)
+        kept = module.state_dict().keys()
+        self._own = {n for n, b in module.named_buffers() if b.is_floating_point() and n in kept}
+        self._statistics = {f"{m}.{kind}" for m in space.statistics for kind in ("running_mean", "running_var")}
+
+    def __call__(self, point: Point, policy: str) -> Point:
+        """The point itself where it has all; raises ModelError where one is missing that the policy reads."""
+        missing = self.names - point.buffers.keys()
+        if not missing:
+            return point
+        read = self._own if policy == "stored" else self._own - self._statistics
+        if needed := sorted(missing & read):
+            raise MissingBuffers(needed, policy, self._statistics.intersection(needed))
+        own = {name: b.detach().clone() for name, b in self.module.named_buffers() if name in missing}
+        return Point(point.theta, {**own, **point.buffers})
+
+
+class MissingBuffers(ModelError, ValueError):
+    """A vector without the buffers that the loss depends on: at other buffers it is another function."""
+
+    def __init__(self, names: Sequence[str], policy: str, statistics: Collection[str]) -> None:
+        some = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        other = ", or take a field with policy='recomputed', which computes statistics anew" if statistics else ""
+        super().__init__(
+            f"the loss of this network depends on buffers that the point does not have ({some}; policy {policy!r}): "
+            "pass a Point, as problem.init, ticket.end, result.point and space.point(module) give it, or "
+            f"Point(theta, point.buffers) in place of a plain vector{other}"
+        )
 
 
 class Calibration:
@@ -65,8 +124,8 @@ class Calibration:
         """Each batch's mean and unbiased variance, averaged by batch size."""
         walks = [_Walk(point, self._names) for point in points]
         with torch.no_grad(), fixed_mode(self.module, statistics=True, momentum=1.0):
-            for begin in range(0, len(self.x) if walks else 0, self.batch_size):
-                rows = slice(begin, min(begin + self.batch_size, len(self.x)))
+            for span in spans(len(self.x), self.batch_size, LEAST) if walks else ():
+                rows = slice(*span)
                 inputs = Prepared(lambda rows=rows: self.prepare(self.x[rows]))
                 for walk in walks:
                     self.space.call(self.module, walk.theta, walk.buffers, inputs())
@@ -117,6 +176,13 @@ def fixed_mode(module: nn.Module, *, statistics: bool, momentum: float | None = 
             m.training = statistics
             m.momentum = m.momentum if momentum is None else momentum
         yield
+    except ValueError as error:
+        if SINGLE not in str(error):
+            raise
+        raise ModelError(
+            f"BatchNorm has no variance to take of one example ({error}): give the field two examples or more, "
+            "or policy='stored'"
+        ) from error
     finally:
         for m, training in modes:
             m.training = training

@@ -18,7 +18,7 @@ def arithmetic(threads: int) -> Iterator[None]:
     import torch
 
     from sublevel.memory import keep_freed
-    from sublevel.train.precision import tf32
+    from sublevel.precision import tf32
 
     keep_freed()
     cudnn = torch.backends.cudnn

@@ -13,13 +13,13 @@ from torch import nn
 from sublevel._types import Bool, Tensor
 from sublevel.data.batches import EpochPlan, epoch_plan, gather
 from sublevel.data.splits import Part
-from sublevel.errors import Diverged
+from sublevel.errors import ConfigError, Diverged
 from sublevel.inputs import Inputs
 from sublevel.memory import keep_freed
+from sublevel.precision import tf32
 from sublevel.rng import reseed, seeded
 from sublevel.space import Point, Space
 from sublevel.train.engines import weights
-from sublevel.train.precision import tf32
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, Standing, State
 from sublevel.train.step import Loss
@@ -148,7 +148,7 @@ def descend(
                 reseed(seed, dropout, step)  # the same from wherever a run begins
                 x, y = batch(plan, i)
                 size = min(recipe.batch_size, len(data) - i * recipe.batch_size)
-                total += run.step(x, y, rates[step]) * size
+                total += _stepped(run, x, y, rates[step]) * size
                 seen += size
                 if step + 1 in checkpoints:
                     saved[step + 1] = run.point()
@@ -178,6 +178,19 @@ def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[Epo
         return gather(data.x, plan, begin, end), data.y[plan.index[begin:end]]
 
     return batch
+
+
+def _stepped(run: Descent, x: Tensor, y: Tensor, lr: float) -> Tensor:
+    """A step; ConfigError where BatchNorm has no variance to take of the batch, or of this process's share of it."""
+    try:
+        return run.step(x, y, lr)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"BatchNorm cannot be trained on a batch, or a process's share of one, with {len(y)} example ({error}): "
+            "choose another batch_size or number of processes, or synchronised = true"
+        ) from error
 
 
 def _check_finite(progress: Progress, theta: Tensor, since: int) -> None:
