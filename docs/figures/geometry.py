@@ -368,7 +368,7 @@ def dimensions() -> Figure:
 
 @figure("learning-coefficient")
 def learning() -> Figure:
-    """Langevin chains on a quadratic: the coefficient over the step size against its closed form, bias included."""
+    """Langevin chains on a quadratic: the coefficient over the step size, and that of uncorrected steps."""
     h = torch.logspace(-0.5, 0.5, 10, dtype=F64)
     n_beta, gamma = 100.0, 1.0
     a = n_beta * h + gamma
@@ -382,8 +382,8 @@ def learning() -> Figure:
     fine = np.linspace(0.03, 3.4, 200)
     biased = [float((n_beta * h / (a * (1 - s / a.max() * a / 4))).sum() / 2) for s in fine]
     canvas, (left, right) = panels("λ of a quadratic, n = 10", "Effective sample size of 8000 draws", width=6.6)
-    left.plot(fine, biased, color=GREY, label="closed form, with the step's bias")
-    left.axhline(plain, color=BLACK, linewidth=0.8, linestyle="--", label=f"without: {plain:.2f}")
+    left.plot(fine, biased, color=GREY, label="closed form of uncorrected steps")
+    left.axhline(plain, color=BLACK, linewidth=0.8, linestyle="--", label=f"true value: {plain:.2f}")
     for s, found in zip(stabilities, seen, strict=True):
         left.errorbar(s, found.value, 2 * found.se, color=BLUE, marker="o", fillstyle=_fill(found.reason), capsize=2)
         right.plot(s, found.ess, "o", color=BLUE, fillstyle=_fill(found.reason))
@@ -394,7 +394,7 @@ def learning() -> Figure:
     right.legend(loc="lower right")
     left.legend(loc="upper left")
     for ax in (left, right):
-        ax.set(xscale="log", xlabel="step size × steepest curvature (diverges at 4)")
+        ax.set(xscale="log", xlabel="step size × steepest curvature")
     return canvas
 
 

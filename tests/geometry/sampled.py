@@ -10,8 +10,17 @@ import numpy as np
 import torch
 
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic
+from sublevel.geometry.learning import LearningCoefficient
+from sublevel.geometry.volume import Volume
 
 F64 = torch.float64
+
+
+def number(found: Volume | LearningCoefficient, name: str) -> float:
+    """A diagnostic that is a number."""
+    value = found.diagnostics[name]
+    assert isinstance(value, float)
+    return value
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import torch
 from sampled import F64, Examples, bowl, crossing, unchecked
 
 from sublevel.field import Autograd, EveryExample, Quadratic
+from sublevel.geometry.mixing import effective_sample_size, split_r_hat
 from sublevel.geometry.operators import subspace_operator
-from sublevel.geometry.sampling import Target, begin, effective_sample_size, sample, split_r_hat, step
+from sublevel.geometry.sampling import Target, begin, sample, step
 from sublevel.space import Point
 
 ONE = {"step_size": 0.1, "n_beta": 1.0, "gamma": 1.0}

@@ -10,28 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
-from math import nan, sqrt
+from math import nan
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import At, EveryExample, Field, Stochastic, require_field
 from sublevel.geometry.basin import AtHeight, because, estimator, undefined
-from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.energies import COARSE, sampled_energy
+from sublevel.geometry.local_law import local_law
 from sublevel.geometry.operators import subspace_dimension
-from sublevel.geometry.sampling import MIXED, Samples, effective_sample_size, sample, split_r_hat
-
-ENOUGH = 100
-"""The effective sample size below which a mean over chains is flagged."""
-
-COARSE = 1.0
-"""Step size times steepest curvature above which the step's bias is flagged: there the variance is 4/3 of its own."""
 
 
 @dataclass(frozen=True)
 class LearningCoefficient:
     """A local learning coefficient with its standard error over the chains, and what is needed to trust it.
 
-    ``ess`` is the effective sample size of the loss trace, ``r_hat`` its split R-hat over ``chains`` of ``draws``.
-    ``reason`` says why the value is not to be trusted, and is empty otherwise.
+    ``se`` is no less than half of the difference between the two kinds of start, and includes the step's bias (see
+    `Energy`). ``ess`` is the effective sample size of the loss trace, ``r_hat`` its split R-hat over ``chains`` of
+    ``draws``. ``reason`` says why the value is not to be trusted, and is empty otherwise.
     """
 
     value: float
@@ -49,27 +44,37 @@ def learning_coefficient(
     start: At,
     *,
     n_beta: float,
-    step_size: float,
     gamma: float,
+    step_size: float | None = None,
+    stability: float = 0.2,
     field: Field | None = None,
     mask: Bool[Tensor, "D"] | None = None,
     chains: int = 4,
     burn_in: int = 500,
     draws: int = 1000,
     every: int = 1,
+    rescale: int = 0,
     seed: int = 0,
 ) -> LearningCoefficient:
     """``lambda = N beta (E[L] - L*)`` under exp(-N beta L - gamma/2 |w - w0|^2), L* the loss at ``start`` = w0.
 
     ``n_beta`` is N beta, N the number of training examples that the posterior is of, also where the loss is measured on
     a part of them or in batches, whose mean then stands for that of all; Watanabe's beta = 1 / log N gives N / log N.
-    On a quadratic from its minimum, with every
-    example in every batch and a_i = N beta h_i + gamma, it is 1/2 sum N beta h_i / a_i, and with the step's bias
-    1/2 sum N beta h_i / (a_i (1 - eta a_i / 4)). L is the whole ``field`` where one is given and else the batches' (see
-    `sample` for which has a bias). Where the whole loss is known (``field``, or `EveryExample`) the step size is held
-    against the steepest curvature: ``diagnostics["stability"]`` = eta (N beta lambda_1 + gamma).
+    On a quadratic from its minimum, with a_i = N beta h_i + gamma, it is 1/2 sum N beta h_i / a_i.
 
-    Raises ValueError where that is 4 or more, as the chain then diverges, and what `sample` raises.
+    Where every batch is the whole set (`EveryExample`) chains are corrected (MALA) and the step size has no part in the
+    value. Batches allow no correction: on a quadratic the step makes 1/2 sum N beta h_i / (a_i (1 - eta a_i / 4)) of
+    it, their noise adds to that, and ``se`` includes an estimate of both (``diagnostics["step_bias"]``).
+    L is the whole ``field`` where one is given and else the batches' (see `sample` for which has a bias).
+
+    Where the whole loss is known (``field``, or `EveryExample`) every second chain starts at a draw of the `LocalLaw`;
+    `sampled_energy` says what is checked. ``rescale`` is a number of steepest directions along which steps are
+    shortened to what the steepest other curvature lambda asks for, so that a longer ``step_size`` is stable:
+    ``diagnostics["stability"]`` = eta (N beta lambda + gamma), without rescaling that of lambda_1. Where no step size
+    is given, it is `LocalLaw.step_size` of ``stability``.
+
+    Raises ValueError where that is 4 or more, as an uncorrected chain diverges, or where no step size is given and no
+    curvature is known, and what `sample` raises.
 
     >>> import torch
     >>> from sublevel.field import Quadratic
@@ -79,11 +84,17 @@ def learning_coefficient(
     >>> abs(found.value - 1.1) < 4 * found.se, found.reason
     (True, '')
     """
-    whole = stochastic.field if field is None and isinstance(stochastic, EveryExample) else field
-    stability = nan if whole is None else _stability(whole, start, mask, step_size, n_beta, gamma)
-    found = sample(
+    seen = stochastic.field if isinstance(stochastic, EveryExample) else field
+    law = None if seen is None else local_law(seen, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    if step_size is None:
+        if law is None:
+            raise ValueError("step_size is needed where only batches of the loss are known: their curvature is not")
+        step_size = law.step_size(n_beta, gamma, stability)
+    stability = nan if law is None else checked_stability(law.rest, step_size, n_beta, gamma)
+    found = sampled_energy(
         stochastic,
         start,
+        law,
         step_size=step_size,
         n_beta=n_beta,
         gamma=gamma,
@@ -95,13 +106,12 @@ def learning_coefficient(
         field=field,
         every=every,
     )
-    trace = trace_of(found)
-    value, se = n_beta * trace.mean, n_beta * trace.se
+    coarse = stability > COARSE and not isinstance(stochastic, EveryExample)
     reason = because(
         {
-            trace.reason: True,
-            f"negative: the chains find losses below the start's, {value:.3g}": value < 0,
-            f"step size: the steepest variance is {stability / (4 - stability):.0%} too large": stability > COARSE,
+            found.reason: True,
+            f"negative: the chains find losses below the start's, {found.value:.3g}": found.value < 0,
+            f"step size: the steepest variance is {stability / (4 - stability):.0%} too large": coarse,
         }
     )
     diagnostics = {
@@ -112,8 +122,14 @@ def learning_coefficient(
         "gamma": gamma,
         "step_size": step_size,
         "burn_in": burn_in,
+        "rescale": 0 if law is None else len(law.values),
+        "products": 0 if law is None else law.products,
+        "starts_apart": found.apart,
+        "missing": found.missing,
+        "step_bias": found.step_bias,
+        "quadratic": found.laplace,
     }
-    return LearningCoefficient(value, se, trace.r_hat, trace.ess, chains, draws, reason, diagnostics)
+    return LearningCoefficient(found.value, found.se, found.r_hat, found.ess, chains, draws, reason, diagnostics)
 
 
 @estimator("llc")
@@ -122,14 +138,16 @@ def llc(
     theta: At,
     *,
     n_beta: float,
-    step_size: float,
     gamma: float,
+    step_size: float | None = None,
+    stability: float = 0.2,
     mask: Bool[Tensor, "D"] | None = None,
     stochastic: Stochastic | None = None,
     chains: int = 4,
     burn_in: int = 500,
     draws: int = 1000,
     every: int = 1,
+    rescale: int = 0,
     seed: int = 0,
 ) -> AtHeight:
     """`learning_coefficient` in the form of a volume, which it is not: ``log_volume`` is nan, at every eps.
@@ -142,21 +160,23 @@ def llc(
         stochastic or EveryExample(field),
         theta,
         n_beta=n_beta,
-        step_size=step_size,
         gamma=gamma,
+        step_size=step_size,
+        stability=stability,
         field=field,
         mask=mask,
         chains=chains,
         burn_in=burn_in,
         draws=draws,
         every=every,
+        rescale=rescale,
         seed=seed,
     )
     reason = because({"a scaling exponent (V ~ eps^lambda as eps -> 0) and not a volume": True, found.reason: True})
     about = {
         **found.diagnostics,
         "measure": f"exp(-N beta L) under a Gaussian of precision {gamma:g} around theta",
-        "assumes": "the chains have mixed, and the step's bias is small",
+        "assumes": "the chains have mixed",
         "learning_coefficient": found.value,
         "se": found.se,
         "r_hat": found.r_hat,
@@ -168,40 +188,9 @@ def llc(
     return lambda eps: undefined(n, eps, reason, **about)
 
 
-@dataclass(frozen=True)
-class Trace:
-    """The mean rise over all chains, with its error and checks."""
-
-    mean: float
-    se: float
-    r_hat: float
-    ess: float
-    reason: str
-
-
-def trace_of(samples: Samples) -> Trace:
-    """The mean over all chains; its error counts effective draws."""
-    rises = samples.rises
-    r_hat, ess = split_r_hat(rises), effective_sample_size(rises)
-    reason = because(
-        {
-            f"chains have not mixed: split R-hat {r_hat:.3f} exceeds {MIXED}": not r_hat <= MIXED,
-            f"effective sample size {ess:.3g} is below {ENOUGH}": not ess >= ENOUGH,
-        }
-    )
-    return Trace(float(rises.mean()), float(rises.std(ddof=1)) / sqrt(ess), r_hat, ess, reason)
-
-
-def steepest_curvature(field: Field, theta: At, mask: Bool[Tensor, "D"] | None) -> float:
-    """The largest eigenvalue of the Hessian."""
-    return float(top_eigenvalues(field, theta, k=1, mask=mask, restarts=0, negative=0).values[0])
-
-
-def _stability(
-    field: Field, theta: At, mask: Bool[Tensor, "D"] | None, step_size: float, n_beta: float, gamma: float
-) -> float:
-    """``eta (N beta lambda_1 + gamma)``, or ValueError where a chain diverges."""
-    found = step_size * (n_beta * max(steepest_curvature(field, theta, mask), 0.0) + gamma)
+def checked_stability(steepest: float, step_size: float, n_beta: float, gamma: float) -> float:
+    """``eta (N beta h + gamma)`` for the steepest curvature h, or ValueError where a chain diverges."""
+    found = step_size * (n_beta * steepest + gamma)
     if found >= 4:
         raise ValueError(
             f"step_size {step_size:g} is unstable: times the steepest curvature of N beta L + gamma/2 |w|^2 it is "

@@ -5,9 +5,11 @@ exp(-N beta L(w) - gamma/2 |w - w0|^2) around the start w0, and a step of size e
 
     w <- w - (eta/2) (N beta grad L(w) + gamma (w - w0)) + N(0, eta).
 
-It has no correction, so its own law is that of another step size: on a quadratic with a_i = N beta h_i + gamma the
-variance of coordinate i is 1 / (a_i (1 - eta a_i / 4)), and it diverges where eta a_i >= 4. A step is a pure function
-(state, input) -> (state, info); chains go one after another.
+Without a correction its own law is that of another step size: on a quadratic with a_i = N beta h_i + gamma the
+variance of coordinate i is 1 / (a_i (1 - eta a_i / 4)), and it diverges where eta a_i >= 4. With the Metropolis
+correction (MALA; Roberts and Tweedie 1996) the law is the density itself at every step size; it needs the whole loss.
+A `Scaling` takes shorter steps along the steep directions, which lets all others take longer ones. A step is a pure
+function (state, input) -> (state, info); chains go one after another.
 """
 
 from __future__ import annotations
@@ -29,8 +31,20 @@ from sublevel.space import Point, as_point
 BLOCK = 64
 """Steps whose noise is drawn at once."""
 
-MIXED = 1.05
-"""The split R-hat above which chains are not taken to have forgotten where they began."""
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """A preconditioner P = I + V^T (diag(factors) - I) V with orthonormal rows V [k, n] and ``factors`` [k] in (0, 1].
+
+    A step with it is w <- w - (eta/2) P F + N(0, eta P), whose law is the same density.
+    """
+
+    vectors: Float[Tensor, "k n"]
+    factors: Float[Tensor, "k"]
+
+    def times(self, v: Float[Tensor, "n"], power: float = 1.0) -> Float[Tensor, "n"]:
+        """``P^power v``."""
+        return torch.addmv(v, self.vectors.t(), (self.factors**power - 1) * (self.vectors @ v))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +57,11 @@ class Target:
     step_size: float
     n_beta: float
     gamma: float
+    scaling: Scaling | None = None
+
+    def scaled(self, v: Float[Tensor, "n"], power: float = 1.0) -> Float[Tensor, "n"]:
+        """The preconditioner times v, or v where there is none."""
+        return v if self.scaling is None else self.scaling.times(v, power)
 
     def at(self, away: Float[Tensor, "n"]) -> Point:
         """The point that lies ``away`` from the start."""
@@ -62,7 +81,7 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step tells: the logarithm of the ratio that a Metropolis correction would accept it by."""
+    """What a step tells: the logarithm of the ratio that a Metropolis correction accepts it by."""
 
     log_acceptance: Tensor
 
@@ -79,27 +98,38 @@ def step(target: Target, state: State, noise: Float[Tensor, "n"], batch: int) ->
     """One Langevin step with a standard normal ``noise``; ``batch`` is what the new state sees.
 
     The acceptance is that of the Metropolis-adjusted algorithm (MALA), exact where every batch is the whole set: with
-    f the sum of the forces at both ends, log alpha = U - U' + f . (sqrt(eta)/2 noise - eta/8 f).
+    f the sum of the forces at both ends, log alpha = U - U' + f . (sqrt(eta P)/2 noise - eta/8 P f).
     """
     eta = target.step_size
-    kick = sqrt(eta) * noise
-    new = begin(target, torch.add(state.away + kick, state.force, alpha=-eta / 2), batch)
+    kick = sqrt(eta) * target.scaled(noise, 0.5)
+    new = begin(target, torch.add(state.away + kick, target.scaled(state.force), alpha=-eta / 2), batch)
     both = state.force + new.force
-    drift = both @ torch.add(kick / 2, both, alpha=-eta / 8)
+    drift = both @ torch.add(kick / 2, target.scaled(both), alpha=-eta / 8)
     return new, Info(state.potential - new.potential + drift)
+
+
+def step_bias(target: Target, state: State) -> Float[Tensor, ""]:
+    """``eta/8 n_beta grad L . P F``: its mean is what an uncorrected step adds to n_beta E[L] on a quadratic.
+
+    There the variance of a coordinate is too large by eta / (4 - eta a), and this has the mean eta/8 n_beta h a times
+    that variance. The noise of batches, which adds to the variance too, is in it as well: as it is, or as more.
+    """
+    return target.step_size / 8 * (state.force - target.gamma * state.away) @ target.scaled(state.force)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """The traces of all chains after their burn-in.
 
-    ``rises`` [chains, draws]: L(w) - L(start) along them, float64. ``acceptance``: the mean probability at which a
-    Metropolis correction would have accepted the steps; near 1 the step's bias is small (nan where batches are not the
-    whole set). ``last`` [chains, D]: where the chains ended. ``source``: what L was evaluated on.
+    ``rises`` [chains, draws]: L(w) - L(start) along them, float64. ``acceptance``: the mean probability at which the
+    Metropolis correction accepts a step, or would (nan where batches are not the whole set). ``step_bias``: the mean
+    of `step_bias`, what the step adds to n_beta E[L]; 0 with the correction. ``last`` [chains, D]: where the chains
+    ended. ``source``: what L was evaluated on.
     """
 
     rises: np.ndarray
     acceptance: float
+    step_bias: float
     last: Float[Tensor, "chains D"]
     source: str
     step_size: float
@@ -122,6 +152,9 @@ def sample(
     mask: Bool[Tensor, "D"] | None = None,
     field: Field | None = None,
     every: int = 1,
+    adjust: bool = False,
+    starts: Float[Tensor, "chains n"] | None = None,
+    scaling: Scaling | None = None,
 ) -> Samples:
     """``chains`` Langevin chains of ``burn_in`` + ``draws`` * ``every`` steps around ``start``.
 
@@ -135,8 +168,12 @@ def sample(
       epoch the batch is one of those that w has not moved on yet, which raises it by a term of order eta, and a smaller
       last batch counts as much as the others. (On the batch that w has just moved on, the loss would be too low.)
 
-    Raises TypeError for what is no stochastic field, ValueError for sizes or counts that are not positive, or no
-    subspace, FloatingPointError where a loss is not finite.
+    ``adjust`` makes the Metropolis correction, which needs every batch to be the whole set. It begins half-way through
+    the burn-in: far from equilibrium, as at a minimum in many dimensions, it would hold a chain where it is.
+    ``starts`` are where chains begin, in the subspace and relative to ``start`` (by default all begin there).
+
+    Raises TypeError for what is no stochastic field, ValueError for sizes or counts that are not positive, no subspace,
+    starts of another shape or a correction that batches do not allow, FloatingPointError where a loss is not finite.
     """
     _check(step_size, n_beta, gamma, {"chains": chains, "draws": draws, "every": every}, burn_in)
     if not isinstance(stochastic, Stochastic):
@@ -146,15 +183,22 @@ def sample(
         require_field(field, "sample")
     point = as_point(start)
     of = subspace_operator(lambda v: v, point.theta, mask, "sampler")
-    target = Target(stochastic, point, of, step_size, n_beta, gamma)
+    if adjust and not isinstance(stochastic, EveryExample):
+        raise ValueError("the Metropolis correction needs the whole loss in every batch; batches have none")
+    if starts is None:
+        starts = point.theta.new_zeros(chains, of.dimension)
+    if starts.shape != (chains, of.dimension):
+        raise ValueError(f"starts have shape {list(starts.shape)}, expected {[chains, of.dimension]}")
+    target = Target(stochastic, point, of, step_size, n_beta, gamma, scaling)
     length = burn_in + draws * every
-    runs = [_chain(target, c, burn_in, length, every, seed, field) for c in range(chains)]
+    runs = [_chain(target, c, starts[c], burn_in, length, every, seed, field, adjust) for c in range(chains)]
     return Samples(
-        rises=np.stack([rises for rises, _, _ in runs]),
-        acceptance=float(np.mean([accepted for _, accepted, _ in runs]))
+        rises=np.stack([rises for rises, _, _, _ in runs]),
+        acceptance=float(np.mean([accepted for _, accepted, _, _ in runs]))
         if isinstance(stochastic, EveryExample)
         else nan,
-        last=torch.stack([last for _, _, last in runs]),
+        step_bias=float(np.mean([bias for _, _, bias, _ in runs])),
+        last=torch.stack([last for _, _, _, last in runs]),
         source="batches" if field is None and not isinstance(stochastic, EveryExample) else "field",
         step_size=step_size,
         n_beta=n_beta,
@@ -164,17 +208,29 @@ def sample(
 
 
 def _chain(
-    target: Target, chain: int, burn_in: int, length: int, every: int, seed: int, field: Field | None
-) -> tuple[np.ndarray, float, Tensor]:
-    """Rises and mean acceptance after the burn-in, and the last theta."""
+    target: Target,
+    chain: int,
+    away: Tensor,
+    burn_in: int,
+    length: int,
+    every: int,
+    seed: int,
+    field: Field | None,
+    adjust: bool,
+) -> tuple[np.ndarray, float, float, Tensor]:
+    """Rises, mean acceptance and mean step bias after the burn-in, and the last theta."""
     first = chain * (length + 1)
     reference = _Reference(target, field)
-    state = begin(target, target.start.theta.new_zeros(target.of.dimension), first)
-    rises, log_acceptance = [], []
+    state = begin(target, away, first)
+    bars = _bars(target.of, burn_in, length, seed, chain) if adjust else None
+    rises, log_acceptance, biases = [], [], []
     for i, noise in enumerate(_noise(target.of, length, seed, chain), start=1):
-        state, info = step(target, state, noise, first + i)
+        new, info = step(target, state, noise, first + i)
+        state = new if bars is None else _chosen(info.log_acceptance >= bars[i - 1], new, state)
         if i > burn_in:
             log_acceptance.append(info.log_acceptance)
+            if bars is None:
+                biases.append(step_bias(target, state))
             if (i - burn_in) % every == 0:
                 rises.append(reference.rise(state, first + i))
     found = torch.stack(rises).cpu().numpy()
@@ -183,8 +239,24 @@ def _chain(
         raise FloatingPointError(
             f"the loss of chain {chain} is not finite at step {at}: step_size {target.step_size:g} is too large"
         )
-    accepted = torch.stack(log_acceptance).clamp_max(0).exp().mean()
-    return found, float(accepted), target.at(state.away).theta
+    bias = float(torch.stack(biases).double().mean()) if biases else 0.0
+    accepted = torch.stack(log_acceptance).clamp_max(0).exp().nan_to_num(nan=0.0).mean()
+    return found, float(accepted), bias, target.at(state.away).theta
+
+
+def _bars(of: Operator, burn_in: int, length: int, seed: int, chain: int) -> Float[Tensor, "steps"]:
+    """What log alpha must reach at every step: log u with u uniform, and before half of the burn-in next to nothing.
+
+    There a step that loses more than the dimension is one that diverges.
+    """
+    bars = torch.rand(length, generator=generator(seed, "probe:metropolis", chain), dtype=torch.float64).log()
+    bars[: burn_in // 2] = -float(of.dimension + 10)
+    return bars.to(of.like.device)
+
+
+def _chosen(accept: Tensor, new: State, old: State) -> State:
+    """The new state where it is accepted; nothing is read back from the device."""
+    return State(*(torch.where(accept, a, b) for a, b in zip(new, old, strict=True)))
 
 
 def sees_all(stochastic: Stochastic, field: Field | None = None) -> bool:
@@ -235,63 +307,3 @@ def _check(step_size: float, n_beta: float, gamma: float, counts: dict[str, int]
             raise ValueError(f"{name} must be positive and finite, got {number}")
     if not (isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma must be finite and not negative, got {gamma}")
-
-
-def split_r_hat(traces: np.ndarray) -> float:
-    """Split R-hat of traces [chains, draws] (Gelman et al. 2013, section 11.4): near 1 where the chains agree.
-
-    sqrt(((m - 1)/m W + B/m) / W), with the variance W within and B between the halves of the chains, of m draws each.
-    nan for fewer than four draws, 1 where nothing varies.
-
-    >>> round(split_r_hat(np.array([[0.0, 1.0, 0.0, 1.0], [5.0, 6.0, 5.0, 6.0]])), 3)
-    4.143
-    """
-    halves = _halves(traces)
-    if halves.shape[1] < 2:
-        return nan
-    within, total = _variances(halves)
-    return sqrt(total / within) if within > 0 else (1.0 if total == 0 else float("inf"))
-
-
-def effective_sample_size(traces: np.ndarray) -> float:
-    """How many independent draws the mean of traces [chains, draws] is worth.
-
-    M m / (1 + 2 sum_t rho_t) over the halves of the chains, with the autocorrelations of all of them together, cut by
-    Geyer's initial monotone sequence (Vehtari et al. 1903.08008, section 3.2): chains that disagree count for little.
-
-    >>> effective_sample_size(np.zeros((2, 100)))
-    200.0
-    """
-    halves = _halves(traces)
-    count, m = halves.shape
-    if m < 4:
-        return nan
-    within, total = _variances(halves)
-    if total == 0:
-        return float(count * m)
-    rho = 1 - (within - _autocovariance(halves).mean(axis=0) * m / (m - 1)) / total
-    rho[0] = 1.0
-    pairs = rho[: m // 2 * 2].reshape(-1, 2).sum(axis=1)
-    negative = np.flatnonzero(pairs <= 0)
-    kept = np.minimum.accumulate(pairs[: negative[0] if len(negative) else len(pairs)])
-    tau = max(2 * kept.sum() - 1, 1 / np.log10(count * m))
-    return float(count * m / tau)
-
-
-def _halves(traces: np.ndarray) -> np.ndarray:
-    m = traces.shape[1] // 2
-    return np.concatenate([traces[:, :m], traces[:, -m:]]) if m else traces[:, :0]
-
-
-def _variances(halves: np.ndarray) -> tuple[float, float]:
-    """Within chains, and the estimate of the whole from within and between."""
-    m = halves.shape[1]
-    within = float(halves.var(axis=1, ddof=1).mean())
-    return within, (m - 1) / m * within + float(halves.mean(axis=1).var(ddof=1))
-
-
-def _autocovariance(halves: np.ndarray) -> np.ndarray:
-    m = halves.shape[1]
-    centred = halves - halves.mean(axis=1, keepdims=True)
-    spectrum = np.fft.rfft(centred, n=2 * m, axis=1)
-    return np.fft.irfft(np.abs(spectrum) ** 2, n=2 * m, axis=1)[:, :m] / m

@@ -9,9 +9,9 @@ import numpy as np
 from sublevel._types import Bool, Tensor
 from sublevel.field import At, EveryExample, Field, Stochastic, require_field
 from sublevel.geometry.basin import AtHeight, Volume, because, estimator, positive
-from sublevel.geometry.learning import steepest_curvature, trace_of
+from sublevel.geometry.energies import sampled_energy
+from sublevel.geometry.local_law import local_law
 from sublevel.geometry.operators import check_counts, subspace_dimension
-from sublevel.geometry.sampling import sample
 
 
 @estimator("thermodynamic")
@@ -29,6 +29,7 @@ def thermodynamic(
     burn_in: int = 200,
     draws: int = 500,
     every: int = 1,
+    rescale: int = 0,
     seed: int = 0,
 ) -> AtHeight:
     """The local partition function under a Gaussian prior, by thermodynamic integration over a ladder of beta:
@@ -43,9 +44,14 @@ def thermodynamic(
 
     ``examples`` is N, the number of training examples that the posterior is of (by default the field's: give it where
     the field is on a part of them, whose mean then stands for that of all). The ladder is `ladder`'s. ``stability`` =
-    eta (b N lambda_1 + gamma) sets each rung's step size: E_b is too large by at most a share of
-    stability / (4 - stability), and the flattest direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to
-    forget. Chains follow ``stochastic``, or the field; L is always the field's.
+    eta (b N lambda_1 + gamma) sets each rung's step size (`LocalLaw.step_size`: less in many dimensions): the flattest
+    direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. With the ``rescale`` steepest
+    directions rescaled, the steepest other curvature stands for lambda_1 in both.
+
+    Chains follow ``stochastic``, or the field; L is always the field's. Chains of the field, or of any `EveryExample`,
+    are corrected (MALA), so that the step has no part in the value; those of batches are not, and ``se`` includes an
+    estimate of what step and batches add. `sampled_energy` says where each rung's chains start and what is checked.
+    ``se`` includes what the ladder misses on a quadratic of this spectrum (``diagnostics["ladder_error"]``).
 
     Raises ValueError for a gamma or counts that are not positive, a stability outside (0, 4), FloatingPointError where
     a loss is not finite.
@@ -56,48 +62,60 @@ def thermodynamic(
     if not 0 < stability < 4:
         raise ValueError(f"stability is step size times steepest curvature, between 0 and 4, got {stability}")
     count = field.evaluate(theta).examples if examples is None else examples
-    steepest = max(steepest_curvature(field, theta, mask), 0.0)
-    betas, weights = ladder(rungs, count * steepest / gamma)
-    traces = []
-    for rung, beta in enumerate(betas):
-        samples = sample(
+    check_counts(chains=chains)
+    seen = stochastic.field if isinstance(stochastic, EveryExample) else field
+    law = local_law(seen, theta, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    betas, weights = ladder(rungs, count * law.steepest / gamma)
+    found = [
+        sampled_energy(
             stochastic or EveryExample(field),
             theta,
-            step_size=stability / (beta * count * steepest + gamma),
+            law,
+            step_size=law.step_size(beta * count, gamma, stability),
             n_beta=beta * count,
             gamma=gamma,
             chains=chains,
             burn_in=burn_in,
             draws=draws,
+            every=every,
             seed=seed + rung * 1_000_003,
             mask=mask,
             field=field,
-            every=every,
         )
-        traces.append(trace_of(samples))
-    log_z = -sum(w * count * trace.mean for w, trace in zip(weights, traces, strict=True))
-    se = sqrt(sum((w * count * trace.se) ** 2 for w, trace in zip(weights, traces, strict=True)))
+        for rung, beta in enumerate(betas)
+    ]
+    shares = [weight / beta for weight, beta in zip(weights, betas, strict=True)]
+    log_z = -sum(share * rung.value for share, rung in zip(shares, found, strict=True))
+    step_bias = sum(share * rung.step_bias for share, rung in zip(shares, found, strict=True))
+    noise = sum(share**2 * (rung.se**2 - rung.step_bias**2) for share, rung in zip(shares, found, strict=True))
+    kappa, directions = law.rule()
+    missed = float(directions @ np.abs(ladder_errors(betas, weights, count * kappa / gamma)))
+    se = sqrt(noise + step_bias**2 + missed**2)
     n = subspace_dimension(theta, mask)
-    bad, worst = [trace for trace in traces if trace.reason], min(traces, key=lambda trace: trace.ess)
-    missed = n * ladder_error(betas, weights, count * steepest / gamma)
+    bad = [rung for rung in found if rung.reason]
+    worst = min(bad, key=lambda rung: rung.ess).reason if bad else ""
     reason = because(
         {
-            f"{len(bad)} of {rungs} rungs, the worst: {worst.reason}": bool(bad),
-            f"{rungs} rungs miss up to {missed:.2g} nats on a quadratic": missed > max(se, 0.01 * abs(log_z)),
+            f"{len(bad)} of {rungs} rungs, the worst: {worst}": bool(bad),
+            f"{rungs} rungs miss up to {missed:.2g} nats on a quadratic": missed > 0.01 * abs(log_z),
         }
     )
     about = {
         "measure": f"a Gaussian prior of precision {gamma:g} around theta, normalised",
-        "assumes": "the chains have mixed, and the step's bias is small; no height eps enters",
+        "assumes": "the chains have mixed; no height eps enters",
         "radius": "a width: on a quadratic the geometric mean of the posterior's standard deviations",
         "examples": count,
         "gamma": gamma,
         "stability": stability,
         "betas": betas,
-        "energies": [count * trace.mean for trace in traces],
-        "energy_se": [count * trace.se for trace in traces],
-        "r_hat": max(trace.r_hat for trace in traces),
-        "ess": min(trace.ess for trace in traces),
+        "energies": [rung.value / beta for rung, beta in zip(found, betas, strict=True)],
+        "energy_se": [rung.se / beta for rung, beta in zip(found, betas, strict=True)],
+        "r_hat": max(rung.r_hat for rung in found),
+        "ess": min(rung.ess for rung in found),
+        "acceptance": min(rung.acceptance for rung in found),
+        "step_bias": step_bias,
+        "rescale": len(law.values),
+        "products": law.products,
         "ladder_error": missed,
     }
     radius = exp(log_z / n) / sqrt(gamma)
@@ -124,6 +142,10 @@ def ladder(rungs: int, steepest: float) -> tuple[list[float], list[float]]:
 
 def ladder_error(betas: list[float], weights: list[float], steepest: float) -> float:
     """The largest error of a ladder in nats for one direction of a quadratic, over all kappa up to the steepest."""
-    kappa = np.logspace(-6, 0, 200)[:, None] * steepest
-    found = (kappa / (2 * (1 + kappa * np.array(betas)))) @ np.array(weights)
-    return float(np.abs(found - np.log1p(kappa[:, 0]) / 2).max())
+    return float(np.abs(ladder_errors(betas, weights, np.logspace(-6, 0, 200) * steepest)).max())
+
+
+def ladder_errors(betas: list[float], weights: list[float], kappa: np.ndarray) -> np.ndarray:
+    """The errors of a ladder in nats, one for each direction kappa = N h / gamma of a quadratic."""
+    found = (kappa[:, None] / (2 * (1 + kappa[:, None] * np.array(betas)))) @ np.array(weights)
+    return found - np.log1p(kappa) / 2

@@ -13,18 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from math import log
 from typing import Any
 
-from sublevel._types import Bool, Tensor
-from sublevel.geometry.curvature import subspace_dimension, top_eigenvalues
+from sublevel.geometry.curvature import subspace_dimension
+from sublevel.geometry.local_law import STEPS
 from sublevel.geometry.volume import Volume, sweep
-from sublevel.risk import EmpiricalRisk
-from sublevel.space import Point
 from sublevel.study.blocks import VolumesSpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 from sublevel.study.measurements.spectra import living
 
-STABILITY = 0.2
-"""Step size times the steepest curvature of a chain: its variance there is 5% too large."""
+RESCALED = 20
+"""The steepest directions along which chains take shorter steps than along the others."""
 
 OPTIONS: dict[str, Callable[[VolumesSpec], dict[str, Any]]] = {
     "logdet": lambda b: {"damping": b.damping, "probes": b.probes, "steps": b.steps, "operator": "ggn"},
@@ -50,7 +48,7 @@ def volumes(scene: Scene, block: VolumesSpec) -> None:
                     scene.add("volume", s, *names, inputs=inputs, space=space, part=part)
 
 
-@kernel("volume", 2)
+@kernel("volume", 3)
 def volume_cell(
     c: Context,
     *,
@@ -74,21 +72,12 @@ def volume_cell(
     if method == "importance":
         more["k"] = min(options["k"], n)
     if method == "llc":
-        more = _temperature(field, at, space, options["gamma"], examples)
+        more = {"n_beta": examples / log(examples), "rescale": RESCALED}
     if method == "thermodynamic":
-        more["examples"] = examples
+        more = {"examples": examples, "rescale": RESCALED}
     found = sweep(field, at, method=method, eps=eps, mask=space, **{**options, **more})
     volumes = [_plain(v) for v in found]
     return Output({"buffers": field.policy, "method": method, "dimension": n, "volumes": volumes})
-
-
-def _temperature(
-    field: EmpiricalRisk, at: Point, space: Bool[Tensor, "D"] | None, gamma: float, examples: int
-) -> dict[str, float]:
-    """N beta = N / log N, and a step that leaves the steepest direction a bias of `STABILITY` / 4."""
-    n_beta = examples / log(examples)
-    steepest = float(top_eigenvalues(field, at, k=1, mask=space, restarts=0, negative=0).values[0])
-    return {"n_beta": n_beta, "step_size": STABILITY / (n_beta * max(steepest, 0.0) + gamma)}
 
 
 def _plain(v: Volume) -> dict[str, Any]:
@@ -148,4 +137,6 @@ def volume_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
         per_ray = 6 + 4 * log(max(len(inputs["eps"]), 2))
         return len(inputs["eps"]) * o["samples"] * per_ray * n / 3 + 3 * 60 * n
     ladder = 8 if inputs["method"] == "thermodynamic" else 1
-    return ladder * o["chains"] * (o["draws"] + o["burn_in"]) * n * 4 / 3
+    steps = ladder * o["chains"] * (o["draws"] + o["burn_in"])
+    products = 100 + STEPS * (o["chains"] // 2)
+    return steps * n * 4 / 3 + 3 * products * n
