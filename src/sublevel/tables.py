@@ -206,7 +206,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # Where solutions and checkpoints lie on a plane, and how far from it.
     "landmarks": ("plane", "seed", "name", "x", "y", "residual"),
     # Sublevel persistence on a plane's grid: dimension 0 = basins, 1 = rings around peaks.
-    "persistence": ("plane", "seed", "dimension", "birth", "death", "x", "y"),
+    "persistence": ("plane", "seed", "dimension", "birth", "death", "x", "y", "reason"),
+    # Where on a plane BatchNorm's statistics change from one solution's to another's: a line, and how far (nats) the
+    # loss jumps across it. None where they are recomputed.
+    "seams": ("plane", "seed", "x0", "y0", "x1", "y1", "jump"),
     # Every two solutions, joined at the maximum of their segment (an upper bound). of = loss | error.
     "joins": ("of", "a", "b", "buffers", "height_a", "height_b", "maximum"),
     # The disconnectivity graph that the joins make, as its drawing: a leaf is a solution at its height (x0, y0), a line

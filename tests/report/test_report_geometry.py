@@ -12,7 +12,7 @@ import synthetic_geometry as geometry
 
 from sublevel.report.describe import Figure, Panel, Series, View
 from sublevel.report.figures import FIGURES, Drawn, figures
-from sublevel.report.figures.planes import SIDE, grid
+from sublevel.report.figures.planes import SIDE, grid, persistence, planes
 from sublevel.report.figures.tree import bound
 from sublevel.report.prepare import clean
 from sublevel.report.render_mpl import draw
@@ -269,6 +269,63 @@ def test_features_that_never_die_stand_hollow_at_the_top(drawn):
     assert basins.y[0] > 0.9
     assert (basins.x[1], basins.y[1]) == (0.3, 0.5)
     assert line(diagram, "rings around peaks (dimension 1)").y == [0.9]
+
+
+def test_a_seam_of_the_statistics_is_drawn_and_said_and_what_it_makes_is_grey():
+    axis, about = np.linspace(-1, 1, 9), {"plane": "through: a, b, c", "seed": 0}
+    doubt = "BatchNorm's statistics are those of the nearest solution and change at a line"
+    rows = {
+        "planes": [
+            {
+                **about,
+                "buffers": "nearest",
+                "reason": doubt,
+                "x": x,
+                "y": y,
+                "loss": 1 + x * x,
+                "error": 0.1,
+                "level": 0,
+            }
+            for y in axis
+            for x in axis
+        ],
+        "landmarks": [{**about, "name": "dense", "x": 0.0, "y": 0.0, "residual": 0.0}],
+        "persistence": [
+            {**about, "dimension": 0, "birth": 1.0, "death": math.nan, "x": 0.0, "y": 0.0, "reason": ""},
+            {
+                **about,
+                "dimension": 0,
+                "birth": 1.2,
+                "death": 1.3,
+                "x": 0.5,
+                "y": 0.0,
+                "reason": "may be made by the seam",
+            },
+        ],
+        "seams": [{**about, "x0": -0.5, "y0": -1.0, "x1": -0.5, "y1": 1.0, "jump": 0.1}],
+    }
+    with_seam = clean({name: pd.DataFrame(each) for name, each in rows.items()})
+    drawn, diagram = planes(with_seam), persistence(with_seam)
+    for shown in drawn.views:
+        seam = line(shown.panels[0], "the statistics change: a seam, no wall")
+        assert (seam.style.dash, seam.mode, set(seam.x), min(seam.y), max(seam.y)) == (
+            "dash",
+            "line",
+            {-0.5},
+            -1.0,
+            1.0,
+        )
+        draw(shown, drawn.title, drawn.columns)
+    assert any(doubt in note for note in drawn.notes)
+    grey = line(diagram.views[0].panels[0], "basins (dimension 0), may be the seam's")
+    assert (grey.x, grey.y, grey.style.colour) == ([1.2], [1.3], "#767676")
+    assert line(diagram.views[0].panels[0], "basins (dimension 0)").x == [1.0]
+    assert any("made by the seam" in note for note in diagram.notes)
+    without = clean(
+        {n: pd.DataFrame(each).drop(columns="reason", errors="ignore") for n, each in rows.items() if n != "seams"}
+    )
+    assert not any(s.label.startswith("the statistics") for v in planes(without).views for s in v.panels[0].series)
+    assert not any(persistence(without).notes)
 
 
 def test_instability_falls_with_the_step_and_stays_out_of_the_other_barriers(drawn):

@@ -78,6 +78,10 @@ class Field(ABC):
     def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """The Hessian of the loss times v."""
 
+    def recomputed(self) -> Field:
+        """The same loss with BatchNorm's statistics computed anew at every point; itself where it reads none."""
+        return self
+
     def loss(self, at: At) -> float:
         """The loss alone."""
         return self.evaluate(at).loss

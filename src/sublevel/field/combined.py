@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.field.base import At, Evaluation, Field, Stochastic
@@ -23,6 +24,10 @@ class Sum(Field):
     def dim(self) -> int:
         """D."""
         return self.first.dim
+
+    def recomputed(self) -> Field:
+        """Both with statistics computed anew."""
+        return Sum(self.first.recomputed(), self.second.recomputed())
 
     def point(self, at: At) -> Point:
         """A point of both fields."""
@@ -76,6 +81,13 @@ class Restricted(Field):
     def start(self) -> Float[Tensor, "n"]:
         """The coordinates of ``at``."""
         return self.at.theta[self.index]
+
+    def recomputed(self) -> Field:
+        """The restriction of the field with statistics computed anew."""
+        twin = copy(self)
+        twin.field = self.field.recomputed()
+        twin.policy = twin.field.policy
+        return twin
 
     def evaluate(self, at: At) -> Evaluation:
         """Loss and error of the field at the point in R^D."""

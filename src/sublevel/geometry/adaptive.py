@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sublevel.field import At, Evaluation, Field, require_field
-from sublevel.geometry.frames import Frame, Plane, ascending, not_finite, places, policy_of
+from sublevel.geometry.frames import Frame, Plane, Seam, ascending, doubts, places, policy_of
 
 Node = tuple[int, int]
 """(column, row) on the finest lattice."""
@@ -38,6 +38,7 @@ class Mesh:
     points: Mapping[str, tuple[float, float, float]]
     policy: str
     reason: str = ""
+    seams: tuple[Seam, ...] = ()
 
     @property
     def evaluations(self) -> int:
@@ -61,7 +62,8 @@ class Mesh:
                     f"{name} reach from {got[0]:g} to {got[-1]:g}, the mesh from {have[0]:g} to {have[-1]:g}"
                 )
         loss, error = self._interpolate(self.loss, x, y), self._interpolate(self.error, x, y)
-        return Plane(self.frame, x, y, loss, error, self.points, self.policy, self.evaluations, not_finite(loss))
+        doubt = doubts(loss, self.seams)
+        return Plane(self.frame, x, y, loss, error, self.points, self.policy, self.evaluations, doubt, self.seams)
 
     def _interpolate(self, values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         u = np.interp(x, self.xs, np.arange(len(self.xs)))[None, :]
@@ -99,6 +101,7 @@ def adaptive_scan(
     require_field(field, "a plane")
     if not tolerance > 0 or levels < 0:
         raise ValueError(f"refinement needs a tolerance > 0 and levels >= 0, got {tolerance} and {levels}")
+    field = frame.seen_by(field)
     side = 2**levels
     fine_x, fine_y = _lattice(ascending(xs, "xs"), side), _lattice(ascending(ys, "ys"), side)
     seen: dict[Node, tuple[Evaluation, int]] = {}
@@ -121,6 +124,7 @@ def adaptive_scan(
     leaves += active
     order = {node: number for number, node in enumerate(seen)}
     loss = np.array([e.loss for e, _ in seen.values()])
+    seams = frame.seams(field, fine_x, fine_y)
     return Mesh(
         frame=frame,
         x=np.array([fine_x[i] for i, _ in seen]),
@@ -134,7 +138,8 @@ def adaptive_scan(
         ys=fine_y,
         points=places(frame, points),
         policy=policy_of(field, frame),
-        reason=not_finite(loss),
+        reason=doubts(loss, seams),
+        seams=seams,
     )
 
 

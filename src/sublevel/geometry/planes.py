@@ -8,7 +8,7 @@ along one direction.
 from __future__ import annotations
 
 from sublevel.geometry.adaptive import Mesh, adaptive_scan
-from sublevel.geometry.frames import Frame, Plane, Projection, eigen_plane, plane_through, random_plane, scan
+from sublevel.geometry.frames import Frame, Plane, Projection, Seam, eigen_plane, plane_through, random_plane, scan
 from sublevel.geometry.profiles import Line, Width, profile, random_direction, width
 from sublevel.precision import ieee_functions
 
@@ -18,6 +18,7 @@ __all__ = [
     "Mesh",
     "Plane",
     "Projection",
+    "Seam",
     "Width",
     "adaptive_scan",
     "eigen_plane",

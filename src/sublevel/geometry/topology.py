@@ -206,7 +206,8 @@ class Persistence:
     """Features of the sublevel sets of a grid [ny, nx], the most persistent first: arrays [features].
 
     ``dimension`` 0 is a component, 1 a ring around a hill. ``birth`` and ``death`` are values of the grid (inf: it
-    never dies); ``row`` and ``column`` are where a feature is born: at a component's minimum, or where a ring closes.
+    never dies); ``row`` and ``column`` are where a feature is born: at a component's minimum, or where a ring closes;
+    ``death_row`` and ``death_column`` where it dies (-1: never).
     """
 
     dimension: np.ndarray
@@ -214,6 +215,8 @@ class Persistence:
     death: np.ndarray
     row: np.ndarray
     column: np.ndarray
+    death_row: np.ndarray
+    death_column: np.ndarray
 
     @property
     def persistence(self) -> np.ndarray:
@@ -245,15 +248,18 @@ def persistence(values: np.ndarray | Sequence[Sequence[float]]) -> Persistence:
     complex_.compute_persistence()
     finite, essential = complex_.vertices_of_persistence_pairs()
     flat = grid.ravel(order="F")
-    found = [(d, flat[b], flat[e], b) for d, pairs in enumerate(finite) for b, e in np.reshape(pairs, (-1, 2))]
-    found += [(d, flat[b], inf, b) for d, births in enumerate(essential) for b in np.ravel(births)]
+    found = [(d, flat[b], flat[e], b, e) for d, pairs in enumerate(finite) for b, e in np.reshape(pairs, (-1, 2))]
+    found += [(d, flat[b], inf, b, -1) for d, births in enumerate(essential) for b in np.ravel(births)]
     found = sorted((f for f in found if f[1] < f[2]), key=lambda f: (f[1] - f[2], f[0], f[1]))
-    columns = list(zip(*found, strict=True)) or [()] * 4
-    row, column = np.unravel_index(np.array(columns[3], dtype=int), grid.shape, order="F")
+    columns = list(zip(*found, strict=True)) or [()] * 5
+    born, died = (np.array(columns[i], dtype=int) for i in (3, 4))
+    row, column = np.unravel_index(born, grid.shape, order="F")
+    last = np.unravel_index(np.maximum(died, 0), grid.shape, order="F")
     return Persistence(
         np.array(columns[0], dtype=int),
         np.array(columns[1], dtype=float),
         np.array(columns[2], dtype=float),
         row,
         column,
+        *(np.where(died < 0, -1, index) for index in last),
     )

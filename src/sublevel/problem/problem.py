@@ -200,7 +200,7 @@ class Problem:
             prepare=self.prepare,
             policy=policy,
             batch_size=batch_size,
-            calibration=self._calibration(*averaged_over) if policy == "recomputed" else None,
+            calibration=self._calibration(*averaged_over) if self.space.statistics else None,
             keep_bytes=keep_bytes,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
 
 import torch
@@ -237,6 +238,15 @@ class EmpiricalRisk(Likelihood):
     def completed(self, at: At, policy: str) -> Point:
         """The same under another policy."""
         return self._completed(as_point(at), policy)
+
+    def recomputed(self) -> EmpiricalRisk:
+        """The same under the policy ``recomputed`` where this one is ``stored``; else itself."""
+        if self.policy != "stored":
+            return self
+        check_batch_size("recomputed", self.batch_size)
+        twin = copy(self)
+        twin.policy, twin._settled, twin._graphs = "recomputed", None, Graphs(self._graphs.limit)
+        return twin
 
     def settle(self, at: At) -> Point:
         """The point with the buffers that the policy gives it."""

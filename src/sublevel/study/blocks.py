@@ -221,7 +221,8 @@ class PlanesSpec(Strict):
     """Planes: through three solutions of one seed, along two random filter-normalised directions, or two eigenvectors.
 
     A solution is written ``dense`` or ``branch/level``. Cells whose corners differ by more than ``tolerance`` nats are
-    refined ``refine`` times.
+    refined ``refine`` times. Under the policy ``stored`` BatchNorm's statistics are those of the nearest solution: the
+    loss jumps half-way between two, where the figure draws a line.
     """
 
     through: tuple[tuple[str, str, str], ...] = ()
@@ -229,7 +230,7 @@ class PlanesSpec(Strict):
     eigen: tuple[str, ...] = ()
     seeds: int | None = Field(default=1, ge=0)
     size: int | None = Field(default=None, ge=1)
-    policy: Policy = "stored"
+    policy: Policy = "recomputed"
     points: int = Field(default=15, ge=3)
     refine: int = Field(default=1, ge=0)
     radius: float = Field(default=1.0, gt=0)
@@ -242,7 +243,7 @@ class TopologySpec(Where):
     points: int = Field(default=11, ge=3)
     refine: int = Field(default=1, ge=0)
     size: int | None = Field(default=None, ge=1)
-    buffers: Literal["averaged", "recomputed", "batch"] = "averaged"
+    buffers: Literal["averaged", "recomputed", "batch"] = "recomputed"
 
 
 class TrainingSpec(Examples):

@@ -22,6 +22,7 @@ SHOWN = 12  # planes on the page
 CUT = 0.96  # quantile of the heights above which they are cut
 LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
 TRAJECTORY = " at step "
+SEAM = Style("#111111", dash="dash")
 RUN = Style("#e34a33", "circle")
 SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... solution of one branch
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
@@ -32,11 +33,10 @@ def planes(tables: Tables) -> Figure:
     """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
     table, marks = tables["planes"], tables["landmarks"]
     found = sorted(table[["plane", "seed"]].drop_duplicates().itertuples(index=False), key=lambda p: (p[1], p[0]))
-    drawn = [
-        v
-        for name, seed in found[:SHOWN]
-        for v in _plane(where(table, plane=name, seed=seed), where(marks, plane=name, seed=seed), name, seed)
-    ]
+    drawn = []
+    for name, seed in found[:SHOWN]:
+        own, points, seams = (where(t, plane=name, seed=seed) for t in (table, marks, tables["seams"]))
+        drawn += _plane(own, points, seams, name, seed)
     return Figure(
         key="planes",
         title="The loss on planes",
@@ -70,12 +70,12 @@ def _policy(table: Frame) -> str:
     return f"BatchNorm statistics: {', '.join(names)}." if names else ""
 
 
-def _plane(frame: Frame, marks: Frame, name: str, seed: float) -> list[View]:
+def _plane(frame: Frame, marks: Frame, seams: Frame, name: str, seed: float) -> list[View]:
     panels = []
     for value, title, scale in QUANTITIES:
         heights = grid(frame, value)
         if heights is not None:
-            panels.append(_panel(frame, marks, heights, title, scale, log=value == "loss"))
+            panels.append(_panel(frame, marks, seams, heights, title, scale, log=value == "loss"))
     choice = {"plane": name, "seed": f"{seed:g}"}
     solid = [replace(p, landscape=replace(p.landscape, solid=True)) for p in panels if p.landscape]
     return [view(panels, **choice, view="contour"), view(solid, **choice, view="surface")]
@@ -106,6 +106,7 @@ def grid(frame: Frame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] 
 def _panel(
     frame: Frame,
     marks: Frame,
+    seams: Frame,
     heights: tuple[np.ndarray, np.ndarray, np.ndarray],
     title: str,
     scale: float,
@@ -126,7 +127,8 @@ def _panel(
     )  # fmt: skip
     at = RegularGridInterpolator((y, x), drawn, bounds_error=False)
     across = Axis(title="first direction", hover=".3~g")
-    return Panel(title=title, x=across, y=Axis(title="second direction", hover=".3~g"), series=_marks(marks, at, frame),
+    drawn_on_it = [*_seams(seams, at), *_marks(marks, at, frame)]
+    return Panel(title=title, x=across, y=Axis(title="second direction", hover=".3~g"), series=drawn_on_it,
                  landscape=landscape)  # fmt: skip
 
 
@@ -139,6 +141,18 @@ def _ticks(low: float, high: float, log: bool) -> tuple[tuple[float, str], ...]:
             return tuple(inside[:: max(1, math.ceil(len(inside) / 6))])
     values = np.linspace(low, high, 5)
     return tuple((float(v), plain(float(10.0**v if log else v), 3)) for v in values)
+
+
+def _seams(seams: Frame, at: RegularGridInterpolator) -> list[Series]:
+    """Where the statistics change from one solution's to another's, as lines that follow the surface."""
+    share = np.linspace(0, 1, SIDE)
+    drawn = []
+    for i, row in enumerate(seams.itertuples()):
+        x, y = row.x0 + share * (row.x1 - row.x0), row.y0 + share * (row.y1 - row.y0)
+        z = [float(v) for v in at(np.column_stack([y, x]))]
+        label = "the statistics change: a seam, no wall"
+        drawn.append(Series(label=label, x=list(x), y=list(y), z=z, style=SEAM, mode="line", legend=i == 0))
+    return drawn
 
 
 def _inside(marks: Frame, frame: Frame) -> Column:
@@ -215,9 +229,18 @@ def persistence(tables: Tables) -> Figure:
             "These are features of one slice on one grid, and near the diagonal is the grid's noise. A basin of "
             "the slice need not be one of the space."
         ),
-        notes=[],
+        notes=[
+            "Grey are features that may be made by the seam where BatchNorm's statistics change from one "
+            "solution's to the next's: recompute the statistics to see the plane without it."
+            * bool(_doubtful(table).any())
+        ],
         columns=1,
     )
+
+
+def _doubtful(table: Frame) -> Column:
+    """Which features may be no features of the landscape."""
+    return table["reason"].fillna("").astype(str) != ""
 
 
 def _diagram(frame: Frame, choice: dict[str, str]) -> View:
@@ -228,7 +251,14 @@ def _diagram(frame: Frame, choice: dict[str, str]) -> View:
     low, high = min(ends), max(ends)
     top = high + 0.08 * (high - low or abs(high) or 1.0)
     line = Series(label="birth = death", x=[low, top], y=[low, top], style=dashed(PLAIN, "dot"), mode="line")
-    series = [line, *(_features(born, d, top) for d in sorted(born["dimension"].unique()))]
+    doubt = _doubtful(born)
+    series = [line, *(_features(born[~doubt], d, top) for d in sorted(born[~doubt]["dimension"].unique()))]
+    if doubt.any():
+        of_seam = [_features(born[doubt], d, top) for d in sorted(born[doubt]["dimension"].unique())]
+        series += [
+            replace(s, label=f"{s.label}, may be the seam's", style=replace(s.style, colour=PLAIN.colour))
+            for s in of_seam
+        ]
     title = "Death (train loss); the top edge: never"
     return view([Panel(title=title, x=Axis(title="birth (train loss)"), series=series)], **choice)
 

@@ -25,7 +25,7 @@ def legs(scene: Scene, block: LegsSpec) -> None:
                 scene.add("leg", s, leg, policy, inputs=inputs, leg=leg)
 
 
-@kernel("leg", 1)
+@kernel("leg", 2)
 def leg_cell(
     c: Context, *, a: str, a_mask: str | None, b: str, b_mask: str | None, size: int | None, policy: str
 ) -> Output:

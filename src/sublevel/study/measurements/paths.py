@@ -121,7 +121,7 @@ def _add(
         scene.graph.add(Node(called.format(policy), kind, inputs, labels))
 
 
-@kernel("segment", 2)
+@kernel("segment", 3)
 def segment_cell(
     c: Context,
     *,
@@ -139,7 +139,7 @@ def segment_cell(
     return Output({"segments": _both_splits(c, start, end, points=points, refine=refine, size=size, policy=policy)})
 
 
-@kernel("aligned-segment", 1)
+@kernel("aligned-segment", 2)
 def aligned_cell(
     c: Context, *, dense: str, point: str, points: int, refine: int, size: int | None, policy: str
 ) -> Output:

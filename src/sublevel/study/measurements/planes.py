@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
@@ -18,6 +19,9 @@ from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
 from sublevel.study.graph import Node, Ref
 from sublevel.study.measurements.base import Scene, measurement, used
+
+SEAM = "may be made by the seam where BatchNorm's statistics change from one solution's to the next's"
+"""Why a feature of a plane is in doubt."""
 
 
 @measurement("planes")
@@ -55,13 +59,13 @@ def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[So
         "radius": block.radius,
         "tolerance": block.tolerance,
         "size": block.size,
-        "policy": block.policy,
+        "policy": block.policy if scene.space.statistics else "stored",
     }
     labels = {"plane": f"{kind}: {names}", "kind": kind, "seed": chosen[0].seed}
     scene.graph.add(Node(f"plane/{kind}/{names}/s{chosen[0].seed}", "plane", inputs, labels))
 
 
-@kernel("plane", 2)
+@kernel("plane", 3)
 def plane_cell(
     c: Context,
     *,
@@ -90,6 +94,8 @@ def plane_cell(
         frame = random_plane(c.problem.space, at[0], mask=c.mask(mask))
     else:
         frame = eigen_plane(at[0], top_eigenvalues(field, at[0], k=2, mask=c.mask(mask)).vectors)
+    if field.policy == "stored":
+        frame = replace(frame, buffers="nearest")
     places = dict(zip(names, at, strict=True)) | dict(zip(steps, map(c.point, trajectory), strict=True))
     xs, ys = frame.window(points, 0.25)
     grow = 1.0 if kind == "through" else radius
@@ -100,15 +106,23 @@ def plane_cell(
             "reason": mesh.reason,
             "rows": mesh.rows(),
             "landmarks": [{"name": n, "x": x, "y": y, "residual": r} for n, (x, y, r) in mesh.points.items()],
-            "persistence": _persistence(mesh, frame),
+            "persistence": _persistence(mesh),
+            "seams": [asdict(seam) for seam in mesh.seams],
         }
     )
 
 
-def _persistence(mesh: Mesh, frame: Frame) -> list[dict[str, float | None]]:
+def _persistence(mesh: Mesh) -> list[dict[str, float | str | None]]:
+    """Features of the mesh's grid. What begins or ends beside a seam of the statistics, or lives for no more than the
+    loss jumps there, may be the seam's and no feature of the landscape: its ``reason`` says so.
+    """
     plane = mesh.plane(mesh.xs, mesh.ys)
     found = persistence(np.where(np.isfinite(plane.loss), plane.loss, np.inf))
-    columns = (found.dimension, found.birth, found.death, plane.xs[found.column], plane.ys[found.row])
+    beside = _beside(plane.frame, plane.xs, plane.ys) if mesh.seams else np.zeros(plane.loss.shape, dtype=bool)
+    jump = max((seam.jump for seam in mesh.seams), default=0.0)
+    doubtful = beside[found.row, found.column] | (beside[found.death_row, found.death_column] & (found.death_row >= 0))
+    doubtful |= found.persistence <= jump
+    columns = (found.dimension, found.birth, found.death, plane.xs[found.column], plane.ys[found.row], doubtful)
     return [
         {
             "dimension": int(d),
@@ -116,9 +130,17 @@ def _persistence(mesh: Mesh, frame: Frame) -> list[dict[str, float | None]]:
             "death": float(e) if isfinite(e) else None,
             "x": float(x),
             "y": float(y),
+            "reason": SEAM if doubt else "",
         }
-        for d, b, e, x, y in zip(*columns, strict=True)
+        for d, b, e, x, y, doubt in zip(*columns, strict=True)
     ]
+
+
+def _beside(frame: Frame, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Points [ny, nx] of a grid that have a neighbour with the statistics of another solution."""
+    owner = np.pad(np.array([[frame.nearest(float(x), float(y)) for x in xs] for y in ys]), 1, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(owner, (3, 3))
+    return around.min(axis=(2, 3)) != around.max(axis=(2, 3))
 
 
 @rows("plane")
@@ -128,9 +150,9 @@ def plane_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     about = {**labels, "buffers": values["buffers"], "reason": values["reason"]}
     for x, y, loss, error, level in values["rows"]:
         yield "planes", {**about, "x": x, "y": y, "loss": loss, "error": error, "level": level}
-    for table in ("landmarks", "persistence"):
-        for row in values[table]:
-            yield table, {**labels, **row}
+    for table in ("landmarks", "persistence", "seams"):
+        for row in values.get(table, ()):
+            yield table, {**labels, **({"reason": ""} if table == "persistence" else {}), **row}
 
 
 @cost("plane")

@@ -36,7 +36,7 @@ def prunings(scene: Scene, block: PruningsSpec) -> None:
             scene.add("prunings", s, policy, inputs=inputs)
 
 
-@kernel("prunings", 1)
+@kernel("prunings", 2)
 def prunings_cell(
     c: Context,
     *,

@@ -34,7 +34,7 @@ def called(s: Solution) -> str:
     return f"{s.branch} L{s.level} s{s.seed}"
 
 
-@kernel("join", 2)
+@kernel("join", 3)
 def join_cell(
     c: Context,
     *,
