@@ -32,8 +32,8 @@ MEASURED = (  # table, filter, what was done with it; citations in double bracke
     ("curvature", {"operator": "adaptive"}, "The adaptive curvature is taken between filter-normalised directions "
      "[[kwon2021asam]]."),
     ("densities", {}, "Spectral densities came from stochastic Lanczos quadrature [[ghorbani2019investigation]]."),
-    ("estimates", {"quantity": "learning coefficient"}, "Local learning coefficients were estimated by stochastic "
-     "gradient Langevin dynamics [[lau2025local]]."),
+    ("estimates", {"quantity": "learning coefficient"}, "Local learning coefficients were estimated by "
+     "Metropolis-adjusted Langevin chains [[lau2025local]]."),
     ("coordinates", {}, "Curvature and finite widths were measured along the coordinates that pruning takes, along "
      "kept and along random ones, with equal counts in every layer."),
     ("volumes", {"method": "top-k"}, "Volumes are those of the ellipsoid of the k largest eigenvalues, at equal k."),
