@@ -163,9 +163,12 @@ def test_a_seed_that_is_switched_off_leaves_every_mean(wide):
         "() => document.querySelector('#volume-pairs .plot').data.find((t) => t.name === 'imp' && !t.opacity).text[0].endsWith('n = 2')"
     )
     imp = line(page, "volume-pairs", "imp")
-    # seeds 1 and 2: 0 and -0.1 beside -1; s = 0.0707, t_{0.975, 1} = 12.7062, so 12.7062 * 0.0707 / sqrt(2)
+    # seeds 1 and 2: 0 and -0.1 beside -1; two seeds have no interval
     assert imp["y"] == pytest.approx([-1.05, -2.05, -3.05, -4.05, -5.05])
-    assert imp["up"] == pytest.approx([0.635310] * 5, abs=1e-5)
+    assert imp.get("up") is None
+    # t_{0.975, 2} = 4.30265, s = 1
+    assert page.evaluate("() => interval([1, 2, 3], false)") == pytest.approx([2, -0.48414, 4.48414], abs=1e-5)
+    assert page.evaluate("() => interval([1, 3], false)") == [2, None, None]
     assert page.locator("[data-seed='0']").get_attribute("aria-pressed") == "false"
     assert page.locator("#shown").inner_text() == "all but seed 0"
     page.locator("#spectra").scroll_into_view_if_needed()

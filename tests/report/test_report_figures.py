@@ -39,19 +39,36 @@ def series(panel: Panel, label: str) -> Series:
 
 
 def test_mean_and_t_interval_of_known_numbers():
-    drawn = figures(known({("dense", 0): [0.10, 0.12, 0.14], ("imp", 1): [0.08, 0.10], ("imp", 2): [0.2, 0.2]}))
+    drawn = figures(known({("dense", 0): [0.10, 0.12, 0.14], ("imp", 1): [0.08, 0.10], ("imp", 2): [0.2, 0.2, 0.2]}))
     shown = panel(drawn, "accuracy", "Test error")
     imp, dense = series(shown, "imp"), series(shown, "dense")
     assert imp.x == pytest.approx([0.8, 0.64])
     assert imp.y == pytest.approx([9.0, 20.0])
-    # n = 2: t_{0.975, 1} = 12.7062, s = sqrt(2), so the half-width is 12.7062 points
-    assert imp.high[0] - imp.y[0] == pytest.approx(12.7062, abs=1e-4)
+    # n = 2: t_{0.975, 1} = 12.7, which says nothing and stretches the axis; the two seeds are drawn as points
+    assert math.isnan(imp.high[0])
+    assert math.isnan(imp.low[0])
+    assert imp.samples.dots
+    assert imp.samples.y[:2] == pytest.approx([8.0, 10.0])
     assert imp.high[1] == imp.low[1] == pytest.approx(20.0)
     # n = 3: t_{0.975, 2} = 4.30265, s = 2
     assert dense.y == pytest.approx([12.0, 12.0])
     assert dense.high[0] - 12 == pytest.approx(4.30265 * 2 / math.sqrt(3), abs=1e-4)
     assert dense.interval == "band"
     assert dense.x == pytest.approx([1.0, 0.64])
+
+
+def test_an_interval_of_a_share_ends_at_the_whole():
+    """Three errors near 0 and near 1, whose t intervals reach beyond both; a loss is no share."""
+    tables = known({("dense", 0): [0.0, 0.0, 0.09], ("imp", 1): [1.0, 1.0, 0.91]})
+    tables["levels"]["train_loss"] = tables["levels"]["test_error"]
+    drawn = figures(tables)
+    error, loss = (panel(drawn, "accuracy", title) for title in ("Test error", "Train loss"))
+    assert series(error, "dense").low[0] == 0
+    assert series(error, "dense").high[0] == pytest.approx(3 + 4.30265 * 3, abs=1e-3)
+    assert series(error, "imp").high == [100.0]
+    assert error.y.share
+    assert not loss.y.share
+    assert series(loss, "dense").low[0] == pytest.approx(0.03 - 4.30265 * 0.03, abs=1e-5)
 
 
 def test_the_interval_agrees_with_scipy():

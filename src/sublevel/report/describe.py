@@ -19,6 +19,10 @@ Numbers = Sequence[float]
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+SHARE = (-2.0, 102.0)
+"""What an axis of percentages shows at most: 0 to 100, with room for a marker."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Axis:
     """One axis. ``ticks`` are (value, text) pairs; empty leaves the choice to the back end.
@@ -26,6 +30,7 @@ class Axis:
     ``hover`` is a d3 format for values under the pointer (``.3~p`` is a percentage of 3 digits); empty leaves
     the value out, where the place on the axis is not the quantity itself. ``bare``: no numbers and no ticks,
     since only the order along the axis means something. ``limits``: what is seen at first, where it is not all.
+    ``share``: a percentage of a whole, of which no interval reaches below 0 or above 100.
     """
 
     title: str = ""
@@ -35,6 +40,7 @@ class Axis:
     hover: str = ".4~g"
     bare: bool = False
     limits: tuple[float, float] | None = None
+    share: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +168,7 @@ class Figure:
 
 def view(panels: Sequence[Panel], **choice: str) -> View:
     """A view of the panels that have something to show."""
-    return View(panels=tuple(_ticked(p) for p in panels if not p.empty), choice=choice)
+    return View(panels=tuple(_ticked(_whole(p)) for p in panels if not p.empty), choice=choice)
 
 
 def legend(shown: View) -> list[Series]:
@@ -177,6 +183,17 @@ def legend(shown: View) -> list[Series]:
                 found.setdefault(series.label, series)
     order = list(BRANCHES)
     return sorted(found.values(), key=lambda s: order.index(s.label) if s.label in BRANCHES else len(order))
+
+
+def _whole(panel: Panel) -> Panel:
+    """A panel of shares with its intervals between 0 and 100%."""
+    if not panel.y.share:
+        return panel
+    ends = [
+        {k: v and [min(max(e, 0.0), 100.0) for e in v] for k, v in (("low", s.low), ("high", s.high))}
+        for s in panel.series
+    ]
+    return replace(panel, series=[replace(s, **e) for s, e in zip(panel.series, ends, strict=True)])
 
 
 def _ticked(panel: Panel) -> Panel:

@@ -25,6 +25,9 @@ ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
 """What an empty cell of a column that came later means: the first part of the examples, the Hessian, before pruning."""
 FLAGS = {"converged", "stationary"}
 
+FEWEST = 3
+"""Seeds below which no interval is drawn."""
+
 
 def clean(tables: Mapping[str, Frame]) -> dict[str, Frame]:
     """Every table of the schema with every column, of one type; what is missing is empty, not an error.
@@ -62,7 +65,7 @@ def _column(frame: Frame, column: str, text: bool) -> Column:
 def over_seeds(frame: Frame, value: str, by: Sequence[str]) -> Frame:
     """Mean of ``value`` over the seeds of each group, with the 95% t interval of the mean.
 
-    mean +- t_{0.975, n-1} * s / sqrt(n), with s the sample standard deviation. With n = 1 there is no
+    mean +- t_{0.975, n-1} * s / sqrt(n), with s the sample standard deviation. Below three seeds there is no
     interval: ``low`` and ``high`` are NaN. Rows without a value do not count.
 
     >>> frame = pd.DataFrame({"level": [1, 1, 1], "v": [1.0, 2.0, 3.0]})
@@ -78,17 +81,18 @@ def over_seeds(frame: Frame, value: str, by: Sequence[str]) -> Frame:
 
 
 def t_intervals(values: np.ndarray, code: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each group and the half-width of its 95% t interval (NaN for one value).
+    """The mean of each group and the half-width of its 95% t interval (NaN below three values).
 
-    ``code`` is the group of each value, ``n`` the size of each group.
+    ``code`` is the group of each value, ``n`` the size of each group. With two values the factor t is 12.7: such an
+    interval says nothing of the mean, and hides all others on its axis.
 
-    >>> mean, half = t_intervals(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]), np.array([2, 1]))
+    >>> mean, half = t_intervals(np.array([1.0, 2.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]), np.array([3, 2]))
     >>> mean.tolist(), half.round(4).tolist()
-    ([2.0, 5.0], [12.7062, nan])
+    ([2.0, 6.0], [2.4841, nan])
     """
     mean = np.bincount(code, values, minlength=len(n)) / n
     squares = np.bincount(code, (values - mean[code]) ** 2, minlength=len(n))
-    return mean, stdtrit(np.where(n > 1, n - 1.0, np.nan), 0.975) * np.sqrt(squares / np.maximum(n - 1, 1) / n)
+    return mean, stdtrit(np.where(n >= FEWEST, n - 1.0, np.nan), 0.975) * np.sqrt(squares / np.maximum(n - 1, 1) / n)
 
 
 def _groups(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

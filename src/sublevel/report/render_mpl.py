@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from sublevel.report.describe import Axis, Heat, Landscape, Panel, Series, View, legend
+from sublevel.report.describe import SHARE, Axis, Heat, Landscape, Panel, Series, View, legend
 from sublevel.report.numbers import percent
 from sublevel.report.palette import HEAT
 
@@ -143,6 +143,9 @@ def _axis(axes: Axes, axis: Axis, which: str) -> None:
         one.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if axis.limits:
         (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.limits)
+    elif axis.share:
+        low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+        (axes.set_xlim if which == "x" else axes.set_ylim)(max(low, SHARE[0]), min(high, SHARE[1]))
     if axis.reverse:
         one.set_inverted(True)
 

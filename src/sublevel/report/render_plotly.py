@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from sublevel.report.describe import Axis, Figure, Heat, Panel, Series, View, legend, words
+from sublevel.report.describe import SHARE, Axis, Figure, Heat, Panel, Series, View, legend, words
 from sublevel.report.numbers import percent
 from sublevel.report.palette import BRANCHES, HEAT
 from sublevel.report.render_relief import relief, relief_scale
@@ -82,6 +82,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
         out["autorange"] = "reversed"
     if axis.limits:
         out["range"] = list(axis.limits)
+    if axis.share:
+        out["autorangeoptions"] = {"clipmin": SHARE[0], "clipmax": SHARE[1]}
     if axis.bare:
         return out | {"showticklabels": False, "ticks": "", "showgrid": False}
     if axis.ticks:
@@ -103,6 +105,8 @@ def _trace(series: Series, panel: Panel, owned: str, known: Collection[str]) -> 
         "mode": {"both": "lines+markers", "line": "lines"}.get(series.mode, "markers"),
         "hovertemplate": _template(series, panel, owned),
     }
+    if panel.y.share and series.samples is not None:
+        trace["share"] = True
     if series.hover:
         trace["text"] = [safe(t) for t in series.hover]
     branch = series.branch or (series.label if series.label in known else "")

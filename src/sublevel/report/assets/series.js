@@ -13,7 +13,7 @@ function interval(values, geometric) {
   const x = geometric ? values.map(Math.log) : values;
   const mean = x.reduce((a, b) => a + b, 0) / n;
   const back = geometric ? Math.exp : (v) => v;
-  if (n < 2) return [back(mean), null, null];
+  if (n < study.fewest) return [back(mean), null, null];
   const square = x.reduce((a, b) => a + (b - mean) ** 2, 0) / (n - 1);
   const half = study.t[Math.min(n - 2, study.t.length - 1)] * Math.sqrt(square / n);
   return [back(mean), back(mean - half), back(mean + half)];
@@ -24,7 +24,8 @@ function overSeeds(trace) {
   const { seed, at, y, log } = trace.samples;
   const groups = trace.x.map(() => []);
   seed.forEach((s, i) => { if (!off.seed.has(s) && finite(y[i])) groups[at[i]].push(y[i]); });
-  const ends = groups.map((values) => interval(values, log));
+  const inside = (v) => (trace.share && v !== null ? Math.min(Math.max(v, 0), 100) : v);
+  const ends = groups.map((values) => interval(values, log)).map(([mean, low, high]) => [mean, inside(low), inside(high)]);
   const text = ends.map(([mean, low, high], i) => {
     if (mean === null) return "";
     return rounded(mean) + (low === null ? "" : ` [${rounded(low)}, ${rounded(high)}]`) + `, n = ${groups[i].length}`;
@@ -49,7 +50,7 @@ function traces(described, hidden) {
   let trace = described;
   if (off.seed.size && trace.samples) trace = overSeeds(trace);
   if (off.seed.size && trace.seeds) trace = onlySeeds(trace);
-  const { samples, seeds, branch, interval: kind, low, high, ...plain } = trace;
+  const { samples, seeds, branch, share, interval: kind, low, high, ...plain } = trace;
   const found = [plain];
   const known = kind && low && low.some(finite);
   if (known && kind === "bars") plain.error_y = bars(plain, low, high);

@@ -52,10 +52,18 @@ def level_axis(levels: Iterable[float], title: str = "level") -> Axis:
 def density_panels(
     frame: Frame, values: Sequence[tuple[str, str, float, bool]], extra: Sequence[Series] = ()
 ) -> list[Panel]:
-    """One panel per (column, title, scale, log y) of a frame with ``branch, level, seed, density``."""
+    """One panel per (column, title, scale, log y) of a frame with ``branch, level, seed, density``.
+
+    What is scaled to `POINTS` is a share.
+    """
     axis = density_axis(frame["density"])
     return [
-        Panel(title=title, x=axis, y=Axis(log=log), series=[*by_branch(frame, column, scale, log=log), *extra])
+        Panel(
+            title=title,
+            x=axis,
+            y=Axis(log=log, share=scale == POINTS),
+            series=[*by_branch(frame, column, scale, log=log), *extra],
+        )
         for column, title, scale, log in values
     ]
 

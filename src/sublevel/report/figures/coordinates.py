@@ -151,7 +151,7 @@ def _slices(frame: Frame, choice: dict[str, str]) -> View:
     log = bool(len(losses) and losses.max() / losses.min() > 30)
     panels = [
         Panel(title="Loss", x=axis, y=Axis(log=log), series=_lines(frame, "loss", 1.0)),
-        Panel(title="Error (%)", x=axis, series=_lines(frame, "error", POINTS)),
+        Panel(title="Error (%)", x=axis, y=Axis(share=True), series=_lines(frame, "error", POINTS)),
     ]
     return view(panels, **choice)
 

@@ -64,7 +64,10 @@ def masks(tables: Tables) -> Figure:
     axis = density_axis(levels["density"])
     series = {c: by_branch(_kept(levels, c), c, scale, log=log) for c, _, scale, log in MASKS}
     series["overlap_imp"] += _chance(levels) if series["overlap_imp"] else []
-    panels = [Panel(title=title, x=axis, y=Axis(log=log), series=series[c]) for c, title, _, log in MASKS]
+    panels = [
+        Panel(title=title, x=axis, y=Axis(log=log, share=scale == POINTS), series=series[c])
+        for c, title, scale, log in MASKS
+    ]
     return Figure(
         key="masks",
         title="Masks and norms",

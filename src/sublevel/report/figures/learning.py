@@ -54,7 +54,7 @@ def _curves(frame: Frame, name: str) -> View:
     error = _curve(frame.assign(e=frame["validation_error"] * POINTS), "e", *CURVES["validation_loss"])
     panels = [
         Panel(title="Loss", x=axis, series=loss),
-        Panel(title="Validation error (%)", x=axis, series=error),
+        Panel(title="Validation error (%)", x=axis, y=Axis(share=True), series=error),
     ]
     return view(panels, network=name)
 

@@ -44,7 +44,7 @@ def _legs(frame: Frame, choice: dict[str, str]) -> View:
         Panel(
             title=f"{name}: {title}",
             x=axis,
-            y=Axis(log=log),
+            y=Axis(log=log, share=scale == POINTS),
             series=_ends(where(frame, leg=leg), column, scale, log),
         )
         for column, title, scale in (("loss", "loss", 1.0), ("error", "error (%)", POINTS))

@@ -149,7 +149,7 @@ def _shares(frame: Frame, dense: Frame, choice: dict[str, str]) -> View:
         if column == "lowest_max" and math.isfinite(mark):
             style = dashed(PLAIN, "dot")
             lines.append(Series(label="dense train loss", x=[mark, mark], y=[0.0, 100.0], style=style, mode="line"))
-        panels.append(Panel(title=title, x=Axis(title=x), y=Axis(hover=".3~g"), series=lines))
+        panels.append(Panel(title=title, x=Axis(title=x), y=Axis(hover=".3~g", share=True), series=lines))
     return view(panels, **choice)
 
 

@@ -101,7 +101,7 @@ def _profiles(frame: Frame, choice: dict[str, str], few: bool) -> View:
     axis = Axis(title="alpha", hover=".3~g")
     rounded = frame.assign(alpha=frame["alpha"].round(6))
     panels = [
-        Panel(title=title, x=axis, series=_lines(rounded, column, scale, few))
+        Panel(title=title, x=axis, y=Axis(share=scale == POINTS), series=_lines(rounded, column, scale, few))
         for column, title, scale in (("loss", "Loss", 1.0), ("error", "Error (%)", POINTS))
     ]
     return view(panels, **choice)

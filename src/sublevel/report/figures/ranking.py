@@ -66,7 +66,7 @@ def _view(rows: Frame, look: dict[str, Style]) -> View:
     axis = Axis(title="place", ticks=tuple((float(i), str(text)) for i, text in enumerate(texts, start=1)), hover="")
     kinds = (("Test error (%)", order, ""), ("Excess over the first (points)", order.iloc[1:], "_behind"))
     panels = [
-        Panel(title=title, x=axis, y=Axis(limits=_limits(part, of)), series=_points(part, look, of))
+        Panel(title=title, x=axis, y=Axis(limits=_limits(part, of), share=not of), series=_points(part, look, of))
         for title, part, of in kinds
     ]
     return view(panels, density=percent(float(rows["density"].mean())))

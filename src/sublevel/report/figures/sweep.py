@@ -61,7 +61,7 @@ def _fractions(once: Frame, ends: Frame, levels: Frame, choice: dict[str, str]) 
     axis = Axis(title="fraction pruned", hover=".3~p", ticks=_ticks(once))
     dense = where(levels, branch="dense")["test_error"].mean() * POINTS
     error = [*_line(once, "test_error", POINTS), flat("dense", float(dense), once["fraction"], dashed(PLAIN, "dot"))]
-    panels = [Panel(title="Test error (%)", x=axis, series=error)]
+    panels = [Panel(title="Test error (%)", x=axis, y=Axis(share=True), series=error)]
     for column, title, split, scale in BARRIERS:
         panels.append(Panel(title=title, x=axis, series=_line(where(ends, split=split), column, scale)))
     return view(panels, **choice)

@@ -17,7 +17,7 @@ from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
-from sublevel.report.prepare import where
+from sublevel.report.prepare import FEWEST, where
 
 LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
 SCALES = {"loss": ("Train loss", 1.0), "error": ("Train error (%)", POINTS)}
@@ -64,8 +64,8 @@ def leaves(tree: Frame) -> Frame:
 def bound(heights: np.ndarray) -> float:
     """The height of the dense networks' level: mean + t(0.95, n - 1) s sqrt(1 + 1/n), a one-sided prediction bound.
 
-    A bound that a new network of the same kind stays below with 95% confidence, for normal heights. With one height
-    it is that height, with none NaN.
+    A bound that a new network of the same kind stays below with 95% confidence, for normal heights. Below three heights
+    it is the largest of them, with none NaN.
 
     >>> round(bound(np.array([1.0, 2.0, 3.0])), 4)
     5.3717
@@ -73,7 +73,7 @@ def bound(heights: np.ndarray) -> float:
     0.5
     """
     known = heights[np.isfinite(heights)]
-    if len(known) < 2:
+    if len(known) < FEWEST:
         return float(known.max()) if len(known) else math.nan
     half = stdtrit(len(known) - 1, 0.95) * known.std(ddof=1) * math.sqrt(1 + 1 / len(known))
     return float(known.mean() + half)
