@@ -231,10 +231,9 @@ def sources() -> str:
 @generated("claims")
 def claims() -> str:
     """Every claim with its sentence."""
-    from sublevel.claims import CLAIMS
+    from sublevel.claims.registry import registered
 
-    order = sorted(CLAIMS.values(), key=lambda each: (len(each.name), each.name))
-    return rows(("claim", "statement"), ((each.name, prose(each.statement)) for each in order))
+    return rows(("claim", "statement"), ((each.name, prose(each.statement)) for each in registered()))
 
 
 @generated("margins")

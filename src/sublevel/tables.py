@@ -163,6 +163,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "directions",
         "capped",  # directions along which the loss did not rise that far within the radius looked at
         "reason",
+        "rank",  # how often a pruned weight has more curvature than a kept one of its layer (AUC), mean over layers
+        "rank_se",
     ),
     # The loss along one random unit vector of each of these sets, and along the steepest eigenvector.
     "slices": (*SOLUTION, "when", "part", "buffers", "set", "radius", "loss", "error"),
@@ -200,6 +202,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "evaluations",
         "gradient_steps",
         "reason",
+        "aligned",  # 1 after weight matching, else 0
     ),
     # Train loss and error on planes; level = how often the grid was refined there.
     "planes": ("plane", "kind", "seed", "buffers", "x", "y", "loss", "error", "level", "reason"),
@@ -253,6 +256,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "volume_pairs": (
         *SOLUTION,
         "pair",
+        "method",  # top-k | logdet | rays; empty in runs whose matched losses lie where no training goes
+        "setting",  # of the method: the damping of logdet
         "operator",
         "part",
         "buffers",
@@ -278,21 +283,25 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "claim",
         "statement",
         "verdict",
-        "why",  # what decided it, or what is missing
+        "family",  # primary | exploratory: exploratory claims are not corrected for how many there are
+        "why",  # what decided it density by density, or what is missing
         "sentence",  # to quote, with effect, interval and seeds
-        "effect",
+        "effect",  # at ``density``, of the part on which the verdict rests
         "low",
         "high",
         "unit",
         "margin",
+        "margin_flip",  # the margin at which that part would read otherwise; empty where the margin is 0
+        "density",
+        "interval",  # over what the interval is: seeds, and test examples or the error of a threshold
         "n",
-        "p",  # of the claim's test (the largest over its parts)
-        "p_holm",  # after Holm's correction over the claims that this study tests
-        "p_contrary",  # of the contrary's test
-        "p_contrary_holm",  # after Holm's correction over the contraries, by themselves
+        "p",  # of the claim's test
+        "p_holm",  # after Holm's correction over the primary claims but C1, which is tested first and by itself
+        "p_contrary",  # of the opposite's test
+        "p_contrary_holm",  # after Holm's correction over the opposites, by themselves
         "figure",  # the key of the figure that shows it
     ),
-    # What the verdicts rest on: comparisons with paired t intervals over seeds, each read alone.
+    # What the verdicts rest on: comparisons with paired 95% intervals, each read alone.
     "claims": (
         "claim",
         "statement",
@@ -307,6 +316,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "p",
         "p_exact",
         "reading",
+        "margin",
+        "margin_flip",
+        "interval",
+        "role",  # decides | beyond (a fixed density at which the ticket does not match) | comparison | empty
     ),
     # What did not finish, and why.
     "failures": (*SOLUTION, "cell", "kind", "error"),

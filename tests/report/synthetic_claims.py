@@ -49,8 +49,9 @@ def sweep(rows: Rows, seeds: int, level: Callable[[str, float], dict[str, Any]])
     """Branches that prune another fraction, once."""
     for fraction in FRACTIONS:
         for seed in range(seeds):
-            key = {"branch": f"imp-{fraction:g}", "level": 1, "seed": seed}
-            rows["levels"].append(key | level(key["branch"], 1 - fraction) | {"test_error": error_at(fraction)})
+            key = {"branch": f"step {fraction:g}", "level": 1, "seed": seed}
+            about = {"base": "imp", "fraction": fraction, "criterion": "magnitude", "order": "shared"}
+            rows["levels"].append(key | level(key["branch"], 1 - fraction) | about | {"test_error": error_at(fraction)})
             for split in ("train", "test"):
                 rows["paths"].append({
                     "path": "to-dense", "branch": key["branch"], "level_from": 0, "level_to": 1, "seed": seed, "order": "shared", "split": split,

@@ -1,5 +1,7 @@
 """Cards, the box of what next, what limits a study, and what can be pasted: read off tables with known numbers."""
 
+# pyright: reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import math
@@ -42,6 +44,33 @@ def test_a_card_has_all_that_is_known_of_its_claim(ready):
     assert first.drawn.margins == (4.0, 96.0)
     assert first.drawn.words == "0.04 [−0.21, 0.29] points, margin 0.5"
     assert found.counts == [("supported", 2), ("contradicted", 1), ("undecided", 2)]
+
+
+def test_a_card_shows_the_effect_at_every_fixed_density(ready):
+    rows = [
+        {"claim": "C2", "comparison": "reinit - imp", "level": level, "density": density, "unit": "test error",
+         "effect": effect, "low": effect - 0.01, "high": effect + 0.01, "reading": "costs", "role": role}
+        for level, density, effect, role in ((3, 0.1, 0.05, "beyond"), (1, 0.3, 0.02, "decides"), (2, 0.2, 0.03, ""))
+    ]  # fmt: skip
+    table = clean({"claims": pd.DataFrame(rows)})["claims"]
+    found = {c.claim: c for c in verdicts(ready["verdicts"], set(), table).cards}
+    assert [(d.density, d.effect, d.aside) for d in found["C2"].densities] == [
+        ("30%", "2.0 [1.0, 3.0] points (test error)", False),
+        ("10%", "5.0 [4.0, 6.0] points (test error)", True),
+    ]
+    assert found["C1"].densities == []
+
+
+def test_a_card_says_where_a_margin_would_flip_it_and_what_is_exploratory(ready):
+    row = {"claim": "C8", "verdict": "supported", "statement": "A barrier.", "unit": "share", "effect": 0.3, "n": 5,
+           "low": 0.21, "high": 0.39, "margin": 0.1, "margin_flip": 0.21, "density": 0.25, "family": "exploratory",
+           "p": 0.01}  # fmt: skip
+    card = verdicts(clean({"verdicts": pd.DataFrame([row])})["verdicts"], set()).cards[0]
+    facts = dict(card.facts)
+    assert (card.effect, card.unit, facts["margin"], facts["weights left"]) == ("30.0", "%", "10", "25%")
+    assert facts["reads otherwise at a margin of"] == "21"
+    assert facts[""] == "exploratory"
+    assert "corrected (Holm)" not in facts
 
 
 def test_what_was_not_measured_is_no_card_and_says_what_to_add(ready):
@@ -99,8 +128,8 @@ def test_the_density_at_which_imp_leaves_dense_is_read_off_its_intervals():
     )
     assert breaking_point(tables) == (
         "imp is within the margin of the dense network down to 41% of the weights (level 2). At 10% of the weights "
-        "(level 4) it has left: its test error is 2.0 [1.0, 3.0] points higher. The level before it is not decided. "
-        "The margin is 0.5 points, and each level is read alone."
+        "(level 4) imp no longer matches: its test error is 2.0 [1.0, 3.0] points higher. The level before it is not "
+        "decided. The margin is 0.5 points, and each level is read alone."
     )
 
 

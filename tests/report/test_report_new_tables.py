@@ -1,5 +1,7 @@
 """Prunings, pairs of volumes, the sweep of the fraction, and points after retraining: the numbers of the tables."""
 
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import math
@@ -75,17 +77,29 @@ def test_the_sweep_has_a_figure_of_its_own_and_stays_out_of_all_others(drawn, ta
     once = line(error, "pruned once")
     assert once.x == pytest.approx([0.05, 0.2, 0.5, 0.9])
     assert [once.y[i] for i in (0, 2, 3)] == pytest.approx([100 * claimed.error_at(f) for f in claimed.FRACTIONS])
-    assert "imp-0.05" in once.hover[0]
+    assert "step 0.05" in once.hover[0]
     assert once.hover[1].endswith("; imp")
     assert [line(barrier, "pruned once").y[i] for i in (0, 2, 3)] == pytest.approx([0.5, 5.0, 9.0])
     assert [line(loss, "pruned once").y[i] for i in (0, 2, 3)] == pytest.approx([0.05, 0.5, 0.9])
     labels = {s.label for f in drawn.all for v in f.views for p in v.panels for s in p.series}
-    assert not [name for name in labels if name.startswith("imp-")]
+    assert not [name for name in labels if name.startswith("step ")]
     assert "3 branches down to level 5" in headline(without_sweep(clean(tables)), {})
 
 
+def test_the_sweep_is_told_by_columns_and_not_by_labels(tables):
+    levels, paths = (
+        tables[n].assign(branch=tables[n]["branch"].replace("step 0.05", "small")) for n in ("levels", "paths")
+    )
+    lamp = levels[levels["branch"] == "step 0.9"].assign(branch="imp-0.7-lamp", criterion="lamp", fraction=0.7)
+    found = figures({"levels": pd.concat([levels, lamp.assign(density=0.3)]), "paths": paths})
+    once = line(figure(found, "fractions").views[0].panels[0], "pruned once")
+    assert once.x == pytest.approx([0.05, 0.2, 0.5, 0.9])  # another criterion is no part of it
+    assert once.hover[0].endswith("; small")
+    assert "imp-0.7-lamp" in {s.label for s in figure(found, "accuracy").views[0].panels[0].series}
+
+
 def test_without_a_sweep_there_is_no_such_figure(tables):
-    levels = tables["levels"][~tables["levels"]["branch"].str.startswith("imp-")]
+    levels = tables["levels"][~tables["levels"]["branch"].str.startswith("step ")]
     assert "fractions" not in {f.key for f in figures({"levels": levels, "paths": tables["paths"]}).all}
 
 

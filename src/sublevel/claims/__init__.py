@@ -20,9 +20,9 @@ where its mean must lie; the test, the correction over claims, the words and the
 
 from __future__ import annotations
 
-from sublevel.claims import accuracy, basins, steepness
+from sublevel.claims import accuracy, basins, steepness, volumes
 from sublevel.claims.accuracy import compared
-from sublevel.claims.combine import agreement, intersection, sequence
+from sublevel.claims.combine import agreement, intersection, sequence, tickets
 from sublevel.claims.decide import claims, verdicts
 from sublevel.claims.parts import Part
 from sublevel.claims.query import Measured, look
@@ -43,5 +43,7 @@ __all__ = [
     "look",
     "sequence",
     "steepness",
+    "tickets",
     "verdicts",
+    "volumes",
 ]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import inf, isfinite
+from collections.abc import Iterator, Sequence
+from math import inf, isfinite, nan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sublevel.claims.accuracy import matching
-from sublevel.claims.combine import agreement
-from sublevel.claims.margins import ERROR_BARRIER, PREDICTION, loss_margin
+from sublevel.claims.accuracy import RANDOM, first_measured, label, matching
+from sublevel.claims.combine import agreement, tickets
+from sublevel.claims.margins import ERROR_MARGIN, ERROR_RESOLUTION, PREDICTION, RISE_MARGIN
 from sublevel.claims.parts import Part
-from sublevel.claims.query import Measured, Rows, Tables, densities, end_losses, look
+from sublevel.claims.paths import of_paths, relative_rise, rise_over, rise_part
+from sublevel.claims.query import Cells, Measured, Rows, Tables, densities, indexed, look
 from sublevel.claims.registry import claim
-from sublevel.stats import prediction_bound
+from sublevel.stats import Estimated, Excess, prediction_bound
 
-ORDERS = {"shared": ("imp", "imp-shared"), "independent": ("imp", "imp-independent")}
-"""Data order -> what imp's solutions under it may be called."""
+ORDERS = ("shared", "independent")
+TEN = f"{100 * RISE_MARGIN:g}%"
+NO_PATH = f"we found no path from {{}} that rises less than {TEN}"
 
 
 @claim(
@@ -25,45 +27,64 @@ ORDERS = {"shared": ("imp", "imp-shared"), "independent": ("imp", "imp-independe
     "Rewound starts and their solutions stay in the dense network's sublevel set; re-initialisation and random masks "
     "leave it.",
     figure="membership",
+    combine=tickets,
 )
 def stays_inside(tables: Tables) -> Iterator[Part]:
-    """Path maxima over the dense threshold, a t prediction bound over the dense networks.
+    """Two questions of each solution: does its loss lie below the dense threshold, and is there a path to it?
 
-    A start is judged at its own height, by the path from it to the dense solution: no trained network's threshold lies
-    above an untrained loss. Beside them stand the end-point losses alone, and random masks after weight matching,
-    which start from the same weights and need none.
+    The threshold is a t prediction bound over the dense networks; its own error enters the test. The path is the best
+    of a segment and a curve, judged by its rise over the higher end. A solution leaves the set by either: a loss above
+    the threshold, or no path. A new initialisation is searched before and after weight matching with equal effort, and
+    the lower path counts: a barrier may be only a permutation. A start is judged at its own height.
     """
-    yield excess(tables, "imp", "lowest_max", inside=True)
-    yield start_to_dense(tables, "imp")
-    for branch in ("reinit", "random-prune"):
-        yield excess(tables, branch, "lowest_max", inside=False)
-    yield aligned(tables, "reinit")
-    yield excess(tables, "imp", "loss", inside=True, decisive=False)
-    for branch in ("reinit", "random-prune"):
-        yield excess(tables, branch, "loss", inside=False, decisive=False)
-    yield start_to_dense(tables, "reinit", decisive=False)
-    yield aligned(tables, "random-prune", decisive=False)
+    yield end_loss(tables, "imp", inside=True)
+    yield best_path(tables, "imp", inside=True)
+    start = look(tables, "paths", path="start-to-dense", branch=label(tables, "imp"), split="train").one_view()
+    yield rise_part(
+        "imp, from its start to dense, rise over the higher end",
+        of_paths(tables, start, relative_rise),
+        high=RISE_MARGIN,
+        holds="its start is joined to the dense network at its own height",
+        fails=f"its start is behind a rise of {TEN}",
+    )
+    random = first_measured(tables, "membership", RANDOM)
+    for branch in ("reinit", random):
+        yield end_loss(tables, branch, inside=False)
+        yield best_path(tables, branch, inside=False, matched=branch == "reinit")
 
 
 @claim(
     "C8",
     "Successive IMP solutions are separated by a barrier in the train loss, and by none in the train error.",
     figure="barriers",
+    combine=tickets,
 )
 def barrier_in_loss_alone(tables: Tables) -> Iterator[Part]:
-    """Superiority in loss and equivalence in error, under both data orders."""
+    """A rise above the margin in loss and equivalence in error, under both data orders.
+
+    Beside them the height over the chord, in nats and as a share of the fall of the dense run's train loss.
+    """
     for order in ORDERS:
         rows = successive(tables, order)
-        margin = end_losses(rows)
-        yield Part(
-            name=f"successive, {order} order, loss barrier",
-            unit="loss barrier",
-            measured=of_paths(tables, rows, "loss_barrier"),
-            low=margin,
-            holds="a barrier",
-            fails="no barrier",
+        yield rise_part(
+            f"successive, {order} order, rise of the loss over the higher end",
+            of_paths(tables, rows, relative_rise),
+            low=RISE_MARGIN,
+            holds=f"the loss rises by more than {TEN} between successive solutions",
+            fails=f"the loss rises by less than {TEN} between successive solutions",
         )
         yield error_barrier(tables, rows, f"successive, {order} order, error barrier")
+    for order in ORDERS:
+        rows = successive(tables, order)
+        chord = of_paths(tables, rows, "loss_barrier")
+        yield Part(name=f"{order} order, height over the chord", unit="nats", measured=chord, decisive=False)
+        share = Measured(shares_of_fall(tables, chord.values), chord.density, "levels with a finite train_loss_start")
+        yield Part(
+            name=f"{order} order, height over the chord as a share of the dense run's fall",
+            unit="share",
+            measured=share,
+            decisive=False,
+        )
 
 
 @claim(
@@ -73,9 +94,9 @@ def barrier_in_loss_alone(tables: Tables) -> Iterator[Part]:
     combine=agreement,
 )
 def zero_barrier_iff_matching(tables: Tables) -> Iterator[Part]:
-    """Of Paul et al. (2210.03044), at each of the densities. Their other half is not tested here.
+    """Of Paul et al. (2210.03044), decided over the densities, with one margin for both.
 
-    That half, how flatness bounds the fraction that can be pruned, needs flatness over a sweep of fractions.
+    Their other half, how flatness bounds the fraction that can be pruned, needs flatness over a sweep of fractions.
     """
     order = next((o for o in ORDERS if len(successive(tables, o))), "shared")
     yield error_barrier(
@@ -86,104 +107,113 @@ def zero_barrier_iff_matching(tables: Tables) -> Iterator[Part]:
 
 def successive(tables: Tables, order: str) -> Rows:
     """The segments between imp's levels under a data order, on the training set, under one buffer policy."""
-    rows = look(tables, "paths", path="successive", branch=ORDERS[order], order=order, split="train")
-    return rows.prefer("branch", ORDERS[order]).one_view()
-
-
-def of_paths(tables: Tables, rows: Rows, values: str | NDArray[np.float64], *notes: str) -> Measured:
-    """A value of each path, by the level that it leads to."""
-    known = densities(tables, *sorted({"imp", *rows.words("branch")}))
-    chosen = (f"{rows.note} on paths",) if rows.note else ()
-    return Measured(rows.cells(values, "level_to"), known, rows.asked, (*chosen, *notes))
+    names = tuple(indexed(tables).branches.orders("imp")) or ("imp",)
+    rows = look(tables, "paths", path="successive", branch=names, order=order, split="train")
+    return rows.prefer("branch", names).one_view()
 
 
 def error_barrier(tables: Tables, rows: Rows, name: str, *notes: str) -> Part:
-    """The error barrier of paths, equivalent to 0."""
+    """The error barrier of paths over the chord, equivalent to 0."""
     return Part(
         name=name,
         unit="error barrier",
         measured=of_paths(tables, rows, "error_barrier", *notes),
-        low=-ERROR_BARRIER,
-        high=ERROR_BARRIER,
-        holds="no barrier",
-        fails="a barrier",
+        high=ERROR_MARGIN,
+        floor=ERROR_RESOLUTION,
+        holds="there is no error barrier",
+        fails="there is an error barrier",
     )
 
 
-def excess(tables: Tables, branch: str, column: str, *, inside: bool, decisive: bool = True) -> Part:
-    """Path maximum, or end-point loss, of a branch over the threshold of the dense networks.
-
-    A path that stays below proves membership. One that does not only says that none was found with this effort, unless
-    the end point itself lies above.
-    """
-    rows = look(tables, "membership", branch=branch).one_view()
-    every = look(tables, "membership").one_view()
-    bound = threshold(every.cells("loss_dense"))
-    what = "path maximum" if column == "lowest_max" else "end-point loss"
-    outside = "outside, as far as was searched" if column == "lowest_max" else "above the threshold"
-    within = "inside" if column == "lowest_max" else "below the threshold"
-    return Part(
-        name=f"{branch}, {what} - dense threshold",
-        unit="train loss",
-        measured=over(rows, bound, rows.cells(rows.numbers(column) - bound), densities(tables, branch)),
-        high=0.0 if inside else inf,
-        low=-inf if inside else 0.0,
-        holds=within if inside else outside,
-        fails=outside if inside else within,
-        decisive=decisive,
-    )
+def shares_of_fall(tables: Tables, heights: Cells) -> Cells:
+    """Heights divided by the fall of the dense run's train loss since the rewind step, by level and seed."""
+    rows = look(tables, "levels", branch=label(tables, "dense"))
+    fallen = rows.cells(rows.numbers("train_loss_start") - rows.numbers("train_loss"))
+    falls = {seed: fall for (_, seed), fall in fallen.items()}
+    return {
+        (level, seed): height / falls[seed]
+        for (level, seed), height in heights.items()
+        if isfinite(falls.get(seed, nan)) and falls[seed] > 0
+    }
 
 
-def start_to_dense(tables: Tables, branch: str, *, decisive: bool = True) -> Part:
-    """Whether the loss rises above the start on the way from it to the dense solution."""
-    rows = look(tables, "paths", path="start-to-dense", branch=branch, split="train").one_view()
-    return Part(
-        name=f"{branch}, from its start to dense, height over the higher end",
-        unit="train loss",
-        measured=of_paths(tables, rows, "loss_height"),
-        high=end_losses_of_dense(rows),
-        holds="inside at its own height",
-        fails="behind a barrier",
-        decisive=decisive,
-    )
+def end_loss(tables: Tables, branch: str, *, inside: bool) -> Part:
+    """The loss of a branch's solutions over the threshold of the dense networks, whose own error counts."""
+    rows = members(tables, branch)
+    dense = dense_losses(tables)
+    bound = prediction_bound(list(dense.values()), PREDICTION) if len(dense) > 1 else nan
+    losses = rows.cells("loss")
 
+    def law(level: int, seeds: Sequence[int]) -> Estimated | None:
+        pairs = [seed for seed in seeds if seed in dense]
+        others = [value for seed, value in sorted(dense.items()) if seed not in pairs]
+        if len(pairs) < len(seeds) or len(pairs) + len(others) < 2:
+            return None
+        ours = tuple(losses[level, seed] for seed in pairs)
+        return Excess(ours, (*(dense[seed] for seed in pairs), *others), PREDICTION)
 
-def aligned(tables: Tables, branch: str, *, decisive: bool = True) -> Part:
-    """Path maximum after weight matching over the dense threshold: a barrier may be only a permutation."""
-    rows = look(tables, "paths", path="to-dense-aligned", branch=branch, split="train").one_view()
-    bound = threshold(rows.cells("loss_from", "level_to"))
-    known = densities(tables, branch)
-    return Part(
-        name=f"{branch} after weight matching, path maximum - dense threshold",
-        unit="train loss",
-        measured=over(rows, bound, rows.cells(rows.numbers("loss_max") - bound, "level_to"), known),
-        low=0.0,
-        holds="outside, as far as was searched",
-        fails="inside",
-        decisive=decisive,
-    )
-
-
-def over(rows: Rows, bound: float, values: dict[tuple[int, int], float], known: dict[int, float]) -> Measured:
-    """Values over a threshold, and what the threshold is."""
     said = (
-        f"dense threshold {bound:.4g}, below which a new dense loss lies with probability {PREDICTION:g}"
+        f"dense threshold {bound:.4g}, below which a new dense loss lies with probability {PREDICTION:g}, with its own "
+        "error in the interval"
         if isfinite(bound)
         else "no dense threshold: it needs the losses of two dense networks"
     )
-    return Measured(values, known, rows.asked, tuple(filter(None, (said, rows.note))))
+    values = {key: loss - bound for key, loss in losses.items()}
+    words = (f"{branch} ends below the dense threshold", f"{branch} ends above the dense threshold")
+    notes = tuple(filter(None, (said, rows.note)))
+    return Part(
+        name=f"{branch}, end loss - dense threshold",
+        unit="train loss",
+        measured=Measured(values, densities(tables, label(tables, branch)), rows.asked, notes, law),
+        holds=words[0] if inside else words[1],
+        fails=words[1] if inside else words[0],
+        either="" if inside else branch,
+        low=-inf if inside else 0.0,
+        high=0.0 if inside else inf,
+    )
 
 
-def threshold(losses: dict[tuple[int, int], float]) -> float:
-    """The t prediction bound over dense networks, one loss for each seed; NaN below two."""
+def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = False) -> Part:
+    """The rise of the best path that was found to the dense network over its higher end.
+
+    ``matched``: the lower of the best paths before and after weight matching, where both were searched.
+    """
+    rows = members(tables, branch)
+    values = rows.cells(rise_of(rows))
+    if matched:
+        other = members(tables, branch, aligned=True)
+        after = other.cells(rise_of(other))
+        values = {key: min(values[key], after[key]) for key in values.keys() & after.keys()}
+    after_words = ", before or after weight matching" if matched else ""
+    joined, apart = f"a path from {branch} rises less than {TEN}", NO_PATH.format(branch)
+    asked = f"{rows.asked}, aligned = 0 and 1" if matched else rows.asked
+    measured = Measured(values, densities(tables, label(tables, branch)), asked, (rows.note,) if rows.note else ())
+    return rise_part(
+        f"{branch}, rise of the best path over the higher end{after_words}",
+        measured,
+        holds=joined if inside else apart,
+        fails=apart if inside else joined,
+        either="" if inside else branch,
+        low=-inf if inside else RISE_MARGIN,
+        high=RISE_MARGIN if inside else inf,
+    )
+
+
+def members(tables: Tables, branch: str, *, aligned: bool = False) -> Rows:
+    """Searches for a path to the dense network, before or after weight matching."""
+    rows = look(tables, "membership", branch=label(tables, branch))
+    return rows.keep((rows.numbers("aligned") == 1) == aligned).one_view()
+
+
+def rise_of(rows: Rows) -> NDArray[np.float64]:
+    """The rise of the lowest path maximum over the higher of the two losses."""
+    return rise_over(rows.numbers("lowest_max"), rows.numbers("loss"), rows.numbers("loss_dense"))
+
+
+def dense_losses(tables: Tables) -> dict[int, float]:
+    """The loss of each seed's dense network on the examples of the searches."""
     by_seed: dict[int, list[float]] = {}
-    for (_, seed), loss in losses.items():
+    for (_, seed), loss in look(tables, "membership").one_view().cells("loss_dense").items():
         if isfinite(loss):
             by_seed.setdefault(seed, []).append(loss)
-    return prediction_bound([float(np.mean(mine)) for mine in by_seed.values()], PREDICTION)
-
-
-def end_losses_of_dense(rows: Rows) -> float:
-    """The loss margin by the dense ends alone: a start's loss is no end of training."""
-    cells = rows.cells("loss_to", "level_to")
-    return loss_margin([[v for (at, _), v in cells.items() if at == level] for level in {at for at, _ in cells}])
+    return {seed: float(np.mean(mine)) for seed, mine in sorted(by_seed.items())}

@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import isfinite
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sublevel.claims.combine import Outcome
-from sublevel.claims.margins import ALPHA, FEWEST_SEEDS, LEVEL
-from sublevel.claims.parts import EQUAL, Part
-from sublevel.claims.query import Indexed, Tables
+from sublevel.claims.accuracy import matching
+from sublevel.claims.combine import Context, Outcome, points, sequence
+from sublevel.claims.margins import ALPHA, DENSITIES, LEVEL
+from sublevel.claims.parts import Part, Tested, assess
+from sublevel.claims.query import Tables, indexed
 from sublevel.claims.registry import CLAIMS, Claim, registered
-from sublevel.claims.words import contradicted_by, probability, quotable
+from sublevel.claims.sentence import quotable
+from sublevel.claims.words import filled, probability, reading, seeds_text
 from sublevel.errors import ConfigError, unknown
-from sublevel.stats import Paired, holm, no_spread, paired
+from sublevel.stats import holm, paired
 from sublevel.tables import COLUMNS
 
+FIRST = "C1"
+"""The claim that is tested first, by itself."""
 
-def verdicts(tables: Tables, names: Sequence[str] | None = None) -> pd.DataFrame:
+Study = Mapping[str, Any]
+"""A resolved study as JSON. Read are primary, claim_densities, fraction, prune, criterion and order."""
+
+
+def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | None = None) -> pd.DataFrame:
     """Return one row per claim: supported, contradicted, undecided or not measured, with why, and a sentence to quote.
 
-    Supported: the claim's p value, after Holm's correction over the claims that these tables test, is at most `ALPHA`.
-    Contradicted: the same of its contrary, corrected by itself. ``names`` judges some claims only, which are then
-    Holm's family.
+    Supported: the claim's p value is at most `ALPHA`, for C1 by itself, for the other primary claims after Holm's
+    correction over those that these tables test, for exploratory ones without a correction. Contradicted: the same of
+    the opposite, corrected by itself. A claim that holds at some densities while its opposite does at others is
+    undecided, and says where. ``names`` judges some claims only. ``study`` names the primary claims (all if it names
+    none) and the densities.
 
     Raises ConfigError for a name that is not registered.
     """
     chosen = registered() if names is None else [_named(name) for name in names]
-    tables = Indexed(tables)
+    primary = set((study or {}).get("primary") or CLAIMS)
+    tables = indexed(tables, study)
+    context = fixed(tables, study)
     parts = [_parts(each, tables) for each in chosen]
-    found = [each.combine(mine, ALPHA) for each, mine in zip(chosen, parts, strict=True)]
-    support, contrary = [o.p for o in found], [o.p_contrary for o in found]
+    found = [each.combine(mine, ALPHA, context) for each, mine in zip(chosen, parts, strict=True)]
+    family = [each.name in primary and each.name != FIRST for each in chosen]
+    support = _corrected([o.p for o in found], family)
+    contrary = _corrected([o.p_contrary for o in found], family)
     rows = []
-    for each, mine, outcome, p, against in zip(
-        chosen, parts, found, holm(support).tolist(), holm(contrary).tolist(), strict=True
-    ):
-        if p <= ALPHA:  # rejected by Holm at this level, which what is said within the claim must keep
-            outcome = each.combine(mine, ALPHA / sum(q >= outcome.p for q in support))
-        rows.append(_row(each, outcome, p, against, sum(map(isfinite, support))))
+    for i, (each, mine, outcome) in enumerate(zip(chosen, parts, found, strict=True)):
+        if family[i] and support[i] <= ALPHA:
+            outcome = each.combine(mine, _left(outcome.p, [o.p for o in found], family), context)
+        elif family[i] and contrary[i] <= ALPHA:
+            outcome = each.combine(mine, _left(outcome.p_contrary, [o.p_contrary for o in found], family), context)
+        rows.append(_Judged(each, outcome, support[i], contrary[i], each.name in primary, sum(family)).row())
     return pd.DataFrame(rows, columns=list(COLUMNS["verdicts"]))
+
+
+def _left(p: float, ps: Sequence[float], family: Sequence[bool]) -> float:
+    """The level that Holm leaves to a claim that it rejects, which what is said within the claim keeps."""
+    return ALPHA / sum(q >= p for q, of in zip(ps, family, strict=True) if of)
+
+
+def fixed(tables: Tables, study: Study | None = None) -> Context:
+    """The densities of a study, and the levels at which C1's test says that imp matches the dense network."""
+    densities = tuple((study or {}).get("claim_densities") or DENSITIES)
+    found = sequence([matching(tables)], ALPHA, Context(densities))
+    return Context(densities, tuple(p.level for p in found.holding))
+
+
+def _corrected(ps: Sequence[float], family: Sequence[bool]) -> list[float]:
+    """P values with Holm's correction over a family; those outside it as they are."""
+    inside = iter(holm([p for p, of in zip(ps, family, strict=True) if of]).tolist())
+    return [next(inside) if of else p for p, of in zip(ps, family, strict=True)]
 
 
 def _named(name: str) -> Claim:
@@ -58,80 +91,126 @@ def _parts(each: Claim, tables: Tables) -> list[Part]:
     return found
 
 
-def _row(each: Claim, outcome: Outcome, p_holm: float, contrary_holm: float, tests: int) -> dict[str, Any]:
-    verdict = _verdict(outcome, p_holm, contrary_holm)
-    shown = outcome.against if verdict == "contradicted" else outcome.shown
-    why = outcome.why
-    if verdict == "contradicted":
-        why = f"{contradicted_by(shown)} (p {probability(contrary_holm)}); {why}"
-    elif verdict == "undecided" and outcome.p <= ALPHA:
-        why = f"holds by itself (p {probability(outcome.p)}), not after Holm's correction over {tests} claims; {why}"
-    elif verdict == "undecided" and outcome.p_contrary <= ALPHA:
-        why = f"the contrary holds by itself (p {probability(outcome.p_contrary)}), not after Holm's correction; {why}"
-    return {
-        "claim": each.name,
-        "statement": each.statement,
-        "verdict": verdict,
-        "why": why,
-        "sentence": quotable(each.statement, verdict, outcome, shown),
-        "effect": shown.mean,
-        "low": shown.low,
-        "high": shown.high,
-        "unit": shown.part.unit,
-        "margin": shown.part.margin,
-        "n": shown.n,
-        "p": outcome.p,
-        "p_holm": p_holm,
-        "p_contrary": outcome.p_contrary,
-        "p_contrary_holm": contrary_holm,
-        "figure": each.figure,
-    }
+@dataclass(frozen=True)
+class _Judged:
+    """A claim with its outcome and corrected p values."""
+
+    claim: Claim
+    outcome: Outcome
+    p: float
+    p_contrary: float
+    primary: bool
+    tests: int
+
+    @property
+    def mixed(self) -> bool:
+        return self.p <= ALPHA and self.p_contrary <= ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """NaN is above every level."""
+        if not self.outcome.measured:
+            return "not measured"
+        if self.mixed:
+            return "undecided"
+        return "contradicted" if self.p_contrary <= ALPHA else "supported" if self.p <= ALPHA else "undecided"
+
+    @property
+    def why(self) -> str:
+        o = self.outcome
+        if self.verdict == "contradicted":
+            return f"{o.against.part.name}: {reading(o.against, ALPHA)} (p {probability(self.p_contrary)}); {o.why}"
+        if self.verdict == "undecided" and not self.mixed and o.p <= ALPHA:
+            alone = f"holds by itself (p {probability(o.p)}), not after Holm's correction over {self.tests} claims"
+            return f"{alone}; {o.why}"
+        if self.verdict == "undecided" and not self.mixed and o.p_contrary <= ALPHA:
+            return f"the opposite holds by itself (p {probability(o.p_contrary)}), not after Holm's correction; {o.why}"
+        return o.why
+
+    def row(self) -> dict[str, Any]:
+        o, verdict = self.outcome, self.verdict
+        shown = o.against if verdict == "contradicted" else o.shown
+        family = "primary" if self.primary else "exploratory"
+        return {
+            "claim": self.claim.name,
+            "statement": self.claim.statement,
+            "verdict": verdict,
+            "family": family,
+            "why": self.why,
+            "sentence": quotable(verdict, o, shown, family, mixed=self.mixed),
+            "effect": shown.mean,
+            "low": shown.low,
+            "high": shown.high,
+            "unit": shown.part.unit,
+            "margin": shown.part.margin,
+            "margin_flip": shown.flips,
+            "density": shown.density if shown.n else nan,
+            "interval": seeds_text(shown) if shown.n else "",
+            "n": shown.n,
+            "p": o.p,
+            "p_holm": self.p if self.primary else nan,
+            "p_contrary": o.p_contrary,
+            "p_contrary_holm": self.p_contrary if self.primary else nan,
+            "figure": self.claim.figure,
+        }
 
 
-def _verdict(outcome: Outcome, p_holm: float, contrary_holm: float) -> str:
-    """NaN is above every level."""
-    if not outcome.measured:
-        return "not measured"
-    if contrary_holm <= ALPHA:
-        return "contradicted"
-    return "supported" if p_holm <= ALPHA else "undecided"
-
-
-def claims(tables: Tables) -> pd.DataFrame:
+def claims(tables: Tables, study: Study | None = None) -> pd.DataFrame:
     """Return one row per claim, comparison, unit and level, each read alone with no correction for how many there are.
 
     ``effect`` is the mean over seeds, of the first branch of ``comparison`` minus the second where two are compared;
-    ``low`` and ``high`` its 95% t interval, ``p`` and ``p_exact`` the two-sided t and sign-flip tests of 0. Pairs with
-    a missing or infinite value are left out, and ``n`` counts those that are left. Claims whose branches are absent
-    have no rows.
+    ``low`` and ``high`` its 95% interval (``interval`` says over what), ``p`` and ``p_exact`` the two-sided test of 0
+    and the sign-flip test. Pairs with a missing or infinite value are left out, and ``n`` counts those that are left.
+    ``role`` is what a row does for the verdict: ``decides``, ``beyond`` (a fixed density at which the ticket does not
+    match), ``comparison``, or empty at a density that is not a fixed one. Claims whose branches are absent have no
+    rows.
     """
-    tables = Indexed(tables)
-    lines = [
-        {"claim": each.name, "statement": each.statement, **line}
-        for each in registered()
-        for part in each.query(tables)
-        for line in _comparisons(part)
-    ]
+    tables = indexed(tables, study)
+    context = fixed(tables, study)
+    lines = []
+    for each in registered():
+        parts = list(each.query(tables))
+        roles = _roles(each, parts, context)
+        for i, part in enumerate(parts):
+            lines += [
+                {"claim": each.name, "statement": each.statement, **line}
+                for line in _comparisons(part, roles.get(i, {}))
+            ]
     return pd.DataFrame(lines, columns=list(COLUMNS["claims"]))
 
 
-def _comparisons(part: Part) -> Iterator[dict[str, Any]]:
+def _roles(each: Claim, parts: list[Part], context: Context) -> dict[int, dict[int, str]]:
+    """Part -> level -> what the row does for the verdict."""
+    outcome = each.combine(parts, ALPHA, context)
+    deciding = {p.level for p in outcome.deciding}
+    at = {p.level for p in outcome.points or points(parts, context)}
+    return {
+        i: {level: "comparison" if not part.decisive else "decides" if level in deciding else "beyond" for level in at}
+        for i, part in enumerate(parts)
+    }
+
+
+def _comparisons(part: Part, roles: Mapping[int, str]) -> Iterator[dict[str, Any]]:
     for level, density in part.present.items():
-        values = [v for (at, _), v in sorted(part.measured.values.items()) if at == level and isfinite(v)]
-        result = paired(values, np.zeros(len(values)), LEVEL)
-        numbers = {name: getattr(result, name) for name in ("n", "effect", "low", "high", "p", "p_exact")}
-        about = {"comparison": part.name, "level": level, "density": density, "unit": part.unit}
-        yield about | numbers | {"reading": _reading(part, result, values)}
+        found = assess(part, level)
+        low, high = found.found.interval(LEVEL)
+        flips = paired(found.values, np.zeros(found.n), LEVEL)
+        two_sided = 2 * min(found.found.below(0.0), found.found.above(0.0)) if isfinite(low) else nan
+        yield {
+            "comparison": part.name, "level": level, "density": density, "unit": part.unit, "n": found.n,
+            "effect": found.mean, "low": low, "high": high, "p": two_sided, "p_exact": flips.p_exact,
+            "margin": part.margin, "margin_flip": found.flips, "role": roles.get(level, ""),
+            "interval": found.found.kind, "reading": _reading(part, found, low, high),
+        }  # fmt: skip
 
 
-def _reading(part: Part, result: Paired, values: list[float]) -> str:
-    """Read an interval: wholly inside what the claim says, wholly outside, or neither."""
-    if result.n < FEWEST_SEEDS:
-        return f"not decided: fewer than {FEWEST_SEEDS} seeds"
-    if no_spread(np.array(values)):
-        return f"not decided: {EQUAL}"
-    if part.low < result.low and result.high < part.high:
-        return part.holds
-    if result.high < part.low or part.high < result.low:
-        return part.fails
-    return f"not decided by {result.n} seeds"
+def _reading(part: Part, found: Tested, low: float, high: float) -> str:
+    """Read a 95% interval: wholly inside what the claim says, wholly outside, or neither."""
+    if found.reason:
+        return f"not decided: {found.reason}"
+    if not isfinite(part.margin):
+        return "shown, not tested"
+    inside = part.low < low and high < part.high
+    if inside or high < part.low or part.high < low:
+        return filled(part.holds if inside else part.fails, found)
+    return f"inconclusive with {found.n} seeds"

@@ -1,7 +1,6 @@
-"""The parts of a claim: a number for each seed, what the claim says of its mean, and the test of that.
+"""The parts of a claim: a number for each level and seed, what the claim says of its mean, and the test of that.
 
-The seed is the unit. Levels are repeated measures: the values at the chosen densities are averaged within a seed, and
-the test is over seeds.
+The seed is the unit, and a part is tested at one level at a time: a mean over densities of opposite sign says nothing.
 """
 
 from __future__ import annotations
@@ -14,20 +13,23 @@ from math import inf, isfinite, nan
 import numpy as np
 from numpy.typing import NDArray
 
-from sublevel.claims.margins import ALPHA, DENSITIES, FACTOR, FEWEST_SEEDS, INTERVAL, match_densities
+from sublevel.claims.margins import FEWEST_SEEDS, INTERVAL
 from sublevel.claims.query import Measured
-from sublevel.stats import mean_interval, no_spread, outside, within
+from sublevel.stats import Estimated, estimate
 
 FEW = f"fewer than {FEWEST_SEEDS} seeds"
 EQUAL = "no spread over seeds, so no estimate of the error"
+SCALES = {"test error": (100.0, " points"), "error barrier": (100.0, " points"), "share": (100.0, "%")}
+"""Unit -> factor and name under which a reader sees it. The others are shown as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One thing that a claim says: ``low`` < mean over seeds of ``measured`` < ``high``.
+    """One thing that a claim says: ``low`` < mean over seeds of ``measured`` < ``high``, at a density.
 
-    ``holds`` and ``fails`` say in words what it means for the interval to lie inside, or wholly outside. Without
-    ``levels`` the values are averaged over `DENSITIES`. A part that is not ``decisive`` is reported beside the claim.
+    ``holds`` and ``fails`` are clauses that say what it means for the interval to lie inside, or wholly outside; ``{}``
+    stands for the size of the effect with its unit. A part that is not ``decisive`` is shown beside the claim, and one
+    without bounds is shown and not tested.
     """
 
     name: str
@@ -35,17 +37,26 @@ class Part:
     measured: Measured
     low: float = -inf
     high: float = inf
-    holds: str
-    fails: str
+    holds: str = ""
+    fails: str = ""
     levels: tuple[int, ...] | None = None
+    """The levels at which it is read, in place of those near the fixed densities."""
     decisive: bool = True
+    dense: bool = False
+    """Whether it is also read at the dense network, as at a density of 100%."""
+    required: bool = False
+    """Whether nothing is decided without it, not even the opposite."""
+    either: str = ""
+    """Of the parts with the same word here one is enough."""
+    floor: float = 0.0
+    """For a statistic that cannot be negative: the smallest spread over seeds that it resolves. 0: no such floor."""
     neither: str = ""
     """What it means for the interval to lie neither inside nor outside, where that is worth a word."""
 
     @property
     def margin(self) -> float:
-        """The bound that the claim must clear."""
-        return self.high if isfinite(self.high) else self.low
+        """The bound that the claim must clear; NaN for a part without bounds."""
+        return self.high if isfinite(self.high) else self.low if isfinite(self.low) else nan
 
     @cached_property
     def present(self) -> dict[int, float]:
@@ -54,33 +65,19 @@ class Part:
             level: self.measured.density.get(level, nan) for level in sorted({at for at, _ in self.measured.values})
         }
 
-    @cached_property
-    def chosen(self) -> tuple[int, ...]:
-        """The levels that are averaged."""
-        if self.levels is not None:
-            return tuple(level for level in self.levels if level in self.present)
-        return tuple(match_densities(self.present).values())
-
-    @property
-    def unreached(self) -> tuple[float, ...]:
-        """The densities that no level is near."""
-        return () if self.levels is not None else tuple(d for d in DENSITIES if d not in match_densities(self.present))
-
 
 @dataclass(frozen=True)
 class Tested:
-    """A part with its test; ``reason`` says why there is none, and p values are then NaN.
+    """A part with its test at one level; ``reason`` says why there is none, and p values are then NaN.
 
     ``p`` is that of what the part says, ``p_contrary`` that of a mean outside its bounds.
     """
 
     part: Part
-    levels: tuple[int, ...]
+    level: int
     values: NDArray[np.float64]
-    left_out: int
-    mean: float
-    low: float
-    high: float
+    dropped: int
+    found: Estimated
     p: float
     p_contrary: float
     reason: str
@@ -91,56 +88,80 @@ class Tested:
         return len(self.values)
 
     @property
-    def measured(self) -> bool:
-        """Whether there is anything at the levels asked for."""
-        return bool(self.levels)
+    def mean(self) -> float:
+        """The effect."""
+        return self.found.mean
 
-    def reading(self, alpha: float) -> str:
-        """What it says at a level of significance."""
-        if self.reason:
-            return self.reason if not self.measured else f"not decided: {self.reason}"
-        if self.p <= alpha:
-            return self.part.holds
-        if self.p <= ALPHA:
-            return f"{self.part.holds} by itself, not at the {alpha:.2g} that Holm's correction leaves"
-        return self.part.fails if self.p_contrary <= alpha else self.part.neither or f"not decided by {self.n} seeds"
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """The interval of the verdict, at the level `INTERVAL`."""
+        return self.found.interval(INTERVAL)
 
+    @property
+    def low(self) -> float:
+        """The lower limit."""
+        return self.limits[0]
 
-def assess(part: Part, levels: Sequence[int] | None = None) -> Tested:
-    """Test a part over seeds, at its own levels or at those given.
+    @property
+    def high(self) -> float:
+        """The upper limit."""
+        return self.limits[1]
 
-    A seed without a finite value at each of the levels is left out, and counted.
-    """
-    chosen = part.chosen if levels is None else tuple(levels)
-    values, left_out = by_seed(part, chosen)
-    interval = mean_interval(values, INTERVAL)
-    reason = _why_not(part, chosen, values, left_out)
-    p, contrary = (nan, nan) if reason else (within(values, part.low, part.high), outside(values, part.low, part.high))
-    return Tested(part, chosen, values, left_out, interval.mean, interval.low, interval.high, p, contrary, reason)
+    @property
+    def density(self) -> float:
+        """Share of the weights left."""
+        return self.part.measured.density.get(self.level, nan)
 
+    @property
+    def flips(self) -> float:
+        """The margin at which the reading would change: the limit of the interval on the side that decides.
 
-def by_seed(part: Part, levels: Sequence[int]) -> tuple[NDArray[np.float64], int]:
-    """Return the means over the levels of the seeds that have them all, and how many have not."""
-    cells = part.measured.values
-    seeds = sorted({seed for level, seed in cells if level in levels})
-    lines = np.array([[cells.get((level, seed), nan) for level in levels] for seed in seeds])
-    if not len(lines):
-        return np.zeros(0), 0
-    whole = np.isfinite(lines).all(axis=1)
-    return lines[whole].mean(axis=1), int((~whole).sum())
+        Of a part that is not decided the limit that is nearer to its margin. NaN for a part that has no margin other
+        than 0.
+        """
+        margin = self.part.margin
+        if not (margin and isfinite(margin) and isfinite(self.low)):
+            return nan
+        return min((self.low, self.high), key=lambda limit: abs(limit - margin))
 
 
-def _why_not(part: Part, levels: Sequence[int], values: NDArray[np.float64], left_out: int) -> str:
+def assess(part: Part, level: int) -> Tested:
+    """Test a part over seeds at one level. A seed without a finite value is dropped, and counted."""
+    cells = {seed: v for (at, seed), v in sorted(part.measured.values.items()) if at == level}
+    kept = [seed for seed, v in cells.items() if isfinite(v)]
+    values, dropped = np.array([cells[seed] for seed in kept]), len(cells) - len(kept)
+    found = part.measured.law(level, kept) if part.measured.law and kept else None
+    found = estimate(values, floor=part.floor) if found is None else found
+    p, contrary = bounds(part, found)
+    reason = _why_not(part, level, kept, dropped)
+    if not reason and isfinite(part.margin) and not isfinite(p):
+        reason = EQUAL
+    p, contrary = (nan, nan) if reason else (p, contrary)
+    return Tested(part, level, values, dropped, found, p, contrary, reason)
+
+
+def bounds(part: Part, found: Estimated) -> tuple[float, float]:
+    """The p values of a mean inside the bounds of a part and of one outside, as `sublevel.stats.within` has them."""
+    inside = [side for bound, side in ((part.low, found.above), (part.high, found.below)) if isfinite(bound)]
+    outside = [side for bound, side in ((part.low, found.below), (part.high, found.above)) if isfinite(bound)]
+    limits = [bound for bound in (part.low, part.high) if isfinite(bound)]
+    if not limits:
+        return nan, nan
+    return (
+        max(test(bound) for test, bound in zip(inside, limits, strict=True)),
+        min(test(bound) for test, bound in zip(outside, limits, strict=True)),
+    )
+
+
+def _why_not(part: Part, level: int, kept: Sequence[int], dropped: int) -> str:
     """Why there is no test, in words; empty where there is one."""
     if not part.measured.values:
         return f"not measured: no rows of {part.measured.asked}"
-    if not levels:
-        return (
-            f"not measured: no level within a factor of {FACTOR:g} of {densities_text(DENSITIES)} of the weights left"
-        )
-    if len(values) < FEWEST_SEEDS:
-        return FEW + (f" with a finite value at every level, {left_out} left out" if left_out else f", {len(values)}")
-    return EQUAL if no_spread(values) else ""
+    if level not in part.present:
+        return f"not measured at level {level}"
+    if len(kept) < FEWEST_SEEDS:
+        return FEW + (f", {dropped} dropped: a value is missing" if dropped else f", {len(kept)}")
+    return ""
 
 
 def densities_text(found: Sequence[float]) -> str:

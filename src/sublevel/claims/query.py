@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sublevel.claims.margins import POLICIES, loss_margin
+from sublevel.claims.branches import Branches
+from sublevel.claims.examples import Correct
+from sublevel.claims.margins import POLICIES
+from sublevel.stats import Estimated
 
 Tables = Mapping[str, pd.DataFrame]
 Cells = dict[tuple[int, int], float]
@@ -45,11 +48,21 @@ class Columns:
 
 
 class Indexed(dict[str, pd.DataFrame]):
-    """Tables that keep the columns made from them, for many questions to the same tables."""
+    """Tables that keep what is made from them, for many questions to the same tables.
 
-    def __init__(self, tables: Tables) -> None:
+    ``study`` is the resolved study that they are of, where it is known.
+    """
+
+    def __init__(self, tables: Tables, study: Mapping[str, Any] | None = None) -> None:
         super().__init__(tables)
         self.columns = {name: Columns(frame) for name, frame in tables.items()}
+        self.branches = Branches(tables.get("levels", pd.DataFrame()), study)
+        self.correct = Correct(tables.get("correct", pd.DataFrame()))
+
+
+def indexed(tables: Tables, study: Mapping[str, Any] | None = None) -> Indexed:
+    """Return tables that keep what is made from them, made once."""
+    return tables if isinstance(tables, Indexed) and study is None else Indexed(tables, study)
 
 
 @dataclass(frozen=True)
@@ -115,14 +128,22 @@ class Rows:
         return sorted({word for word in self.words("reason") if word and word not in ("nan", "None")})
 
 
+Law = Callable[[int, Sequence[int]], "Estimated | None"]
+"""From a level and the seeds with a finite value there to the estimate of their mean; None for the usual one."""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What a comparison rests on: a value for each level and seed, densities by level, and words about both."""
+    """What a comparison rests on: a value for each level and seed, densities by level, and words about both.
+
+    ``law`` gives an estimate whose error is not that of the seeds alone.
+    """
 
     values: Cells
     density: Mapping[int, float]
     asked: str
     notes: tuple[str, ...] = field(default=())
+    law: Law | None = None
 
 
 def look(tables: Tables, name: str, **where: str | float | tuple[str, ...]) -> Rows:
@@ -153,13 +174,6 @@ def difference(ours: Cells, theirs: Cells, level: int | None = None) -> Cells:
     """Return ours - theirs by level and seed, or against one level of theirs; NaN unless both are finite."""
     pairs = ((key, (key[0] if level is None else level, key[1])) for key in ours)
     return {key: _minus(ours[key], theirs[other]) for key, other in pairs if other in theirs}
-
-
-def end_losses(rows: Rows, level: str = "level_to") -> float:
-    """Return the loss margin by the losses at both ends of paths."""
-    cells = [rows.cells(column, level) for column in ("loss_from", "loss_to")]
-    groups = [[v for (at, _), v in c.items() if at == where] for c in cells for where in {at for at, _ in c}]
-    return loss_margin(groups)
 
 
 def _minus(a: float, b: float) -> float:

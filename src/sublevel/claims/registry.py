@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -41,5 +42,14 @@ def claim(name: str, statement: str, *, figure: str, combine: Combine = intersec
 
 
 def registered() -> list[Claim]:
-    """Every claim, C2 before C10."""
-    return sorted(CLAIMS.values(), key=lambda each: (len(each.name), each.name))
+    """Every claim, C2 before C10, and C4a before C4b."""
+    return sorted(CLAIMS.values(), key=lambda each: _place(each.name))
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """
+    >>> sorted(["C10", "C4b", "C2", "C4a", "X"], key=_place)
+    ['C2', 'C4a', 'C4b', 'C10', 'X']
+    """
+    letters, number, rest = re.fullmatch(r"(\D*)(\d*)(.*)", name, re.DOTALL).groups()  # pyright: ignore
+    return letters, int(number or 0), rest

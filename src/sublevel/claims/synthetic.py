@@ -2,76 +2,111 @@
 
 Levels 1, 2 and 3 stand at the three densities. Every part of every claim has a mean that lies ``shift`` standard
 deviations (of the value that one seed gives) on the claim's side of the bound that it must clear: at 0 on the bound,
-below 0 on the other side.
+below 0 on the other side; three numbers are those of the three densities. A statistic that cannot be negative is cut
+off at 0. The dense threshold is the true quantile, which the claims have to estimate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
-from sublevel.claims.margins import DENSITIES, ERROR_BARRIER, ERROR_MARGIN, LOSS_BARRIER, PREDICTION
-from sublevel.stats import prediction_bound
+from sublevel.claims.examples import pack
+from sublevel.claims.margins import DENSITIES, ERROR_MARGIN, PREDICTION, RISE_MARGIN
 from sublevel.tables import COLUMNS
 
 Shift = float | tuple[float, float, float]
 Values = NDArray[np.float64]
 """[seeds, 3]"""
 
-SD = {"error": 1e-3, "loss": 2e-3, "log": 0.1}
-"""Standard deviation over seeds of a mean over levels: errors, losses, logarithms."""
+SD = {"error": 1e-3, "loss": 2e-3, "rise": 0.02, "log": 0.1, "rank": 0.02}
+"""Standard deviation over seeds of a value at one density: errors, losses, relative rises, logarithms, ranks."""
 
-WITHIN = 0.05
-"""Share of the variance of that mean which comes from single levels."""
+SHARED = 0.5
+"""Share of the variance of a value that is the seed's own, and the same at every density."""
 
 KEYS: dict[str, tuple[str, ...]] = {
     "C1": ("match",),
     "C2": ("reinit", "random-prune"),
     "C3": ("oneshot",),
-    "C4": ("finetune", "finetune loss", "finetune-mask", "finetune-mask loss"),
-    "C5": ("match", "volume"),
+    "C4a": ("finetune", "finetune-mask"),
+    "C4b": ("finetune loss", "finetune-mask loss"),
+    "C5": ("match", "volume", "volume apart"),
     "C6": ("steep before", "steep retrained"),
-    "C7": ("inside", "start", "outside reinit", "outside random-prune", "aligned"),
-    "C8": ("loss barrier shared", "error barrier shared", "loss barrier independent", "error barrier independent"),
+    "C7": ("inside", "path", "start", "leaves reinit", "leaves random-prune"),
+    "C8": ("loss rise shared", "error barrier shared", "loss rise independent", "error barrier independent"),
     "C9": ("prune volume", "prune rise", "finetune-mask loss"),
     "C10": ("criterion",),
     "C11": ("error barrier shared", "match"),
-    "C12": ("small error", "small barrier", "large error"),
+    "C12": ("small error", "small rise", "middle rise", "large error"),
 }
 """What each claim depends on: the names of its shifts."""
 
 TABLES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("C1", "C2", "C3", "C4"), ("levels",)),
-    **dict.fromkeys(("C5", "C9"), ("levels", "volume_pairs")),
-    **dict.fromkeys(("C8", "C11", "C12"), ("levels", "paths")),
+    **dict.fromkeys(("C1", "C2", "C3", "C4a", "C4b"), ("levels",)),
+    "C5": ("levels", "volume_pairs"),
     "C6": ("levels", "coordinates"),
     "C7": ("levels", "membership", "paths"),
+    **dict.fromkeys(("C8", "C11", "C12"), ("levels", "paths")),
+    "C9": ("levels", "volume_pairs", "legs"),
     "C10": ("levels", "prunings"),
 }
 """The tables that each claim reads."""
+
+FRACTIONS = {"small": 0.05, "middle": 0.3, "large": 0.9}
+"""Branches of a sweep: what each prunes, in one step."""
+
+OWN = {"fraction": 0.7, "criterion": "magnitude", "order": "shared"}
+"""What the study's own branches prune by."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the field varies, beside the effects.
+
+    ``zeros`` are shifts whose statistic is exactly 0 in every seed. ``end_sd`` is the standard deviation of dense end
+    losses over seeds. ``flagged`` is the share of volumes with a reason not to trust them, ``lost`` that of seeds whose
+    test error is missing.
+    """
+
+    zeros: tuple[str, ...] = ()
+    end_sd: float = 2e-3
+    flagged: float = 0.0
+    lost: float = 0.0
 
 
 class Study:
     """Draws the tables, one after the other from one generator. ``shifts`` not given are ``others``."""
 
-    def __init__(self, rng: np.random.Generator, shifts: Mapping[str, Shift], seeds: int, others: float) -> None:
-        self.rng, self.shifts, self.seeds, self.others = rng, shifts, seeds, others
+    def __init__(
+        self, rng: np.random.Generator, shifts: Mapping[str, Shift], seeds: int, others: float, field: Field
+    ) -> None:
+        self.rng, self.shifts, self.seeds, self.others, self.field = rng, shifts, seeds, others, field
         self.error = self.noise((self.seeds, 1), 0.01) + 0.1
-        self.loss = self.noise((self.seeds, 1), 0.002) + 0.05
+        self.loss = self.noise((self.seeds, 1), field.end_sd) + 0.05
+        self.threshold = 0.05 + float(ndtri(PREDICTION)) * field.end_sd
 
     def noise(self, shape: tuple[int, ...], sd: float) -> Values:
         """Normal draws."""
         return sd * self.rng.standard_normal(shape)
 
-    def beyond(self, key: str, sd: str, bound: float = 0.0, side: int = 1) -> Values:
+    def beyond(self, key: str, sd: str | float, bound: float = 0.0, side: int = 1) -> Values:
         """Values whose mean lies beyond a bound, above it or (``side`` -1) below."""
         shift = np.asarray(self.shifts.get(key, self.others), dtype=np.float64)
-        seed = np.sqrt(1 - WITHIN) * self.noise((self.seeds, 1), 1)
-        return bound + SD[sd] * (side * shift + seed + np.sqrt(3 * WITHIN) * self.noise((self.seeds, 3), 1))
+        seed = np.sqrt(SHARED) * self.noise((self.seeds, 1), 1)
+        scale = SD[sd] if isinstance(sd, str) else sd
+        return bound + scale * (side * shift + seed + np.sqrt(1 - SHARED) * self.noise((self.seeds, 3), 1))
+
+    def height(self, key: str, sd: str, bound: float, side: int = 1) -> Values:
+        """The same of a statistic that cannot be negative."""
+        drawn = np.maximum(self.beyond(key, sd, bound, side), 0.0)
+        return 0.0 * drawn if key in self.field.zeros else drawn
 
     def frame(self, name: str, *parts: dict[str, Any]) -> pd.DataFrame:
         """Rows for every seed and level; a value of a part is a constant, or one number for each of them."""
@@ -95,77 +130,97 @@ def levels(s: Study) -> pd.DataFrame:
     density = np.array([DENSITIES])
     error = s.error + s.beyond("match", "error", ERROR_MARGIN, -1)
     loss = s.loss + s.noise((s.seeds, 3), 0.001)
-    branches = {"dense": (s.error, s.loss), "imp": (error, loss)}
+    found = [{"branch": "dense", "level": 0 * s.error, "density": 1.0, "test_error": s.error, "train_loss": s.loss,
+              "train_loss_start": s.loss + 1.0}]  # fmt: skip
+    ours = {"imp": (error, loss), "imp-other": (error, loss), "random-imp": (error, loss)}
     for name in ("reinit", "random-prune", "oneshot", "finetune", "finetune-mask"):
-        branches[name] = (error + s.beyond(name, "error"), loss + s.beyond(f"{name} loss", "loss"))
-    parts = [
-        {"branch": name, "density": density, "test_error": e, "train_loss": mine}
-        for name, (e, mine) in branches.items()
-    ]
-    parts[0] |= {"level": 0 * s.error, "density": 1.0}
-    small = s.error + s.beyond("small error", "error", ERROR_MARGIN, -1)
-    large = s.error + s.beyond("large error", "error", ERROR_MARGIN)
-    parts.append({"branch": "random-imp", "density": density, "test_error": error, "train_loss": loss})
-    for fraction, e in ((0.05, small), (0.95, large)):
-        parts.append({"branch": f"imp-{fraction}", "density": 1 - fraction, "test_error": e, "train_loss": loss})
-    return s.frame("levels", *parts).drop_duplicates(["branch", "level", "seed"])
+        ours[name] = (error + s.beyond(name, "error"), loss + s.beyond(f"{name} loss", "loss"))
+    for name, (e, mine) in ours.items():
+        found.append({"branch": name, "density": density, "test_error": e, "train_loss": mine} | {"base": name})
+        if name == "imp-other":
+            found[-1] |= {"base": "imp", "order": "independent"}
+    once = {
+        "small": s.beyond("small error", "error", ERROR_MARGIN, -1),
+        "middle": 0 * error,
+        "large": s.beyond("large error", "error", ERROR_MARGIN),
+    }
+    for name, more in once.items():
+        about = {"branch": f"sweep {name}", "base": "imp", "fraction": FRACTIONS[name], "density": 1 - FRACTIONS[name]}
+        found.append(about | {"test_error": s.error + more, "train_loss": loss})
+    table = s.frame("levels", *({"base": "dense"} | OWN | part for part in found))
+    table.loc[s.rng.random(len(table)) < s.field.lost, "test_error"] = np.nan
+    once_only = table["branch"].str.startswith("sweep") & (table["level"] > 1)
+    return table.loc[~once_only].drop_duplicates(["branch", "level", "seed"])
 
 
 def paths(s: Study) -> pd.DataFrame:
-    """Barriers between levels under both data orders, from the start to the dense solution, and after matching."""
+    """Paths between levels under both data orders, from the start to the dense solution, and of the sweep."""
     base = {"split": "train", "buffers": "recomputed", "order": "shared", "loss_from": s.loss, "loss_to": s.loss}
+
+    def risen(key: str, side: int) -> dict[str, Values]:
+        return {"loss_max": s.loss * (1 + s.height(key, "rise", RISE_MARGIN, side)), "loss_barrier": 0 * s.loss}
+
     parts = []
-    for order, branch in (("shared", "imp"), ("independent", "imp-independent")):
-        loss = s.beyond(f"loss barrier {order}", "loss", LOSS_BARRIER)
-        error = s.beyond(f"error barrier {order}", "error", ERROR_BARRIER, -1)
-        about = {"path": "successive", "branch": branch, "order": order}
-        parts.append(base | about | {"loss_barrier": loss, "error_barrier": error})
-    height = s.beyond("start", "loss", LOSS_BARRIER, -1)
-    parts.append(base | {"path": "start-to-dense", "branch": "imp", "loss_height": height})
-    top = s.beyond("aligned", "loss", dense_bound(s))
-    parts.append(base | {"path": "to-dense-aligned", "branch": "reinit", "level_from": 0, "loss_max": top})
-    small = s.beyond("small barrier", "loss", LOSS_BARRIER, -1)
-    parts.append(base | {"path": "successive", "branch": "imp-0.05", "loss_barrier": small})
+    for order, branch in (("shared", "imp"), ("independent", "imp-other")):
+        error = s.height(f"error barrier {order}", "error", ERROR_MARGIN, -1)
+        about = {"path": "successive", "branch": branch, "order": order, "error_barrier": error}
+        parts.append(base | about | risen(f"loss rise {order}", 1))
+    parts.append(base | {"path": "start-to-dense", "branch": "imp"} | risen("start", -1))
+    for name, side in (("small", -1), ("middle", 1)):
+        parts.append(base | {"path": "successive", "branch": f"sweep {name}"} | risen(f"{name} rise", side))
     return s.frame("paths", *parts)
 
 
 def membership(s: Study) -> pd.DataFrame:
-    """Path maxima over the dense threshold."""
-    base = {"buffers": "recomputed", "part": 0, "loss_dense": s.loss, "loss": s.loss}
-    bound = dense_bound(s)
-    parts = [base | {"branch": "imp", "lowest_max": s.beyond("inside", "loss", bound, -1)}]
-    for name in ("reinit", "random-prune"):
-        parts.append(base | {"branch": name, "lowest_max": s.beyond(f"outside {name}", "loss", bound)})
-    return s.frame("membership", *parts)
+    """End losses around the true threshold, and the best paths; a new initialisation also after weight matching."""
+    base = {"buffers": "recomputed", "part": 0, "loss_dense": s.loss}
 
+    def found(branch: str, end: str, path: str, side: int) -> dict[str, Any]:
+        loss = s.beyond(end, s.field.end_sd, s.threshold, side)
+        rise = s.height(path, "rise", RISE_MARGIN, side)
+        top = np.maximum(loss, s.loss) * (1 + rise)
+        return base | {"branch": branch, "loss": loss, "lowest_max": top, "aligned": 0}
 
-def dense_bound(s: Study) -> float:
-    """The threshold that the claims will find."""
-    return prediction_bound(s.loss, PREDICTION)
+    parts = [found("imp", "inside", "path", -1)]
+    parts += [found(name, f"leaves {name}", f"leaves {name}", 1) for name in ("reinit", "random-prune")]
+    return s.frame("membership", *parts, parts[1] | {"aligned": 1})
 
 
 def volume_pairs(s: Study) -> pd.DataFrame:
-    """Volumes at matched loss and of pruning steps; the control falls as far as ``control volume`` says."""
-    base = {"buffers": "recomputed", "part": 0, "k": 20, "eps": 0.1, "log_volume_reference": 0.0, "reason": ""}
-    parts = [
-        base
-        | {"branch": b, "pair": "matched-loss", "operator": "adaptive", "log_volume": s.beyond(key, "log", 0.0, -1)}
-        for b, key in (("imp", "volume"), ("random-imp", "control volume"))
-    ]
-    pruned = {"log_volume": s.beyond("prune volume", "log", 0.0, -1), "loss": s.loss + s.beyond("prune rise", "loss")}
-    about = {"branch": "imp", "pair": "prune", "operator": "hessian", "loss_reference": s.loss}
-    return s.frame("volume_pairs", *parts, base | about | pruned)
+    """Volumes at matched loss, of imp and of the control, and of pruning steps."""
+    base = {"buffers": "recomputed", "part": 0, "eps": 0.1, "log_volume_reference": 0.0}
+    ours = s.beyond("volume", "log", 0.0, -1)
+    theirs = ours - s.beyond("volume apart", "log", 0.0, -1)
+    parts = []
+    for setting in (1e-4, 1e-3, 1e-2):
+        for branch, values in (("imp", ours), ("random-imp", theirs)):
+            shown = values if setting == 1e-3 else values + 1.0  # the other dampings do not decide
+            about = {"pair": "matched-loss", "method": "logdet", "operator": "ggn", "setting": setting}
+            parts.append(base | about | {"branch": branch, "log_volume": shown, "reason": _reasons(s)})
+    pruned = {"pair": "prune", "method": "rays", "operator": "hessian", "k": 20, "branch": "imp", "reason": _reasons(s)}
+    return s.frame("volume_pairs", *parts, base | pruned | {"log_volume": s.beyond("prune volume", "log", 0.0, -1)})
+
+
+def _reasons(s: Study) -> NDArray[Any]:
+    flagged = s.rng.random((s.seeds, 3)) < s.field.flagged
+    return np.where(flagged, "curvature is not positive", "")
+
+
+def legs(s: Study) -> pd.DataFrame:
+    """The rise of the train loss by pruning."""
+    rise = s.beyond("prune rise", "loss")
+    base = {"branch": "imp", "leg": "prune", "split": "train", "buffers": "recomputed"}
+    return s.frame("legs", base | {"loss_start": s.loss, "loss_end": s.loss + rise})
 
 
 def coordinates(s: Study) -> pd.DataFrame:
-    """Curvature along pruned and kept weights."""
-    parts = []
-    for when in ("before", "retrained"):
-        kept = np.exp(s.noise((s.seeds, 3), 0.5))
-        base = {"branch": "imp", "when": when, "part": 0, "buffers": "recomputed"}
-        parts.append(base | {"set": "kept", "curvature": kept})
-        parts.append(base | {"set": "pruned", "curvature": kept * np.exp(s.beyond(f"steep {when}", "log"))})
-    return s.frame("coordinates", *parts)
+    """Ranks of the curvature along pruned weights among the kept ones; mean curvatures of either sign."""
+    base = {"part": 0, "buffers": "recomputed", "set": "pruned", "curvature": s.noise((s.seeds, 3), 1.0)}
+    before, after = (0.5 + s.beyond(f"steep {when}", "rank") for when in ("before", "retrained"))
+    parts = [{"branch": "imp", "when": "before", "rank": before}, {"branch": "imp", "when": "retrained", "rank": after}]
+    dense = {"branch": "dense", "when": "before", "rank": before[:, :1], "level": 0 * s.error}
+    table = s.frame("coordinates", *(base | part for part in (dense, *parts)))
+    return table.drop_duplicates(["branch", "level", "seed", "when"])
 
 
 def prunings(s: Study, draws: int = 20) -> pd.DataFrame:
@@ -181,7 +236,7 @@ def prunings(s: Study, draws: int = 20) -> pd.DataFrame:
 
 
 MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
-    f.__name__: f for f in (levels, paths, membership, volume_pairs, coordinates, prunings)
+    f.__name__: f for f in (levels, paths, membership, volume_pairs, legs, coordinates, prunings)
 }
 
 
@@ -192,6 +247,7 @@ def study(
     seeds: int = 5,
     others: float = 2.0,
     claims: tuple[str, ...] = tuple(TABLES),
+    field: Field = Field(),
 ) -> dict[str, pd.DataFrame]:
     """Return the tables that some claims need. ``others`` is the shift of every part that ``shifts`` does not name.
 
@@ -199,6 +255,42 @@ def study(
     >>> sorted(tables), len(tables["levels"])
     (['levels'], 84)
     """
-    drawn = Study(rng, shifts or {}, seeds, others)
+    drawn = Study(rng, shifts or {}, seeds, others, field)
     wanted = {name for each in claims for name in TABLES[each]}
     return {name: make(drawn) for name, make in MAKERS.items() if name in wanted}
+
+
+def with_examples(
+    tables: Mapping[str, pd.DataFrame],
+    rng: np.random.Generator,
+    *,
+    difference: float,
+    examples: int = 2000,
+    disagreement: float = 0.05,
+    persistence: float = 0.9,
+) -> dict[str, pd.DataFrame]:
+    """Draw a test set: imp errs more often than the dense network by ``difference``, over all test sets.
+
+    They disagree on a share of the examples; with probability ``persistence`` a seed does on an example what that
+    example's other seeds do. The errors of imp at every level and the table ``correct`` are those of the draw.
+    """
+    levels = tables["levels"].copy()
+    seeds = sorted(set(levels["seed"]))
+    gains = np.array([(disagreement + difference) / 2, (disagreement - difference) / 2])
+
+    def drawn(shape: tuple[int, ...]) -> NDArray[np.int8]:
+        u = rng.random(shape)
+        return np.where(u < gains[0], 1, np.where(u < gains.sum(), -1, 0)).astype(np.int8)
+
+    common, own = drawn((examples,)), drawn((len(seeds), examples))
+    d = np.where(rng.random(own.shape) < persistence, common, own)
+    dense = np.where(d == 0, rng.random(d.shape) < 0.1, d < 0)
+    rows = []
+    for branch, wrong in (("dense", dense), ("imp", dense + d)):
+        for level in sorted(set(levels.loc[levels["branch"] == branch, "level"])):
+            for seed, mine in zip(seeds, wrong, strict=True):
+                here = (levels["branch"] == branch) & (levels["level"] == level) & (levels["seed"] == seed)
+                levels.loc[here, "test_error"] = float(mine.mean())
+                bits = {"split": "test", "examples": examples, "bits": pack(mine == 0)}
+                rows.append({"branch": branch, "level": level, "seed": seed} | bits)
+    return {**tables, "levels": levels, "correct": pd.DataFrame(rows)}

@@ -1,74 +1,59 @@
-"""Sentences to quote, with numbers rounded from their error."""
+"""What a test says in words, with numbers rounded from their error."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from sublevel.claims.margins import ALPHA, INTERVAL
-from sublevel.claims.parts import Tested, densities_text
-from sublevel.stats import Alternative, effect_size, sign_flip_test
-
-if TYPE_CHECKING:
-    from sublevel.claims.combine import Outcome
-
-POINTS = ("test error", "error barrier")
-"""Units that are fractions, and are told in points."""
+from sublevel.claims.parts import SCALES, Tested
 
 
-def quotable(statement: str, verdict: str, outcome: Outcome, shown: Tested) -> str:
-    """One sentence: the claim, its verdict, and the effect, interval, seeds and densities of the part shown."""
-    head = f"{statement.rstrip('.')}: {verdict}"
-    if outcome.beyond and verdict == "supported":
-        head += f", {outcome.beyond}"
-    if verdict == "not measured":
-        return f"{head}."
-    if not shown.n:
-        return f"{head}: {shown.reason}."
-    return f"{head}; {found(shown, verdict)}, {_interval(shown)} ({details(shown)})."
+def effect(t: Tested) -> str:
+    """What a part says with its effect, interval and seeds."""
+    if not t.n:
+        return f"{title(t)}: {t.reason}"
+    if t.reason:
+        return f"{t.part.name} is {amount(t.mean, t)} ({t.reason})"
+    words = t.part.holds if t.p <= ALPHA else t.part.fails if t.p_contrary <= ALPHA else ""
+    if "{}" in words:
+        return f"{filled(words, t)} ({interval(t, flip=t.mean < 0)}, {seeds_text(t)})"
+    if not words:
+        return f"{t.part.name} is {amount(t.mean, t)} ({interval(t)}, {seeds_text(t)})"
+    return f"{words} ({t.part.name} {amount(t.mean, t)}, {interval(t)}, {seeds_text(t)})"
 
 
-def found(t: Tested, verdict: str) -> str:
-    """What the part shown says in a few words; in an undecided claim what it says alone is said to be that."""
-    reading = t.reading(ALPHA)
-    return f"{reading} by itself" if verdict == "undecided" and reading in (t.part.holds, t.part.fails) else reading
+def clause(t: Tested, alpha: float) -> str:
+    """What a part says at a level of significance, with its effect and the p value that it rests on."""
+    said = reading(t, alpha)
+    if t.reason:
+        return f"{title(t)}: {said}"
+    numbers = f"{t.part.name} {amount(t.mean, t)}, {interval(t)}"
+    if not math.isfinite(t.p):
+        return numbers
+    p = t.p_contrary if t.p > alpha >= t.p_contrary else t.p
+    return f"{said} ({numbers}, p {probability(p)})"
 
 
-def details(t: Tested) -> str:
-    """What was compared, over which seeds and densities, the exact test and the size of the effect.
-
-    The exact test is that of the nearer bound, one-sided like the t test.
-    """
-    densities = [t.part.present[level] for level in t.levels if math.isfinite(t.part.present[level])]
-    parts = [f"{title(t)}, {100 * INTERVAL:.0f}% interval", "1 seed" if t.n == 1 else f"{t.n} seeds"]
-    if densities:
-        parts.append(f"at {densities_text(densities)} of the weights")
-    exact, size = _exact(t), effect_size(t.values).g
-    if math.isfinite(exact) and not t.reason:
-        parts.append(f"exact one-sided sign-flip p {probability(exact)}")
-    if math.isfinite(size) and not t.reason and min(abs(t.part.low), abs(t.part.high)) == 0:
-        parts.append(f"Hedges' g = {size:.2g}")
-    return "; ".join(parts)
+def reading(t: Tested, alpha: float) -> str:
+    """What the interval says of a part at a level of significance."""
+    if t.reason:
+        return t.reason if t.reason.startswith("not measured") else f"not decided: {t.reason}"
+    if t.p <= alpha:
+        return filled(t.part.holds, t)
+    if t.p <= ALPHA:
+        return f"{filled(t.part.holds, t)} by itself, not at the corrected level of {alpha:.2g}"
+    return filled(t.part.fails, t) if t.p_contrary <= alpha else t.part.neither or f"inconclusive with {t.n} seeds"
 
 
-def contradicted_by(t: Tested) -> str:
-    """Which part says the contrary, and what."""
-    return f"{t.part.name}: {t.part.fails}"
+def filled(words: str, t: Tested) -> str:
+    """A clause with the size of the effect in it."""
+    return words.format(_size(t)) if "{}" in words else words
 
 
 def title(t: Tested) -> str:
     """What was compared, and in what; nothing twice."""
     return t.part.name if t.part.unit in t.part.name else f"{t.part.name}, {t.part.unit}"
-
-
-def said(t: Tested, alpha: float) -> str:
-    """What a part says, with its effect and the p value that it rests on."""
-    reading = t.reading(alpha)
-    if t.reason:
-        return reading
-    scale, unit = _scale(t)
-    p = t.p_contrary if t.p > alpha >= t.p_contrary else t.p
-    return f"{reading} ({scale * t.mean:+.3g}{unit}, p {probability(p)})"
 
 
 def probability(p: float) -> str:
@@ -80,27 +65,44 @@ def probability(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
-def _exact(t: Tested) -> float:
-    """The sign-flip test that the mean lies where it was seen: between its bounds, or beyond one of them."""
-    inside = t.part.low < t.mean < t.part.high
-    sides: tuple[tuple[float, Alternative], ...] = (
-        (t.part.low, "greater" if inside else "less"),
-        (t.part.high, "less" if inside else "greater"),
-    )
-    found = [sign_flip_test(t.values - bound, side) for bound, side in sides if math.isfinite(bound)]
-    return max(found) if inside else min(found)
+def listed(items: Sequence[str]) -> str:
+    """Items in a row; a unit that all share is said once.
+
+    >>> listed(["25% of the weights", "10% of the weights"]), listed(["level 1"])
+    ('25% and 10% of the weights', 'level 1')
+    """
+    shared = " of the weights"
+    if len(items) > 1 and all(item.endswith(shared) for item in items):
+        return listed([item.removesuffix(shared) for item in items]) + shared
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def _interval(t: Tested) -> str:
-    """``+1.2 points [+0.8, +1.6]``, at the level `INTERVAL`."""
-    scale, unit = _scale(t)
+def seeds_text(t: Tested) -> str:
+    """How many seeds, and what else the interval counts."""
+    seeds = "1 seed" if t.n == 1 else f"{t.n} seeds"
+    return f"{seeds}{t.found.kind.removeprefix('seeds')}"
+
+
+def amount(value: float, t: Tested) -> str:
+    """A number with its sign and unit, to the digits that its interval has earned."""
+    scale, unit = SCALES.get(t.part.unit, (1.0, ""))
+    return f"{scale * value:+.{_places(t)}f}{unit}"
+
+
+def interval(t: Tested, *, flip: bool = False) -> str:
+    """``90% CI 1.39 to 2.04``; ``flip`` for a clause that tells the size of a negative effect."""
     if not (math.isfinite(t.low) and math.isfinite(t.high)):
-        return f"{scale * t.mean:+.4g}{unit}"
+        return "no interval"
+    scale, places = SCALES.get(t.part.unit, (1.0, ""))[0] * (-1 if flip else 1), _places(t)
+    low, high = sorted((scale * t.low, scale * t.high))
+    return f"{100 * INTERVAL:.0f}% CI {low:.{places}f} to {high:.{places}f}"
+
+
+def _size(t: Tested) -> str:
+    return amount(abs(t.mean), t).lstrip("+")
+
+
+def _places(t: Tested) -> int:
+    scale = SCALES.get(t.part.unit, (1.0, ""))[0]
     error = scale * (t.high - t.low) / 2
-    places = min(max(1 - math.floor(math.log10(error)), 0), 8) if error > 0 else 4
-    value, low, high = (f"{scale * v:+.{places}f}" for v in (t.mean, t.low, t.high))
-    return f"{value}{unit} [{low}, {high}]"
-
-
-def _scale(t: Tested) -> tuple[float, str]:
-    return (100.0, " points") if t.part.unit in POINTS else (1.0, "")
+    return min(max(1 - math.floor(math.log10(error)), 0), 8) if math.isfinite(error) and error > 0 else 4

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
+from sublevel.claims.branches import Branches as ClaimBranches
+from sublevel.report.frame import Frame
 from sublevel.report.palette import known_first
 
 BRANCHES = {
@@ -29,25 +30,27 @@ BRANCHES = {
 """Branch -> what it does, with citations in double brackets."""
 
 CITATION = re.compile(r" ?\[\[[a-z0-9,]+\]\]")
-VARIANT = re.compile(r"(?P<base>.+?)(?:-(?P<fraction>0?\.\d+))?(?P<own>-independent)?$")
 
 
-def glossary(names: Iterable[str]) -> str:
-    """What the branches of a study are, for those that have words here.
+def glossary(levels: Frame) -> str:
+    """What the branches of a table of levels are, for those that have words here or vary one that has.
 
-    >>> glossary(["dense", "imp", "oneshot", "imp-0.9"])
-    'oneshot: one-shot pruning to the same number of weights; imp-0.9: as imp, 90% of the weights at one level'
+    >>> import pandas as pd
+    >>> rows = {"branch": ["dense", "imp", "oneshot", "mine"], "base": ["dense", "imp", "oneshot", "imp"], "level": 1}
+    >>> glossary(pd.DataFrame(rows | {"density": [1, 0.8, 0.8, 0.1]}))
+    'oneshot: one-shot pruning to the same number of weights; mine: as imp, 90% of the weights at a level'
     """
-    found = [(name, _told(name)) for name in known_first(list(names))]
-    return "; ".join(f"{name}: {words}" for name, words in found if words)
+    known = ClaimBranches(levels)
+    told = [(name, _told(known, name)) for name in known_first(known.variants)]
+    return "; ".join(f"{name}: {words}" for name, words in told if words)
 
 
-def _told(name: str) -> str:
-    if name in BRANCHES:
-        return CITATION.sub("", BRANCHES[name])
-    match = VARIANT.fullmatch(name)
-    if not match or match["base"] == name:
-        return ""
-    more = [f"{100 * float(match['fraction']):g}% of the weights at one level"] if match["fraction"] else []
-    more += ["each level in a data order of its own"] if match["own"] else []
-    return f"as {match['base']}, {', '.join(more)}"
+def _told(known: ClaimBranches, name: str) -> str:
+    mine = known.variants[name]
+    main = known.variants[known.label(mine.base)]
+    if name == main.label or main.label == "dense":
+        return CITATION.sub("", BRANCHES.get(mine.base, ""))
+    more = [f"{100 * mine.fraction:.3g}% of the weights at a level"] if known.other_fraction(name) else []
+    more += ["each level in a data order of its own"] * (mine.order == "independent" != main.order)
+    more += [f"by {mine.criterion}"] * (mine.criterion not in ("", main.criterion))
+    return f"as {mine.base}, {', '.join(more)}" if more else ""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from sublevel.claims.branches import Branches
 from sublevel.report.frame import Column, Frame
 from sublevel.report.numbers import duration, estimate, in_points, percent, plain, probability
 from sublevel.report.prepare import over_seeds, where
@@ -49,8 +50,7 @@ def _seeds(levels: Frame) -> str:
 def _ticket(levels: Frame) -> str:
     """Dense against the sparsest ticket, in test error, with intervals where there are two seeds."""
     dense = over_seeds(where(levels, branch="dense"), "test_error", ["branch"])
-    branch = "imp" if "imp" in set(levels["branch"]) else ""
-    mine = where(levels, branch=branch)
+    mine = where(levels, branch=Branches(levels).label("imp"))
     means = over_seeds(mine, "test_error", ["level"])
     if means.empty or dense.empty:
         return ""
@@ -77,7 +77,7 @@ def key_numbers(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]
         (percent(float(levels["density"].min())) if len(levels) else "", "of the weights at the last level"),
         (_whole(prunable), f"prunable weights of {_whole(parameters)}" if parameters else "prunable weights"),
         (_whole(done), "cells computed"),
-        (duration(float(total)) if isinstance(total, (int, float)) else "", "of computing, all jobs together"),
+        (duration(float(total)) if isinstance(total, (int, float)) else "", "total compute time"),
     ]
     return [(value, label) for value, label in pairs if value]
 

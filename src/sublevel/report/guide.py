@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from sublevel.report.numbers import estimate, in_points, percent, plain
 from sublevel.report.verdicts import Verdicts
 
 PRESETS = ("demo", "geometry-demo", "criteria", "rewind-sweep", "mini", "paper", "paper-vgg16")
-DOWN_TO = re.compile(r"down to [^;,]+ of the weights")
 MARGIN = 0.005
 """C1's margin where no verdict states one: half a point of test error, as a fraction."""
 TICKET = (
@@ -36,7 +34,7 @@ def guide(tables: dict[str, Frame], summary: dict[str, Any], found: Verdicts) ->
     """The box: what a ticket is, where accuracy breaks, what holds and how surely, and what to run next."""
     paragraphs = [
         ("What is a ticket?", TICKET),
-        ("What are the other branches?", glossary(tables["levels"]["branch"].unique())),
+        ("What are the other branches?", glossary(tables["levels"])),
         ("Where does accuracy break?", breaking_point(tables)),
         ("What holds?", holding(found)),
         ("How sure is this?", certainty(tables["levels"], found)),
@@ -45,10 +43,10 @@ def guide(tables: dict[str, Frame], summary: dict[str, Any], found: Verdicts) ->
 
 
 def breaking_point(tables: dict[str, Frame]) -> str:
-    """The density down to which imp stays within C1's margin of dense, and where it has left it, from C1's rows.
+    """The density down to which imp stays within C1's margin of dense, and where it no longer does, from C1's rows.
 
-    At a level imp matches if the whole interval of its excess error lies below the margin, and has left if the whole
-    interval lies above it.
+    At a level imp matches if the whole interval of its excess error lies below the margin, and no longer matches if the
+    whole interval lies above it.
     """
     rows = tables["claims"]
     rows = rows[(rows["claim"] == "C1") & rows["comparison"].str.startswith("imp - dense")]
@@ -64,18 +62,9 @@ def breaking_point(tables: dict[str, Frame]) -> str:
             _matching(rows, margin),
             _left(rows, margin, unit),
             f"The margin is {_amount(margin, unit)}, and each level is read alone.",
-            corrected(tables["verdicts"]),
         )
         if text
     )
-
-
-def corrected(table: Frame) -> str:
-    """What of it remains where all claims are tested together: the density that C1's sentence names."""
-    for sentence in table[(table["claim"] == "C1") & (table["verdict"] == "supported")]["sentence"].astype(str):
-        if found := DOWN_TO.search(sentence):
-            return f"After correction for testing all claims at once it is certain {found[0]} (C1)."
-    return ""
 
 
 def _margin(table: Frame, rows: Frame) -> tuple[float, str]:
@@ -120,7 +109,7 @@ def _left(rows: Frame, margin: float, unit: str) -> str:
     between = rows[(rows["density"] > first["density"]) & (rows["high"] >= margin)]
     open_ = f" The {len(between)} levels before it are not decided." if len(between) > 1 else ""
     open_ = " The level before it is not decided." if len(between) == 1 else open_
-    return f"At {_at(first)} it has left: its test error is {told} points higher.{open_}"
+    return f"At {_at(first)} imp no longer matches: its test error is {told} points higher.{open_}"
 
 
 def _at(row: Any) -> str:
@@ -148,7 +137,7 @@ def certainty(levels: Frame, found: Verdicts) -> str:
     smallest = (
         f" With {n} seeds no exact sign-flip test can go below p = {plain(2.0**-n, 3)} (one-sided)." if n > 1 else ""
     )
-    holm = " The p values of the cards are corrected over all claims by Holm's method." if found.cards else ""
+    holm = " C1 is tested by itself; the other primary claims are corrected by Holm's method." if found.cards else ""
     few = " That is too few to decide anything." if n < 3 else ""
     return (
         f"{seeds} of one network on one data set: every interval is over seeds, and none speaks of other networks."

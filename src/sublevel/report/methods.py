@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from sublevel.claims.branches import Branches
 from sublevel.report.branches import BRANCHES
 from sublevel.report.findings import nested
 from sublevel.report.frame import Frame
@@ -154,7 +155,8 @@ def _pruning(study: Any) -> str:
 
 
 def _compared(levels: Frame) -> str:
-    found = [BRANCHES[b] for b in known_first(levels["branch"]) if b in BRANCHES]
+    bases = {v.base for v in Branches(levels).variants.values()}
+    found = [BRANCHES[b] for b in known_first(bases) if b in BRANCHES]
     seeds = int(levels["seed"].nunique()) if len(levels) else 0
     controls = f"It was compared with {', '.join(found)}." if found else ""
     return f"{controls} Everything was repeated with {seeds} seed{'s' * (seeds != 1)}.".strip() if seeds else controls
@@ -175,7 +177,7 @@ def _statistics(tables: dict[str, Frame]) -> list[str]:
     seeds = int(tables["levels"]["seed"].nunique()) if len(tables["levels"]) else 0
     if seeds < 2:
         return []
-    tested = " and p values over the tested claims are corrected by Holm's method [[holm1979simple]]"
+    tested = " and p values over the primary claims are corrected by Holm's method [[holm1979simple]]"
     disputed = " The claim on error barriers was made before [[paul2023unmasking]]."
     found = tables["verdicts"]
     return [

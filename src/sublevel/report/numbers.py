@@ -61,6 +61,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.3g}%" if math.isfinite(fraction) else ""
 
 
+SHARE = "share"
+"""The unit of effects that are shares of something, and that a reader sees as percentages."""
+
 FRACTIONS = ("test error", "train error", "validation error", "error barrier")
 """Units of effects that the tables hold as fractions, and that a reader sees in points."""
 
@@ -71,6 +74,8 @@ def in_points(unit: str) -> tuple[float, str]:
     >>> in_points("test error"), in_points("train loss")
     ((100.0, 'points (test error)'), (1.0, 'train loss'))
     """
+    if unit == SHARE:
+        return 100.0, "%"
     return (100.0, f"points ({unit})") if unit in FRACTIONS else (1.0, unit)
 
 

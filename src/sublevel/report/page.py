@@ -46,7 +46,7 @@ def render(
     """The whole page as text. ``stems`` names the print files of the first views of each figure."""
     ready = without_sweep(clean(tables))
     drawn = figures(tables) if drawn is None else drawn
-    found = verdicts(ready["verdicts"], {f.key for f in drawn.all})
+    found = verdicts(ready["verdicts"], {f.key for f in drawn.all}, ready["claims"])
     written = methods(ready, summary)
     branches = known_first(ready["levels"]["branch"])
     return _template().render(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from sublevel.claims.branches import Branches
 from sublevel.report.frame import Column, Frame
 from sublevel.tables import COLUMNS
 
@@ -17,7 +18,8 @@ TEXT = {
     *("branch", "buffers", "layer", "leg", "split", "path", "order", "subspace", "space", "end", "stop"),
     *("method", "reason", "claim", "statement", "comparison", "unit", "reading", "cell", "kind"),
     *("operator", "quantity", "set", "found", "plane", "name", "of", "a", "b", "when", "chosen_by", "pair"),
-    *("verdict", "why", "sentence", "figure"),
+    *("verdict", "why", "sentence", "figure", "family", "interval", "role"),
+    *("base", "criterion", "bits"),
 }
 ALSO_TEXT = {"failures": {"error"}, "tree": {"part"}}
 """Columns that are names in one table and numbers in the others."""
@@ -122,23 +124,19 @@ def with_density(frame: Frame, levels: Frame, level: str = "level") -> Frame:
     return out
 
 
-SWEEP = re.compile(r"imp-0?\.\d+(?:-\w+)?")
-"""How the branches of a sweep of the fraction are named: imp-0.05 prunes 5% at once and stops at level 1."""
-
-
 def without_sweep(tables: Mapping[str, Frame]) -> dict[str, Frame]:
     """The tables without the branches of a sweep of the fraction, which have a figure of their own.
 
-    >>> table = pd.DataFrame({"branch": ["imp", "imp-0.05", "imp-independent"]})
-    >>> without_sweep({"levels": table})["levels"]["branch"].tolist()
-    ['imp', 'imp-independent']
+    >>> levels = pd.DataFrame({"branch": ["imp", "one"], "base": "imp", "level": 1, "fraction": [0.2, 0.05]})
+    >>> levels = pd.concat([levels, levels.iloc[:1].assign(level=2)])
+    >>> without_sweep({"levels": levels, "paths": pd.DataFrame({"branch": ["imp", "one"]})})["paths"]["branch"].tolist()
+    ['imp']
     """
-    return {name: frame[~swept(frame)] if "branch" in frame else frame for name, frame in tables.items()}
-
-
-def swept(frame: Frame) -> Column:
-    """Which rows belong to a branch of a sweep of the fraction."""
-    return frame["branch"].map(lambda name: bool(SWEEP.fullmatch(name))).astype(bool)
+    out = Branches(tables["levels"]).swept()
+    return {
+        name: frame[~frame["branch"].isin(out)] if out and "branch" in frame else frame
+        for name, frame in tables.items()
+    }
 
 
 def choices(frame: Frame, columns: Sequence[str]) -> list[dict[str, str]]:

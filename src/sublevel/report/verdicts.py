@@ -1,4 +1,4 @@
-"""The claims as cards: what this study says about each, how surely, and where to look."""
+"""The claims as cards: what this study says about each, at which densities, how surely, and where to look."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from sublevel.report.frame import Column, Frame
-from sublevel.report.numbers import estimate, in_points, plain, probability
+from sublevel.report.numbers import estimate, in_points, percent, plain, probability
 
 UNMEASURED = "not measured"
 ICONS = {
@@ -31,11 +31,22 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class At:
+    """One comparison of a claim at a fixed density; ``aside`` where it does not decide."""
+
+    density: str
+    comparison: str
+    effect: str
+    reading: str
+    aside: bool
+
+
+@dataclass(frozen=True)
 class Card:
     """One claim as the page shows it.
 
-    ``kind`` is the verdict as a class name; ``why`` the first reason and ``more`` the others; ``figure`` an anchor, or
-    empty.
+    ``kind`` is the verdict as a class name; ``why`` the first reason and ``more`` the others; ``densities`` its
+    comparisons at the fixed densities; ``figure`` an anchor, or empty.
     """
 
     claim: str
@@ -50,6 +61,7 @@ class Card:
     interval: str
     unit: str
     facts: list[tuple[str, str]]
+    densities: list[At]
     drawn: Drawn | None
     figure: str
 
@@ -69,17 +81,34 @@ class Verdicts:
         return [(name, names.count(name)) for name in order if name in names]
 
 
-def verdicts(table: Frame, anchors: Collection[str]) -> Verdicts:
-    """The table of verdicts as cards, in its own order; ``anchors`` are the keys of the figures on the page."""
+def verdicts(table: Frame, anchors: Collection[str], comparisons: Frame | None = None) -> Verdicts:
+    """The table of verdicts as cards, in its own order; ``anchors`` are the keys of the figures on the page.
+
+    ``comparisons`` is the table ``claims``, from which a card takes the effect at each fixed density.
+    """
     measured = table[table["verdict"] != UNMEASURED]
     missing = table[table["verdict"] == UNMEASURED]
     return Verdicts(
-        [_card(row, anchors) for _, row in measured.iterrows()],
+        [_card(row, anchors, _at(str(row["claim"]), comparisons)) for _, row in measured.iterrows()],
         [(str(r["claim"]), _sentence(str(r["statement"])), _sentence(str(r["why"]))) for _, r in missing.iterrows()],
     )
 
 
-def _card(row: Column, anchors: Collection[str]) -> Card:
+def _at(claim: str, comparisons: Frame | None) -> list[At]:
+    """The comparisons of a claim at the fixed densities, densest first."""
+    if comparisons is None or "role" not in comparisons:
+        return []
+    mine = comparisons[(comparisons["claim"] == claim) & (comparisons["role"] != "")]
+    found = []
+    for _, row in mine.sort_values("density", ascending=False, kind="stable").iterrows():
+        scale, unit = in_points(str(row["unit"]))
+        effect = estimate(*(scale * float(row[c]) for c in ("effect", "low", "high")))
+        where, reading = percent(float(row["density"])), str(row["reading"])
+        found.append(At(where, str(row["comparison"]), f"{effect} {unit}".strip(), reading, row["role"] != "decides"))
+    return found
+
+
+def _card(row: Column, anchors: Collection[str], densities: list[At]) -> Card:
     verdict = str(row["verdict"])
     scale, unit = in_points(str(row["unit"]))
     effect, low, high, margin = (scale * float(row[c]) for c in ("effect", "low", "high", "margin"))
@@ -88,23 +117,31 @@ def _card(row: Column, anchors: Collection[str]) -> Card:
     return Card(
         claim=str(row["claim"]), statement=str(row["statement"]), verdict=verdict or "no verdict",
         kind=verdict if verdict in ICONS else "undecided", icon=ICONS.get(verdict, ICONS["undecided"]),
-        why=_sentence(why), more=more, sentence=_after(str(row["statement"]), str(row["sentence"])),
-        effect=value, interval=interval, unit=unit, facts=_facts(row, margin),
+        why=_sentence(why), more=more, sentence=str(row["sentence"]),
+        effect=value, interval=interval, unit=unit, facts=_facts(row, margin, scale), densities=densities,
         drawn=_drawn(effect, low, high, margin, unit), figure=str(row["figure"]) if row["figure"] in anchors else "",
     )  # fmt: skip
 
 
-def _facts(row: Column, margin: float) -> list[tuple[str, str]]:
-    """Seeds, margin, and the p values that the verdict rests on: those of the contrary where that is what holds."""
+def _facts(row: Column, margin: float, scale: float) -> list[tuple[str, str]]:
+    """Seeds, density, margin, and the p values that the verdict rests on: those of the opposite where that holds."""
     against = row["verdict"] == "contradicted"
     p, corrected = ("p_contrary", "p_contrary_holm") if against else ("p", "p_holm")
     pairs = [
         ("seeds", plain(float(row["n"]))),
+        ("weights left", percent(float(row["density"]))),
         ("margin", plain(margin) if margin else ""),
-        ("p of the contrary" if against else "p", probability(float(row[p]))),
-        ("corrected (Holm)", probability(float(row[corrected]))),
+        ("reads otherwise at a margin of", plain(scale * float(row["margin_flip"]), 2)),
+        ("p for the opposite claim" if against else "p", probability(float(row[p]))),
+        ("corrected (Holm)", _corrected(row[p], row[corrected])),
+        ("", "exploratory" if row["family"] == "exploratory" else ""),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def _corrected(p: float, corrected: float) -> str:
+    """A corrected p value, empty where nothing was corrected."""
+    return probability(float(corrected)) if corrected != p else ""
 
 
 def _drawn(effect: float, low: float, high: float, margin: float, unit: str) -> Drawn | None:
@@ -122,17 +159,6 @@ def _drawn(effect: float, low: float, high: float, margin: float, unit: str) -> 
     spot = [round(50 + 46 * v / reach, 1) for v in (ends[0], effect, ends[1], -edge, edge)]
     words = f"{estimate(effect, low, high)} {unit}".strip() + (f", margin {plain(margin)}" if edge else "")
     return Drawn(spot[0], spot[1], spot[2], 50.0, (spot[3], spot[4]) if edge else (), words)
-
-
-def _after(statement: str, sentence: str) -> str:
-    """A sentence to quote without the statement that it begins with, since the card has that above it.
-
-    >>> _after("Rewinding wins.", "Rewinding wins: undecided (3 seeds)."), _after("Rewinding wins.", "It is 2 points.")
-    ('Undecided (3 seeds).', 'It is 2 points.')
-    """
-    head = f"{statement.rstrip('.')}: "
-    rest = sentence.removeprefix(head)
-    return f"{rest[:1].upper()}{rest[1:]}" if rest != sentence else sentence
 
 
 def _sentence(text: str) -> str:

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from sublevel.errors import ConfigError
+from sublevel.errors import ConfigError, unknown
 from sublevel.inputs import call, told
 from sublevel.problem import Problem, path
 from sublevel.prune import SCORES, Criterion, Sight
@@ -23,8 +23,16 @@ STEPS = ("gradual", "edge-popup", "continuous-sparsification")
 
 
 def check(problem: Problem, spec: StudySpec) -> None:
-    """Refuse augmentation of what is no image, a last batch that cannot be trained on, criteria that give no scores."""
+    """Refuse augmentation of what is no image, a last batch that cannot be trained on, criteria that give no scores.
+
+    And a primary claim that is not registered.
+    """
     recipe = spec.train
+    if spec.primary:
+        from sublevel.claims import CLAIMS
+
+        for name in set(spec.primary) - set(CLAIMS):
+            raise unknown("primary claim", name, CLAIMS)
     if (recipe.crop or recipe.flip) and problem.splits.train.x.ndim != 4:
         got = told(problem.splits.input_shape)
         raise ConfigError(f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {got}")

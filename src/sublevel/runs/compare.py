@@ -134,4 +134,7 @@ def percent(found: Any) -> str:
 
 def _verdicts(result: Result) -> Iterator[tuple[tuple[str, str], str]]:
     for row in result.tables["verdicts"].to_dict("records"):
-        yield (str(row["claim"]), str(row["statement"])), f"{row['verdict']}: {row['sentence'] or row['why']}"
+        yield (
+            (str(row["claim"]), str(row["statement"])),
+            str(row["sentence"] if row["verdict"] != "not measured" else f"Not measured: {row['why']}"),
+        )

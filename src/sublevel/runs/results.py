@@ -162,7 +162,8 @@ class Result:
         from sublevel.study.tables import build
 
         measured = build(self.document, self.store)
-        return {**measured, "claims": claims(measured), "verdicts": verdicts(measured)}
+        about = self.document["study"]
+        return {**measured, "claims": claims(measured, about), "verdicts": verdicts(measured, study=about)}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name in COLUMNS:

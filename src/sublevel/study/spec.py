@@ -137,7 +137,8 @@ class StudySpec(Strict):
     ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell
     and ``processes`` that train together are part of a result's identity, the number of jobs is not. ``loss`` is a name
     or an import path, ``loop`` the import path of a training loop. With ``given`` points nothing is trained: they are
-    measured.
+    measured. ``primary`` names the claims that the study is to decide (absent: all), ``claim_densities`` the shares of
+    weights left at which they are judged; no result depends on either.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -164,6 +165,8 @@ class StudySpec(Strict):
     model: ModelSpec = ModelSpec()
     train: Annotated[Recipe, BeforeValidator(_recipe)] = Field(default_factory=Recipe)
     geometry: GeometrySpec = GeometrySpec()
+    primary: tuple[str, ...] = ()
+    claim_densities: tuple[float, ...] = ()
     given: tuple[GivenSpec, ...] = ()
     run: PlaceSpec = PlaceSpec()
 
@@ -182,6 +185,12 @@ class StudySpec(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
         self._check_prune()
+        for density in self.claim_densities:
+            if not 0 < density < 1:
+                raise ValueError(f"claim_densities lie between 0 and 1, got {density:g}")
+        for name, listed in (("primary", self.primary), ("claim_densities", self.claim_densities)):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"{name} names one twice: {list(listed)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are given twice: {list(self.seeds)}")
         labels = [label(self, branch) for branch in self.branches]

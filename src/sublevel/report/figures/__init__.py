@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from sublevel.claims.branches import Branches
 from sublevel.report.describe import Figure
 from sublevel.report.figures import (
     accuracy,
@@ -33,7 +34,7 @@ from sublevel.report.figures import (
 )
 from sublevel.report.figures.registry import FIGURES, SECTIONS, Entry
 from sublevel.report.frame import Frame
-from sublevel.report.prepare import clean, swept, without_sweep
+from sublevel.report.prepare import clean, without_sweep
 
 __all__ = [
     "FIGURES",
@@ -108,7 +109,7 @@ def _made(entry: Entry, tables: dict[str, Frame]) -> tuple[list[Figure], str]:
 
     A table that its function cannot take costs this figure and no other: the page says which, and what happened.
     """
-    if tables[entry.table].empty or (entry.sweep and not swept(tables[entry.table]).any()):
+    if tables[entry.table].empty or (entry.sweep and not Branches(tables["levels"]).steps()):
         return [], UNMEASURED
     try:
         made = entry.make(tables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sublevel.claims.branches import Branches
 from sublevel.report.describe import Axis, Figure, Heat, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, by_branch, density_axis, level_axis
 from sublevel.report.figures.registry import Tables, figure
@@ -87,13 +88,11 @@ def masks(tables: Tables) -> Figure:
 
 def _kept(levels: Frame, column: str) -> Frame:
     trivial = column == "overlap_imp"  # imp's overlap with itself, and the dense network's with a full mask
-    return levels[~levels["branch"].isin(["imp", "dense"])] if trivial else levels
+    return levels[~levels["branch"].isin(["dense", Branches(levels).label("imp")])] if trivial else levels
 
 
 def _chance(levels: Frame) -> list[Series]:
-    rows = (
-        levels[~levels["branch"].isin(["imp", "dense"])].groupby("level")[["density", "overlap_chance"]].mean().dropna()
-    )
+    rows = _kept(levels, "overlap_imp").groupby("level")[["density", "overlap_chance"]].mean().dropna()
     return [Series(
         label="chance", x=list(rows["density"]), y=list(rows["overlap_chance"] * POINTS),
         style=dashed(PLAIN, "dot"), mode="line",

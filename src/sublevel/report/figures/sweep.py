@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from sublevel.claims.branches import Branches
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, flat, hover, mean_of, samples
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.palette import PLAIN, Style, dashed
-from sublevel.report.prepare import choices, seeds_note, swept, where
+from sublevel.report.prepare import choices, seeds_note, where
 
 LOOK = Style("#1f78c8", "circle")
 BARRIERS = (
@@ -44,11 +45,9 @@ def fractions(tables: Tables) -> Figure:
 def first_steps(levels: Frame) -> Frame:
     """The networks of a sweep, and imp's own first level beside them, with the ``fraction`` that was pruned.
 
-    Empty where there is no sweep.
+    By imp's own criterion: the columns of ``levels`` say what a branch is. Empty where there is no sweep.
     """
-    sweep = swept(levels)
-    mine = levels[(sweep | (levels["branch"] == "imp")) & (levels["level"] == 1.0)]
-    mine = mine if sweep.any() else mine.iloc[:0]
+    mine = levels[levels["branch"].isin(Branches(levels).steps()) & (levels["level"] == 1.0)]
     return mine.assign(fraction=(1.0 - mine["density"]).round(4))
 
 
