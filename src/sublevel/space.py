@@ -8,11 +8,9 @@ is multiplying by a mask and a path is a lerp, and no other module needs to know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
-from math import prod
 
 import torch
 from torch import nn
@@ -20,20 +18,19 @@ from torch import nn
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ModelError
 from sublevel.inputs import Inputs, call
+from sublevel.layers import Choice, Layer, Prunable, layers_of
 
-PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
+__all__ = ["Choice", "Layer", "Point", "Prunable", "Space", "as_point", "check_mask", "lerp", "project"]
+
 STATISTICS = nn.modules.batchnorm._BatchNorm
-
-Prunable = Callable[[str, nn.Module, nn.Parameter], bool]
-Choice = Prunable | str | Sequence[str]
-"""Which weights may be pruned: a function, or names of parameters (with wildcards) and of module classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
     """A vector theta with the buffers that belong to it.
 
-    ``theta`` has shape [D]; ``buffers`` maps a buffer's name to its tensor. Nothing here is written in place.
+    ``theta`` has shape [D]; ``buffers`` maps a buffer's name to its tensor, and that of a frozen parameter where a
+    checkpoint has another value of it than the network. Nothing here is written in place.
     """
 
     theta: Float[Tensor, "D"]
@@ -74,32 +71,15 @@ def lerp(a: Point, b: Point, alpha: float) -> Point:
     """
     if alpha in (0.0, 1.0):
         return b if alpha else a
+    if a.buffers.keys() != b.buffers.keys():
+        odd = sorted(a.buffers.keys() ^ b.buffers.keys())
+        raise ModelError(f"one of two points lacks {odd[0]!r}: they are points of different networks")
     mixed = {
         name: torch.lerp(buffer, b.buffers[name], alpha) if buffer.is_floating_point() else buffer
         for name, buffer in a.buffers.items()
         if name in b.buffers
     }
     return Point(torch.lerp(a.theta, b.theta, alpha), mixed)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One trainable tensor as a range of coordinates."""
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    prunable: bool
-
-    @property
-    def size(self) -> int:
-        """Number of coordinates."""
-        return prod(self.shape)
-
-    @property
-    def coordinates(self) -> slice:
-        """Where the tensor stands in theta."""
-        return slice(self.start, self.start + self.size)
 
 
 @dataclass(frozen=True)
@@ -120,24 +100,22 @@ class Space:
         """Read the space of ``module``.
 
         ``prunable(name, owner, parameter) -> bool`` chooses the weights that may be pruned, or a list of parameters'
-        names with shell wildcards (``"blocks.*.weight"``) and of module classes, whose ``weight`` it means
-        (``"Embedding"``); by default the weights of every convolution and linear layer.
+        names with shell wildcards (``"blocks.*.weight"``), of module classes, whose weights it means (``"Embedding"``,
+        ``"LSTM"``), and of the words ``"default"`` (the weights of every convolution and linear layer, as where nothing
+        is said) and ``"matrices"`` (recurrent weights, attention's in_proj and GPT-2's Conv1D too).
 
-        Raises ModelError if there is nothing to train, nothing to prune, or a name that matches nothing.
+        Raises ModelError if there is nothing to train, nothing to prune, a complex parameter, or a name that matches
+        nothing.
         """
-        choose = _chooser(module, prunable)
-        owners = _owners(module)
-        layers, start = [], 0
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                chosen = any(choose(name, owner, parameter) for owner in owners[parameter])
-                layers.append(Layer(name, tuple(parameter.shape), start, chosen))
-                start += parameter.numel()
+        layers = layers_of(module, prunable)
         if not layers:
             raise ModelError(f"{type(module).__name__} has no trainable parameter")
         if not any(layer.prunable for layer in layers):
             names = ", ".join(layer.name for layer in layers[:5])
-            raise ModelError(f"{type(module).__name__} has no prunable weight among its parameters ({names}, ...)")
+            raise ModelError(
+                f"{type(module).__name__} has no prunable weight among its parameters ({names}, ...); "
+                "prunable='matrices' means recurrent and attention's weights too, a list names parameters"
+            )
         normalised = [name for name, m in module.named_modules() if _keeps_statistics(m)]
         return cls(tuple(layers), tuple(name for name, _ in module.named_buffers()), tuple(normalised))
 
@@ -174,11 +152,26 @@ class Space:
         """The share of the prunable weights that the mask leaves."""
         return self.remaining(mask) / int(self.prunable.sum())
 
-    def point(self, module: nn.Module) -> Point:
-        """The point that ``module`` stands at, as a copy."""
-        parameters = dict(module.named_parameters())
+    def point(self, module: nn.Module | object) -> Point:
+        """The point that ``module`` stands at, as a copy; weights under ``torch.nn.utils.prune`` are masked.
+
+        Raises ModelError for what is no network with these parameters.
+        """
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                f"a point is read from a network, got {type(module).__name__}; Problem.point reads state dicts and "
+                "files"
+            )
+        parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+        pruned = [n.removesuffix("_mask") for n in buffers if n.endswith("_mask") and n not in self.buffers]
+        for name in pruned:
+            if f"{name}_orig" in parameters:
+                parameters[name] = nn.Parameter(parameters[f"{name}_orig"].detach() * buffers.pop(f"{name}_mask"))
+        for layer in self.layers:
+            if layer.name not in parameters:
+                raise ModelError(f"{type(module).__name__} has no parameter {layer.name!r}, which the space has")
         theta = torch.cat([parameters[layer.name].detach().reshape(-1) for layer in self.layers])
-        return Point(theta, {name: b.detach().clone() for name, b in module.named_buffers()})
+        return Point(theta, {name: b.detach().clone() for name, b in buffers.items()})
 
     def views(self, theta: Float[Tensor, "D"]) -> dict[str, Tensor]:
         """The parameters as views of theta, by one split (so that the gradient of theta arrives flat)."""
@@ -196,12 +189,12 @@ class Space:
             for name, view in self.views(point.theta).items():
                 parameters[name].copy_(view)
             for name, buffer in point.buffers.items():
-                buffers[name].copy_(buffer)
+                (buffers[name] if name in buffers else parameters[name]).copy_(buffer)
 
-    def filters(self, mask: Bool[Tensor, "D"]) -> Iterator[tuple[Layer, Bool[Tensor, "rows"]]]:
-        """For every prunable layer, which of its rows (output channels, units) have a weight left."""
+    def filters(self, mask: Bool[Tensor, "D"]) -> Iterator[tuple[Layer, Bool[Tensor, "units"]]]:
+        """For every prunable layer, which of its filters (output channels, units) have a weight left."""
         for layer in self.prunable_layers:
-            yield layer, mask[layer.coordinates].view(layer.shape[0], -1).any(dim=1)
+            yield layer, layer.by_filter(mask[layer.coordinates]).any(dim=1)
 
     def dead(self, mask: Bool[Tensor, "D"]) -> Bool[Tensor, "D"]:
         """Coordinates of filters with no weight left.
@@ -211,8 +204,7 @@ class Space:
         """
         out = torch.zeros_like(mask)
         for layer, alive in self.filters(mask):
-            rows = (~alive).repeat_interleave(layer.size // layer.shape[0])
-            out[layer.coordinates] = rows
+            out[layer.coordinates] = layer.from_filters((~alive)[:, None].expand(-1, layer.fan_in))
         return out
 
 
@@ -228,41 +220,6 @@ def check_mask(space: Space, mask: Bool[Tensor, "D"], parent: Bool[Tensor, "D"] 
         raise ModelError("mask removes a coordinate that is not prunable")
     if parent is not None and bool((mask & ~parent).any()):
         raise ModelError("mask is not nested: it restores a weight that its parent had removed")
-
-
-def _chooser(module: nn.Module, chosen: Choice | None) -> Prunable:
-    if chosen is None:
-        return _default_prunable
-    if callable(chosen):
-        return chosen
-    names = [chosen] if isinstance(chosen, str) else list(chosen)
-    trained = [(name, o, p) for p, owners in _owners(module).items() for o in owners for name in _names(module, p)]
-    for name in names:
-        if not any(_matches(name, *each) for each in trained):
-            known = ", ".join(dict.fromkeys(n for n, _, _ in trained))
-            raise ModelError(f"prunable: {name!r} matches no parameter and no module class; the parameters are {known}")
-    return lambda *each: any(_matches(name, *each) for name in names)
-
-
-def _matches(pattern: str, name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-    of_class = type(owner).__name__ == pattern and parameter is getattr(owner, "weight", None)
-    return of_class or fnmatchcase(name, pattern)
-
-
-def _names(module: nn.Module, parameter: nn.Parameter) -> list[str]:
-    return [name for name, p in module.named_parameters() if p is parameter]
-
-
-def _default_prunable(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-    return isinstance(owner, PRUNABLE) and parameter is owner.weight
-
-
-def _owners(module: nn.Module) -> dict[nn.Parameter, list[nn.Module]]:
-    owners: dict[nn.Parameter, list[nn.Module]] = {}
-    for owner in module.modules():
-        for parameter in owner.parameters(recurse=False):
-            owners.setdefault(parameter, []).append(owner)
-    return owners
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

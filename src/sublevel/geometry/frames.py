@@ -182,7 +182,7 @@ def eigen_plane(point: At, vectors: Float[Tensor, "k D"]) -> Frame:
 def random_plane(space: Space, theta: At, seed: int = 0, *, mask: Bool[Tensor, "D"] | None = None) -> Frame:
     """The plane at a point along two random filter-normalised directions (Li et al. 1712.09913, section 4).
 
-    Each direction is normal, scaled in every filter (row of a weight with two axes or more) to the norm of that filter
+    Each direction is normal, scaled in every filter of a weight with two axes or more to the norm of that filter
     of theta, and 0 in biases and the affine of BatchNorm. x and y are thus in units of the filters' norms; the axes
     are nearly orthogonal but are not made so. With ``mask`` the directions lie in its subspace.
 
@@ -337,10 +337,10 @@ def _filter_normalised(space: Space, theta: Tensor, keep: Tensor, seed: int, i: 
     drawn, out = drawn.to(theta.device), torch.zeros_like(theta, dtype=torch.float64)
     for layer in space.layers:
         if len(layer.shape) > 1:
-            d = drawn[layer.coordinates].view(layer.shape[0], -1)
-            w = theta[layer.coordinates].double().view(layer.shape[0], -1)
+            d = layer.by_filter(drawn[layer.coordinates])
+            w = layer.by_filter(theta[layer.coordinates].double())
             scale = w.norm(dim=1, keepdim=True) / d.norm(dim=1, keepdim=True).clamp_min(1e-30)
-            out[layer.coordinates] = (d * scale).reshape(-1)
+            out[layer.coordinates] = layer.from_filters(d * scale)
     return out
 
 

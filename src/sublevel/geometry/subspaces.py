@@ -15,10 +15,10 @@ from sublevel.space import Layer, Space, as_point
 def filter_norms(space: Space, theta: At) -> Float[Tensor, "D"]:
     """The scale of every coordinate, for adaptive curvature D_s A D_s (``scale`` of the estimators).
 
-    A coordinate of a prunable layer has the norm of its filter: of its row, the weights into one output channel or
-    unit (Li et al. 1712.09913, section 4). Any other coordinate, a bias or an affine of a norm, has |theta_i|, as in
-    ASAM (Kwon et al. 2102.11600, equation 3). Rescaling a filter that a normalisation follows, or whole layers of a
-    ReLU network against each other, leaves the adaptive curvature as it was.
+    A coordinate of a prunable layer has the norm of its filter, the weights into one output channel or unit (Li et al.
+    1712.09913, section 4). Any other coordinate, a bias or an affine of a norm, has |theta_i|, as in ASAM (Kwon et al.
+    2102.11600, equation 3). Rescaling a filter that a normalisation follows, or whole layers of a ReLU network against
+    each other, leaves the adaptive curvature as it was.
 
     >>> space = Space.of(torch.nn.Linear(2, 1))
     >>> filter_norms(space, torch.tensor([3.0, 4.0, -2.0])).tolist()
@@ -28,9 +28,8 @@ def filter_norms(space: Space, theta: At) -> Float[Tensor, "D"]:
     _fits(space, "theta", point.theta)
     out = point.theta.detach().abs()
     for layer in space.prunable_layers:
-        rows = point.theta[layer.coordinates].detach().view(layer.shape[0], -1)
-        norms = rows.double().norm(dim=1).to(out)
-        out[layer.coordinates] = norms.repeat_interleave(layer.size // layer.shape[0])
+        norms = layer.by_filter(point.theta[layer.coordinates].detach()).double().norm(dim=1, keepdim=True).to(out)
+        out[layer.coordinates] = layer.from_filters(norms.expand(-1, layer.fan_in))
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ from torch import nn
 from sublevel import data as datasets
 from sublevel import models
 from sublevel._types import Tensor
+from sublevel.checkpoints import Checkpoint, Source
+from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
 from sublevel.inputs import Inputs
@@ -142,6 +145,29 @@ class Problem:
     def init(self, seed: int, stream: str = "init") -> Point:
         """The initial point of ``seed``: weights as the factory draws them, and fresh buffers."""
         return self.space.point(self.build(seed, stream)).to(self.device, self.torch_dtype)
+
+    def checkpoint(self, source: Source, mask: Source | None = None) -> Checkpoint:
+        """A checkpoint in the problem's space, on the CPU: a path, a state dict, or a network with the weights.
+
+        ``mask`` is a file or dict of 0/1 tensors by weight, or ``"zeros"``: every prunable weight that is exactly 0.
+
+        Raises DataError where it would not be the same function (see `sublevel.checkpoints.read`).
+        """
+        found = read_checkpoint(source, self.module, self.space, mask)
+        return replace(found, point=found.point.to("cpu"))
+
+    def point(self, source: Source, mask: Source | None = None) -> Point:
+        """The point of a checkpoint, as in `checkpoint`, on the problem's device; with a warning where half the weights
+        are 0 and no mask is given.
+
+        >>> problem = Problem("lenet-300-100", train_size=500)
+        >>> bool((problem.point(problem.module).theta == problem.space.point(problem.module).theta).all())
+        True
+        """
+        found = self.checkpoint(source, mask)
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
+        return found.point.to(self.device)
 
     def part(self, split: str, size: int | None = None, nth: int = 0) -> Part:
         """The examples of ``train``, ``validation`` or ``test``, or a fixed stratified subset of ``size``.

@@ -29,8 +29,7 @@ from sublevel.study.builder import Solution
 from sublevel.study.cells import key, numerics
 from sublevel.study.documents import merged, read
 from sublevel.study.executors import LOCAL, TORCHRUN, Executor, Workers
-from sublevel.study.given import Given
-from sublevel.study.given import read as read_given
+from sublevel.study.given import Given, gathered
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import parse
@@ -171,7 +170,7 @@ class Study:
 
     def notes(self) -> list[str]:
         """What a reader should know about how this study runs."""
-        notes = []
+        notes = [note for each in self._given for note in each.notes]
         if self._fingerprint is None:
             code = ["network", *(name for name in ("loss", "loop") if is_own(getattr(self.problem, name)))]
             notes.append(
@@ -197,7 +196,7 @@ class Study:
     @cached_property
     def _given(self) -> list[Given]:
         """The points that were trained elsewhere, read and checked."""
-        found = [read_given(point, self.problem) for point in self.spec.given]
+        found = gathered(self.spec.given, self.problem)
         if found:
             from sublevel.field import check_deterministic
 

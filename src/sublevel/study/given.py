@@ -1,23 +1,21 @@
 """Points that were trained elsewhere, as the solutions of a study: nothing is trained, everything is measured.
 
-A checkpoint is a state dict: safetensors, or a file of ``torch.save`` that is loaded with ``weights_only=True``. A mask
-is a file of the same kinds with a 0/1 tensor under the name of each pruned weight; without one, the entries
-``NAME_orig`` and ``NAME_mask`` of ``torch.nn.utils.prune`` are understood, and else the network counts as dense.
+What a checkpoint and a mask may be, `sublevel.checkpoints` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from sublevel._types import Bool, Tensor
-from sublevel.errors import DataError, nearest
+from sublevel._types import Tensor
+from sublevel.errors import DataError
 from sublevel.problem import Problem
-from sublevel.space import Point, Space, check_mask
+from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution
 from sublevel.study.cells import Context, Output, Row, Rows, kernel, mask_tensors, point_of, point_tensors, rows
 from sublevel.study.graph import Graph, Node, Ref
@@ -27,11 +25,16 @@ from sublevel.study.store import digest, serialised
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A point read from a file: its name, and its tensors and mask as objects of the store."""
+    """A point read from a file: its name, its tensors and mask as objects of the store, and remarks for the reader.
+
+    ``constants`` are the network's frozen parameters as the file has them.
+    """
 
     name: str
     point: bytes
     mask: bytes | None
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def at(self) -> Point:
@@ -42,76 +45,34 @@ class Given:
 
 
 def read(spec: GivenSpec, problem: Problem) -> Given:
-    """The point of a file in the problem's space. DataError says which name or shape does not fit."""
-    state = state_dict(Path(spec.path))
-    separate = None if spec.mask is None else state_dict(Path(spec.mask))
-    state, masks = _unpruned(state) if separate is None else (state, separate)
-    template = problem.init(0)
-    point = _point(state, problem.space, template, spec.path)
-    mask = _mask(masks, problem.space, spec.mask or spec.path) if masks else None
-    point = (point if mask is None else point.project(mask)).to(dtype=problem.torch_dtype)
-    return Given(spec.name, serialised(point_tensors(point)), None if mask is None else serialised(mask_tensors(mask)))
+    """The point of a file in the problem's space, with a warning where a mask seems to be missing.
+
+    DataError says which name or shape does not fit (see `sublevel.checkpoints.read`).
+    """
+    found = _taken(spec, problem)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
+    return found
 
 
-def state_dict(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint, with no ``module.`` before their names; running none of its code."""
-    try:
-        found = _load(path)
-    except FileNotFoundError:
-        raise DataError(f"there is no checkpoint {path}") from None
-    except Exception as error:  # a damaged file fails in many ways, one that would run code in another
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path} is no checkpoint that can be loaded without running its code: {why}") from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise DataError(f"{path} holds {type(found).__name__}; a checkpoint is a state dict: names and tensors")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+def gathered(specs: Sequence[GivenSpec], problem: Problem) -> list[Given]:
+    """The points of a study, which are points of one space: DataError where their frozen parameters differ."""
+    found = [_taken(spec, problem) for spec in specs]
+    for each in found[1:]:
+        for name, tensor in each.constants.items():
+            if not torch.equal(tensor, found[0].constants[name]):
+                raise DataError(
+                    f"the frozen parameter {name!r} differs between {found[0].name} and {each.name}: points that are "
+                    "compared share what is not trained; set requires_grad of it, so that it is a coordinate, or "
+                    "measure them one by one"
+                )
+    return found
 
 
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            return load(path.read_bytes())
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _unpruned(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """``weight_orig`` and ``weight_mask`` as a weight and its mask."""
-    masks = {n.removesuffix("_mask"): t for n, t in state.items() if n.endswith("_mask") and f"{n[:-5]}_orig" in state}
-    plain = {n: t for n, t in state.items() if n.removesuffix("_mask").removesuffix("_orig") not in masks}
-    return plain | {n: state[f"{n}_orig"] * mask for n, mask in masks.items()}, masks
-
-
-def _point(state: Mapping[str, Tensor], space: Space, template: Point, path: str) -> Point:
-    wanted = {layer.name: layer.shape for layer in space.layers}
-    wanted |= {name: tuple(buffer.shape) for name, buffer in template.buffers.items()}
-    for name, shape in wanted.items():
-        if name not in state:
-            raise DataError(f"{path} has no tensor {name!r}, which the network has{nearest(name, state)}")
-        if tuple(state[name].shape) != shape:
-            raise DataError(f"{path}: {name!r} has shape {list(state[name].shape)}, the network's is {list(shape)}")
-    theta = torch.cat([state[layer.name].reshape(-1).to(template.theta.dtype) for layer in space.layers])
-    if not bool(theta.isfinite().all()):
-        raise DataError(f"{path}: {int((~theta.isfinite()).sum())} weights are not finite")
-    return Point(theta, {name: state[name].to(buffer.dtype) for name, buffer in template.buffers.items()})
-
-
-def _mask(masks: Mapping[str, Tensor], space: Space, path: str) -> Bool[Tensor, "D"]:
-    out = space.full_mask()
-    layers = {layer.name: layer for layer in space.layers}
-    for name, tensor in masks.items():
-        if name not in layers or tuple(tensor.shape) != layers[name].shape:
-            raise DataError(f"{path}: the mask {name!r} of shape {list(tensor.shape)} fits no weight of the network")
-        out[layers[name].coordinates] = tensor.reshape(-1) != 0
-    check_mask(space, out, None, space.remaining(out))
-    return out
+def _taken(spec: GivenSpec, problem: Problem) -> Given:
+    found = problem.checkpoint(spec.path, spec.mask)
+    mask = None if found.mask is None else serialised(mask_tensors(found.mask))
+    return Given(spec.name, serialised(point_tensors(found.point)), mask, found.constants, found.notes)
 
 
 def assemble(spec: StudySpec, space: Space, graph: Graph, given: list[Given]) -> tuple[list[Solution], Builder]:

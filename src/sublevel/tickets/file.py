@@ -152,7 +152,7 @@ def _described(c: Contents) -> Document:
     parts = {layer.name: layer for layer in c.space.layers}
     start = _named(c.space, c.points["start"])
     return {
-        "parameters": [_entry(name, start[name]) | {"prunable": layer.prunable} for name, layer in parts.items()],
+        "parameters": [_entry(name, start[name]) | _how(layer) for name, layer in parts.items()],
         "buffers": [_entry(name, start[name]) for name in start if name not in parts],
         "constants": [_entry(name, tensor) for name, tensor in c.constants.items()],
         "statistics": list(c.space.statistics),
@@ -160,11 +160,20 @@ def _described(c: Contents) -> Document:
     }
 
 
+def _how(layer: Layer) -> Document:
+    """Whether a parameter is prunable, and where its filters lie unless that is axis 0."""
+    lies = {"axis": layer.axis, "groups": layer.groups} if layer.axis else {}
+    return {"prunable": layer.prunable} | lies
+
+
 def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
     layers: list[Layer] = []
     for entry in document["parameters"]:
         start = sum(layer.size for layer in layers)
-        layers.append(Layer(entry["name"], tuple(entry["shape"]), start, bool(entry["prunable"])))
+        axis, groups = int(entry.get("axis", 0)), int(entry.get("groups", 1))
+        layers.append(
+            Layer(entry["name"], tuple(entry["shape"]), start, bool(entry["prunable"]), axis=axis, groups=groups)
+        )
     buffers = tuple(entry["name"] for entry in document["buffers"])
     space = Space(tuple(layers), buffers, tuple(document["statistics"]))
     whole = [*document["parameters"], *document["buffers"]]

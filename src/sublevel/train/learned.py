@@ -17,7 +17,7 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.inputs import Inputs
-from sublevel.space import Layer, Point, Space
+from sublevel.space import Point, Space
 from sublevel.train.engine import Watch, descend
 from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Keeper, State, overwrite, under, within
@@ -129,7 +129,7 @@ def initial_scores(space: Space, dtype: torch.dtype, generator: torch.Generator)
     out = torch.zeros(space.dim, dtype=dtype)
     for layer in space.prunable_layers:
         uniform = torch.rand(layer.size, dtype=dtype, generator=generator)
-        out[layer.coordinates] = (2 * uniform - 1) / math.sqrt(_fan_in(layer))
+        out[layer.coordinates] = (2 * uniform - 1) / math.sqrt(layer.fan_in)
     return out
 
 
@@ -141,12 +141,8 @@ def signed_constant(space: Space, theta: Float[Tensor, "D"]) -> Float[Tensor, "D
     """
     out = theta.clone()
     for layer in space.prunable_layers:
-        out[layer.coordinates] = theta[layer.coordinates].sign() * math.sqrt(2 / _fan_in(layer))
+        out[layer.coordinates] = theta[layer.coordinates].sign() * math.sqrt(2 / layer.fan_in)
     return out
-
-
-def _fan_in(layer: Layer) -> int:
-    return math.prod(layer.shape[1:])
 
 
 class _Scores:

@@ -1,0 +1,167 @@
+"""From a file or a folder to named tensors; none of the file's code runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sublevel._types import Tensor
+from sublevel.errors import DataError
+
+HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+"""Keys under which training scripts keep a network's state dict, the likeliest first."""
+
+FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+"""Endings of checkpoints that are looked for in a folder."""
+
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+LARGEST_HEADER = 100_000_000
+"""Bytes: the limit of safetensors itself."""
+
+
+def load(path: str | Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint: a state dict in one file, in shards with an index, or in a folder.
+
+    A file is safetensors or what ``torch.save`` wrote, whatever its ending; the latter is loaded with
+    ``weights_only=True``. A state dict may lie under a key of `HOLDERS`, or under the only key that holds one.
+    ``*.index.json`` names the shards of a large checkpoint; in a folder the index, or else the one checkpoint, is read.
+
+    Raises DataError in one sentence that says what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load(_inside(path))
+    if not path.is_file():
+        raise DataError(f"there is no checkpoint {path}")
+    if path.name.endswith(".index.json"):
+        return _shards(path)
+    found = _loaded(path)
+    if not isinstance(found, Mapping):
+        raise DataError(f"{path} holds {type(found).__name__}; a checkpoint is a state dict: names and tensors")
+    return _state(found, path)
+
+
+def _inside(folder: Path) -> Path:
+    """The checkpoint of a folder: its index of shards, or the only file of the first ending that there is."""
+    for pattern in ("*.safetensors.index.json", "*.index.json", *(f"*{ending}" for ending in FILES)):
+        found = sorted(folder.glob(pattern))
+        if pattern == "*.bin":
+            found = [each for each in found if each.name not in ("training_args.bin", "optimizer.bin")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DataError(f"{folder} holds {', '.join(each.name for each in found)}; name one of them as checkpoint")
+    raise DataError(f"{folder} is a folder without a checkpoint: no *.index.json and no file *{', *'.join(FILES)}")
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    """The tensors that an index names, each from its shard beside the index."""
+    try:
+        document = json.loads(index.read_text(encoding="utf-8"))
+        places = {str(name): str(file) for name, file in document["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{index} is no index of shards: expected a JSON object with 'weight_map' ({type(error).__name__})"
+        ) from None
+    out: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:
+            raise DataError(f"{index} names the shard {file!r}; a shard lies in the folder of its index")
+        if not (index.parent / file).is_file():
+            raise DataError(f"{index} names the shard {file}, which is not there: copy it beside the index")
+        shard = load(index.parent / file)
+        wanted = [name for name, place in places.items() if place == file]
+        for name in wanted:
+            if name not in shard:
+                raise DataError(f"{index} says that {file} holds {name!r}, but it does not: the shards do not belong")
+        out |= shard
+    return out
+
+
+def _loaded(path: Path) -> Any:
+    """What a file holds; DataError where reading it fails, or would run code."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    header = int.from_bytes(start[:8], "little")
+    if path.suffix == ".safetensors" or (start[8:] == b"{" and header <= LARGEST_HEADER):
+        return _safetensors(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways, one that would run code in another
+        raise DataError(f"{path} is no checkpoint that can be loaded without running its code: {_why(error)}") from None
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_bytes
+
+    try:
+        return load_bytes(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is no checkpoint that can be loaded without running its code: it is damaged, or no safetensors "
+            f"file ({_line(error)})"
+        ) from None
+
+
+def _why(error: Exception) -> str:
+    """Why torch.load refused a file, with the remedy where there is one."""
+    text = ESCAPES.sub("", str(error))
+    if "TorchScript" in text:
+        return (
+            "it is a TorchScript archive; where you trust it, write its weights to a file of their own: "
+            "torch.save(torch.jit.load(path).state_dict(), 'weights.pt')"
+        )
+    if name := re.search(r"(?:Unsupported (?:global|class)[^\w]*(?:GLOBAL )?|GLOBAL )([A-Za-z_][\w.]*)", text):
+        found = name[1].rstrip(".")
+        kind = "a numpy number or array" if found.startswith(("numpy", "_codecs")) else f"an object of {found}"
+        return (
+            f"it holds {kind}, where a checkpoint holds tensors alone; where you trust the file, write its weights to "
+            "one of their own: found = torch.load(path, weights_only=False), then "
+            "torch.save(found.state_dict(), 'weights.pt') if found is a network, and the same of the entry that "
+            "is a state dict otherwise"
+        )
+    return f"it is damaged, or no file of torch.save ({_line(error)})"
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an exception says."""
+    lines = ESCAPES.sub("", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, Tensor]:
+    """The state dict in a mapping, at the top or under a key. DataError names the keys where none or several could be.
+
+    Numbers and texts beside tensors are let be; a mapping beside them says that the tensors are no state dict.
+    """
+    inner = {str(key): value for key, value in found.items() if isinstance(value, Mapping)}
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    if not inner and all(isinstance(key, str) for key in tensors) and (tensors or not found):
+        return {str(key): value for key, value in tensors.items()}
+    usual = [key for key in HOLDERS if key in inner and _holds(inner[key])]
+    some = usual or [key for key, value in inner.items() if _holds(value)]
+    nested = len(usual) > 1 and all(inner[usual[0]] is inner[key] for key in usual)
+    if len(some) == 1 or nested:
+        return _state(inner[some[0]], path, f"{above}{some[0]}.")
+    keys = ", ".join(f"{above}{key} ({type(value).__name__})" for key, value in list(found.items())[:12])
+    what = f"state dicts under {', '.join(above + key for key in some)}" if some else f"dict with the keys {keys}"
+    raise DataError(
+        f"{path} holds {what or 'an empty dict'}; a checkpoint is a state dict: names and tensors"
+        + (": save the one that is meant, as torch.save(found[key], 'weights.pt')" if some else "")
+    )
+
+
+def _holds(value: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is a state dict or holds one."""
+    if any(isinstance(each, Mapping) for each in value.values()):
+        return any(_holds(each) for each in value.values() if isinstance(each, Mapping))
+    return any(isinstance(each, Tensor) for each in value.values()) and all(isinstance(key, str) for key in value)
