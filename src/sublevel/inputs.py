@@ -26,8 +26,34 @@ def call(module: nn.Module, tensors: dict[str, Tensor], inputs: Inputs) -> Tenso
     tensor([[2.]])
     """
     if isinstance(inputs, dict):
-        return torch.func.functional_call(module, tensors, (), inputs)
-    return torch.func.functional_call(module, tensors, inputs if isinstance(inputs, tuple) else (inputs,))
+        return output_of(torch.func.functional_call(module, tensors, (), inputs))
+    return output_of(torch.func.functional_call(module, tensors, inputs if isinstance(inputs, tuple) else (inputs,)))
+
+
+def output_of(found: Any) -> Any:
+    """The tensor that a network's answer is about: itself, its ``logits``, the first of a tuple, or ``out`` of a dict.
+
+    What holds none of these is given back as it is.
+
+    >>> output_of((torch.ones(2), "hidden")).tolist(), output_of({"logits": torch.zeros(1)}).tolist()
+    ([1.0, 1.0], [0.0])
+    """
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(found, Mapping):
+        named = [found[key] for key in ("logits", "out") if key in found]
+    else:
+        named = (
+            [found.logits] if hasattr(found, "logits") else list(found)[:1] if isinstance(found, tuple | list) else []
+        )
+    return named[0] if named and isinstance(named[0], Tensor) else found
+
+
+def as_dtype(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Real numbers as ``dtype``, complex ones as its complex kind, all others as they are."""
+    if dtype is None or not (x.is_floating_point() or x.is_complex()):
+        return x
+    return x.to(dtype.to_complex() if x.is_complex() else dtype)
 
 
 def each(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

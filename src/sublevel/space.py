@@ -8,7 +8,7 @@ is multiplying by a mask and a path is a lerp, and no other module needs to know
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,8 +17,9 @@ from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ModelError
-from sublevel.inputs import Inputs, call
+from sublevel.inputs import Inputs, as_dtype, call
 from sublevel.layers import Choice, Layer, Prunable, layers_of
+from sublevel.probes import Probe
 
 __all__ = ["Choice", "Layer", "Point", "Prunable", "Space", "as_point", "check_mask", "lerp", "project"]
 
@@ -42,10 +43,7 @@ class Point:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Point:
         """A copy on ``device``; floating-point entries become ``dtype``."""
-        buffers = {
-            name: b.to(device=device, dtype=dtype if b.is_floating_point() else None)
-            for name, b in self.buffers.items()
-        }
+        buffers = {name: as_dtype(b.to(device=device), dtype) for name, b in self.buffers.items()}
         return Point(self.theta.to(device=device, dtype=dtype), buffers)
 
 
@@ -94,6 +92,8 @@ class Space:
     buffers: tuple[str, ...]
     statistics: tuple[str, ...]
     """Names of the BatchNorm modules that keep running statistics."""
+    probe: Probe | None = field(default=None, compare=False, repr=False)
+    """The network on a few inputs, where it is at hand."""
 
     @classmethod
     def of(cls, module: nn.Module, prunable: Choice | None = None) -> Space:
@@ -117,7 +117,8 @@ class Space:
                 "prunable='matrices' means recurrent and attention's weights too, a list names parameters"
             )
         normalised = [name for name, m in module.named_modules() if _keeps_statistics(m)]
-        return cls(tuple(layers), tuple(name for name, _ in module.named_buffers()), tuple(normalised))
+        buffers = tuple(name for name, _ in module.named_buffers())
+        return cls(tuple(layers), buffers, tuple(normalised), Probe(module))
 
     @cached_property
     def dim(self) -> int:
@@ -181,6 +182,10 @@ class Space:
     def call(self, module: nn.Module, theta: Float[Tensor, "D"], buffers: Mapping[str, Tensor], x: Inputs) -> Tensor:
         """The network's output at theta; ``buffers`` are written in place where the module is in train mode."""
         return call(module, {**self.views(theta), **buffers}, x)
+
+    def outputs(self, points: Sequence[Point]) -> list[Tensor] | None:
+        """The network's outputs at points on the inputs of its `Probe`; None where it is not known or takes none."""
+        return self.probe and self.probe([{**self.views(p.theta), **p.buffers} for p in points])
 
     def write(self, module: nn.Module, point: Point) -> None:
         """Copy the point into ``module``: the way back to an ordinary PyTorch network."""

@@ -1,12 +1,13 @@
 """Data of a user's own, given in Python.
 
-A pair of tensors or arrays, a map-style Dataset of such pairs, or an iterable of batches such as a DataLoader. What a
-network takes as several inputs is a tuple or a dict in place of the one tensor.
+A pair of tensors or arrays (labels also as a list), a map-style Dataset of pairs or of dicts, or an iterable of batches
+such as a DataLoader. What a network takes as several inputs is a tuple or a dict in place of the one tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,29 @@ from sublevel.inputs import Inputs, each, tensors_of
 Samples = tuple[Inputs, Tensor]
 
 
-def dataset(train: Any, test: Any) -> Dataset:
-    """The data as a data set, read twice where reading could differ. Raises DataError for what is none."""
-    (train_x, train_y), (test_x, test_y) = _read(train, "train"), _read(test, "test")
+def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32) -> Dataset:
+    """The data as a data set, read twice where reading could differ; float64 is kept where ``dtype`` is it.
+
+    Raises DataError for what is none.
+    """
+    (train_x, train_y), (test_x, test_y) = _read(train, "train", dtype), _read(test, "test", dtype)
     if not len(train_y) or not len(test_y):
         raise DataError(f"own data: {len(train_y)} training and {len(test_y)} test examples; at least one of each")
     return joined("own", (train_x, train_y), (test_x, test_y), numbered(train_y, test_y), "tensors given in Python")
+
+
+def of_bits(dataset: Dataset) -> Dataset:
+    """The data set with real labels that are all 0 or 1 as the classes that they are."""
+    labels = dataset.train_y, dataset.test_y
+    if not all(y.is_floating_point() and bool(((y == 0) | (y == 1)).all()) for y in labels):
+        return dataset
+    train_y, test_y = (_column(y.long()) for y in labels)
+    return replace(dataset, train_y=train_y, test_y=test_y, classes=("0", "1"))
+
+
+def _column(y: Tensor) -> Tensor:
+    """Labels [N, 1] as [N]."""
+    return y.squeeze(1) if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def joined(name: str, train: Samples, test: Samples, classes: Sequence[str], origin: str) -> Dataset:
@@ -39,15 +57,22 @@ def joined(name: str, train: Samples, test: Samples, classes: Sequence[str], ori
     return check(Dataset(name, train_x, train[1], test_x, test[1], tuple(classes), origin, layout))
 
 
-def _read(source: Any, split: str) -> Samples:
-    if isinstance(source, tuple) and len(source) == 2 and _is_array(source[1]) and _are_arrays(source[0]):
+LABELS = ("labels", "label", "targets", "target", "y")
+"""Keys of the labels in an example that is a dict."""
+
+
+def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
+    source = _by_column(source)
+    if isinstance(source, tuple) and len(source) == 2 and _are_arrays(source[0]) and _are_labels(*source):
         try:
-            return _typed(_inputs(source[0]), torch.as_tensor(source[1]))
+            return _typed(_inputs(source[0]), torch.as_tensor(_array(source[1])), dtype, split)
         except TypeError as error:
             raise DataError(f"{split} data must be numbers: {error}") from error
     read = _reader(source, split)
     try:
         first, second = read(source), read(source)
+    except DataError:
+        raise
     except Exception as error:  # the source is code of the user's own
         kind = "" if isinstance(error, TypeError | ValueError | RuntimeError) else f"{type(error).__name__}: "
         raise DataError(f"{split} data must give pairs (input, label), all of one shape: {kind}{error}") from error
@@ -62,7 +87,34 @@ def _read(source: Any, split: str) -> Samples:
             f"two readings of the {split} data differ: take shuffling and random augmentation out of it "
             "(the data order is the study's own, train.crop and train.flip augment)"
         )
-    return _typed(*first)
+    return _typed(*first, dtype, split)
+
+
+def _by_column(source: Any) -> Any:
+    """A dict of whole columns, one of them the labels, as the pair of inputs and labels."""
+    return _pair(source) if isinstance(source, Mapping) else source
+
+
+def _pair(example: Any) -> tuple[Any, Any]:
+    """The inputs and the label of an example or a batch: a pair, or a dict with the label under a key of `LABELS`.
+
+    A dict's one other entry is the input; several are inputs by name. Raises ValueError for what is neither.
+    """
+    if not isinstance(example, Mapping):
+        x, y = example
+        return x, y
+    found = [key for key in LABELS if key in example]
+    rest = {key: value for key, value in example.items() if key not in found[:1]}
+    if not found or not rest:
+        raise ValueError(
+            f"an example is a dict of {', '.join(map(str, example)) or 'nothing'}; it needs inputs, and the label "
+            "under "
+            f"one of {', '.join(LABELS)}"
+        )
+    for key, value in rest.items():
+        if isinstance(value, str) or (isinstance(value, list | tuple) and value and isinstance(value[0], str)):
+            raise ValueError(f"{key!r} of an example is text: leave out what the network does not take as numbers")
+    return (next(iter(rest.values())) if len(rest) == 1 else rest), example[found[0]]
 
 
 def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
@@ -78,21 +130,28 @@ def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
 
 
 def _join(source: Any) -> Samples:
-    batches = [(_inputs(x), torch.as_tensor(y)) for x, y in source]
+    batches = [(_inputs(x), torch.as_tensor(_array(y))) for x, y in map(_pair, source)]
     if not batches:
         raise ValueError("there is no batch")
     return _gathered([x for x, _ in batches], torch.cat), torch.cat([y for _, y in batches])
 
 
 def _stack(source: Any) -> Samples:
-    pairs = [(_inputs(x), torch.as_tensor(y)) for x, y in (source[i] for i in range(len(source)))]
+    pairs = [(_inputs(x), torch.as_tensor(_array(y))) for x, y in (_pair(source[i]) for i in range(len(source)))]
     if not pairs:
         raise ValueError("there is no example")
     return _gathered([x for x, _ in pairs], torch.stack), torch.stack([y for _, y in pairs])
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
+    return isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy")
+
+
+def _array(value: Any) -> Any:
+    """A data frame's or a picture's numbers; all else as it is."""
+    if hasattr(value, "to_numpy"):
+        return value.to_numpy()
+    return np.array(value) if hasattr(value, "getbands") else value  # an image of Pillow
 
 
 def _are_arrays(value: Any) -> bool:
@@ -101,13 +160,21 @@ def _are_arrays(value: Any) -> bool:
     return all(map(_is_array, value.values() if isinstance(value, Mapping) else value)) if several else _is_array(value)
 
 
+def _are_labels(x: Any, y: Any) -> bool:
+    """Whether ``y`` is an array, or a list of as many labels as there are examples in ``x``."""
+    if not isinstance(y, list):
+        return _is_array(y)
+    columns = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else [x]
+    return not any(map(_is_array, y)) and bool(columns) and len(columns[0]) == len(y)
+
+
 def _inputs(x: Any) -> Inputs:
     """One tensor, or several where a tuple or list holds arrays (of numbers alone it is one), or a dict."""
     if isinstance(x, Mapping):
-        return {name: torch.as_tensor(value) for name, value in x.items()}
+        return {name: torch.as_tensor(_array(value)) for name, value in x.items()}
     if isinstance(x, tuple | list) and any(map(_is_array, x)):
-        return tuple(map(torch.as_tensor, x))
-    return torch.as_tensor(x)
+        return tuple(torch.as_tensor(_array(each)) for each in x)
+    return torch.as_tensor(_array(x))
 
 
 def _gathered(parts: list[Inputs], gather: Callable[[list[Tensor]], Tensor]) -> Inputs:
@@ -126,18 +193,43 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def _typed(x: Inputs, y: Tensor) -> Samples:
-    """Images stay uint8; tokens become int64, other numbers float32; a mask beside other inputs stays bool."""
-    x = each(x, real if isinstance(x, Tensor) else lambda t: t if t.dtype == torch.bool else real(t))
-    return x, (y.float() if y.is_floating_point() else y.long())
+def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:
+    """Images stay uint8, with their channels first; tokens become int64, other numbers as `real` says; a mask beside
+    other inputs stays bool. A column of labels [N, 1] is [N].
+    """
+    one = isinstance(x, Tensor)
+    x = each(x, lambda t: _images(t, split) if t.dtype == torch.uint8 else t)
+    x = each(x, (lambda t: real(t, dtype)) if one else lambda t: t if t.dtype == torch.bool else real(t, dtype))
+    if y.is_floating_point():
+        return x, y.to(_stored(y, dtype))
+    tokens = one and not x.is_floating_point() and x.dtype != torch.uint8 and x.shape == y.shape  # type: ignore[union-attr]
+    return x, (y if tokens else _column(y)).long()
 
 
-def real(x: Tensor) -> Tensor:
-    """A stored type for numbers: uint8 as it is, integers as int64, all else as float32."""
+def _images(x: Tensor, split: str) -> Tensor:
+    """Images [N, H, W] and [N, H, W, C] as [N, C, H, W]. DataError where both could be the channels."""
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or x.shape[1] in (1, 2):
+        return x
+    if x.shape[1] in (3, 4):
+        raise DataError(
+            f"{split} images are {list(x.shape)}: give them as [N, C, H, W], which axis C is cannot be seen"
+        )
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
+def real(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A stored type for numbers: uint8 as it is, integers as int64, float64 as ``dtype``, all else as float32."""
     if x.is_complex():
         raise TypeError(f"inputs are {x.dtype}")
     integer = not (x.is_floating_point() or x.dtype == torch.bool)
-    return x if x.dtype == torch.uint8 else x.long() if integer else x.float()
+    return x if x.dtype == torch.uint8 else x.long() if integer else x.to(_stored(x, dtype))
+
+
+def _stored(x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The type that real numbers are kept in: float32, and float64 where they have it and it is computed in."""
+    return dtype if x.dtype == torch.float64 else torch.float32
 
 
 def tensors(dataset: Dataset) -> dict[str, Tensor]:

@@ -25,6 +25,9 @@ Source = Callable[..., "Dataset"]
 _SOURCES: dict[str, Source] = {}
 
 
+IGNORED = -100
+"""The label of what does not count, as PyTorch's cross-entropy has it."""
+
 CLASSES = 1_000_000
 """The most classes of a data set; a larger label is taken for damage."""
 
@@ -34,9 +37,10 @@ class Dataset:
     """Samples and labels as they were read: no normalisation, no split of the training set.
 
     ``train_x`` and ``test_x`` are uint8 ``[N, C, H, W]`` for images, int64 ``[N, ...]`` for tokens and float32
-    ``[N, ...]`` otherwise; with a ``layout`` they are rows of bytes that hold several inputs. ``train_y`` and
-    ``test_y`` are int64 class labels ``[N]`` (``[N, ...]``: one for every token), or float targets ``[N, ...]`` with
-    ``classes == ()``. ``origin`` is one sentence on where the data came from: file names and hashes, no absolute path.
+    (own data also float64) ``[N, ...]`` otherwise; with a ``layout`` they are rows of bytes that hold several inputs.
+    ``train_y`` and ``test_y`` are int64 class labels ``[N]`` (``[N, ...]``: one for every token), or float targets
+    ``[N, ...]`` with ``classes == ()``. ``origin`` is one sentence on where the data came from: file names and hashes,
+    no absolute path.
     """
 
     name: str
@@ -139,11 +143,11 @@ def _check_samples(where: str, x: Rows, also: tuple[torch.dtype, ...]) -> None:
             raise DataError(
                 f"{where}: uint8 samples have shape {list(x.shape)}; images are [N, C, H, W], tokens are int64"
             )
-    elif x.dtype not in (torch.float32, torch.int64, *also):
+    elif x.dtype not in (torch.float32, torch.float64, torch.int64, *also):
         raise DataError(
             f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.int64 (tokens), torch.float32"
         )
-    elif x.dtype == torch.float32:
+    elif x.dtype.is_floating_point:
         _check_finite(where, x)
 
 
@@ -165,11 +169,17 @@ def _check_labels(where: str, y: Tensor, classes: tuple[str, ...]) -> None:
         raise DataError(f"{where}: labels are {y.dtype} {list(y.shape)}; allowed: torch.int64 [N] or [N, ...]")
     if len(classes) < 2:
         raise DataError(f"{where}: {len(classes)} class ({', '.join(classes)}); at least two are needed")
-    wrong = ((y < 0) | (y >= len(classes))).nonzero()
+    wrong = (((y < 0) | (y >= len(classes))) & (y != IGNORED)).nonzero()
     if len(wrong):
         at = wrong[0].tolist()
         index = at[0] if len(at) == 1 else at
-        raise DataError(f"{where}: label {int(y[tuple(at)])} at index {index}; allowed: 0..{len(classes) - 1}")
+        raise DataError(
+            f"{where}: label {int(y[tuple(at)])} at index {index}; allowed: 0..{len(classes) - 1}, and {IGNORED} for "
+            "what "
+            "does not count"
+        )
+    if not bool((y != IGNORED).any()):
+        raise DataError(f"{where}: every label is {IGNORED}, so none counts")
 
 
 def _check_alike(dataset: Dataset) -> None:

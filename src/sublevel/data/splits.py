@@ -59,10 +59,11 @@ class Splits:
         """Input of a network: ``(x / 255 - mean) / std`` for uint8 ``[N, C, H, W]``; floats only change
         dtype, tokens and masks stay as they are. Several inputs are a tuple, or a dict where they have names.
 
-        The result is on the device of ``x``.
+        The result is on the device of ``x`` and shares no memory with it, so that a network may write into its input.
         """
         if self.layout is None:
-            return _prepared(x, dtype, self.mean, self.std)
+            found = _prepared(x, dtype, self.mean, self.std)
+            return found.clone() if found is x else found
         found, seen = [], 0
         for part in self.layout.unpack(x):
             channels = slice(seen, seen + (part.shape[1] if part.dtype == torch.uint8 else 0))
@@ -156,6 +157,7 @@ def stratified(y: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """
     order = torch.randperm(len(y), generator=rng)
     labels = torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() or y.dim() > 1 else y
+    labels = torch.where(labels < 0, labels.max() + 1, labels)  # those that do not count are a class of their own
     order = order[torch.sort(labels[order], stable=True).indices]
     sizes = torch.bincount(labels)
     quotas = sizes * count // max(len(y), 1)

@@ -15,6 +15,7 @@ import torch
 
 from sublevel._types import Float, Int, Tensor
 from sublevel.errors import ModelError
+from sublevel.probes import same_outputs
 from sublevel.rng import generator
 from sublevel.space import Layer, Point, Space
 
@@ -39,19 +40,25 @@ def chain_spec(space: Space) -> Spec:
     {'0.weight': ('0.weight', None), '0.bias': ('0.weight',), '2.weight': (None, '0.weight'), '2.bias': (None,)}
     """
     weights = [layer for layer in space.layers if len(layer.shape) > 1]
+    for layer in weights:
+        if layer.groups > 1:
+            raise ModelError(
+                f"{layer.name} is a transposed convolution in groups: declare which axes share their units"
+            )
     spec: dict[str, tuple[str | None, ...]] = {}
     made: str | None = None
     units = 0
     for layer in space.layers:
         if len(layer.shape) > 1:
-            if made and layer.shape[1] % units:
+            reads = layer.shape[1 - layer.axis]
+            if made and reads % units:
                 raise ModelError(
-                    f"{layer.name} reads {layer.shape[1]} inputs, no multiple of the {units} units of {made}: "
+                    f"{layer.name} reads {reads} inputs, no multiple of the {units} units of {made}: "
                     "no chain of layers, so declare which axes share their units"
                 )
             read, made = made, layer.name if layer is not weights[-1] else None
-            units = layer.shape[0]
-            spec[layer.name] = (made, read, *[None] * (len(layer.shape) - 2))
+            units, ends = layer.units, (made, read) if not layer.axis else (read, made)
+            spec[layer.name] = (*ends, *[None] * (len(layer.shape) - 2))
         else:
             spec[layer.name] = (made,)
     return _with_statistics(space, spec)
@@ -113,10 +120,15 @@ def weight_matching(
     no permutation, and one passed down from the inputs (each group matched on the weights whose other units are
     already matched), which alone brings back a permuted copy exactly. ``spec`` is inferred where it is not given.
 
-    Raises ModelError where the spec does not fit the space, ValueError for points that do not, ImportError where
+    The matched network is evaluated beside ``b`` before it is given back, on a few inputs: of a `Problem`'s space on
+    training examples, of a space read from a module on random ones. A spec that is declared is taken at its word where
+    the space knows no network.
+
+    Raises ModelError where the spec does not fit the space, or the matched network is another function, since the order
+    of the parameters does not show how layers are joined; ValueError for points that do not, ImportError where
     scipy, which solves the assignments, is not installed.
     """
-    spec = infer_spec(space) if spec is None else spec
+    declared, spec = spec is not None, infer_spec(space) if spec is None else spec
     sizes = group_sizes(space, spec)
     for name, point in (("a", a), ("b", b)):
         if len(point.theta) != space.dim:
@@ -128,8 +140,27 @@ def weight_matching(
     found = [matcher.improve(start, rounds, seed) for start in (still, matcher.passed_down())]
     best, used, converged = max(found, key=lambda f: matcher.product(f[0]))
     moved = permute_point(space, spec, best, b)
+    _check_same(space, b, moved, declared)
     before, after = (float((a.theta.double() - p.theta.double()).norm()) for p in (b, moved))
     return Alignment(moved, best, after, before, used, converged)
+
+
+def _check_same(space: Space, before: Point, after: Point, declared: bool) -> None:
+    """Refuse a matched network that is another function than it was, or that nothing tells of."""
+    found = space.outputs([before, after])
+    if found is None:
+        if declared:
+            return
+        raise ModelError(
+            "whether the matched network is the same function cannot be seen, as the space knows no network, or no "
+            "inputs that it takes: take problem.space, or declare the spec"
+        )
+    if not same_outputs(*found):
+        raise ModelError(
+            "matching the hidden units changes the outputs of this network: how its layers are joined is not known "
+            "from "
+            "their order, so declare the spec, which axes share their units"
+        )
 
 
 def permute_vector(space: Space, spec: Spec, permutations: Permutations, v: Tensor) -> Tensor:

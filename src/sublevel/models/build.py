@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
@@ -31,6 +32,10 @@ def build(name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes:
     or returns something that is no ``nn.Module``, and for inputs that the network cannot take.
     """
     shape = check_shape(input_shape, classes)
+    if isinstance(name, nn.Module):
+        if options:
+            raise ConfigError(f"a network that is built has no options, got {', '.join(options)}: give its function")
+        return copied(name)
     if not isinstance(name, str):
         return call(name, qualified_name(name), shape, classes, options)
     if ":" in name:
@@ -43,6 +48,21 @@ def build(name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes:
         raise ConfigError(f"option 'bn_init' (model {name}): the network has no BatchNorm")
     initialise(net, **starts)
     return net
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A copy of a network that was given in place of what builds it, in training mode.
+
+    Raises ModelError for one that PyTorch cannot copy.
+    """
+    try:
+        return copy.deepcopy(network).train()
+    except Exception as error:  # code of the network's own
+        raise ModelError(
+            f"the network {type(network).__name__} cannot be copied ({str(error).splitlines()[0]}); give the "
+            "function or "
+            "class that builds it, and read its weights with Problem.point(network)"
+        ) from error
 
 
 def check_shape(input_shape: Shapes, classes: int) -> Shapes:

@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from sublevel._types import Tensor
 from sublevel.errors import ModelError
-from sublevel.inputs import call, told
-from sublevel.risk.losses import by_class
+from sublevel.inputs import Shapes, as_dtype, call, parts, tensors_of, told
+from sublevel.risk.losses import by_class, one_logit
 
 if TYPE_CHECKING:
     from sublevel.problem.problem import Problem
 
+EXAMPLES, NUMBERS = 64, 2**16
+"""The most examples that a network is tried on, and about the most numbers in them."""
+
 
 def check_output(problem: Problem, module: nn.Module) -> None:
-    """Refuse a network whose output for two examples does not fit their labels, and a loss that gives no loss of each.
+    """Refuse a network that is no function, or whose outputs do not fit the labels, and a loss that gives no loss of
+    each.
 
     Labels [N] in C classes take outputs [N, C]; a label for every token, [N, T], takes [N, T, C] or [N, C, T]; real
     targets take as many outputs as an example has targets. Raises ModelError.
     """
     splits, name = problem.splits, problem.name
-    classes, y = len(splits.classes), splits.train.y[:2].cpu()
+    classes, few = len(splits.classes), max(2, min(EXAMPLES, NUMBERS // max(1, splits.train.x[:1].numel())))
+    x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
     try:
-        with torch.no_grad():
-            output = call(module.eval(), {}, splits.prepare(splits.train.x[:2].cpu()))
+        outputs = [_output(problem, module, x) for _ in range(2)]
+    except ModelError:
+        raise
     except Exception as error:
-        raise ModelError(f"model {name} fails on inputs of shape {told(splits.input_shape)}: {error}") from error
-    finally:
-        module.train()
+        hint = _channels(splits.input_shape)
+        raise ModelError(f"model {name} fails on inputs of shape {told(splits.input_shape)}: {error}{hint}") from error
+    output = outputs[0]
     if not isinstance(output, Tensor):
-        raise ModelError(f"model {name} gives a {type(output).__name__} for a batch; expected a tensor")
+        raise ModelError(
+            f"model {name} gives a {type(output).__name__} for a batch; expected a tensor, a tuple that begins with "
+            "one, or"
+            " an output with .logits"
+        )
+    if len({each.shape for each in outputs}) > 1 or not _same(*outputs):
+        raise ModelError(
+            f"model {name} gives two outputs for one input in evaluation mode: it draws random numbers or changes "
+            "itself "
+            "there, so it is no function of its weights; make it depend on self.training, as nn.Dropout does"
+        )
     each, target = list(output.shape[1:]), list(y.shape[1:])
-    if classes and by_class(output, y).shape != (len(y), classes, *target):
+    if classes == 2 and one_logit(output, y):
+        if problem.loss == "cross-entropy":
+            raise ModelError(
+                f"model {name} gives one output for each label of two classes; take loss='binary-cross-entropy'"
+            )
+    elif classes and by_class(output, y).shape != (len(y), classes, *target):
         raise ModelError(
             f"model {name} gives outputs of shape {each} for one example, "
             f"but the data have {classes} classes; expected {[*target, classes]}"
@@ -44,7 +65,56 @@ def check_output(problem: Problem, module: nn.Module) -> None:
         raise ModelError(
             f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}"
         )
-    _check_loss(problem, output, y)
+    _check_loss(problem, output[:2], y[:2])
+
+
+def _output(problem: Problem, module: nn.Module, x: Tensor) -> Any:
+    """The network's answer in evaluation mode; ModelError where it writes into its input behind PyTorch's back."""
+    inputs = problem.splits.prepare(x, problem.torch_dtype)
+    before = [(t._version, t.clone()) for t in tensors_of(inputs)]
+    try:
+        with torch.no_grad():
+            output = call(module.eval(), {}, inputs)
+    finally:
+        module.train()
+    for (version, value), tensor in zip(before, tensors_of(inputs), strict=True):
+        if tensor._version == version and not _same(tensor, value):
+            raise ModelError(
+                f"model {problem.name} writes into its input by .data or numpy, which PyTorch cannot see: begin its "
+                "forward with x = x.clone()"
+            )
+    return output
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _channels(shape: Shapes) -> str:
+    """A hint where images seem to have their channels last."""
+    last = [s for s in parts(shape) if len(s) == 3 and s[2] in (1, 3, 4) and s[0] > 4]
+    return "; are the channels last? give x.permute(0, 3, 1, 2)" if last else ""
+
+
+def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
+    """The network with its real numbers in ``dtype``, complex ones in its complex kind.
+
+    Raises ModelError for parameters in half precision, and for a mixture: in one precision it is another function.
+    """
+    kinds: dict[torch.dtype, str] = {}
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.is_floating_point():
+            kinds.setdefault(parameter.dtype, parameter_name)
+    half = [d for d in kinds if d not in (torch.float32, torch.float64)]
+    if half or len(kinds) > 1:
+        told_kinds = ", ".join(f"{first!r} {str(d).removeprefix('torch.')}" for d, first in kinds.items())
+        raise ModelError(
+            f"model {name} has parameters in {'half' if half else 'mixed'} precision ({told_kinds}) and would be "
+            "computed "
+            f"in {str(dtype).removeprefix('torch.')} here, which is another function; return net.float() from its "
+            "function to compute that one (a checkpoint in bfloat16 is read exactly)"
+        )
+    return module._apply(lambda t: as_dtype(t, dtype))
 
 
 def _check_loss(problem: Problem, output: Tensor, y: Tensor) -> None:
@@ -56,5 +126,6 @@ def _check_loss(problem: Problem, output: Tensor, y: Tensor) -> None:
     if not isinstance(losses, Tensor) or losses.shape != (len(y),):
         got = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise ModelError(
-            f"loss {problem.loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example"
+            f"loss {problem.loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example "
+            "(reduction='none' in PyTorch's)"
         )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from sublevel import models
@@ -31,8 +32,9 @@ def fingerprint(problem: Problem) -> dict[str, Any] | None:
     _check_options(problem.options)
     name = problem.model if isinstance(problem.model, str) else qualified_name(problem.model)
     factory = None if isinstance(problem.model, str) else problem.model
+    factory = type(factory) if isinstance(factory, nn.Module) else factory
     model = models.fingerprint(name, problem.module, factory, options=problem.options, version=problem.version)
-    loss = problem.loss if problem.loss in LOSSES else models.own_code(function(problem.loss), problem.version)
+    loss = problem.loss if isinstance(problem.loss, str) and problem.loss in LOSSES else _loss(problem)
     loop = None if problem.loop is None else models.own_code(function(problem.loop), problem.version)
     if model is None or loss is None or (loop is None and problem.loop is not None):
         return None
@@ -81,5 +83,16 @@ def _values(module: nn.Module) -> str:
     """SHA-256 of every parameter and buffer."""
     out = hashlib.sha256()
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        out.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        out.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return out.hexdigest()
+
+
+def _loss(problem: Problem) -> dict[str, Any] | None:
+    """What identifies a loss of the user's own; one of ``torch.nn`` is its class, its settings and its tensors."""
+    loss = problem.loss
+    if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
+        about = {
+            name: repr(value) for name, value in sorted(vars(loss).items()) if isinstance(value, int | float | str)
+        }
+        return {"name": qualified_name(loss), "settings": about, "values": _values(loss)}
+    return models.own_code(function(loss), problem.version)

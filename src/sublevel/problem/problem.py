@@ -20,11 +20,12 @@ from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError
 from sublevel.inputs import Inputs
+from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import documents, identity
-from sublevel.problem.checks import check_output
+from sublevel.problem.checks import check_output, in_precision
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import field_batch, left_behind
-from sublevel.risk import Calibration, EmpiricalRisk, Loss, loss_function
+from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
 from sublevel.train.engine import Trained, train
@@ -36,18 +37,19 @@ from sublevel.train.recipe import Recipe
 class Problem:
     """A network factory with training and test data and a loss.
 
-    ``model`` is a registered name, an import path ``module:function``, or a function that returns an ``nn.Module``;
-    ``options`` are its arguments. The data are a named source (``data`` with ``root`` and ``data_options``), or
-    ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]), a map-style
-    Dataset of such pairs, or an iterable of batches of them (a DataLoader); what the network takes as several inputs is
-    a tuple or a dict in place of the one.
-    ``validation`` (count or share) is held out from the training examples; ``mean`` and ``std`` per channel normalise
-    images (absent: those of the training examples). ``prunable`` chooses the weights that may be
-    pruned: parameters' names with wildcards, module classes, or a function (see `Space.of`).
+    ``model`` is a registered name, an import path ``module:function``, a function that returns an ``nn.Module``, or a
+    network itself, which is copied at once; ``options`` are its arguments. The data are a named source (``data`` with
+    ``root`` and ``data_options``), or ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels
+    [N]), a map-style Dataset of such pairs, or an iterable of batches of them (a DataLoader); what the network takes as
+    several inputs is a tuple or a dict in place of the one. ``validation`` (count or share) is held out from the
+    training examples; ``mean`` and ``std`` per channel normalise images (absent: those of the training examples).
+    ``prunable`` chooses the weights that may be pruned: parameters' names with wildcards, module classes, or a function
+    (see `Space.of`).
 
-    ``loss`` is a name (``cross-entropy``, ``squared``, ``mse``, ``huber``), or a function from outputs and labels to
-    the loss of each example, or its import path. ``loop``, a function or its import path, trains in place of the
-    package's own loop (see `sublevel.train.own.by_loop`). ``version`` stands for the source of code that has none.
+    ``loss`` is a name (``cross-entropy``, ``binary-cross-entropy``, ``squared``, ``mse``, ``huber``), a loss of
+    ``torch.nn``, or a function from outputs and labels to the loss of each example, or its import path. ``loop``, a
+    function or its import path, trains in place of the package's own loop (see `sublevel.train.own.by_loop`).
+    ``version`` stands for the source of code that has none.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
@@ -75,6 +77,11 @@ class Problem:
     device: str = "cpu"
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", named(self.loss))
+        if isinstance(self.model, nn.Module):
+            object.__setattr__(self, "model", models.copied(self.model))
+
     @cached_property
     def dataset(self) -> Dataset:
         """The data as they were read."""
@@ -82,7 +89,8 @@ class Problem:
             raise DataError("own data need both train and test")
         if self.train is None:
             return datasets.load(self.data, root=self.root, **self.data_options)
-        return own.dataset(self.train, self.test)
+        found = own.dataset(self.train, self.test, self.torch_dtype)
+        return own.of_bits(found) if self.loss == "binary-cross-entropy" else found
 
     @cached_property
     def splits(self) -> Splits:
@@ -119,14 +127,15 @@ class Problem:
     @cached_property
     def module(self) -> nn.Module:
         """A network to compute with; its own weights mean nothing."""
-        module = self.build(0, "template")
+        module = in_precision(self.build(0, "template"), self.torch_dtype, self.name)
         check_output(self, module)
-        return module.to(self.device, self.torch_dtype)
+        return module.to(self.device)
 
     @cached_property
     def space(self) -> Space:
         """R^D of the network."""
-        return Space.of(self.module, self.prunable)
+        few = self.splits.prepare(self.splits.train.x[:EXAMPLES], self.torch_dtype)
+        return replace(Space.of(self.module, self.prunable), probe=Probe(self.module, few))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -241,7 +250,8 @@ class Problem:
 
     def mean_loss(self) -> Loss:
         """The per-example loss function."""
-        return identity.function(self.loss) if ":" in str(self.loss) else loss_function(self.loss)
+        by_path = isinstance(self.loss, str) and ":" in self.loss
+        return loss_function(identity.function(self.loss) if by_path else self.loss)
 
     def trained(self, start: Point, *, recipe: Recipe, seed: int, **how: Any) -> Trained:
         """The training that begins at ``start``, by the problem's own ``loop`` if it has one; all else as in
@@ -250,7 +260,8 @@ class Problem:
         data, prepare = self.splits.train, self.prepare
         given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
         if self.loop is None:
-            return train(self.space, self.module, start, data, loss=self.mean_loss(), **given)
+            loss = counting(self.mean_loss(), data.y)
+            return train(self.space, self.module, start, data, loss=loss, **given)
         given.pop("keeper", None)  # what a loop of one's own keeps in variables cannot be kept for it
         return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
 

@@ -15,7 +15,7 @@ errors are accumulated in float64, batches are weighted by their size.
 """
 
 from sublevel.risk.empirical import EmpiricalRisk
-from sublevel.risk.losses import LABELS, LOSSES, Labels, Loss, cross_entropy, loss_function, squared
+from sublevel.risk.losses import LABELS, LOSSES, Labels, Loss, counting, cross_entropy, loss_function, named, squared
 from sublevel.risk.minibatches import MiniBatches
 from sublevel.risk.modes import POLICIES, Calibration, fixed_mode
 
@@ -28,8 +28,10 @@ __all__ = [
     "Labels",
     "Loss",
     "MiniBatches",
+    "counting",
     "cross_entropy",
     "fixed_mode",
     "loss_function",
+    "named",
     "squared",
 ]

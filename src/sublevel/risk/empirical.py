@@ -18,7 +18,7 @@ from sublevel.field.base import At, Evaluation, Likelihood
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
 from sublevel.inputs import Inputs, each, examples
 from sublevel.risk.kept import Graphs
-from sublevel.risk.losses import Loss, labels_of, loss_function, wrong
+from sublevel.risk.losses import Loss, counting, labels_of, loss_function, wrong
 from sublevel.risk.modes import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
 from sublevel.risk.tally import Prepared, Tally
 from sublevel.rng import generator
@@ -64,8 +64,9 @@ class EmpiricalRisk(Likelihood):
         self.space, self.module = space, module
         self.x, self.y = x, y
         self.examples = len(x)
-        self.loss_of = loss_function(loss)
-        self.prepare = prepare or (lambda batch: batch)
+        self.loss_of = counting(loss_function(loss), y)
+        self._one_by_one = False
+        self.prepare = prepare or (lambda batch: each(batch, torch.clone))  # a network may write into its input
         self.policy = policy_of(policy, space, module)
         self.batch_size = batch_size
         check_batch_size(self.policy, batch_size)
@@ -287,14 +288,14 @@ class EmpiricalRisk(Likelihood):
         tallies = [Tally(point.theta.device) for point in points]
         with torch.no_grad():
             for rows in self._batches():
-                y, inputs = self.y[rows], Prepared(lambda rows=rows: self.prepare(self.x[rows]))
+                y, inputs = self.y[rows].clone(), Prepared(lambda rows=rows: self.prepare(self.x[rows]))
                 for point, tally in zip(points, tallies, strict=True):
                     outputs = self.outputs(point.theta, point.buffers, inputs(), self.policy)
                     tally.add(self.loss_of(outputs, y), outputs, y)
         return [tally.result() for tally in tallies]
 
     def _forward(self, theta: Tensor, point: Point, rows: slice) -> tuple[Tensor, Tensor]:
-        return self.outputs(theta, point.buffers, self.prepare(self.x[rows]), self.policy), self.y[rows]
+        return self.outputs(theta, point.buffers, self.prepare(self.x[rows]), self.policy), self.y[rows].clone()
 
     def _share(self, theta: Tensor, point: Point, rows: slice) -> Float[Tensor, ""]:
         """What a batch adds to the mean loss."""
@@ -328,8 +329,29 @@ class EmpiricalRisk(Likelihood):
         for rows in self._batches(size):
             x, y = self.prepare(self.x[rows]), self.y[rows]
             with sdpa_kernel(SDPBackend.MATH):
-                found = one(theta, each(x, lambda t: t[0]), y[0])[None] if examples(x) == 1 else many(theta, x, y)
+                if examples(x) == 1:
+                    found = one(theta, each(x, lambda t: t[0]), y[0])[None]
+                elif (vectorised := self._vectorised(many, theta, x, y)) is not None:
+                    found = vectorised
+                else:
+                    rows_of = [(each(x, lambda t, i=i: t[i]), y[i]) for i in range(len(y))]
+                    found = torch.stack([_gradient(loss, theta, *row) for row in rows_of])
             yield found
+
+    def _vectorised(self, many: Callable[..., Tensor], theta: Tensor, x: Inputs, y: Tensor) -> Tensor | None:
+        """The gradients of a batch by vmap; None, from then on, where the forward pass has no rule for it (an LSTM)."""
+        if not self._one_by_one:
+            try:
+                return many(theta, x, y)
+            except (RuntimeError, NotImplementedError, ValueError):
+                self._one_by_one = True
+        return None
+
+
+def _gradient(loss: Callable[..., Tensor], theta: Tensor, x: Inputs, y: Tensor) -> Float[Tensor, "D"]:
+    """The gradient of one example's loss, without a transformation of the forward pass."""
+    leaf = theta.detach().requires_grad_()
+    return torch.autograd.grad(loss(leaf, x, y), leaf)[0]
 
 
 def together(dim: int) -> int:

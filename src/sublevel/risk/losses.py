@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from sublevel._types import Float, Int, Tensor
@@ -14,14 +16,63 @@ from sublevel.errors import ModelError, unknown
 Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
 
 
+IGNORED = -100
+"""The label that does not count, as PyTorch's cross-entropy has it."""
+
+
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
     """Cross-entropy of each example, in nats; with a label for every token, its mean over the tokens (see `by_class`).
+
+    Labels of `IGNORED` do not count; an example without any other has the loss 0.
 
     >>> cross_entropy(torch.zeros(2, 5, 8), torch.zeros(2, 5, dtype=torch.int64)).div(torch.tensor(8.0).log())
     tensor([1., 1.])
     """
     losses = F.cross_entropy(by_class(outputs, targets), targets, reduction="none")
-    return losses if losses.ndim < 2 else losses.flatten(1).mean(dim=1)
+    return losses if losses.ndim < 2 else losses.flatten(1).mean(dim=1) * _made_up(targets, losses)
+
+
+def _made_up(targets: Tensor, losses: Tensor) -> Tensor | float:
+    """What the mean over all labels of an example is to be multiplied by, for the mean over those that count."""
+    if targets.is_floating_point():
+        return 1.0
+    return 1.0 / counted(targets).clamp(min=1.0 / targets[0].numel()).to(losses.dtype)
+
+
+def counted(targets: Tensor) -> Float[Tensor, "batch"]:
+    """The share of each example's labels that count, in float64: 1 but for labels of `IGNORED`."""
+    there = (targets != IGNORED).double()
+    return there.flatten(1).mean(dim=1) if there.ndim > 1 else there
+
+
+def counting(loss: Loss, targets: Tensor) -> Loss:
+    """A loss whose mean over all examples is its mean over all labels that count, where some are `IGNORED`.
+
+    That is ``F.cross_entropy`` of all labels at once: an example counts as many times as it has labels.
+    """
+    if targets.dtype != torch.int64 or not (loss is cross_entropy or isinstance(loss, ByExample)):
+        return loss
+    share = counted(targets).mean()
+    if float(share) in (0.0, 1.0):
+        return loss
+
+    def weighted(outputs: Tensor, y: Tensor) -> Float[Tensor, "batch"]:
+        losses = loss(outputs, y)
+        return losses * (counted(y) / share.to(y.device)).to(losses.dtype)
+
+    weighted.__name__ = "cross-entropy over the labels that count"
+    return weighted
+
+
+def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
+    """``-log p`` of labels 0 and 1 (or between) with one output z for each, p(1) = sigmoid(z), averaged over the
+    labels.
+
+    >>> binary_cross_entropy(torch.zeros(2, 1), torch.tensor([0, 1])).div(torch.tensor(2.0).log())
+    tensor([1., 1.])
+    """
+    entropy = F.binary_cross_entropy_with_logits
+    return _paired(outputs, targets, "binary-cross-entropy", lambda z, t: entropy(z, t.to(z.dtype), reduction="none"))
 
 
 def by_class(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -30,10 +81,26 @@ def by_class(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.movedim(-1, 1) if outputs.ndim > 2 and outputs.shape[:-1] == tokens else outputs
 
 
+def one_logit(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether there is one output for every label, whose sign is the answer, and not one for every class."""
+    return outputs.numel() == targets.numel() and outputs.shape[0] == targets.shape[0]
+
+
 def wrong(outputs: Tensor, targets: Int[Tensor, "batch *tokens"]) -> Float[Tensor, "batch"]:
-    """The share of wrong answers of each example: 0 or 1, or the share of its tokens."""
-    missed = by_class(outputs, targets).argmax(dim=1) != targets
-    return missed.double().flatten(1).mean(dim=1) if missed.ndim > 1 else missed.double()
+    """The share of wrong answers of each example: 0 or 1, or the share of its labels that count.
+
+    With one output for a label, its sign is the answer.
+    """
+    if one_logit(outputs, targets):
+        missed = (outputs.reshape(targets.shape) > 0) != (targets > 0)
+    else:
+        missed = by_class(outputs, targets).argmax(dim=1) != targets
+    missed = missed & (targets != IGNORED)
+    return (
+        missed.double().flatten(1).mean(dim=1) * _made_up(targets, missed.double())
+        if missed.ndim > 1
+        else missed.double()
+    )
 
 
 def squared(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
@@ -63,13 +130,86 @@ def _paired(outputs: Tensor, targets: Tensor, name: str, errors: Callable[[Tenso
     return errors(z, t).mean(dim=1)
 
 
-LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "squared": squared, "mse": mse, "huber": huber}
+LOSSES: dict[str, Loss] = {
+    "cross-entropy": cross_entropy,
+    "binary-cross-entropy": binary_cross_entropy,
+    "squared": squared,
+    "mse": mse,
+    "huber": huber,
+}
+
+
+class ByExample:
+    """A loss of ``torch.nn`` that averages over a batch, as the loss of each example: the mean over its outputs.
+
+    Raises ModelError for a loss whose value over a batch is not the mean of its values over the examples.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        self.name, self.loss = type(loss).__name__, copy.deepcopy(loss)
+        reduction = getattr(loss, "reduction", None)
+        if reduction not in ("mean", "none"):
+            raise ModelError(f"loss {self.name}(reduction={reduction!r}) grows with the batch; give reduction='mean'")
+        if reduction == "mean" and isinstance(loss, _OF_CLASSES) and loss.weight is not None:
+            raise ModelError(
+                f"loss {self.name}(weight=...) divides by the weights of a batch, so it is no mean over examples; give "
+                "reduction='none' to have the mean of the weighted losses"
+            )
+        if isinstance(loss, _OF_CLASSES) and loss.ignore_index != IGNORED:
+            raise ModelError(f"loss {self.name}(ignore_index={loss.ignore_index}): label what does not count {IGNORED}")
+        self.loss.reduction = "none"  # type: ignore[assignment]
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
+        """The loss of each example."""
+        if isinstance(self.loss, _OF_CLASSES):
+            z, t = by_class(outputs, targets), targets
+        elif one_logit(outputs, targets):
+            z, t = outputs, targets.reshape(outputs.shape).to(outputs.dtype)
+        else:
+            z, t = outputs, targets
+        losses = self.loss.to(outputs.device)(z, t)
+        if losses.ndim < 2:
+            return losses
+        scale = _made_up(targets, losses) if isinstance(self.loss, _OF_CLASSES) else 1.0
+        return losses.flatten(1).mean(dim=1) * scale
+
+
+_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+_FUNCTIONS: dict[object, str] = {
+    F.cross_entropy: "cross-entropy",
+    F.binary_cross_entropy_with_logits: "binary-cross-entropy",
+    F.mse_loss: "mse",
+    F.huber_loss: "huber",
+}
+_MODULES: dict[type, str] = {
+    nn.CrossEntropyLoss: "cross-entropy",
+    nn.BCEWithLogitsLoss: "binary-cross-entropy",
+    nn.MSELoss: "mse",
+    nn.HuberLoss: "huber",
+}
+
+
+def named(loss: object) -> object:
+    """The name of a loss of PyTorch's that has one here (its function, its class, an instance with the defaults).
+
+    >>> named(nn.CrossEntropyLoss()), named(F.mse_loss)
+    ('cross-entropy', 'mse')
+    """
+    if isinstance(loss, type) and issubclass(loss, nn.modules.loss._Loss):
+        loss = loss()
+    if isinstance(loss, nn.Module) and type(loss) in _MODULES:
+        plain = {**vars(type(loss)()), "reduction": ""} == {**vars(loss), "reduction": ""}
+        return _MODULES[type(loss)] if plain and getattr(loss, "reduction", "") in ("mean", "none") else loss
+    return _FUNCTIONS.get(loss, loss) if callable(loss) and not isinstance(loss, nn.Module) else loss
 
 
 def loss_function(loss: str | Loss) -> Loss:
-    """A per-example loss by its name, or the function itself."""
+    """A per-example loss by its name, a loss of ``torch.nn``, or the function itself."""
+    loss = named(loss)  # type: ignore[assignment]
     if isinstance(loss, str) and loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
+    if isinstance(loss, nn.modules.loss._Loss):
+        return ByExample(loss)
     return LOSSES[loss] if isinstance(loss, str) else loss
 
 
@@ -120,8 +260,16 @@ def _normal(y: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(y.shape, generator=generator, dtype=torch.float64)
 
 
+def bernoulli(outputs: Tensor, uniform: Tensor) -> Tensor:
+    """Labels with the probabilities ``sigmoid(outputs)``; of K labels soft ones, ``p + sqrt(K) (y - p)``, as above."""
+    p = outputs.detach().double().sigmoid().reshape(uniform.shape)
+    drawn = (uniform < p).double()
+    return (p + uniform[0].numel() ** 0.5 * (drawn - p)).to(outputs.dtype)
+
+
 LABELS: dict[Loss, Labels] = {
     cross_entropy: Labels(lambda y, g: torch.rand(y.shape, generator=g, dtype=torch.float64), categorical),
+    binary_cross_entropy: Labels(lambda y, g: torch.rand(y.shape, generator=g, dtype=torch.float64), bernoulli),
     squared: Labels(_normal, gaussian()),
     mse: Labels(_normal, gaussian(0.5)),
 }

@@ -10,7 +10,7 @@ import torch
 from sublevel._types import Float, Tensor
 from sublevel.field.base import Evaluation
 from sublevel.inputs import Inputs, tensors_of
-from sublevel.risk.losses import wrong
+from sublevel.risk.losses import counted, wrong
 
 
 class Tally:
@@ -18,6 +18,7 @@ class Tally:
 
     def __init__(self, device: torch.device) -> None:
         self.examples, self.classified = 0, True
+        self.counted: Tensor | float = 0.0
         self.loss = self.missed = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, losses: Float[Tensor, "batch"], outputs: Tensor, y: Tensor) -> None:
@@ -26,12 +27,15 @@ class Tally:
         self.loss = self.loss + losses.detach().sum(dtype=torch.float64)
         self.classified = self.classified and y.dtype == torch.int64
         if self.classified:
-            self.missed = self.missed + wrong(outputs.detach(), y).sum()
+            counts = counted(y)
+            self.missed = self.missed + (wrong(outputs.detach(), y) * counts).sum()
+            self.counted = self.counted + counts.sum()
 
     def result(self) -> Evaluation:
         """Mean loss, and the share of wrong answers."""
         n = self.examples
-        return Evaluation(float(self.loss) / n, float(self.missed) / n if self.classified else nan, n)
+        error = float(self.missed) / max(float(self.counted), 1e-300) if self.classified else nan
+        return Evaluation(float(self.loss) / n, error, n)
 
 
 class Prepared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from sublevel.errors import ConfigError, unknown
 from sublevel.inputs import call, told
@@ -33,6 +34,11 @@ def check(problem: Problem, spec: StudySpec) -> None:
 
         for name in set(spec.primary) - set(CLAIMS):
             raise unknown("primary claim", name, CLAIMS)
+    if isinstance(problem.model, nn.Module) and not spec.given:
+        raise ConfigError(
+            f"a study trains from the fresh weights of every seed, and the network {problem.name} is built already: "
+            "give the function or class that builds it, as Problem(Net, ...)"
+        )
     if (recipe.crop or recipe.flip) and problem.splits.train.x.ndim != 4:
         got = told(problem.splits.input_shape)
         raise ConfigError(f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {got}")

@@ -60,7 +60,7 @@ class Slope:
         if self._team.size > 1:
             return self._together(tensors, x, y)
         mean = self._losses(tensors, x, y).mean()
-        gradients = list(torch.autograd.grad(mean, list(self._leaves.values())))
+        gradients = list(torch.autograd.grad(mean, list(self._leaves.values()), materialize_grads=True))
         self._moved(tensors)
         return mean.detach(), gradients
 
@@ -69,7 +69,7 @@ class Slope:
         with self._team.of_whole_batch(self.module if self._synchronised else nn.Module()):
             losses = self._losses(tensors, x, y)
             total, count = losses.sum(), losses.new_tensor(float(losses.numel()))
-            gradients = torch.autograd.grad(total, list(self._leaves.values()))
+            gradients = torch.autograd.grad(total, list(self._leaves.values()), materialize_grads=True)
         self._moved(tensors)
         own = [] if self._synchronised else [b for b in self.buffers.values() if b.is_floating_point()]
         n, added, *rest = self._team.add([count, total.detach(), *gradients, *(b * count for b in own)])
