@@ -130,7 +130,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "excluded",  # coordinates of dead filters left out
         "largest",
         "smallest",
-        "negative_count",  # Ritz values below minus the tolerance: a lower bound on the index of the Hessian
+        "negative_count",  # Ritz values below 0 beyond rounding: a lower bound on the index of the Hessian
         "negative_mass",  # share of a random vector's squared norm on them
         "gradient_norm",
         "products",

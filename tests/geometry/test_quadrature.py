@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,11 +94,10 @@ PROBES = 4
 SEEDS = pytest.mark.parametrize("seeds", [500, pytest.param(2000, marks=pytest.mark.full)])
 
 
-def groups(spectrum):
-    """The runs of one large estimate as independent ones of PROBES each."""
-    for start in range(0, len(spectrum.nodes), PROBES):
-        part = {name: getattr(spectrum, name)[start : start + PROBES] for name in ("nodes", "weights", "runs")}
-        yield replace(spectrum, **part)
+def estimates_of(field, seeds, steps):
+    """Independent spectra of PROBES probes each, which know of each other and of no others."""
+    theta = torch.zeros(field.dim, dtype=F64)
+    return (spectral_density(field, theta, probes=PROBES, steps=steps, seed=seed) for seed in range(seeds))
 
 
 def check_calibration(estimates, truth, seeds):
@@ -114,18 +112,16 @@ def check_calibration(estimates, truth, seeds):
 
 @SEEDS
 def test_log_determinants_are_unbiased_and_their_intervals_cover(seeds):
-    field, theta = Quadratic(MILD.hessian), torch.zeros(40, dtype=F64)
     truth = math.fsum(math.log(max(v, 0) + 0.5) for v in MILD.values)
-    spectrum = spectral_density(field, theta, probes=seeds * PROBES, steps=14, together=3000)
-    check_calibration([log_determinant_of(part, 0.5) for part in groups(spectrum)], truth, seeds)
+    spectra = estimates_of(Quadratic(MILD.hessian), seeds, 14)
+    check_calibration([log_determinant_of(one, 0.5) for one in spectra], truth, seeds)
 
 
 @SEEDS
 def test_the_negative_share_is_unbiased_and_its_interval_covers(seeds):
     """Where a gap holds 0 the step is no harder than a smooth function."""
-    field, theta = quadratic((*even(1, 3, 24), *even(-3, -1, 8)))
-    spectrum = spectral_density(field, theta, probes=seeds * PROBES, steps=12, together=3000)
-    check_calibration([part.negative_mass for part in groups(spectrum)], 0.25, seeds)
+    field, _ = quadratic((*even(1, 3, 24), *even(-3, -1, 8)))
+    check_calibration([one.negative_mass for one in estimates_of(field, seeds, 12)], 0.25, seeds)
 
 
 def test_lockstep_is_one_product_a_step_and_changes_nothing():
@@ -230,12 +226,13 @@ MIXED = (*spread(0, 2, 10), *spread(-8, -1, 890), *(-v for v in spread(-8, -3, 1
 
 
 def misses(values, damping, spectrum):
-    """The log-determinant less what the very same probes give of the diagonal matrix without quadrature."""
+    """The sum over the rules less what the very same probes give of the diagonal matrix without quadrature."""
     field, theta = quadratic(values)
     exact = (torch.tensor(values, dtype=F64).clamp_min(0) + damping).log()
     starts = [hessian(field, theta).draw(0, i, stream="probe:quadrature") for i in range(len(spectrum.nodes))]
     truth = [len(values) * float((v / v.norm()).square() @ exact) for v in starts]
-    return log_determinant_of(spectrum, damping).value - sum(truth) / len(truth)
+    drawn = spectrum.per_probe(lambda x: np.log(np.maximum(x, 0) + damping))
+    return float(drawn.mean()) - sum(truth) / len(truth)
 
 
 @pytest.mark.parametrize("steps", [60, 120])

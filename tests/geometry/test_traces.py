@@ -42,7 +42,8 @@ def test_traces_and_diagonals_of_every_net(case, policy, kind):
     sampled = (signs * (signs @ small)).sum(dim=1)
     drawn = trace(field, case.point, probes=6, mask=mask, seed=7, together=4)
     assert drawn.value == pytest.approx(float(sampled.mean()), rel=1e-8, abs=1e-10 * scale)
-    assert drawn.se == pytest.approx(float(sampled.std()) / math.sqrt(6), rel=1e-6)
+    assert drawn.diagnostics["sampling_se"] == pytest.approx(float(sampled.std()) / math.sqrt(6), rel=1e-6)
+    assert drawn.se == max(drawn.diagnostics["sampling_se"], drawn.diagnostics["implied_se"])
     found = diagonal(field, case.point, probes=6, mask=mask, seed=7, together=4)
     entries = signs * (signs @ small)
     kept = slice(None) if mask is None else mask

@@ -256,3 +256,25 @@ def test_every_estimator_draws_the_same_twice_and_another_with_another_seed(meth
     assert value(ask(1)) == value(ask(1))
     if method != "top-k":
         assert value(ask(1)) != value(ask(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [4, 400])
+@pytest.mark.parametrize("lowest", [-3.0, -1e-3])
+def test_a_saddle_is_a_reason_wherever_its_negative_eigenvalue_lies(lowest, n, dtype):
+    h = torch.cat([torch.tensor([4.0, 2.0, 1.0, lowest]), torch.linspace(0.1, 0.5, n - 4)]).to(dtype)
+    found = log_volume(Quadratic(h), torch.zeros_like(h), method="top-k", k=3, eps=0.1)
+    assert found.log_volume == pytest.approx(log_unit_ball(3) + 1.5 * math.log(0.2) - 0.5 * math.log(8), abs=1e-4)
+    assert found.reason.startswith("a saddle: 1 negative eigenvalue or more, the lowest -")
+    assert float(found.reason.split()[-1]) == pytest.approx(lowest, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_minimum_is_no_saddle_by_rounding(dtype):
+    """Half of the spectrum is 0: rounding makes many of those Ritz values negative."""
+    rng = torch.Generator().manual_seed(0)
+    q = torch.linalg.qr(torch.randn(300, 300, generator=rng, dtype=torch.float64))[0]
+    values = torch.cat([torch.tensor([4.0, 2.0, 1.0]), torch.logspace(-6, -1, 147), torch.zeros(150)]).double()
+    h = ((q * values) @ q.T).to(dtype)
+    found = log_volume(Quadratic((h + h.T) / 2), torch.zeros(300, dtype=dtype), method="top-k", k=3, eps=0.1)
+    assert found.reason == ""

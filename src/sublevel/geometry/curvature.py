@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.field import At, Field, require_field
-from sublevel.geometry.extremes import extremes
+from sublevel.geometry.extremes import MISSED, extremes
 from sublevel.geometry.operators import (
     OPERATORS,
     Operator,
@@ -73,12 +72,15 @@ class Spectrum:
     """The largest algebraic eigenvalues of a curvature operator, and what is needed to trust them.
 
     ``values`` [k] descending (float64), ``vectors`` [k, D] (zero outside the mask), ``residuals`` [k] =
-    |H v - lambda v|, ``pair_converged`` [k]. A pair is converged when its residual is at most ``bound`` and no copy of
-    a larger eigenvalue, which would move it down, may be missing; ``converged`` holds for all k of them, and ``stop``
-    says why it ended.
+    |H v - lambda v|, ``pair_converged`` [k]. A pair is converged when its residual is at most its own of the ``bounds``
+    [k], and no eigenvalue that would move it down is missing, but for a ``chance_missed`` of at most 1e-3;
+    ``converged`` holds for all k of them, and ``stop`` says why it ended.
     ``smallest`` are the lowest Ritz values (ascending), upper bounds on the lowest eigenvalues, each to be trusted as
-    far as its ``smallest_residuals``; ``negative_count`` is the number of Ritz values below -``bound``, a lower bound
-    on the index of H; ``negative_mass`` the share of a random vector's squared norm on them.
+    far as its ``smallest_residuals``, and converged where these are at most ``bound``. ``negative_count`` is the number
+    of Ritz values below -``rounding``, a lower bound on the index of H; ``negative_mass`` the share of a random
+    vector's squared norm on them. ``products`` are all that were taken, those that look for missing eigenvalues
+    (``search_products``) among them. ``asymmetry`` is |C - C^T| / |C| of the operator's compression C to the first
+    run: rounding, or the operator is not symmetric, and no pair converged.
     """
 
     values: Float[Tensor, "k"]
@@ -88,7 +90,12 @@ class Spectrum:
     converged: bool
     stop: str
     bound: float
+    bounds: Float[Tensor, "k"]
+    rounding: float
+    asymmetry: float
+    chance_missed: float
     products: int
+    search_products: int
     dimension: int
     smallest: Float[Tensor, "low"]
     smallest_residuals: Float[Tensor, "low"]
@@ -112,12 +119,15 @@ def top_eigenvalues(
 ) -> Spectrum:
     """The k largest algebraic eigenvalues of the curvature at ``theta``, by Lanczos with full reorthogonalisation.
 
-    ``mask`` restricts to its subspace. ``tolerance`` bounds the residuals, relative to the largest |eigenvalue|
-    (default 1e-7 in float64, 1e-4 in float32: an eigenvalue lies no further than the residual, and for an isolated one
-    the error is of the order of its square); ``steps`` bounds the products of one run; ``restarts`` the searches for
-    copies of multiple eigenvalues, each of which takes products of its own: without any, only a first pair can be
-    converged; ``negative`` eigenvalues at the lower end are waited for too. Negative eigenvalues are never made
-    positive.
+    ``mask`` restricts to its subspace. ``tolerance`` bounds each residual, relative to the value's own size (default
+    1e-7 in float64, 1e-4 in float32: an eigenvalue lies no further than the residual, and for an isolated one the error
+    is of the order of its square), or rounding does where it leaves more, up to 1% of the value; ``steps`` bounds the
+    products of one run; ``restarts`` the searches for copies of multiple eigenvalues, each of which takes products of
+    its own: without any, only a first pair can be converged; ``negative`` eigenvalues at the lower end are waited for
+    too, with residuals relative to the largest |eigenvalue|. Negative eigenvalues are never made positive.
+
+    The chance that an eigenvalue is missing from among pairs that are called converged is at most ``chance_missed``:
+    it is that of a random start with almost no component along the eigenvector (`lanczos.Seen.chance_of_more`).
 
     With a ``scale`` the vectors are in scaled coordinates (see `Operator.scaled`).
 
@@ -150,8 +160,6 @@ def top_eigenvalues(
         restarts=restarts,
         negative=min(negative, n - 1),
     )
-    bound = tolerance * float(np.abs(found.first.values).max())
-    below = found.first.values < -bound
     return Spectrum(
         values=found.values,
         vectors=of.embed(found.vectors),
@@ -159,13 +167,18 @@ def top_eigenvalues(
         pair_converged=found.converged,
         converged=found.stop == "converged",
         stop=found.stop,
-        bound=bound,
+        bound=tolerance * found.scale,
+        bounds=found.bounds,
+        rounding=found.rounding,
+        asymmetry=found.asymmetry,
+        chance_missed=MISSED,
         products=found.products,
+        search_products=found.products - found.first.products - 1,
         dimension=n,
         smallest=found.lowest,
         smallest_residuals=found.lowest_residuals,
-        negative_count=int(below.sum()),
-        negative_mass=float(found.first.weights[below].sum()),
+        negative_count=int(found.negative.sum()),
+        negative_mass=float(found.first.weights[found.negative].sum()),
     )
 
 

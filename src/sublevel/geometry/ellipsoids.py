@@ -36,17 +36,28 @@ def top_k(
     negative: int = 1,
     seed: int = 0,
 ) -> AtHeight:
-    """The ellipsoid of the k largest Hessian eigenvalues (see `ellipsoid`, and `top_eigenvalues` for the options)."""
+    """The ellipsoid of the k largest Hessian eigenvalues (see `ellipsoid`, and `top_eigenvalues` for the options).
+
+    Negative eigenvalues anywhere in the spectrum, as far as the search saw them, are a ``reason``: theta is a saddle.
+    """
     require_field(field, "top_k")
     options = {"tolerance": tolerance, "steps": steps, "restarts": restarts, "negative": negative, "seed": seed}
     spectrum = top_eigenvalues(field, theta, k=k, mask=mask, **options)
     slopes = (spectrum.vectors.double() @ field.grad(theta).to(spectrum.vectors).double()).tolist()
     values, error = spectrum.values.tolist(), max(spectrum.residuals.tolist())
-    return lambda eps: ellipsoid(values, slopes, eps=eps, converged=spectrum.converged, error=error)
+    seen = {"negative": spectrum.negative_count, "lowest": float(spectrum.smallest[0])}
+    return lambda eps: ellipsoid(values, slopes, eps=eps, converged=spectrum.converged, error=error, **seen)
 
 
 def ellipsoid(
-    values: Sequence[float], slopes: Sequence[float], *, eps: float, converged: bool = True, error: float = 0.0
+    values: Sequence[float],
+    slopes: Sequence[float],
+    *,
+    eps: float,
+    converged: bool = True,
+    error: float = 0.0,
+    negative: int = 0,
+    lowest: float = nan,
 ) -> Volume:
     """The k-dimensional ellipsoid {1/2 d^T H d <= eps} in the span of the k eigenvectors:
 
@@ -54,7 +65,9 @@ def ellipsoid(
 
     ``values`` are the k largest eigenvalues, ``slopes`` the gradient's components along their eigenvectors. Undefined
     if lambda_k <= 0, or so small that its ``error`` (the largest residual) leaves the sign open. At fixed k, eps only
-    adds a constant: a sweep of it shows nothing. The height is eps + 1/2 g^T H^-1 g over the span.
+    adds a constant: a sweep of it shows nothing. The height is eps + 1/2 g^T H^-1 g over the span. ``negative`` is how
+    many eigenvalues below 0 were seen anywhere, beyond rounding, and ``lowest`` the lowest of them: a section through a
+    saddle is no basin, and ``reason`` says so.
     """
     k = len(values)
     about = {"measure": f"Lebesgue, in the span of the {k} steepest eigenvectors", "assumes": MODEL}
@@ -63,7 +76,8 @@ def ellipsoid(
         return undefined(k, eps, f"eigenvalue {k} is {values[-1]:.3g}{within}: not positive", **about)
     excess = 0.5 * sum(slope**2 / value for slope, value in zip(slopes, values, strict=True))
     log_v = log_unit_ball(k) + k / 2 * log(2 * (eps + excess)) - 0.5 * sum(map(log, values))
-    reason = because({"eigenvalues not converged": not converged, _unstationary(excess): excess > eps})
+    reasons = {saddle(negative, lowest): negative > 0, "eigenvalues not converged": not converged}
+    reason = because(reasons | {_unstationary(excess): excess > eps})
     diagnostics = about | {"nonstationarity": excess, "stationary": excess <= eps}
     return Volume(log_v, exp((log_v - log_unit_ball(k)) / k), k, eps, 0.0, reason, diagnostics)
 
@@ -176,6 +190,15 @@ def _residual(run: Tridiagonal, damping: float) -> float:
     a, b = run.diagonal, run.side
     values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
     return float(b[-1] * abs((s[-1] * s[0]) @ (1 / (np.maximum(values, 0) + damping))))
+
+
+def saddle(negative: int, lowest: float) -> str:
+    """Why a point with negative eigenvalues has no basin to measure.
+
+    >>> saddle(2, -0.5)
+    'a saddle: 2 negative eigenvalues or more, the lowest -0.5'
+    """
+    return f"a saddle: {negative} negative eigenvalue{'s' * (negative != 1)} or more, the lowest {lowest:.3g}"
 
 
 def _unstationary(excess: float) -> str:

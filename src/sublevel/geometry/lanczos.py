@@ -5,12 +5,18 @@ every new vector is orthogonalised twice against all earlier ones (Giraud et al.
 tridiagonal matrix is kept in float64, and a run stops on the residuals |beta_m s_m| (Parlett 1998, section 13.2).
 Those underestimate what rounding has done. But all that the orthogonalisation takes away is kept too, so that every
 product A q_j is known in the basis, and with it A v - lambda v of every Ritz vector, without another product.
+
+A run also bounds what it has not seen. For an eigenvector x of the eigenvalue t and orthonormal Lanczos vectors q_j,
+x^T q_j = p_j(t) x^T q_0 with the polynomials p_j of the three-term recurrence, and the squares of x^T q_j sum to at
+most 1. So |x^T q_0| <= (sum_j p_j(t)^2)^(-1/2): an eigenvalue above all Ritz values is missed only from a start that is
+this nearly orthogonal to x, and a random start rarely is (`Seen.chance_of_more`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import frexp, inf, pi, sqrt
 
 import numpy as np
 import torch
@@ -18,8 +24,77 @@ import torch
 from sublevel._types import Float, Tensor
 
 Operator = Callable[[Tensor], Tensor]
-Enough = Callable[[np.ndarray, np.ndarray], bool]
-"""Whether Ritz values (ascending) with these residuals are what a run is for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A run so far: Ritz ``values`` [m] ascending, their ``residuals`` [m], and the tridiagonal matrix.
+
+    ``side`` [m] ends with the entry that leads out of it; ``dimension`` is that of the space that the run stays in.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    diagonal: np.ndarray
+    side: np.ndarray
+    dimension: int
+
+    def chance_of_more(self, t: float) -> float:
+        """The chance, at most, that a random start shows so little of an eigenvalue of at least ``t``.
+
+        For t above all Ritz values every p_j is positive and increasing from t on, so that the bound at t holds for
+        all larger eigenvalues. A component of a random unit vector of R^n lies within c of 0 with a chance of at most
+        c sqrt(2 (n - 1) / pi). At or below a Ritz value it is 1: nothing is excluded. Exact arithmetic is assumed.
+
+        >>> run = Seen(np.array([0.0]), np.array([1e-3]), np.array([0.0]), np.array([1e-3]), dimension=101)
+        >>> round(run.chance_of_more(1.0), 4)
+        0.008
+        """
+        if not t > self.values[-1]:
+            return 1.0
+        before, p, total = 0.0, 1.0, 1.0
+        for j, (a, b) in enumerate(zip(self.diagonal, self.side, strict=True)):
+            step = (t - a) * p - (self.side[j - 1] * before if j else 0.0)
+            before, p = p, step / b if b > 0 else inf
+            total += p * p if p < 1e100 else inf
+            if total == inf:
+                return 0.0
+        return min(1.0, sqrt(2 * (self.dimension - 1) / pi / total))
+
+
+Enough = Callable[[Seen], bool]
+"""Whether what a run has seen is what it is for."""
+
+
+class Normalised:
+    """An operator divided by a power of two near its first product: its scale neither overflows nor vanishes.
+
+    Products are divided exactly. ``unit`` is that power, by which eigenvalues are multiplied to be the operator's own.
+
+    >>> tiny = Normalised(lambda v: 1e-200 * v)
+    >>> float(tiny(torch.ones(2, dtype=torch.float64))[0]) * tiny.unit
+    1e-200
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self.exponent: int | None = None
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """The product over ``unit``."""
+        w = self.operator(v)
+        if self.exponent is None:
+            largest = float(w.abs().max())
+            if not 0 < largest < inf:
+                return w
+            limit = 120 if w.dtype == torch.float32 else 1000
+            self.exponent = max(-limit, min(limit, frexp(largest)[1]))
+        return w * 2.0**-self.exponent
+
+    @property
+    def unit(self) -> float:
+        """What one unit of the products is in the operator's."""
+        return 2.0 ** (self.exponent or 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +117,20 @@ class Ritz:
     """It did not end because its steps did."""
     columns: np.ndarray
     rest: Tensor
+    seen: Seen
     against: Float[Tensor, "a n"] | None = None
 
     @property
     def products(self) -> int:
         """How many operator products it took."""
         return len(self.values)
+
+    @property
+    def asymmetry(self) -> float:
+        """|C - C^T| / |C| of the compression C to the basis, in Frobenius norms: q_i^T A q_j against q_j^T A q_i."""
+        inside = self.columns[-len(self.values) :]
+        size = float(np.linalg.norm(inside))
+        return float(np.linalg.norm(inside - inside.T)) / size if size else 0.0
 
     def vectors(self, which: np.ndarray) -> Float[Tensor, "k n"]:
         """Ritz vectors of the chosen values, as rows of unit norm."""
@@ -72,11 +155,11 @@ def lanczos(
     start: Float[Tensor, "n"],
     *,
     steps: int,
-    enough: Enough = lambda values, residuals: False,
+    enough: Enough = lambda seen: False,
     against: Float[Tensor, "a n"] | None = None,
     scale: float = 0.0,
 ) -> Ritz:
-    """Run at most ``steps`` products from ``start``, or until ``enough(values, residuals)``.
+    """Run at most ``steps`` products from ``start``, or until ``enough(seen)``.
 
     ``against`` are orthonormal rows that the whole run keeps orthogonal to: it sees the operator's compression to their
     complement. ``scale`` is a magnitude that the operator is known to have:
@@ -107,10 +190,11 @@ def lanczos(
         last = m + 1 == steps or exhausted
         if last or _worth_looking(m):
             values, s, residuals = _ritz(alphas[: m + 1], betas[: m + 1])
-            ready = exhausted or enough(values, residuals)
+            seen = Seen(values, residuals, alphas[: m + 1], betas[: m + 1], n - outside)
+            ready = exhausted or enough(seen)
             if last or ready:
                 known = columns[: outside + m + 1, : m + 1]
-                return Ritz(values, residuals, s[0] ** 2, basis[: m + 1], s, exhausted, ready, known, w, against)
+                return Ritz(values, residuals, s[0] ** 2, basis[: m + 1], s, exhausted, ready, known, w, seen, against)
         v = w / beta
     raise AssertionError("unreachable")
 
@@ -124,7 +208,8 @@ def whole(operator: Operator, start: Float[Tensor, "n"]) -> Ritz:
     values, s = np.linalg.eigh((matrix + matrix.T) / 2)
     shares = s.T @ (start / start.norm()).double().cpu().numpy()
     nothing = np.zeros(len(values))
-    return Ritz(values, nothing, shares**2, basis, s, True, True, matrix.T, torch.zeros_like(start))
+    seen = Seen(values, nothing, nothing, nothing, len(values))
+    return Ritz(values, nothing, shares**2, basis, s, True, True, matrix.T, torch.zeros_like(start), seen)
 
 
 def _orthogonal(w: Tensor, blocks: tuple[Tensor, ...]) -> tuple[Tensor, np.ndarray]:

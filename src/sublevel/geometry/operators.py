@@ -101,15 +101,22 @@ class Operator:
         return v
 
     def matrix(self, together: int = 64) -> np.ndarray:
-        """The symmetric matrix [n, n] in float64, from n products.
+        """The symmetric part of the matrix [n, n] in float64, from n products.
+
+        Raises ValueError beyond `LARGEST_MATRIX` dimensions.
+        """
+        matrix = self.raw_matrix(together)
+        return (matrix + matrix.T) / 2
+
+    def raw_matrix(self, together: int = 64) -> np.ndarray:
+        """The products with all unit vectors, as rows [n, n] in float64: symmetric but for rounding.
 
         Raises ValueError beyond `LARGEST_MATRIX` dimensions.
         """
         if self.dimension > LARGEST_MATRIX:
             raise ValueError(f"a matrix of dimension {self.dimension} is not formed; at most {LARGEST_MATRIX}")
         rows = [row.double().cpu().numpy() for _, row in self.products(self.unit, self.dimension, together)]
-        matrix = np.stack(rows)
-        return (matrix + matrix.T) / 2
+        return np.stack(rows)
 
 
 def hessian(field: Field, theta: At, mask: Bool[Tensor, "D"] | None = None) -> Operator:
@@ -217,6 +224,20 @@ def check_counts(least: int = 1, **counts: int) -> None:
     for name, count in counts.items():
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
+
+
+def unsymmetric(asymmetry: float, dtype: torch.dtype) -> str:
+    """Why an operator is not symmetric, or nothing: rounding leaves less than the root of a unit in the last place.
+
+    ``asymmetry`` is the size of u^T A v - v^T A u beside that of A. Eigenvalues, traces and determinants here are those
+    of symmetric matrices; a Hessian that is not one comes of a second derivative that is wrong.
+
+    >>> unsymmetric(1e-6, torch.float32), unsymmetric(0.1, torch.float32)[:13]
+    ('', 'not symmetric')
+    """
+    if asymmetry <= torch.finfo(dtype).eps ** 0.5:
+        return ""
+    return f"not symmetric: u.Av and v.Au differ by {asymmetry:.1g} of their size"
 
 
 def finite(products: Tensor) -> Tensor:

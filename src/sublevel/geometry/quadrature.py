@@ -4,13 +4,22 @@ From a random unit vector v, m Lanczos steps give the m-point Gauss rule of v's 
 values, weights the squared first components of their eigenvectors (Golub and Welsch 1969). n times its mean over v is
 an unbiased estimate of tr f(A), up to the rule's error (Ubaru, Chen and Saad 2017; Ghorbani et al. 1901.10159; Papyan
 1811.07062). The runs go in `lockstep`, so that one pass over the data serves a product of all of them.
+
+A few eigenvalues far from the bulk would carry the whole sampling error, and an interval from a few probes would cover
+less than it says. So each probe is deflated by what the others have found (`lockstep.known_to_each`): with known
+eigenpairs (mu_l, u_l), l = 1..a, and c_l = v^T u_l,
+
+    sum_l f(mu_l) + (n - a) (sum_i w_i f(x_i) - sum_l c_l^2 f(mu_l)) / (1 - sum_l c_l^2)
+
+is as unbiased, and exact along the u_l. It takes no products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import isfinite, nan, pi, sqrt
+from functools import cached_property
+from math import hypot, isfinite, nan, pi, sqrt
 
 import numpy as np
 import torch
@@ -19,12 +28,15 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
 from sublevel.field import At, Field, require_field
 from sublevel.geometry.estimate import Estimate, mean_and_se
-from sublevel.geometry.lockstep import Tridiagonal, lockstep
-from sublevel.geometry.operators import Operator, check_counts, curvature_operator
+from sublevel.geometry.lockstep import Known, Tridiagonal, known_to_each, lockstep
+from sublevel.geometry.operators import Operator, check_counts, curvature_operator, unsymmetric
 
 METHODS = ("lanczos", "exact")
 
 Function = Callable[[np.ndarray], np.ndarray]
+
+SKEWED = 6
+"""Below so many eigenvalues that carry the error, a t interval from a few probes covers less than it says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +55,8 @@ class SpectralDensity:
 
     ``nodes`` and ``weights`` hold an array of at most ``steps`` entries for every probe; weights sum to 1. For the
     method ``exact`` there is one, of all n eigenvalues. ``bound`` is the rounding of the products, in units of the
-    eigenvalues: a node within it of 0 has no sign. ``products`` counts operator products.
+    eigenvalues: a node within it of 0 has no sign. ``products`` counts operator products. ``reason`` says that the
+    operator is not symmetric, where it is not.
     """
 
     nodes: tuple[np.ndarray, ...]
@@ -54,21 +67,59 @@ class SpectralDensity:
     bound: float
     exact: bool = False
     runs: tuple[Tridiagonal, ...] = ()
+    reason: str = ""
 
     def per_probe(self, f: Function) -> np.ndarray:
-        """``n sum_i w_i f(x_i)`` of every probe: independent estimates of tr f(A)."""
+        """``n sum_i w_i f(x_i)`` of every probe as it was drawn: independent estimates of tr f(A)."""
         return np.array([self.dimension * (w @ f(x)) for x, w in zip(self.nodes, self.weights, strict=True)])
+
+    @cached_property
+    def known(self) -> tuple[Known, ...]:
+        """The eigenpairs that each probe is deflated by: those that the other probes have found."""
+        outliers = [run.outliers for run in self.runs if run.outliers is not None]
+        if len(outliers) < max(len(self.nodes), 2):
+            return tuple(Known(np.zeros(0), np.zeros(0)) for _ in self.nodes)
+        return known_to_each(outliers)
+
+    def deflated(self, f: Function) -> np.ndarray:
+        """``per_probe``, each probe deflated: exact along what is known to it."""
+        rest = self._rest(f)
+        return np.array([f(k.values).sum() + r for k, r in zip(self.known, rest, strict=True)])
+
+    def _rest(self, f: Function) -> np.ndarray:
+        """The sum of f over the eigenvalues that are not known, by every probe."""
+        rows = []
+        for x, w, k in zip(self.nodes, self.weights, self.known, strict=True):
+            left = max(1 - float(k.shares.sum()), np.finfo(float).tiny)
+            rows.append((self.dimension - len(k.values)) * (w @ f(x) - k.shares @ f(k.values)) / left)
+        return np.array(rows)
+
+    def implied_se(self, f: Function) -> float:
+        """The standard error that the spectrum itself implies, where few eigenvalues carry it; 0 where many do.
+
+        A probe's rule has the variance 2 n / (n + 2) sum_i (f_i - mean f)^2 over the eigenvalues that are not known.
+        Where these squares are carried by fewer than `SKEWED` of them ((sum d^2)^3 / (sum |d|^3)^2, d = f_i - mean), a
+        mean of a few probes is skewed, and is small where its sample deviation is: the spectrum knows better.
+        """
+        n, rest = self.dimension - len(self.known[0].values), self._rest(lambda x: np.ones_like(x))
+        mean = float(self._rest(f).mean() / max(rest.mean(), 1.0))
+        square, cube = (max(float(self._rest(lambda x, p=p: np.abs(f(x) - mean) ** p).mean()), 0.0) for p in (2, 3))
+        if not cube or square**3 / cube**2 >= SKEWED:
+            return 0.0
+        return sqrt(2 * n / (n + 2) * square / len(self.nodes))
 
     def integrate(self, f: Function) -> Estimate:
         """The sum of f over all n eigenvalues, with its standard error over the probes.
 
-        ``f`` maps an array of eigenvalues to an array. The error does not hold what the rule itself misses:
-        see `quadrature_error`.
+        ``f`` maps an array of eigenvalues to an array. Each probe is deflated by what the others know (`deflated`), and
+        where few eigenvalues still carry the error, it is no smaller than the spectrum implies (`implied_se`). It does
+        not hold what the rule itself misses: see `quadrature_error`.
         """
-        values = self.per_probe(f)
         if self.exact:
-            return Estimate(float(values[0]), 0.0, 0, self.products)
-        return Estimate(*mean_and_se(values.tolist()), len(values), self.products)
+            return Estimate(float(self.per_probe(f)[0]), 0.0, 0, self.products, self.reason)
+        value, se = mean_and_se(self.deflated(f).tolist())
+        se = max(se, self.implied_se(f)) if len(self.nodes) > 1 else se
+        return Estimate(value, se, len(self.nodes), self.products, self.reason)
 
     def quadrature_error(self, f: Function) -> float:
         """The sum of f with all steps less that with half of them; 0 where every run is exhausted.
@@ -126,7 +177,8 @@ class SpectralDensity:
         se = count.se / self.dimension
         rough = change > max(0.02, 2 * se if isfinite(se) else 0.0)
         reason = f"not converged: the share changes by {change:.2g} from half the steps to all" if rough else ""
-        return replace(count, value=count.value / self.dimension, se=se, reason=reason)
+        reasons = "; ".join(filter(None, (self.reason, reason)))
+        return replace(count, value=count.value / self.dimension, se=se, reason=reasons)
 
     @property
     def lowest(self) -> float:
@@ -176,11 +228,16 @@ def spectral_density(
     runs: list[Tridiagonal] = []
     for start in range(0, probes, together):
         block = [of.draw(seed, i, stream="probe:quadrature") for i in range(start, min(start + together, probes))]
-        runs += lockstep(of, torch.stack(block), steps=steps)
+        runs += lockstep(of, torch.stack(block), steps=steps, outliers=True)
     rules = _rules(tuple(runs), None)
-    largest = max(float(np.abs(x).max()) for x in rules["nodes"])
-    products = sum(len(run.diagonal) for run in runs)
-    return SpectralDensity(**rules, dimension=of.dimension, steps=steps, products=products, bound=rounding(of, largest))
+    return SpectralDensity(
+        **rules,
+        dimension=of.dimension,
+        steps=steps,
+        products=sum(len(run.diagonal) for run in runs),
+        bound=rounding(of, max(float(np.abs(x).max()) for x in rules["nodes"])),
+        reason=unsymmetric(max(run.asymmetry for run in runs), of.like.dtype),
+    )
 
 
 def log_determinant(
@@ -246,6 +303,7 @@ def log_determinant_of(spectrum: SpectralDensity, damping: float) -> Estimate:
     }
     if not damping and spectrum.lowest <= spectrum.bound:
         reason = f"the lowest Ritz value is {spectrum.lowest:.3g}: without damping the determinant has no logarithm"
+        reason = "; ".join(filter(None, (spectrum.reason, reason)))
         return Estimate(nan, nan, clipped.draws, spectrum.products, reason, diagnostics)
 
     def damped_log(x: np.ndarray) -> np.ndarray:
@@ -253,10 +311,12 @@ def log_determinant_of(spectrum: SpectralDensity, damping: float) -> Estimate:
 
     found = spectrum.integrate(damped_log)
     error = spectrum.radau_error(damped_log) if damping else spectrum.quadrature_error(damped_log)
-    sampling = found.se if isfinite(found.se) else 0.0
-    missed = abs(error) > max(sampling, 1e-9 * abs(found.value))
+    missed = abs(error) > max(found.se if isfinite(found.se) else 0.0, 1e-9 * abs(found.value))
+    se = found.se if missed else hypot(found.se, error / sqrt(3))
     reason = f"quadrature not converged: {spectrum.steps} steps leave {abs(error):.3g} nats open" if missed else ""
-    return replace(found, reason=reason, diagnostics=diagnostics | {"quadrature_error": error})
+    reasons = "; ".join(filter(None, (spectrum.reason, reason)))
+    diagnostics |= {"quadrature_error": error, "sampling_se": found.se}
+    return replace(found, se=se, reason=reasons, diagnostics=diagnostics)
 
 
 def rounding(operator: Operator, largest: float) -> float:
@@ -265,9 +325,13 @@ def rounding(operator: Operator, largest: float) -> float:
 
 
 def _exact(operator: Operator, together: int) -> SpectralDensity:
-    values = np.linalg.eigvalsh(operator.matrix(together))
+    matrix = operator.raw_matrix(together)
+    values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
     n, largest = len(values), float(np.abs(values).max())
-    return SpectralDensity((values,), (np.full(n, 1 / n),), n, n, n, rounding(operator, largest), exact=True)
+    size = float(np.linalg.norm(matrix))
+    reason = unsymmetric(float(np.linalg.norm(matrix - matrix.T)) / size if size else 0.0, operator.like.dtype)
+    bound = rounding(operator, largest)
+    return SpectralDensity((values,), (np.full(n, 1 / n),), n, n, n, bound, exact=True, reason=reason)
 
 
 def _rules(runs: tuple[Tridiagonal, ...], steps: int | None) -> dict:

@@ -3,11 +3,13 @@
 All of them rest on E[z z^T] = I for a vector z of random signs (Rademacher): z^T A z estimates the trace (Hutchinson
 1990), z * A z the diagonal (Bekas, Kokiopoulou and Saad 2007), and with z supported on a set of coordinates the sum of
 the diagonal over the set. Off-diagonal entries alone make them vary: they are exact for a diagonal matrix.
+
+The products that are made anyway show whether the operator is symmetric (`Symmetry`): it is a ``reason`` where not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
@@ -17,7 +19,7 @@ from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
 from sublevel.field import At, Field, require_field
 from sublevel.geometry.estimate import Estimate, mean_and_se
-from sublevel.geometry.operators import Operator, check_counts, curvature_operator
+from sublevel.geometry.operators import Operator, check_counts, curvature_operator, finite, unsymmetric
 
 
 def trace(
@@ -55,14 +57,53 @@ def trace(
     return METHODS[method](of, probes, together, seed)
 
 
+SKEWED = 6
+"""Below so many eigenvalues that carry the error, a t interval from a few probes covers less than it says."""
+
+FEW = 50
+"""With more probes than these their mean is not skewed any more."""
+
+
 def hutchinson(of: Operator, probes: int, together: int, seed: int) -> Estimate:
-    """The mean of z^T A z over random signs z."""
+    """The mean of z^T A z over random signs z.
+
+    Where few eigenvalues carry the error, its distribution is skewed, and small where the sample deviation is: the
+    standard error is then no less than the products themselves imply (`implied_se`).
+    """
 
     def signs(i: int) -> Tensor:
         return of.draw(seed, i, stream="probe:trace", signs=True)
 
-    values = [_dot(z, product) for z, product in of.products(signs, probes, together)]
-    return Estimate(*mean_and_se(values), probes, probes)
+    symmetry = Symmetry(of, seed)
+    values: list[float] = []
+    kept: list[tuple[Tensor, Tensor]] = []
+    for z, product in symmetry.seen(of.products(signs, probes, together)):
+        values.append(_dot(z, product))
+        if probes <= FEW:
+            kept.append((z, product))
+    mean, se = mean_and_se(values)
+    implied = implied_se(kept) if 1 < probes <= FEW else 0.0
+    reason = symmetry.reason
+    products = probes + symmetry.further
+    return Estimate(mean, max(se, implied), probes, products, reason, {"sampling_se": se, "implied_se": implied})
+
+
+def implied_se(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """The standard error of a mean of z^T A z where few eigenvalues carry it, from pairs (z, A z); 0 where many do.
+
+    The variance of one is 2 (tr A^2 - sum_i A_ii^2). tr A^2 is the mean of |A z|^2; pairs of probes give tr A^4, as the
+    mean of ((A z)^T A z')^2, and sum_i A_ii^2. ``(tr A^2)^2 / tr A^4`` eigenvalues carry it.
+    """
+    z, az = (torch.stack([pair[i].double() for pair in pairs]) for i in (0, 1))
+    largest, m = float(az.abs().max()) or 1.0, len(pairs)
+    az = az / largest
+    gram, entries = az @ az.T, z * az
+    second = float(gram.diagonal().mean())
+    fourth = float(gram.square().sum() - gram.diagonal().square().sum()) / (m * (m - 1))
+    diagonal = float(entries.sum(dim=0).square().sum() - entries.square().sum()) / (m * (m - 1))
+    if second**2 >= SKEWED * fourth:
+        return 0.0
+    return largest * (2 * max(second - diagonal, 0.0) / m) ** 0.5
 
 
 def hutch_plus_plus(of: Operator, probes: int, together: int, seed: int) -> Estimate:
@@ -76,7 +117,8 @@ def hutch_plus_plus(of: Operator, probes: int, together: int, seed: int) -> Esti
     def sketch(i: int) -> Tensor:
         return of.draw(seed, i, stream="probe:sketch", signs=True)
 
-    span = torch.stack([product.double() for _, product in of.products(sketch, rank, together)])
+    symmetry = Symmetry(of, seed)
+    span = torch.stack([product.double() for _, product in symmetry.seen(of.products(sketch, rank, together))])
     q = torch.linalg.qr(span.T)[0].T
 
     def left(i: int) -> Tensor:
@@ -84,15 +126,65 @@ def hutch_plus_plus(of: Operator, probes: int, together: int, seed: int) -> Esti
         return (z - (q @ z) @ q).to(of.like)
 
     caught = sum(_dot(row, product) for row, product in of.products(lambda i: q[i].to(of.like), rank, together))
-    rest = [_dot(z, product) for z, product in of.products(left, probes - 2 * rank, together)]
+    rest = [_dot(z, product) for z, product in symmetry.seen(of.products(left, probes - 2 * rank, together))]
     mean, se = mean_and_se(rest)
-    return Estimate(caught + mean, se, len(rest), probes, diagnostics={"caught": caught, "left": mean, "rank": rank})
+    diagnostics = {"caught": caught, "left": mean, "rank": rank}
+    return Estimate(caught + mean, se, len(rest), probes, symmetry.reason, diagnostics)
 
 
 def exact(of: Operator, probes: int, together: int, seed: int) -> Estimate:
     """The trace from all n unit vectors; nothing is drawn."""
-    n = of.dimension
-    return Estimate(float(sum(_entries(of, range(n), together))), 0.0, 0, n)
+    n, g = of.dimension, of.draw(seed, 0, stream="probe:symmetry").double()
+    total, across, down = 0.0, torch.zeros_like(g), torch.zeros_like(g)
+    for i, (_, column) in enumerate(of.products(of.unit, n, together)):
+        total += float(column[i])
+        across, down[i] = across + g[i] * column.double(), g @ column.double()  # A g and A^T g
+    asymmetry = float((across - down).norm()) / max(float(across.norm()), torch.finfo(torch.float64).tiny)
+    return Estimate(total, 0.0, 0, n, unsymmetric(asymmetry, of.like.dtype))
+
+
+class Symmetry:
+    """Whether an operator is symmetric, from the probes that are seen: u^T A v against v^T A u, u the first of them.
+
+    Where a single one was seen, another is drawn: ``further`` counts its product.
+    """
+
+    def __init__(self, of: Operator, seed: int) -> None:
+        self._of, self._seed = of, seed
+        self._first: tuple[Tensor, Tensor] | None = None
+        self._off: list[float] = []
+        self.further = 0
+
+    def seen(self, products: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same probes and products, looked at in passing."""
+        for v, av in products:
+            if self._first is None:
+                self._first = v, av
+            else:
+                self._off.append(self._compare(*self._first, v, av))
+            yield v, av
+
+    def _compare(self, u: Tensor, au: Tensor, v: Tensor, av: Tensor) -> float:
+        """|u^T A v - v^T A u| in units of |A|, as random vectors show it; free of under- and overflow."""
+        largest = max(float(w.abs().max()) for w in (au, av)) or 1.0
+        u, v, au, av = u.double(), v.double(), au.double() / largest, av.double() / largest
+        size = float(max(av.norm() * u.norm(), au.norm() * v.norm()))
+        return abs(float(u @ av - v @ au)) * len(u) ** 0.5 / size if size else 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why the operator is not symmetric, or nothing."""
+        if self._first is not None and not self._off and self._of.dimension > 1:
+            self.further = 1
+            again = self._of.draw(self._seed, 0, stream="probe:symmetry", signs=True)
+            list(self.seen([(again, finite(self._of(again)))]))
+        return self.seen_reason
+
+    @property
+    def seen_reason(self) -> str:
+        """The same from what was seen alone, without another probe."""
+        found = (sum(off**2 for off in self._off) / len(self._off)) ** 0.5 if self._off else 0.0
+        return unsymmetric(found, self._of.like.dtype)
 
 
 Method = Callable[[Operator, int, int, int], Estimate]
@@ -112,6 +204,8 @@ class Diagonal:
     se: Float[Tensor, "D"]
     draws: int
     products: int
+    reason: str = ""
+    """Why the values are not to be trusted, or nothing."""
 
 
 def diagonal(
@@ -145,13 +239,15 @@ def diagonal(
         return of.draw(seed, i, stream="probe:trace", signs=True)
 
     mean = squares = torch.zeros(of.dimension, dtype=torch.float64, device=of.like.device)
-    for seen, (z, product) in enumerate(of.products(signs, probes, together), start=1):
+    symmetry = Symmetry(of, seed)
+    for seen, (z, product) in enumerate(symmetry.seen(of.products(signs, probes, together)), start=1):
         entry = z.double() * product.double()
         step = entry - mean
         mean = mean + step / seen
         squares = squares + step * (entry - mean)
     se = (squares / (probes - 1) / probes).sqrt() if probes > 1 else torch.full_like(mean, nan)
-    return Diagonal(_spread(of, mean), _spread(of, se), probes, probes)
+    reason = symmetry.reason
+    return Diagonal(_spread(of, mean), _spread(of, se), probes, probes + symmetry.further, reason)
 
 
 def diagonal_entries(
@@ -219,8 +315,9 @@ def _mean_along(of: Operator, name: str, index: list[int], probes: int, together
     def signs(i: int) -> Tensor:
         return inside.embed(inside.draw(seed, i, stream=f"probe:along:{name}", signs=True))
 
-    values = [_dot(z, product) / size for z, product in of.products(signs, probes, together)]
-    return Estimate(*mean_and_se(values), probes, probes, diagnostics={"size": size})
+    symmetry = Symmetry(inside, seed)
+    values = [_dot(z, product) / size for z, product in symmetry.seen(of.products(signs, probes, together))]
+    return Estimate(*mean_and_se(values), probes, probes, symmetry.seen_reason, {"size": size})
 
 
 def _entries(of: Operator, index: range | list[int], together: int) -> Iterator[float]:

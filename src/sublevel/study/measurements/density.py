@@ -27,7 +27,7 @@ def density(scene: Scene, block: DensitySpec) -> None:
                 scene.add("density", s, *names, inputs=inputs, space=space, operator=block.operator, part=part)
 
 
-@kernel("density", 2)
+@kernel("density", 3)
 def density_cell(
     c: Context,
     *,

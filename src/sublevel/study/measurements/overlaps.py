@@ -33,7 +33,7 @@ def _vectors(scene: Scene, block: OverlapsSpec, s: Solution, part: int, which: M
     return Ref(scene.graph.add(node).id, "vectors")
 
 
-@kernel("eigenvectors", 2)
+@kernel("eigenvectors", 3)
 def eigenvectors_cell(c: Context, *, point: str, k: int, size: int | None, policy: str, part: int = 0) -> Output:
     """The k steepest directions of R^D at a point."""
     at = c.point(point)

@@ -59,7 +59,7 @@ def _points(scene: Scene, block: PairsSpec, s: Solution) -> Iterator[tuple[str, 
         yield "prune", {**same, **UNKNOWN}
 
 
-@kernel("volume-pair", 2)
+@kernel("volume-pair", 3)
 def pair_cell(
     c: Context,
     *,
@@ -117,6 +117,8 @@ def _side(
         "values": found.values.tolist(),
         "slopes": slopes.tolist(),
         "error": float(found.residuals.max()),
+        "negative": found.negative_count,
+        "lowest": float(found.smallest[0]),
         "converged": found.converged,
     }
 
@@ -202,7 +204,8 @@ def pair_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def _volume(side: Mapping[str, Any], eps: float) -> Volume:
-    return ellipsoid(side["values"], side["slopes"], eps=eps, converged=side["converged"], error=side["error"])
+    seen = {n: side[n] for n in ("negative", "lowest") if n in side}  # entries of version 2 do not hold them
+    return ellipsoid(side["values"], side["slopes"], eps=eps, converged=side["converged"], error=side["error"], **seen)
 
 
 @cost("volume-pair")

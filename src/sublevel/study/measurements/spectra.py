@@ -51,7 +51,7 @@ def _add(
         scene.add("spectrum", s, *names, inputs=inputs, space=space, operator=operator, part=part)
 
 
-@kernel("spectrum", 3)
+@kernel("spectrum", 4)
 def spectrum_cell(
     c: Context,
     *,
@@ -153,7 +153,8 @@ def spectrum_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     largest = [pair["eigenvalue"] for pair in values["pairs"] if pair["end"] == "largest"]
     error = max(pair["residual"] for pair in values["pairs"] if pair["end"] == "largest")
     eps = (study["geometry"]["spectra"] or {}).get("eps", 0.1)
-    v = ellipsoid(largest, values["slopes"], eps=eps, converged=row["converged"], error=error)
+    seen = {"negative": row["negative_count"], "lowest": row["smallest"]}
+    v = ellipsoid(largest, values["slopes"], eps=eps, converged=row["converged"], error=error, **seen)
     yield (
         "volumes",
         {

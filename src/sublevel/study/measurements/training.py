@@ -27,7 +27,7 @@ def training(scene: Scene, block: TrainingSpec) -> None:
                 scene.add("along-training", s, *names, inputs=inputs, step=step, part=part)
 
 
-@kernel("along-training", 3)
+@kernel("along-training", 4)
 def training_cell(
     c: Context, *, point: str, mask: str | None, k: int, size: int | None, policy: str, part: int = 0
 ) -> Output:
