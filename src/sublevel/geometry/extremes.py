@@ -24,6 +24,7 @@ import torch
 from sublevel._types import Float, Tensor
 from sublevel.geometry.lanczos import Enough, Normalised, Operator, Ritz, Seen, lanczos, whole
 from sublevel.geometry.operators import unsymmetric
+from sublevel.geometry.ritz_pairs import Pairs, checked, orthonormal
 
 MISSED = 1e-3
 """The chance, at most, over random starts, that an eigenvalue is missing from among pairs called converged."""
@@ -108,7 +109,7 @@ def extremes(
     reason = unsymmetric(first.asymmetry, start.dtype)
     search = search if reason else search.finished(restarts)
     found, scale = search.found, search.scale
-    low = _Pairs.of(first, np.arange(len(first.values)) < max(negative, 1), len(first.values)).reversed()
+    low = Pairs.of(first, np.arange(len(first.values)) < max(negative, 1), len(first.values)).reversed()
     residuals, low_residuals, off = checked(scaled, found, low)
     rounding = max(ROUNDING * eps * scale, min(2 * off, tolerance * scale))
     bounds, certain = allowed(found.values, tolerance, rounding), search.certain
@@ -210,7 +211,7 @@ class _Search:
     chance: _Chance
     steps: int
     runs: tuple[_Run, ...]
-    pool: _Pairs
+    pool: Pairs
 
     @classmethod
     def of(
@@ -225,13 +226,13 @@ class _Search:
         first: Ritz,
     ) -> _Search:
         """After the first run. A copy that rounding has half brought is no pair of it: it is searched for."""
-        pool = _Pairs.of(first, np.ones(len(first.values), dtype=bool), k)
+        pool = Pairs.of(first, np.ones(len(first.values), dtype=bool), k)
         search = cls(operator, draw, k, tolerance, eps, chance, steps, (_Run(first),), pool)
         right = pool.sizes <= search.bounds
         return replace(search, pool=pool.where(right)) if first.enough and right.any() else search
 
     @property
-    def found(self) -> _Pairs:
+    def found(self) -> Pairs:
         return self.pool.first(self.k)
 
     @property
@@ -328,7 +329,7 @@ class _Search:
         first, edge = self.runs[0].ritz, self.edges.min()
         others = first.residuals <= KNOWN * (edge - first.values)
         others &= np.arange(len(others)) < len(others) - self.k
-        known = self.pool.joined(_Pairs.of(first, others, len(others)).apart(self.pool))
+        known = self.pool.joined(Pairs.of(first, others, len(others)).apart(self.pool))
         look = _Run(first, known.values, known.sizes)
         least = self.least(look)
 
@@ -357,11 +358,11 @@ class _Search:
             return self.chance.excluded([seen.chance_of_more(least)])
 
         more = self._run(pool, enough)
-        brought = pool.joined(_Pairs.of(more, new(more.values), self.k))
+        brought = pool.joined(Pairs.of(more, new(more.values), self.k))
         return replace(self, runs=(*self.runs, _Run(more, pool.values, pool.sizes)), pool=brought)
 
-    def _run(self, known: _Pairs, enough: Enough) -> Ritz:
-        start, against = self.draw(len(self.runs)), _orthonormal(known.vectors)
+    def _run(self, known: Pairs, enough: Enough) -> Ritz:
+        start, against = self.draw(len(self.runs)), orthonormal(known.vectors)
         return lanczos(self.operator, start, steps=self.steps, against=against, scale=self.scale, enough=enough)
 
     def doubt(self, restarts: int) -> str:
@@ -373,69 +374,6 @@ class _Search:
         if not self.sign:
             return "rounding: it hides whether a further copy of an eigenvalue is left"
         return f"restarts: after {restarts} there is still a sign of a further copy of an eigenvalue"
-
-
-def checked(operator: Operator, first: _Pairs, second: _Pairs) -> tuple[np.ndarray, np.ndarray, float]:
-    """|A v - lambda v| of two sets of pairs, with what one product shows beyond it, and how much that is.
-
-    The product is that of all vectors' sum, scaled to the norm of one: what it differs by from the sum of what is known
-    is an error of the operator itself (its rounding; or it is no symmetric linear map at all), and counts.
-    """
-    vectors, defects = torch.cat([first.vectors, second.vectors]), torch.cat([first.defects, second.defects])
-    values = torch.from_numpy(np.concatenate([first.values, second.values])).to(vectors)
-    known = (values @ vectors + defects.sum(dim=0)) / len(values) ** 0.5
-    beyond = float((operator(vectors.sum(dim=0) / len(values) ** 0.5) - known).double().norm())
-    residuals = np.hypot(defects.double().norm(dim=1).cpu().numpy(), beyond)
-    of_first, of_second = np.split(residuals, [len(first.values)])
-    return of_first, of_second, beyond
-
-
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """Ritz pairs, largest value first."""
-
-    values: np.ndarray
-    vectors: Tensor
-    defects: Tensor
-
-    @classmethod
-    def of(cls, ritz: Ritz, which: np.ndarray, k: int) -> _Pairs:
-        keep = np.flatnonzero(which)[::-1][:k]
-        return cls(ritz.values[keep], *ritz.pairs(keep))
-
-    def reversed(self) -> _Pairs:
-        return self._ordered(np.arange(len(self.values))[::-1])
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """|A v - lambda v|, as far as the runs know."""
-        return self.defects.double().norm(dim=1).cpu().numpy()
-
-    def first(self, k: int) -> _Pairs:
-        return _Pairs(self.values[:k], self.vectors[:k], self.defects[:k])
-
-    def where(self, which: np.ndarray) -> _Pairs:
-        return self._ordered(np.flatnonzero(which))
-
-    def apart(self, other: _Pairs) -> _Pairs:
-        """Those that are nearly orthogonal to the others."""
-        shared = (self.vectors @ other.vectors.T).double().square().sum(dim=1).cpu().numpy()
-        return self.where(shared <= 0.1)
-
-    def joined(self, other: _Pairs) -> _Pairs:
-        values = np.concatenate([self.values, other.values])
-        both = _Pairs(values, torch.cat([self.vectors, other.vectors]), torch.cat([self.defects, other.defects]))
-        return both._ordered(np.argsort(-values, kind="stable"))
-
-    def _ordered(self, order: np.ndarray) -> _Pairs:
-        rows = torch.from_numpy(order.copy()).to(self.vectors.device)
-        return _Pairs(self.values[order], self.vectors[rows], self.defects[rows])
-
-
-def _orthonormal(rows: Tensor) -> Tensor:
-    """Rows that are orthonormal but for rounding, made so again: QR by Cholesky's factor of their small Gram matrix."""
-    lower = torch.linalg.cholesky((rows @ rows.T).double())
-    return torch.linalg.inv(lower).to(rows) @ rows
 
 
 def _first(k: int, negative: int, tolerance: float, eps: float, chance: _Chance, restarts: int) -> Enough:

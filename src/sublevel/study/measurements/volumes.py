@@ -48,7 +48,7 @@ def volumes(scene: Scene, block: VolumesSpec) -> None:
                     scene.add("volume", s, *names, inputs=inputs, space=space, part=part)
 
 
-@kernel("volume", 3)
+@kernel("volume", 4)
 def volume_cell(
     c: Context,
     *,
