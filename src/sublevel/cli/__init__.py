@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, CycloptsError
 
 from sublevel import __version__
-from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, folder, store_at
+from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, folder, near, store_at
 from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
@@ -243,6 +243,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = _refuse(str(error))
         if isinstance(error, ModelError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
+    except SystemExit as end:
+        code = _refuse(f"code of your own ended the program: sys.exit({end.code!r})")
     except KeyboardInterrupt:
         print("\nstopped; nothing is lost: the same command goes on from here", file=sys.stderr)
         code = 130
@@ -271,7 +273,7 @@ def _carry_out(study: Study, **how: Any) -> int:
     with listener() as watching:
         result = study.run(listener=watching, **how)
     watching.summary(result)
-    print(f"report: {result.folder / 'report.html'}")
+    print(f"report: {near(result.folder / 'report.html')}")
     if any(cell["status"] == "waiting" for cell in result.unfinished):
         return TIME_IS_UP
     return 1 if result.unfinished else 0

@@ -34,3 +34,9 @@ def store_at(out: Path, store: str | None) -> str:
 def folder(run: Path) -> Path:
     """The folder of a run that is given by its folder, or by its name in sublevel-runs."""
     return run if run.exists() or len(run.parts) > 1 else RUNS / run
+
+
+def near(path: Path) -> Path:
+    """A path as seen from the working folder, where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

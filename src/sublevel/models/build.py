@@ -16,6 +16,7 @@ from torch import nn
 from sublevel.errors import ConfigError, ModelError, nearest
 from sublevel.inputs import Shapes, parts, shapes_of
 from sublevel.models.registry import STARTS, find, initialise
+from sublevel.own_code import contained
 
 
 def build(name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes: int, **options: Any) -> nn.Module:
@@ -109,12 +110,13 @@ def import_module(module_name: str, path: str) -> ModuleType:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return importlib.import_module(module_name)
+        with contained():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ModelError(f"model {path!r}: importing {module_name} failed: {error}") from error
         raise ModelError(f"model {path!r}: there is no module {error.name!r}, installed or in {os.getcwd()}") from error
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise ModelError(f"model {path!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
 
 
@@ -128,8 +130,9 @@ def call(
     """Call a function of the user's with the options, and the shapes where its signature names them."""
     arguments = bind(factory, name, {"input_shape": input_shape, "classes": classes}, options)
     try:
-        net = factory(**arguments)
-    except (Exception, SystemExit) as error:
+        with contained():
+            net = factory(**arguments)
+    except Exception as error:
         raise ModelError(f"model {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise ModelError(f"model {name!r} returned {type(net).__name__}; it must return a torch.nn.Module")

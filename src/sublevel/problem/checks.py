@@ -11,6 +11,7 @@ from torch import nn
 from sublevel._types import Tensor
 from sublevel.errors import ModelError
 from sublevel.inputs import Shapes, as_dtype, call, parts, tensors_of, told
+from sublevel.own_code import contained
 from sublevel.risk.losses import by_class, one_logit
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def check_output(problem: Problem, module: nn.Module) -> None:
     classes, few = len(splits.classes), max(2, min(EXAMPLES, NUMBERS // max(1, splits.train.x[:1].numel())))
     x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
     try:
-        outputs = [_output(problem, module, x) for _ in range(2)]
+        with contained():
+            outputs = [_output(problem, module, x) for _ in range(2)]
     except ModelError:
         raise
     except Exception as error:
@@ -119,7 +121,8 @@ def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
 
 def _check_loss(problem: Problem, output: Tensor, y: Tensor) -> None:
     try:
-        losses = problem.mean_loss()(output, y)
+        with contained():
+            losses = problem.mean_loss()(output, y)
     except (RuntimeError, TypeError, IndexError) as error:
         kind = "class labels" if problem.splits.classes else "real targets"
         raise ModelError(f"loss {problem.loss!r} does not take {kind}: {error}") from error

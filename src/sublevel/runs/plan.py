@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sublevel.own_code import contained
 from sublevel.runs.spent import Spent
 from sublevel.study import costs
 from sublevel.study.graph import Node
@@ -68,5 +69,6 @@ def _seconds(study: Study, waiting: list[Node], jobs: int, spent: Spent) -> floa
     if not work:
         return 0.0
     busy = min(jobs, len(waiting))
-    rate = spent.rate or costs.rate(study.problem, study.spec.train, study.spec.threads)
+    with contained():
+        rate = spent.rate or costs.rate(study.problem, study.spec.train, study.spec.threads)
     return work / rate / busy + (STARTUP if busy > 1 else 0.0)

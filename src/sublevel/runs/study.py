@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from sublevel.errors import ConfigError
+from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.runs import place
 from sublevel.runs.checks import check, check_loop
@@ -71,7 +73,7 @@ class Study:
             document = read(source) if isinstance(source, str) else dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem = posed(self.spec, device_for(device))
-        self.out = Path(out)
+        self.out = Path(os.path.abspath(out))  # code of the user's own may leave the working folder
         self._splits: str | None = None  # where workers find those that are shared
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
@@ -83,7 +85,8 @@ class Study:
     @cached_property
     def cells(self) -> tuple[Graph, list[Solution]]:
         """The graph of all cells, and the solutions among them."""
-        check(self.problem, self.spec)
+        with contained():
+            check(self.problem, self.spec)
         graph, solutions = assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
         check_loop(self.problem, graph)
         return graph, solutions
@@ -201,7 +204,8 @@ class Study:
             from sublevel.field import check_deterministic
 
             few = min(64, len(self.problem.splits.train))
-            check_deterministic(self.problem.field("train", size=few), found[0].at.to(self.problem.device))
+            with contained():
+                check_deterministic(self.problem.field("train", size=few), found[0].at.to(self.problem.device))
         return found
 
     @cached_property

@@ -246,6 +246,9 @@ class Schedule:
             answer = json.loads(future.result())
         except WorkerDied as died:
             answer = {"error": {"kind": "worker", "message": str(died), "traceback": "", "digest": ""}}
+        if "entry" in answer and answer["entry"].get("key") != key:
+            other = {"kind": "worker", "message": "a worker answered with the result of another cell"}
+            answer = {"error": other | {"traceback": "", "digest": ""}}
         if "entry" in answer:
             self._finish(node, _outcome(node, "done", key, answer["entry"]))
             return

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from queue import Queue
-from typing import Any
+from typing import Any, TextIO
 
 from sublevel.errors import DamagedEntry, Diverged, ModelError, StoreError, SublevelError
+from sublevel.own_code import contained
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.store import Store, canonical, digest
 
@@ -53,7 +54,7 @@ def take_part(job: str) -> None:
     from sublevel.study.partial import Reader
 
     document = json.loads(job)
-    with arithmetic(document["threads"]), suppress(SublevelError):
+    with arithmetic(document["threads"]), suppress(SublevelError), contained():
         _output(document, Reader(_store(document["store"]).files, document["key"]))
 
 
@@ -62,7 +63,8 @@ def _compute(job: dict[str, Any], progress: Say, local: Any, started: float) -> 
     from sublevel.study.partial import Partial
 
     store = _store(job["store"])
-    output = _output(job, Partial(store.files, job["key"]), progress, local)
+    with contained():  # whatever forks or ends in here, one process goes on to write
+        output = _output(job, Partial(store.files, job["key"]), progress, local)
     objects = {name: store.put_tensors(tensors) for name, tensors in output.objects.items()}
     result = {"version": KERNELS[job["kind"]][1], "values": finite(output.values), "objects": objects}
     return _keep(store, job, result, started)
@@ -133,28 +135,36 @@ def _described(error: Exception) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve jobs until standard input ends; what user code prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Serve jobs until standard input ends.
+
+    User code finds an empty standard input, what it prints goes to standard error, and a child that it forks has
+    neither the jobs nor the answers.
+    """
+    jobs, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    sys.stdin, sys.stdout = open(0, encoding="utf-8", closefd=False), sys.stderr  # noqa: SIM115 - for the whole process
+    pipes = jobs.fileno(), answers.fileno()
+    os.register_at_fork(after_in_child=lambda: [os.close(each) for each in pipes])
 
     def say(row: dict[str, Any]) -> None:
         answers.write(json.dumps(row) + "\n")
         answers.flush()
 
-    for line in _lines():
+    for line in _lines(jobs):
         request = json.loads(line)
         sys.path[:] = request["path"]
         answer = run_job(request["job"], progress=lambda row: say({"progress": finite(row)}))
         say({"answer": answer})
 
 
-def _lines() -> Iterator[str]:
-    """Lines of standard input; when it ends, so does the process, even in the middle of a job: the parent is gone."""
+def _lines(jobs: TextIO) -> Iterator[str]:
+    """Lines of ``jobs``; when it ends, so does the process, even in the middle of a job: the parent is gone."""
     lines: Queue[str] = Queue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in jobs:
             lines.put(line)
         os._exit(0)
 

@@ -72,7 +72,7 @@ class Workers:
         """
         self._closing = True
         for worker in self._all:
-            worker.process.kill()
+            worker.end()
         for thread in filter(threading.Thread.is_alive, self._serving):
             thread.join(GRACE)
         for worker in self._all:
@@ -153,9 +153,16 @@ class _Worker:
             progress(row["progress"])
         raise WorkerDied(ending(process.wait()))
 
-    def kill(self) -> None:
-        """End the process at once."""
+    def end(self) -> None:
+        """Send the process the signal to die, and what it has started in its session."""
+        if self.process.returncode is None:  # not waited for yet, so its number is still its own
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
+
+    def kill(self) -> None:
+        """End the process at once, and wait for its end."""
+        self.end()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:

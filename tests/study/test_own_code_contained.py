@@ -1,0 +1,242 @@
+"""Code of the user's that ends the process, asks the terminal, leaves the folder or forks: a failed cell or a result.
+
+Never an exit code of 0 without tables, a wait without end, tables in another place, or another cell's answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from sublevel.cli import main
+from sublevel.errors import ModelError
+from sublevel.own_code import contained
+from sublevel.study.graph import Graph, Node
+from sublevel.study.schedule import Schedule
+from sublevel.study.store import Store
+from tiny_runs import furnish, tables
+
+LOOPS = """
+import os, sys, time
+
+def sound(theta, mask, steps):
+    return theta
+
+def leaves(theta, mask, steps):
+    os.chdir("/")
+    return theta
+
+def exits(theta, mask, steps):
+    sys.exit(0)
+
+def exits_with_words(theta, mask, steps):
+    sys.exit("the licence is over")
+
+def closes(theta, mask, steps):
+    raise GeneratorExit
+
+def asks(theta, mask, steps):
+    input("how many? ")
+
+def stops(theta, mask, steps):
+    breakpoint()
+    return theta
+
+def forks(theta, mask, steps):
+    os.fork()
+    return theta
+
+def forks_and_exits(theta, mask, steps):
+    if os.fork() == 0:
+        time.sleep(0.2)
+        sys.exit(0)
+    return theta
+
+def helped(theta, mask, steps):
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+    return theta
+
+def silent(theta, mask, steps):
+    raise AssertionError
+"""
+REASONS = {
+    "exits": "the code ended the program: SystemExit: 0",
+    "exits_with_words": "the code ended the program: SystemExit: the licence is over",
+    "closes": "the code ended the program: GeneratorExit",
+    "asks": "EOFError",
+    "stops": "breakpoint(), and there is no terminal",
+    "forks": "two processes went on with one cell",
+    "forks_and_exits": "two processes went on with one cell",
+    "silent": "AssertionError",
+}
+WHERE = {
+    0: "exits closes asks forks leaves",
+    1: "exits_with_words stops asks forks_and_exits silent sound helped leaves",
+}
+SCRIPT = """
+import json, sys, sublevel as sl
+from sublevel.study.executors import Workers
+from sublevel.study.executors.local import InProcess
+jobs = int(sys.argv[1])
+pool = Workers(1, 1) if jobs else None
+shutdown, Workers.shutdown = Workers.shutdown, lambda self: None
+keys = dict(data={"name": "arrays", "root": "data.npz"}, model={"name": "lenet-300-100"}, levels=1, branches=["imp"])
+for name in sys.argv[2:]:
+    keys |= {"name": name, "loop": f"loops:{name}", "train": {"epochs": 1}}
+    study = sl.Study(dict(keys), out=f"runs-{jobs}")
+    result = study.run(executor=pool or InProcess(study.problem), report=False)
+    if name == "leaves":
+        result.write(figures=False)
+    reasons = result.failures["error"][result.failures["kind"] != "skipped"]
+    print("\\nENDED", name, json.dumps([len(result.levels), sorted(set(reasons))]))
+if pool:
+    shutdown(pool)
+"""
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Path:
+    folder = furnish(tmp_path_factory.mktemp("contained"))
+    (folder / "loops.py").write_text(LOOPS)
+    (folder / "script.py").write_text(SCRIPT)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_whatever_a_loop_does_the_run_ends_with_tables_and_reasons(workshop: Path, jobs: int) -> None:
+    """All in one process, by one worker (jobs 1) or in it (jobs 0); its standard input is a pipe that never ends."""
+    held, end = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "script.py", str(jobs), *WHERE[jobs].split()],
+            cwd=workshop,
+            stdin=held,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        )
+    finally:
+        os.close(held)
+        os.close(end)
+    assert done.returncode == 0, done.stderr
+    ends = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    assert [name for name, _ in ends] == WHERE[jobs].split()
+    for name, text in ends:
+        levels, reasons = json.loads(text)
+        if name in REASONS:
+            assert levels == 0, name
+            assert len(reasons) == 1, name
+            assert REASONS[name] in reasons[0]
+        else:
+            assert (levels, reasons) == (2, []), name
+    assert tables(workshop / f"runs-{jobs}" / "leaves")
+    assert not list(Path("/").glob("runs-*"))
+
+
+@pytest.mark.parametrize("name", ["leaving", "leaving_at_once"])
+def test_the_command_never_ends_well_without_tables(workshop: Path, name: str, monkeypatch, capsys) -> None:
+    (workshop / "leaving.py").write_text("import sys\n\n\ndef build(classes):\n    sys.exit(0)\n")
+    (workshop / "leaving_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.chdir(workshop)
+    monkeypatch.syspath_prepend(str(workshop))
+    with pytest.raises(SystemExit) as end:
+        main(["run", "small.toml", "--set", f"model.name={name}:build"])
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert "SystemExit: 0" in said.err
+
+
+def test_a_child_ends_where_its_parent_goes_on(tmp_path: Path) -> None:
+    def forking() -> None:
+        with contained():
+            os.fork()
+
+    with pytest.raises(ModelError, match="two processes"):
+        forking()
+    (tmp_path / str(os.getpid())).touch()
+    assert len(list(tmp_path.iterdir())) == 1
+    began = time.monotonic()
+    with contained():  # one that does its work and ends is no fault, and is not waited for
+        if os.fork() == 0:
+            os._exit(0)
+    assert time.monotonic() - began < 1
+
+
+def test_the_folder_and_the_input_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sys.stdin
+
+    def asking() -> None:
+        with contained():
+            os.chdir("/")
+            input()
+
+    with pytest.raises(EOFError):
+        asking()
+    assert Path.cwd() == tmp_path
+    assert sys.stdin is before
+    descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc").exists() else 0
+    for _ in range(5):
+        with contained():
+            pass
+    assert not descriptors or len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_ctrl_c_passes_and_a_faked_one_in_a_worker_does_not() -> None:
+    with pytest.raises(KeyboardInterrupt), contained():
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(ModelError, match="KeyboardInterrupt"), contained():
+            raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Stale:
+    """Answers the first job well, and every later one with the answer to the first."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.first = ""
+
+    def submit(self, job, progress) -> Future[str]:
+        future: Future[str] = Future()
+        entry = {"key": json.loads(job)["key"], "values": {}, "objects": {}, "seconds": 0.0}
+        self.first = self.first or json.dumps({"entry": entry})
+        future.set_result(self.first)
+        return future
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_the_answer_of_another_cell_is_no_result(tmp_path: Path) -> None:
+    graph = Graph()
+    for i, name in enumerate("ab"):
+        graph.add(Node(name, "train", {"n": i}))
+    schedule = Schedule(
+        graph,
+        Store(tmp_path / "s"),
+        lambda node, inputs: f"{inputs['n']:064x}",
+        lambda node, key, inputs: json.dumps({"key": key}),
+        {},
+    )
+    outcomes = schedule.run(Stale())
+    assert outcomes["a"].status == "done"
+    assert outcomes["b"].status == "failed"
+    assert outcomes["b"].error["message"] == "a worker answered with the result of another cell"
