@@ -146,7 +146,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
     # eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
     # this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways,
-    # at which the loss has risen by ``rise`` along random unit vectors.
+    # at which the loss has risen by ``rise`` along random unit vectors. Out of all sets: weights of inputs that are the
+    # same in every example, of dead filters, and those on which no output depends. What ranks the pruned weights
+    # against the kept ones stands in the row of the set pruned.
     "coordinates": (
         *SOLUTION,
         "when",
@@ -162,9 +164,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "width_high",
         "directions",
         "capped",  # directions along which the loss did not rise that far within the radius looked at
+        "curvature_w2",  # the mean of d_i w_i^2, d the first diagonal of the block: no rescaling of layers changes it
+        "rank",  # P(a pruned weight has a larger d_i than a kept one), ties half, mean over layers: 1/2 means no order
+        "rank_se",  # of its estimate from probes, by the jackknife; 0 where the diagonal is exact
+        "rank_hessian",  # the same by the Hessian's diagonal, where it is not the first; its noise draws it to 1/2
+        "rank_hessian_se",
+        "excluded",  # weights that were there before, left out of all sets
+        "exact",  # coordinates at which the Hessian's own entry was taken as a check
+        "exact_rank",  # Spearman's correlation of d with it there
+        "exact_z",  # root mean square of (estimate - entry) / se of the Hessian's diagonal: about 1
         "reason",
-        "rank",  # how often a pruned weight has more curvature than a kept one of its layer (AUC), mean over layers
-        "rank_se",
     ),
     # The loss along one random unit vector of each of these sets, and along the steepest eigenvector.
     "slices": (*SOLUTION, "when", "part", "buffers", "set", "radius", "loss", "error"),
@@ -186,11 +195,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "gradient_norm",
     ),
     # Can a solution be joined to the dense one below a height? found = segment | curve | not found, at the height of
-    # the higher end; the maxima say it for every other height. Not found proves nothing: the effort stands beside it.
+    # the higher end; the maxima say it for every other height. Not found proves nothing: the effort stands beside it,
+    # and is the same before and after weight matching.
     "membership": (
         *SOLUTION,
         "part",
         "buffers",
+        "aligned",  # 1: its hidden units were first permuted to match the dense one (of another initialisation) | 0
         "loss",  # of the solution, and of the dense one, on the same examples
         "loss_dense",
         "threshold",
@@ -199,10 +210,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "curve_max",
         "lowest_max",
         "excess",  # lowest_max - threshold
+        "height",  # lowest_max - max(loss, loss_dense): 0 where the higher end is the highest point
         "evaluations",
         "gradient_steps",
         "reason",
-        "aligned",  # 1 after weight matching, else 0
     ),
     # Train loss and error on planes; level = how often the grid was refined there.
     "planes": ("plane", "kind", "seed", "buffers", "x", "y", "loss", "error", "level", "reason"),
@@ -249,27 +260,32 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "error_start",
         "error_end",
     ),
-    # Top-k volumes of two points in R^D, with the same k, operator, examples, and without the coordinates of filters
-    # that are dead at either: what may be compared. pair = matched-loss (a solution and the dense one of its seed, the
-    # lower of the two moved back along its segment from the start until both losses agree) | prune (theta, the point
-    # that the mask was made from, and mask * theta). ``reference`` is the dense solution, or theta.
+    # Volumes of two points in R^D, by the same method, examples, and without the coordinates of filters that are dead
+    # at either: what may be compared. pair = matched-loss (a solution and the dense one of its seed, the one that ended
+    # lower at the point that its own run stored whose loss is nearest; no rows where train.trajectory stores none) |
+    # prune (theta, the point that the mask was made from, and mask * theta). ``reference`` is the dense one, or theta.
+    # method = top-k (the ellipsoid of the k steepest directions) | logdet (of the Gauss-Newton matrix, damped) | rays
+    # (by the loss along rays in the span of the k steepest).
     "volume_pairs": (
         *SOLUTION,
         "pair",
-        "method",  # top-k | logdet | rays; empty in runs whose matched losses lie where no training goes
-        "setting",  # of the method: the damping of logdet
+        "method",
         "operator",
+        "setting",  # the damping of logdet, else k
         "part",
         "buffers",
-        "k",
+        "k",  # dimension of what has the volume
         "eps",
         "log_volume",
         "log_volume_reference",
-        "trace_top",  # sum of the k eigenvalues
+        "se",
+        "se_reference",
+        "trace_top",  # sum of the k eigenvalues (top-k)
         "trace_top_reference",
         "loss",
         "loss_reference",
-        "moved",  # how far the lower one was moved: 1 - alpha on its segment; 0 where nothing was
+        "step",  # where on its run's path each point is, in steps of training (matched-loss)
+        "step_reference",
         "weight_norm",
         "weight_norm_reference",
         "nonstationarity",

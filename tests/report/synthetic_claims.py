@@ -34,7 +34,7 @@ def _pair(pair: str, operator: str, level: int, seed: int) -> dict[str, Any]:
     return {
         "pair": pair, "operator": operator, "part": 0, "buffers": "recomputed", "k": 10, "eps": 0.1,
         "log_volume": -30.0 - lost, "log_volume_reference": -30.0, "trace_top": 200.0 * (1 + 0.1 * level), "trace_top_reference": 200.0,
-        "loss": 0.05, "loss_reference": 0.05 if pair == "matched-loss" else 0.012, "moved": 0.1 if pair == "matched-loss" else 0.0,
+        "loss": 0.05, "loss_reference": 0.05 if pair == "matched-loss" else 0.012, "method": "top-k", "setting": 10,
         "weight_norm": 36.0, "weight_norm_reference": 40.0, "nonstationarity": 0.01, "nonstationarity_reference": 0.01,
         "excluded": 0, "converged": True, "reason": "",
     }  # fmt: skip

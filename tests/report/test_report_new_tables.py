@@ -58,7 +58,7 @@ def test_pairs_of_volumes_are_differences_to_their_reference(drawn):
     assert line(volume, "no difference").y == [0.0, 0.0]
     pruned = chosen(drawn, "volume-pairs", pair="after and before pruning", operator="Hessian").panels[0]
     assert line(pruned, "oneshot").y == pytest.approx([-0.5, -1.0, -1.5, -2.0, -2.5])
-    assert any("was moved back, by 0.1 of its segment" in n for n in figure(drawn, "volume-pairs").notes)
+    assert any("matched pairs differ by 0% (median)" in n for n in figure(drawn, "volume-pairs").notes)
 
 
 def test_a_pair_that_is_in_doubt_is_hollow_and_says_why(tables):

@@ -30,6 +30,7 @@ validation = 40
 name = "tiny_net:tiny"
 [train]
 epochs = 1
+trajectory = ["3it"]
 batch_size = 50
 lr = 0.05
 [geometry.legs]
@@ -76,6 +77,9 @@ size = 60
 [geometry.pairs]
 k = 2
 size = 60
+probes = 2
+quadrature = 8
+rays = 4
 [geometry.connect]
 iterations = 5
 points = 5

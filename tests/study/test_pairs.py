@@ -6,6 +6,7 @@ from math import lgamma, log, nan, pi
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,13 +21,18 @@ from sublevel.geometry import curvature, paths
 from sublevel.geometry.align import weight_matching
 from sublevel.geometry.planes import random_plane
 from sublevel.risk import EmpiricalRisk
+from sublevel.risk.diagonal import constant_inputs
 from sublevel.space import Point, lerp
-from sublevel.study.cells import KERNELS, Context
-from sublevel.study.measurements.pairs import last_crossing, matched
+from sublevel.study.cells import KERNELS, Context, stored_point
+from sublevel.study.measurements.base import drawn
+from sublevel.study.measurements.pairs import matched
 
 K, EPS, SIZE, LEVELS = 3, 0.5, 60, 3
 GEOMETRY = {
-    "pairs": {"branches": ["imp", "oneshot"], "levels": [1, LEVELS], "k": K, "eps": EPS, "size": SIZE, "steps": 100},
+    "pairs": {
+        "branches": ["imp", "oneshot"], "levels": [1, LEVELS], "k": K, "eps": EPS, "size": SIZE, "steps": 100,
+        "match": 0.05, "damping": [0.1, 0.01], "rays": 3,
+    },
     "coordinates": {
         "branches": ["dense", "imp", "oneshot"], "levels": [0, 1, 2], "probes": 4, "directions": 0, "size": SIZE,
     },
@@ -53,7 +59,11 @@ def study(out: Path, build=net, **keys) -> sl.Study:
     problem = sl.Problem(build, **tensors(), validation=40)
     defaults = {
         "seeds": [3], "levels": LEVELS, "fraction": 0.75, "rewind": "2it", "branches": ["imp", "oneshot", "reinit"],
-        "train": {"epochs": 3, "batch_size": 20, "lr": 0.05, "dtype": "float64"}, "geometry": GEOMETRY,
+        "train": {
+            "epochs": 3, "batch_size": 20, "lr": 0.05, "dtype": "float64",
+            "trajectory": ["2it", "6it", "10it", "14it", "18it"],
+        },
+        "geometry": GEOMETRY,
     }  # fmt: skip
     return sl.Study(problem, out=out, **{**defaults, **keys})
 
@@ -80,14 +90,16 @@ def ends(result: sl.Result, row: Any) -> tuple[Point, Point]:
     if row["pair"] == "prune":
         before = result.point("imp", row["level"] - 1, seed=3) if row["branch"] == "imp" else dense
         return before.project(ticket.mask), before
-    both, starts = [ticket.end, dense], [ticket.start.project(ticket.mask), result.ticket("imp", 1, seed=3).start]
-    field = result.problem.field("train", size=SIZE)
-    low = int(field.loss(dense) < field.loss(ticket.end))
-    end, alpha = both[low], 1 - row["moved"]
-    both[low] = lerp(starts[low], end, alpha)
-    if low and abs(field.loss(both[1]) - row["loss"]) > 1e-6:  # step k was too low
-        both[1] = lerp(result.problem.on("cpu", "float64").init(3), end, alpha)
-    return both[0], both[1]
+    return passed(result, row["branch"], row["level"], row["step"]), passed(result, "dense", 0, row["step_reference"])
+
+
+def passed(result: sl.Result, branch: str, level: int, step: float) -> Point:
+    """What a run stored at a step of its path; its end at the last."""
+    (cell,) = (c for c in result.document["cells"] if c["cell"] == f"train/{branch}/L{level}/s3")
+    entry = result.store.read_entry(cell["key"])
+    assert entry is not None
+    last = entry["values"]["history"][-1]["step"]
+    return stored_point(result.store, entry["objects"]["end" if step == last else f"step-{int(step)}"])
 
 
 def loss_at(field: EmpiricalRisk, theta: torch.Tensor) -> torch.Tensor:
@@ -125,7 +137,7 @@ def filter_scale(result: sl.Result, theta: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("operator", ["hessian", "adaptive"])
 @pytest.mark.parametrize("pair", ["matched-loss", "prune"])
 def test_a_pair_of_volumes_is_that_of_two_dense_hessians(result, field, pair, operator) -> None:
-    table = result.volume_pairs.query("pair == @pair and operator == @operator")
+    table = result.volume_pairs.query("pair == @pair and operator == @operator and method == 'top-k'")
     assert len(table) == 4
     seen = 0
     for _, row in table.iterrows():
@@ -147,57 +159,93 @@ def test_a_pair_of_volumes_is_that_of_two_dense_hessians(result, field, pair, op
     assert (table["excluded"] > 0).any(), "some filter is dead in this study"
 
 
-def test_matched_losses_agree_and_the_lower_one_was_moved(result, field) -> None:
+def test_matched_losses_are_those_of_stored_points_of_either_path(result, field) -> None:
     table = result.volume_pairs.query("pair == 'matched-loss'")
-    agree = table[~table["reason"].str.contains("the losses differ", na=False)]
-    assert len(agree) >= 4
-    assert (agree["loss"] - agree["loss_reference"]).abs().max() <= 1e-6
-    assert (agree["moved"] > 0).all()
-    for _, row in agree.iterrows():
-        unmoved = [result.point(row["branch"], row["level"], seed=3), result.point("dense", seed=3)]
-        assert row["loss"] == pytest.approx(max(map(field.loss, unmoved)), rel=2e-6)
-    assert (result.volume_pairs.query("pair == 'prune'")["moved"] == 0).all()
+    assert table.groupby("method").size().to_dict() == {"logdet": 8, "rays": 4, "top-k": 8}
+    last = max(table["step"].max(), table["step_reference"].max())
+    assert ((table["step"] == last) | (table["step_reference"] == last)).all(), "one of the two is an end"
+    assert ((table["step"] < last) | (table["step_reference"] < last)).any(), "somebody went back"
+    for _, row in table.iterrows():
+        here, there = ends(result, row)
+        assert row["loss"] == pytest.approx(field.loss(here), rel=1e-12)
+        assert row["loss_reference"] == pytest.approx(field.loss(there), rel=1e-12)
+        target = row["loss"] if row["step_reference"] < last else row["loss_reference"]
+        apart = abs(row["loss"] - row["loss_reference"]) > 0.05 * target
+        if min(row["step"], row["step_reference"]) < last:
+            assert ("the losses differ" in str(row["reason"])) == apart
+    assert result.volume_pairs.query("pair == 'prune'")["step"].isna().all()
 
 
-def bowl(*where: float) -> list[Point]:
-    return [Point(torch.tensor([x], dtype=torch.float64)) for x in where]
+def test_a_pair_of_determinants_is_that_of_two_gauss_newton_matrices(result, field) -> None:
+    table = result.volume_pairs.query("method == 'logdet'")
+    assert set(table["setting"]) == {0.1, 0.01}
+    assert set(table["operator"]) == {"ggn"}
+    for _, row in table.iterrows():
+        alive = ~result.problem.space.dead(mask_of(result, row["level"], row["branch"]))
+        how = {"method": "logdet", "eps": EPS, "operator": "ggn", "mask": alive, "exact": 1000}
+        for suffix, at in zip(("", "_reference"), ends(result, row), strict=True):
+            v = sl.volume.log_volume(field, at, damping=row["setting"], **how)
+            assert row[f"log_volume{suffix}"] == pytest.approx(v.log_volume, rel=1e-9)
+            assert row[f"nonstationarity{suffix}"] == pytest.approx(v.diagnostics["nonstationarity"], rel=1e-6)
+            assert row[f"se{suffix}"] == 0
+            assert row["k"] == int(alive.sum())
 
 
-def test_the_lower_of_two_is_moved_back_by_a_known_amount() -> None:
-    field = Quadratic(torch.tensor([1.0], dtype=torch.float64))
-    found = matched(field, bowl(1.0, 0.5), [bowl(2.0), bowl(3.0)])  # from 3 to 0.5: |x| = 1 at alpha = 0.8
-    assert (found.reason, float(found.points[0].theta)) == ("", 1.0)
-    assert found.moved == pytest.approx(0.2, abs=1e-6)
-    assert float(found.points[1].theta) == pytest.approx(1.0, abs=1e-6)
-    other = matched(field, bowl(0.5, 1.0), [bowl(3.0), bowl(2.0)])
-    assert float(other.points[0].theta) == pytest.approx(1.0, abs=1e-6)
-    assert matched(field, bowl(1.0, -1.0), [bowl(2.0), bowl(2.0)]).moved == 0
-    further = matched(field, bowl(1.0, 0.5), [bowl(), bowl(0.9, 1.5, 3.0)])  # 0.9 is too low: from 1.5 at alpha = 0.5
-    assert (further.reason, further.moved) == ("", pytest.approx(0.5, abs=1e-6))
+def test_a_pair_of_slices_is_that_of_rays_in_the_steepest_span(result, field) -> None:
+    table = result.volume_pairs.query("method == 'rays'")
+    assert set(table["setting"]) == {K}
+    for _, row in table.iterrows():
+        alive = ~result.problem.space.dead(mask_of(result, row["level"], row["branch"]))
+        how = {"method": "importance", "eps": EPS, "k": K, "span": True, "samples": 3, "radius": 100.0, "mask": alive}
+        for suffix, at in zip(("", "_reference"), ends(result, row), strict=True):
+            v = sl.volume.log_volume(field, at, **how)
+            assert row[f"log_volume{suffix}"] == pytest.approx(v.log_volume, abs=1e-6)
+            assert row[f"se{suffix}"] == pytest.approx(v.se)
 
 
-def test_losses_that_cannot_be_matched_are_said_to_differ() -> None:
-    field = Quadratic(torch.tensor([1.0], dtype=torch.float64))
-    at = bowl(1.0, 0.5)
-    alone = matched(field, at, [[], []])
-    assert (
-        alone.reason
-        == "the losses differ: 0.5 and 0.125 of the dense one; the dense one has no start to be moved back to"
-    )
-    below = matched(field, at, [bowl(2.0), bowl(0.7, 0.8)])
-    assert below.reason.endswith("the dense one stays below on the segment from its start")
-    assert list(below.points) == at
-    bad = matched(field, bowl(nan, 0.5), [bowl(1.0), bowl(1.0)])
+def test_without_points_of_its_path_no_run_is_matched(tmp_path: Path) -> None:
+    train = {"epochs": 1, "batch_size": 20, "lr": 0.05, "checkpoints": ["4it"]}
+    graph, _ = study(tmp_path, train=train).cells
+    assert {n.labels["pair"] for n in graph.nodes.values() if n.kind == "volume-pair"} == {"prune"}
+
+
+def bowl(*where: float) -> list[tuple[int, Point]]:
+    """A path that passes these points at the steps 0, 10, 20, ...."""
+    return [(10 * i, Point(torch.tensor([x], dtype=torch.float64))) for i, x in enumerate(where)]
+
+
+HALF = Quadratic(torch.tensor([1.0], dtype=torch.float64))
+
+
+def test_the_run_that_ended_lower_goes_back_to_its_own_point_of_equal_loss() -> None:
+    found = matched(HALF, (bowl(3.0, 2.0, 1.0), bowl(4.0, 1.0, 0.5, 0.2)), 0.1)
+    assert (found.steps, found.reason) == ((20, 10), "")
+    assert [float(p.theta) for p in found.points] == [1.0, 1.0]
+    other = matched(HALF, (bowl(4.0, -1.0, 0.5, 0.2), bowl(3.0, 2.0, 1.0)), 0.1)
+    assert (other.steps, other.reason) == ((10, 20), "")
+
+
+def test_equal_ends_stay_and_of_several_points_the_last_counts() -> None:
+    same = matched(HALF, (bowl(1.0, 2.0, 1.0), bowl(2.0, 1.0)), 0.1)
+    assert (same.steps, same.reason) == ((20, 10), "")
+    twice = matched(HALF, (bowl(2.0), bowl(2.0, 1.0, -2.0, 0.1)), 0.1)
+    assert twice.steps == (0, 20)
+
+
+def test_what_differs_by_more_than_the_tolerance_is_a_reason() -> None:
+    near = matched(HALF, (bowl(1.0), bowl(5.0, 1.04, 0.5)), 0.1)  # losses 0.5 and 0.5408: 8% apart
+    assert (near.steps, near.reason) == ((0, 10), "")
+    far = matched(HALF, (bowl(1.0), bowl(5.0, 1.06, 0.5)), 0.1)  # 12%
+    assert far.steps == (0, 10)
+    told = "the dense one stored no point nearer to 0.5, where the solution ends, than 0.5618 at step 10"
+    assert far.reason == f"the losses differ: {told}"
+    alone = matched(HALF, (bowl(0.5), bowl(1.0)), 0.1)
+    assert alone.steps == (0, 0)
+    assert alone.reason.startswith("the losses differ: the solution stored no point nearer to 0.5, where the dense one")
+    lost = matched(HALF, (bowl(1.0), bowl(nan, 0.5)), 0.1)
+    assert lost.steps == (0, 10), "a point without a loss is nobody's match"
+    bad = matched(HALF, (bowl(nan), bowl(0.5)), 0.1)
     assert bad.reason == "the losses are nan and 0.125: none can be matched"
-    step = last_crossing(lambda alpha: 1.0 if alpha < 0.47 else 0.0, 0.5)
-    assert step is not None
-    assert step[0] == pytest.approx(0.47)
-
-
-def test_of_several_crossings_the_last_one_counts() -> None:
-    found = last_crossing(lambda a: (0.9 - a) * (0.6 - a) * (0.2 - a), 0.0)
-    assert found is not None
-    assert found[0] == pytest.approx(0.9, abs=1e-6)
 
 
 def test_at_the_retrained_point_sets_are_what_the_level_pruned(result, field) -> None:
@@ -205,8 +253,19 @@ def test_at_the_retrained_point_sets_are_what_the_level_pruned(result, field) ->
     space, table = result.problem.space, result.coordinates
     assert set(table.query("level == 0")["when"]) == {"before"}
     assert set(table.query("branch == 'imp' and level == 1")["when"]) == {"before", "retrained"}
+    compared = 0
     for branch, level, parent in (("imp", 1, 0), ("imp", 2, 1), ("oneshot", 2, 0)):
         old, new = mask_of(result, parent), mask_of(result, level, branch)
+        out = space.dead(new) | constant_inputs(field, result.point(branch, level, seed=3))
+        old, new = old & ~out, new & ~out
+        rows = table.query("branch == @branch and level == @level and when == 'retrained'").set_index("set")
+        inside = [layer.coordinates for layer in space.prunable_layers]
+        both = [bool((old & ~new)[where].any() and new[where].any()) for where in inside]
+        if not any(both):
+            assert rows["count"].to_dict() == {"pruned": 0}
+            assert "there is nothing to match" in rows.loc["pruned", "reason"]
+            continue
+        compared += 1
         sets = curvature.matched_sets(space, old, new)
         pruned, kept = set(sets["pruned"].tolist()), set(sets["kept"].tolist())
         assert not pruned & kept
@@ -215,15 +274,16 @@ def test_at_the_retrained_point_sets_are_what_the_level_pruned(result, field) ->
         for layer in space.layers:
             inside = [sum(layer.start <= i < layer.start + layer.size for i in s) for s in (pruned, kept)]
             assert inside[0] == inside[1]
-        rows = table.query("branch == @branch and level == @level and when == 'retrained'").set_index("set")
         assert rows.loc[["pruned", "kept", "random"], "count"].tolist() == [len(pruned)] * 3
         at = result.point(branch, level, seed=3)
         found = curvature.along(field, at, sets, probes=4)
         assert rows.loc["pruned", "curvature"] == pytest.approx(found["pruned"].value)
-        steepest = torch.linalg.eigvalsh(hessian(field, at)[old][:, old])[-1]
+        whole = mask_of(result, parent)
+        steepest = torch.linalg.eigvalsh(hessian(field, at)[whole][:, whole])[-1]
         assert rows.loc["steepest", "curvature"] == pytest.approx(float(steepest), rel=1e-6)
+    assert compared
     slices = result.slices.query("branch == 'imp' and level == 1")
-    assert set(slices["when"]) == {"before", "retrained"}
+    assert "retrained" in set(slices["when"])
 
 
 def test_a_start_is_joined_to_the_dense_end(result, field) -> None:
@@ -286,15 +346,52 @@ def test_a_network_of_unknown_units_cannot_be_aligned(tmp_path: Path) -> None:
     late = study(tmp_path, square, levels=1, branches=["reinit"], geometry=ALIGNED)
     failures = late.run(jobs=1, report=False).failures
     assert failures["cell"].tolist() == ["segment/to-dense-aligned/averaged/reinit/L1/s3"]
-    assert "matching the hidden units takes the train loss from" in failures["error"].iloc[0]
+    assert "matching the hidden units changes the outputs of this network" in failures["error"].iloc[0]
 
 
-def test_membership_says_both_losses(result, field) -> None:
+def test_membership_says_both_losses_and_the_height_over_the_higher(result, field) -> None:
     for _, row in result.membership.iterrows():
         assert row["loss"] == pytest.approx(field.loss(result.point(row["branch"], row["level"], seed=3)))
         assert row["loss_dense"] == pytest.approx(field.loss(result.point("dense", seed=3)))
         assert row["threshold"] == max(row["loss"], row["loss_dense"])
-    assert len(result.membership) == 3
+        assert row["height"] == pytest.approx(row["lowest_max"] - row["threshold"], abs=1e-15)
+
+
+def test_another_initialisation_is_joined_before_and_after_matching_with_one_effort(result, field) -> None:
+    found = result.membership.set_index(["branch", "aligned"])
+    assert set(found.index) == {("imp", 0), ("oneshot", 0), ("reinit", 0), ("reinit", 1)}
+    dense, other = result.point("dense", seed=3), result.point("reinit", 1, seed=3)
+    permuted = weight_matching(result.problem.space, dense, other).point
+    for aligned, end in ((0, other), (1, permuted)):
+        profile = paths.segment(field, dense, end, points=5, refine=0)
+        assert found.loc[("reinit", aligned), "segment_max"] >= profile.loss.max() - 1e-12
+        assert found.loc[("reinit", aligned), "gradient_steps"] in (0, 3)
+    assert found.loc[("reinit", 0), "segment_max"] != found.loc[("reinit", 1), "segment_max"]
+
+
+def test_a_network_whose_units_are_not_known_is_joined_as_it_is(tmp_path: Path) -> None:
+    """Where the shapes tell it no cell tries; else the row says why there is no path."""
+    connect = {"connect": {"iterations": 2, "points": 3, "size": 60}}
+    few = {"levels": 1, "branches": ["reinit"], "geometry": connect}
+    graph, _ = study(tmp_path / "narrow", narrow, **few).cells
+    assert [n.labels["aligned"] for n in graph.nodes.values() if n.kind == "connection"] == [0]
+    done = study(tmp_path / "square", square, **few).run(jobs=1, report=False)
+    assert len(done.failures) == 0
+    rows = done.membership.set_index("aligned")
+    assert np.isfinite(rows.loc[0, "lowest_max"])
+    assert np.isnan(rows.loc[1, "lowest_max"])
+    assert "matching the hidden units changes the outputs of this network" in rows.loc[1, "reason"]
+
+
+@pytest.mark.parametrize(
+    ("branch", "same"),
+    [("imp", True), ("finetune", True), ("at-init", True), ("gradual", True), ("other-mask", True),
+     ("other-order", True), ("edge-popup-train", True), ("continuous-sparsification", True),
+     ("reinit", False), ("reinit-signs", False), ("shuffle-weights", False)],
+)  # fmt: skip
+def test_the_draw_of_weights_that_a_branch_goes_back_to(tmp_path: Path, branch: str, same: bool) -> None:
+    graph, (dense, s) = study(tmp_path, branches=[branch], geometry={}, levels=1).cells
+    assert (drawn(graph, s.start) == drawn(graph, dense.start)) == same
 
 
 def test_random_planes_stay_in_the_solutions_subspace(result, field) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp, isfinite, log, nan
 
 import numpy as np
@@ -17,8 +18,9 @@ from sublevel._types import Bool, Tensor
 from sublevel.field import At, Field, require_field
 from sublevel.geometry.basin import AtHeight, Volume, ball_radius, because, estimator, log_unit_ball, undefined
 from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.operators import Operator, curvature_operator
-from sublevel.geometry.quadrature import Tridiagonal, lockstep, log_determinant
+from sublevel.geometry.quadrature import Tridiagonal, check_damping, lockstep, log_determinant_of, spectral_density
 
 MODEL = "the loss is its quadratic model at theta up to the height eps, and at its minimum plus eps"
 
@@ -108,48 +110,64 @@ def logdet(
 
     Raises what `log_determinant` raises.
     """
+    options = {"mask": mask, "probes": probes, "steps": steps, "operator": operator, "exact": exact, "seed": seed}
+    return logdets(field, theta, dampings=[damping], **options)[0]
+
+
+def logdets(
+    field: Field,
+    theta: At,
+    *,
+    dampings: Sequence[float],
+    mask: Bool[Tensor, "D"] | None = None,
+    probes: int = 10,
+    steps: int = 100,
+    operator: str = "hessian",
+    exact: int | None = None,
+    seed: int = 0,
+) -> list[AtHeight]:
+    """`logdet` at several dampings, for the products of one: the spectrum and the gradient's Krylov space are shared.
+
+    Raises what `log_determinant` raises.
+    """
     require_field(field, "logdet")
+    for damping in dampings:
+        check_damping(damping)
     of = curvature_operator(field, theta, mask, operator=operator)
-    found = log_determinant(
-        field,
-        theta,
-        damping=damping,
-        probes=probes,
-        steps=steps,
-        mask=mask,
-        operator=operator,
-        method="exact" if of.dimension <= (steps if exact is None else exact) else "lanczos",
-        seed=seed,
-    )
-    height = solve(of, of.restrict(field.grad(theta)), damping=damping, steps=steps)
+    method = "exact" if of.dimension <= (steps if exact is None else exact) else "lanczos"
+    about = {"probes": probes, "steps": steps, "mask": mask, "operator": operator, "method": method, "seed": seed}
+    spectrum = spectral_density(field, theta, **about)
+    heights = solve(of, of.restrict(field.grad(theta)), dampings=dampings, steps=steps)
+    found = [log_determinant_of(spectrum, damping) for damping in dampings]
+    pairs = zip(dampings, found, heights, strict=True)
+    return [partial(_damped, of.dimension, operator, damping, each, height) for damping, each, height in pairs]
+
+
+def _damped(n: int, operator: str, damping: float, found: Estimate, height: Height, eps: float) -> Volume:
+    """The ellipsoid of a damped determinant at one height."""
     clipped = float(found.diagnostics["clipped_mass"])  # pyright: ignore[reportArgumentType]
-    n = of.dimension
-
-    def at(eps: float) -> Volume:
-        about = {
-            **found.diagnostics,
-            **height.diagnostics,
-            "measure": "Lebesgue",
-            "assumes": f"{MODEL}; curvature is the {operator} clipped at 0, plus {damping:g}",
-            "nonstationarity": height.value,
-            "stationary": height.value <= eps,
-            "products": found.products + height.products,
+    about = {
+        **found.diagnostics,
+        **height.diagnostics,
+        "measure": "Lebesgue",
+        "assumes": f"{MODEL}; curvature is the {operator} clipped at 0, plus {damping:g}",
+        "nonstationarity": height.value,
+        "stationary": height.value <= eps,
+        "products": found.products + height.products,
+    }
+    if not isfinite(found.value):
+        return undefined(n, eps, found.reason, **about)
+    log_v = log_unit_ball(n) + n / 2 * log(2 * (eps + height.value)) - 0.5 * found.value
+    unsure = n / 2 * height.error / (eps + height.value)
+    reason = because(
+        {
+            found.reason: True,
+            f"negative eigenvalues, {clipped:.2g} of the spectrum, are counted as 0": clipped > 0,
+            f"1/2 g^T H^-1 g is open by {height.error:.2g}, {unsure:.2g} nats: more steps": unsure > 0.1,
+            _unstationary(height.value): height.value > eps,
         }
-        if not isfinite(found.value):
-            return undefined(n, eps, found.reason, **about)
-        log_v = log_unit_ball(n) + n / 2 * log(2 * (eps + height.value)) - 0.5 * found.value
-        unsure = n / 2 * height.error / (eps + height.value)
-        reason = because(
-            {
-                found.reason: True,
-                f"negative eigenvalues, {clipped:.2g} of the spectrum, are counted as 0": clipped > 0,
-                f"1/2 g^T H^-1 g is open by {height.error:.2g}, {unsure:.2g} nats: more steps": unsure > 0.1,
-                _unstationary(height.value): height.value > eps,
-            }
-        )
-        return Volume(log_v, ball_radius(log_v, n), n, eps, found.se / 2, reason, about)
-
-    return at
+    )
+    return Volume(log_v, ball_radius(log_v, n), n, eps, found.se / 2, reason, about)
 
 
 @dataclass(frozen=True)
@@ -166,8 +184,8 @@ class Height:
         return {"nonstationarity_error": self.error}
 
 
-def solve(of: Operator, g: Tensor, *, damping: float, steps: int) -> Height:
-    """Half the quadratic form of the inverse at g, by the Gauss rule of g's own spectral measure.
+def solve(of: Operator, g: Tensor, *, dampings: Sequence[float], steps: int) -> list[Height]:
+    """Half the quadratic form of the inverse at g for every damping, by the Gauss rule of g's own spectral measure.
 
     For a positive definite operator the rule of m steps is what m steps of conjugate gradients give (Golub and Meurant
     1994): it grows to the value, and misses r^T (A + damping)^-1 r of the residual r, at most |r|^2 over the lowest
@@ -175,8 +193,12 @@ def solve(of: Operator, g: Tensor, *, damping: float, steps: int) -> Height:
     """
     norm = float(g.double().norm())
     if norm == 0:
-        return Height(0.0, 0.0, 0)
+        return [Height(0.0, 0.0, 0) for _ in dampings]
     run = lockstep(of, g[None], steps=steps)[0]
+    return [_height(run, norm, damping) for damping in dampings]
+
+
+def _height(run: Tridiagonal, norm: float, damping: float) -> Height:
     nodes, weights = run.rule()
     damped = np.maximum(nodes, 0) + damping
     if damped[0] <= 0:

@@ -271,8 +271,7 @@ def log_determinant(
     >>> round(found.value / float(np.log(2.0)), 6)
     3.0
     """
-    if not (isfinite(damping) and damping >= 0):
-        raise ValueError(f"damping must be finite and not negative, got {damping}")
+    check_damping(damping)
     require_field(field, "log_determinant")
     spectrum = spectral_density(
         field,
@@ -287,6 +286,12 @@ def log_determinant(
         seed=seed,
     )
     return log_determinant_of(spectrum, damping)
+
+
+def check_damping(damping: float) -> None:
+    """Refuse a damping that is negative or not finite, by ValueError."""
+    if not (isfinite(damping) and damping >= 0):
+        raise ValueError(f"damping must be finite and not negative, got {damping}")
 
 
 def log_determinant_of(spectrum: SpectralDensity, damping: float) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -152,12 +152,17 @@ class CoordinatesSpec(Examples):
 
     Before pruning (what the next level would prune) and at the retrained point (what its own level pruned), with equal
     counts in every layer. ``probes`` vectors give the mean curvature of a set, ``directions`` random unit
-    vectors in it the widths at a rise of ``rise`` nats.
+    vectors in it the widths at a rise of ``rise`` nats. Pruned and kept weights of a layer are ranked by each
+    ``diagonal``: the Gauss-Newton matrix's, exact where the network allows, or the Hessian's from ``probes`` vectors;
+    ``exact`` coordinates are checked against the Hessian's own entries. The dense network is always among the
+    solutions.
     """
 
     probes: int = Field(default=16, ge=2)
     directions: int = Field(default=4, ge=0)
     rise: float = Field(default=0.1, gt=0)
+    diagonal: tuple[Literal["ggn", "hessian"], ...] = Field(default=("ggn",), min_length=1)
+    exact: int = Field(default=0, ge=0)
 
 
 class OverlapsSpec(Examples):
@@ -191,30 +196,46 @@ class VolumesSpec(Examples):
 
 
 class PairsSpec(Examples):
-    """Top-k volumes of two points in R^D, by the same ``operators`` and without what is dead at either.
+    """Volumes of two points in R^D, by the same method and without what is dead at either.
 
     ``kinds``: a solution and the dense one of its seed at matched loss; a point and what pruning makes of it. The
     points compared are not those at the end of a training run, so BatchNorm's statistics are recomputed by default.
-    ``tolerance``, ``steps`` and ``restarts`` are those of ``spectra``.
+    Losses are matched at the points that each run stored of its own path (``train.trajectory``; without it they are not
+    measured), and say so where they differ by more than the share ``match``. ``methods``: the ellipsoid of the ``k``
+    steepest directions, by each of ``operators``; the log-determinant of the Gauss-Newton matrix at each ``damping``,
+    from ``probes`` runs of ``quadrature`` steps; ``rays`` in the span of the ``k`` steepest directions, within
+    ``radius``. ``tolerance``, ``steps`` and ``restarts`` are those of ``spectra``.
     """
 
     policy: Policy = "recomputed"
     k: int = Field(default=10, ge=1)
     eps: float = Field(default=0.1, gt=0)
+    methods: tuple[Literal["top-k", "logdet", "rays"], ...] = ("top-k", "logdet", "rays")
     operators: tuple[Operator, ...] = ("hessian", "adaptive")
     kinds: tuple[Literal["matched-loss", "prune"], ...] = ("matched-loss", "prune")
+    match: float = Field(default=0.1, gt=0)
+    damping: tuple[Annotated[float, Field(gt=0)], ...] = (1e-1, 1e-2, 1e-3)
+    probes: int = Field(default=8, ge=2)
+    quadrature: int = Field(default=60, ge=2)
+    rays: int = Field(default=64, ge=2)
+    radius: float = Field(default=100.0, gt=0)
     tolerance: float | None = Field(default=None, gt=0)
     steps: int = Field(default=200, ge=2)
     restarts: int = Field(default=3, ge=0)
 
 
 class ConnectSpec(Examples):
-    """Whether a solution can be joined to the dense one without leaving its sublevel set: a segment, then a curve."""
+    """Whether a solution can be joined to the dense one without leaving its sublevel set: a segment, then a curve.
+
+    ``aligned`` looks for both with the same effort once more after weight matching, where the solution has another
+    initialisation than the dense one and the network's hidden units are known.
+    """
 
     bends: int = Field(default=1, ge=1)
     iterations: int = Field(default=200, ge=1)
     points: int = Field(default=21, ge=3)
     batch_size: int = Field(default=128, ge=1)
+    aligned: bool = True
 
 
 class PlanesSpec(Strict):

@@ -16,6 +16,9 @@ from sublevel.train.recipe import Recipe
 PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training", "volume-pair")
 """Kinds of cells that keep graphs between their Hessian products."""
 
+TOGETHER = 8
+"""Lanczos runs of a quadrature that advance together, each with a basis of its own."""
+
 BASE = 450 * 2**20
 """Resident bytes of a process that has imported torch."""
 
@@ -47,7 +50,8 @@ def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
     A batch's activations, the vectors of training, points that are evaluated together, the basis and graphs of Lanczos.
     """
     width = 8 if recipe.dtype == "float64" else 4
-    basis = max((n.inputs["steps"] for n in waiting if n.kind in ("spectrum", "volume-pair")), default=0) / 2
+    asked = [n.inputs.get("options", n.inputs) for n in waiting if n.kind in ("spectrum", "volume-pair")]
+    basis = max((o["steps"] * min(o.get("probes", 1), TOGETHER) for o in asked if "steps" in o), default=0) / 2
     vectors = problem.space.dim * width * (8 + basis)
     graphs = KEEP if any(n.kind in PRODUCTS for n in waiting) else 0
     points = problem.space.dim * width * together(problem.space.dim)

@@ -31,7 +31,7 @@ ENDS = {
 @figure("Sublevel sets", "membership", "membership")
 def membership(tables: Tables) -> Figure:
     """The maxima of segment and trained curve from the dense network to each solution, beside the threshold."""
-    whole = with_density(tables["membership"], tables["levels"])
+    whole = _told_apart(with_density(tables["membership"], tables["levels"]))
     whole = whole.assign(doubtful=whole["found"] == "not found", reason="not found below its threshold")
     table = first_part(whole)
     return Figure(
@@ -59,6 +59,11 @@ def membership(tables: Tables) -> Figure:
             parts_note(whole, "lowest_max", [*SOLUTION, "buffers"], "the lowest maximum"),
         ],
     )
+
+
+def _told_apart(table: Frame) -> Frame:
+    """Solutions whose hidden units were matched first are a branch of their own."""
+    return table.assign(branch=table["branch"].where(table["aligned"] != 1, table["branch"] + ", units matched"))
 
 
 def _found(table: Frame) -> str:
@@ -101,7 +106,7 @@ def _end(frame: Frame, column: str) -> list[Series]:
 @figure("Sublevel sets", "share of solutions joined at each height", "membership")
 def shares(tables: Tables) -> Figure:
     """The share of a branch's solutions that are joined to the dense network, as a function of the height c."""
-    table = first_part(with_density(tables["membership"], tables["levels"]))
+    table = first_part(_told_apart(with_density(tables["membership"], tables["levels"])))
     table = table[np.isfinite(table["lowest_max"])]
     every = [("all", table), *((f"{v:g}", where(table, level=v)) for v in sorted(table["level"].unique()))]
     dense = where(tables["levels"], branch="dense")["train_loss"]

@@ -19,6 +19,7 @@ PAIRS = {
     "matched-loss": "solution and dense, at matched loss",
     "prune": "after and before pruning",
 }
+PAIR = ("pair", "method", "operator", "setting")
 DIFFERENCES = {
     "volume": "Log volume: point minus reference (nats)",
     "trace": "Sum of the k eigenvalues: ratio to the reference",
@@ -50,28 +51,27 @@ def volume_pairs(tables: Tables) -> Figure:
         title="Volumes that may be compared",
         views=[_pairs(rows, choice) for rows, choice in _views(table)],
         how=(
-            "Top-k log volume of a point minus that of its reference, with the same k, examples and coordinates: "
+            "Log volume of a point minus that of its reference, by the same method, examples and coordinates: "
             "below zero is less volume. Choose a solution beside the dense network at matched loss, or a network "
             "after its pruning beside the same before it."
         ),
         trap=(
-            "Losses are matched by moving the lower end back towards its start, which makes it no minimum. Where the "
-            "weights' norms differ read the adaptive operator, which does not see their scale."
+            "Losses are matched by taking the run that ended lower at a point that it stored on its way, which is no "
+            "minimum. Where the weights' norms differ read the adaptive operator, which does not see their scale."
         ),
         notes=[
             seeds_note(table),
-            _moved(table),
+            _gaps(table),
             doubts_note(int(table["doubtful"].sum()), len(table), "pairs", table.loc[table["doubtful"], "reason"]),
             control_note(table),
-            parts_note(whole, "volume", [*SOLUTION, "pair", "operator", "k", "eps"], "the difference"),
+            parts_note(whole, "volume", [*SOLUTION, *PAIR, "k", "eps"], "the difference"),
         ],
     )
 
 
 def _views(table: Frame) -> list[tuple[Frame, dict[str, str]]]:
     """Pair, operator, k with eps and policy; matched losses first, the Hessian first."""
-    settings = [f"k = {k:g}, eps = {plain(e)}" for k, e in zip(table["k"], table["eps"], strict=True)]
-    table = table.assign(setting=settings)
+    table = table.assign(setting=[_setting(row) for _, row in table.iterrows()])
     first, rank = list(PAIRS), list(OPERATORS)
     found = choices(table, ["pair", "operator", "setting", "buffers"])
     found.sort(key=lambda c: (c["pair"] not in first, c["pair"], c["operator"] not in rank, rank.index(c["operator"])
@@ -85,15 +85,20 @@ def _views(table: Frame) -> list[tuple[Frame, dict[str, str]]]:
     ]
 
 
-def _moved(table: Frame) -> str:
+def _setting(row: Frame) -> str:
+    """The method with what decides its answer."""
+    if row["method"] == "logdet":
+        return f"log-determinant, damping {row['setting']:g}, eps = {plain(row['eps'])}"
+    way = "rays, " if row["method"] == "rays" else ""
+    return f"{way}k = {row['k']:g}, eps = {plain(row['eps'])}"
+
+
+def _gaps(table: Frame) -> str:
     matched = where(table, pair="matched-loss")
-    count = int((matched["moved"] > 0).sum())
-    if not count:
+    if matched.empty:
         return ""
-    far = float(matched.loc[matched["moved"] > 0, "moved"].median())
-    return (
-        f"In {count} of {len(matched)} matched pairs an end was moved back, by {plain(far, 3)} of its segment (median)."
-    )
+    gaps = (matched["loss"] / matched["loss_reference"] - 1).abs()
+    return f"The losses of {len(matched)} matched pairs differ by {plain(float(gaps.median()) * 100, 2)}% (median)."
 
 
 def _pairs(frame: Frame, choice: dict[str, str]) -> View:

@@ -89,6 +89,24 @@ def name(kind: str, s: Solution, *rest: str) -> str:
     return "/".join([kind, *rest, s.branch, f"L{s.level}", f"s{s.seed}"])
 
 
+def drawn(graph: Graph, at: Ref) -> tuple[Any, ...] | None:
+    """The draw of weights that a point's training goes back to; None where that is not known.
+
+    Two points of one draw have hidden units that mean the same; those of two draws may be permuted.
+    """
+    node = graph.nodes[at.node]
+    inputs, before = node.inputs, node.inputs.get("point")
+    if node.kind == "train":
+        start = inputs["start"]
+        return drawn(graph, start["point"]) if "point" in start else (start["init"], inputs["seed"])
+    if node.kind == "start":
+        anew = inputs["how"] if before is not None else ""
+        return (*([anew] if anew else []), inputs["stream"], inputs["seed"])
+    if isinstance(before, Ref):
+        return drawn(graph, before)
+    return ("init", inputs["seed"]) if "seed" in inputs else None
+
+
 def ends(a: End, b: End) -> dict[str, Any]:
     """Two ends as a cell's inputs."""
     return {"a": a[0], "a_mask": a[1], "b": b[0], "b_mask": b[1]}

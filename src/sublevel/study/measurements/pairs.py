@@ -1,119 +1,143 @@
-"""Top-k volumes of two points that may be compared: in R^D, with one k, one operator, the same examples.
+"""Volumes of two points that may be compared: in R^D, with one method, the same examples and coordinates.
 
 A subspace lowers every eigenvalue (interlacing), a lower train loss flattens the cross-entropy, and a dead filter's
 gain steepens it: so both points are taken in R^D without the coordinates of filters that are dead at either, and a
-solution meets the dense one at the same loss.
+solution meets the dense one at the same loss. The run that ended lower goes back along its own path, to a point that it
+stored while it was trained; a point between two of a run's points is one that no training visits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import Field
 from sublevel.geometry import curvature
-from sublevel.geometry.volume import Volume, ellipsoid
-from sublevel.space import Point, lerp
+from sublevel.geometry.ellipsoids import logdets
+from sublevel.geometry.volume import Volume, ellipsoid, importance
+from sublevel.space import Point
 from sublevel.study.blocks import PairsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
+from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 from sublevel.study.measurements.spectra import PRODUCTS
 
-GRID = 32
-"""Even steps in which a segment is searched for the last crossing of a loss: one in between is not seen."""
-
-HALVINGS = 40
-AGREE, CLOSE = 1e-6, 1e-3
-"""Relative differences of two losses: where the bisection stops, and beyond which they are said to differ."""
-
 SIDES = ("", "_reference")
-UNKNOWN = {"start": None, "reference_start": None, "reference_init": None}
+
+RAY = 8
+"""Evaluations that a ray takes, as a guess."""
 
 
 @measurement("pairs")
 def pairs(scene: Scene, block: PairsSpec) -> None:
-    """One cell for each pair and operator."""
+    """One cell for each pair and way to measure; matched losses only where trainings stored points of their paths."""
+    ways = list(_ways(block))
     for s in scene.admitted(block, dense=False):
         for pair, points in _points(scene, block, s):
-            for operator in block.operators:
+            for method, operator, options in ways:
                 for part, which in examples(block):
-                    inputs = {**points, "k": block.k, "operator": operator, **which}
-                    inputs |= {"tolerance": block.tolerance, "steps": block.steps, "restarts": block.restarts}
-                    names = [pair, operator, *([f"part-{part}"] if part else [])]
-                    scene.add("volume-pair", s, *names, inputs=inputs, pair=pair, operator=operator, part=part)
+                    inputs = {**points, "method": method, "operator": operator, "options": options, **which}
+                    inputs |= {"match": block.match} if pair == "matched-loss" else {}
+                    inputs |= {"eps": block.eps} if method != "top-k" else {}
+                    said = [method] if method != "top-k" else []
+                    names = [pair, operator, *said, *([f"part-{part}"] if part else [])]
+                    about = {"pair": pair, "method": method, "operator": operator, "part": part}
+                    scene.add("volume-pair", s, *names, inputs=inputs, **about)
+
+
+def _ways(block: PairsSpec) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Method, operator, and what the estimator is asked for."""
+    if "top-k" in block.methods:
+        options = {"k": block.k, "tolerance": block.tolerance, "steps": block.steps, "restarts": block.restarts}
+        for operator in block.operators:
+            yield "top-k", operator, options
+    if "logdet" in block.methods:
+        yield "logdet", "ggn", {"dampings": list(block.damping), "probes": block.probes, "steps": block.quadrature}
+    if "rays" in block.methods:
+        yield "rays", "hessian", {"k": block.k, "samples": block.rays, "radius": block.radius}
 
 
 def _points(scene: Scene, block: PairsSpec, s: Solution) -> Iterator[tuple[str, dict[str, Any]]]:
-    if "matched-loss" in block.kinds:
-        b = scene.builders[s.seed]
-        starts = UNKNOWN
-        if s.base != "given":
-            starts = {"start": s.start, "reference_start": b.rewound, "reference_init": s.seed}
-        yield "matched-loss", {"point": s.end, "mask": s.mask, "reference": b.dense().end, "match": True, **starts}
+    dense = scene.builders[s.seed].dense()
+    if "matched-loss" in block.kinds and s.base != "given" and scene.spec.train.trajectory:
+        paths = {"path": _path(scene, s), "reference_path": _path(scene, dense)}
+        yield "matched-loss", {"point": s.end, "mask": s.mask, "reference": dense.end, **paths}
     if "prune" in block.kinds and s.pruned is not None and s.mask is not None:
-        same = {"point": s.pruned, "mask": s.mask, "reference": s.pruned, "match": False}
-        yield "prune", {**same, **UNKNOWN}
+        yield "prune", {"point": s.pruned, "mask": s.mask, "reference": s.pruned}
 
 
-@kernel("volume-pair", 3)
+def _path(scene: Scene, s: Solution) -> list[list[Any]]:
+    """The steps and points that a run stored of its own path, its end the last."""
+    stored = [[step, Ref(s.train.id, f"step-{step}")] for step in s.train.inputs["checkpoints"]]
+    return [*stored, [scene.builders[s.seed].steps, s.end]]
+
+
+@kernel("volume-pair", 4)
 def pair_cell(
     c: Context,
     *,
     point: str,
     mask: str | None,
     reference: str,
-    match: bool,
-    start: str | None,
-    reference_start: str | None,
-    reference_init: int | None,
-    k: int,
+    method: str,
     operator: str,
-    tolerance: float | None,
-    steps: int,
-    restarts: int,
+    options: Mapping[str, Any],
     size: int | None,
     policy: str,
+    eps: float | None = None,
+    match: float | None = None,
+    path: Sequence[Sequence[Any]] = (),
+    reference_path: Sequence[Sequence[Any]] = (),
     part: int = 0,
 ) -> Output:
-    """Eigenvalues, and the gradient along their vectors, at mask * point and at the reference.
-
-    A solution is moved back to its rewound start at most, the dense one to step k or else to its initialisation.
-    """
+    """What the volumes at mask * point and at the reference are made from; ``match`` matches their losses first."""
     field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
-    ends = [c.point(point, mask), c.point(reference)]
-    back = Moved(tuple(ends), 0.0, "")
-    if match:
-        own_start = [] if start is None else [c.point(start, mask)]
-        dense_starts = [] if reference_start is None else [c.point(reference_start)]
-        dense_starts += [] if reference_init is None else [c.problem.init(reference_init)]
-        back = matched(field, ends, (own_start, dense_starts))
+    pair = Matched((c.point(point, mask), c.point(reference)), (None, None), "")
+    if match is not None:
+        stored = [
+            [(step, c.point(name, kept)) for step, name in steps]
+            for steps, kept in ((path, mask), (reference_path, None))
+        ]
+        pair = matched(field, stored, match)
     own = c.mask(mask)
     dead = None if own is None else c.problem.space.dead(own)
     alive = None if dead is None or not bool(dead.any()) else ~dead
-    options = {"k": k, "operator": operator, "tolerance": tolerance, "steps": steps, "restarts": restarts}
-    sides = [_side(c, field, at, alive, options) for at in back.points]
+    if eps is None:
+        sides = [_spectrum(c, field, at, alive, operator, options) for at in pair.points]
+    else:
+        measure = _determinants if method == "logdet" else _rays
+        sides = [
+            _about(field, at) | {"volumes": [_plain(v) for v in measure(field, at, alive, eps, options)]}
+            for at in pair.points
+        ]
     excluded = 0 if dead is None else int(dead.sum())
-    values = {"buffers": field.policy, "moved": back.moved, "excluded": excluded, "reason": back.reason}
-    return Output({**values, "sides": sides})
+    return Output(
+        {
+            "buffers": field.policy,
+            "steps": list(pair.steps),
+            "excluded": excluded,
+            "reason": pair.reason,
+            "sides": sides,
+        }
+    )
 
 
-def _side(
-    c: Context, field: Field, at: Point, alive: Bool[Tensor, "D"] | None, options: Mapping[str, Any]
+def _spectrum(
+    c: Context, field: Field, at: Point, alive: Bool[Tensor, "D"] | None, operator: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the volume of one point is made from. Eigenvectors of ``adaptive`` lie in scaled coordinates."""
-    scale = curvature.filter_norms(c.problem.space, at.theta) if options["operator"] == "adaptive" else None
-    chosen = {**options, "operator": "hessian" if scale is not None else options["operator"]}
+    """What the ellipsoid of one point is made from. Eigenvectors of ``adaptive`` lie in scaled coordinates."""
+    scale = curvature.filter_norms(c.problem.space, at.theta) if operator == "adaptive" else None
+    chosen = {**options, "operator": "hessian" if scale is not None else operator}
     chosen["k"] = min(options["k"], curvature.subspace_dimension(at, alive))
     found = curvature.top_eigenvalues(field, at, mask=alive, scale=scale, negative=0, **chosen)
     gradient = field.grad(at).double()
     slopes = found.vectors.double() @ (gradient if scale is None else gradient * scale.double())
     return {
-        "loss": field.loss(at),
-        "weight_norm": float(at.theta.double().norm()),
+        **_about(field, at),
         "values": found.values.tolist(),
         "slopes": slopes.tolist(),
         "error": float(found.residuals.max()),
@@ -123,93 +147,121 @@ def _side(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Moved:
-    """Two points whose losses agree, how far one of them was moved (1 - alpha), and why they do not if so."""
+def _determinants(
+    field: Field, at: Point, alive: Bool[Tensor, "D"] | None, eps: float, options: Mapping[str, Any]
+) -> list[tuple[float, Volume]]:
+    """The damped Gauss-Newton ellipsoids; from the matrix itself where that takes no more products."""
+    enough = options["probes"] * options["steps"]
+    found = logdets(field, at, mask=alive, operator="ggn", exact=enough, **options)
+    return [(damping, volume(eps)) for damping, volume in zip(options["dampings"], found, strict=True)]
 
-    points: tuple[Point, ...]
-    moved: float
+
+def _rays(
+    field: Field, at: Point, alive: Bool[Tensor, "D"] | None, eps: float, options: Mapping[str, Any]
+) -> list[tuple[float, Volume]]:
+    """By the loss along rays in the span of the k steepest directions."""
+    k = min(options["k"], curvature.subspace_dimension(at, alive))
+    return [(k, importance(field, at, mask=alive, span=True, **{**options, "k": k})(eps))]
+
+
+def _plain(found: tuple[float, Volume]) -> dict[str, Any]:
+    setting, v = found
+    told = {"n": v.n, "eps": v.eps, "log_volume": v.log_volume, "se": v.se, "reason": v.reason}
+    return {"setting": setting, **told, "nonstationarity": v.diagnostics.get("nonstationarity")}
+
+
+def _about(field: Field, at: Point) -> dict[str, float]:
+    return {"loss": field.loss(at), "weight_norm": float(at.theta.double().norm())}
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Two points whose losses agree, the steps at which their runs passed them, and why they do not agree if so."""
+
+    points: tuple[Point, Point]
+    steps: tuple[int | None, int | None]
     reason: str
 
 
-def matched(field: Field, ends: Sequence[Point], starts: Sequence[Sequence[Point]]) -> Moved:
-    """Two points with the lower one moved back, along the segment from its start, to the loss of the other.
+def matched(field: Field, paths: Sequence[Sequence[tuple[int, Point]]], tolerance: float) -> Matched:
+    """Two points of about one loss, each on its own run's path: one an end, the other the run's stored point.
 
-    ``starts`` are those of either, the first that is high enough counts. The point is (1 - alpha) start + alpha end at
-    the largest alpha at which the loss crosses the other's, by bisection within the first of `GRID` even steps back
-    from the end at which it has. Statistics are averaged along with the weights, unless the field computes its own.
-    Where the losses cannot be matched the ends stay as they are.
+    ``paths`` hold the steps and points of either run in their order, its end last. The run whose end has the lower loss
+    goes back to that point of its own whose loss is nearest the other end's; of several the last. A difference of more
+    than ``tolerance`` times the other's loss is a reason.
     """
-    losses = [seen.loss for seen in field.evaluations(ends)]
-    if not all(map(isfinite, losses)):
-        return Moved(tuple(ends), 0.0, f"the losses are {losses[0]:.6g} and {losses[1]:.6g}: none can be matched")
-    low = min((0, 1), key=losses.__getitem__)
-    target, name = losses[1 - low], ("the solution", "the dense one")[low]
-    apart = f"the losses differ: {losses[0]:.6g} and {losses[1]:.6g} of the dense one"
-    if target - losses[low] <= AGREE * target:
-        return Moved(tuple(ends), 0.0, "")
-    if not starts[low]:
-        return Moved(tuple(ends), 0.0, f"{apart}; {name} has no start to be moved back to")
-    for start in starts[low]:
-        back = last_crossing(lambda alpha, start=start: field.loss(lerp(start, ends[low], alpha)), target)
-        if back is not None:
-            alpha, loss = back
-            points = [lerp(start, at, alpha) if i == low else at for i, at in enumerate(ends)]
-            jump = f"the losses differ: the nearest to {target:.6g} that {name} comes is {loss:.6g}"
-            return Moved(tuple(points), 1 - alpha, jump if abs(loss - target) > CLOSE * target else "")
-    return Moved(tuple(ends), 0.0, f"{apart}; {name} stays below on the segment from its start")
-
-
-def last_crossing(loss: Callable[[float], float], target: float) -> tuple[float, float] | None:
-    """The largest alpha in [0, 1] at which ``loss(alpha)``, below ``target`` at 1, reaches it, and the loss there.
-
-    None where it stays below at all of `GRID` even steps.
-
-    >>> alpha, height = last_crossing(lambda alpha: (1 - alpha) ** 2, 0.25)
-    >>> round(alpha, 6), round(height, 6)
-    (0.5, 0.25)
-    """
-    seen: dict[float, float] = {}
-    for step in reversed(range(GRID)):
-        seen[step / GRID] = loss(step / GRID)
-        if not seen[step / GRID] < target:
-            break
+    losses = [[seen.loss for seen in field.evaluations(at for _, at in path)] for path in paths]
+    ends = [path[-1] for path in losses]
+    at = [len(path) - 1 for path in paths]
+    reason = ""
+    if all(map(isfinite, ends)):
+        low = min((0, 1), key=ends.__getitem__)
+        target = ends[1 - low]
+        near = {i: abs(loss - target) for i, loss in enumerate(losses[low]) if isfinite(loss)}
+        at[low] = min(sorted(near, reverse=True), key=near.__getitem__)
+        if near[at[low]] > tolerance * target:
+            who, other = ("the solution", "the dense one")[low], ("the dense one", "the solution")[low]
+            reason = (
+                f"the losses differ: {who} stored no point nearer to {target:.4g}, where {other} ends, than "
+                f"{losses[low][at[low]]:.4g} at step {paths[low][at[low]][0]}"
+            )
     else:
-        return None
-    above, below = step / GRID, (step + 1) / GRID
-    for _ in range(HALVINGS):
-        middle = (above + below) / 2
-        seen[middle] = height = loss(middle)
-        if abs(height - target) <= AGREE * target:
-            break
-        above, below = (above, middle) if height < target else (middle, below)
-    best = min(reversed(seen), key=lambda alpha: abs(seen[alpha] - target) if isfinite(seen[alpha]) else float("inf"))
-    return best, seen[best]
+        reason = f"the losses are {ends[0]:.6g} and {ends[1]:.6g}: none can be matched"
+    (step, point), (other_step, other_point) = (path[i] for path, i in zip(paths, at, strict=True))
+    return Matched((point, other_point), (step, other_step), reason)
 
 
 @rows("volume-pair")
 def pair_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``volume_pairs``."""
-    values, eps = entry["values"], (study["geometry"].get("pairs") or {}).get("eps", 0.1)
-    found = [_volume(side, eps) for side in values["sides"]]
+    """``volume_pairs``; results of before, whose points lay on a segment, have no matched losses."""
+    values = entry["values"]
+    if "steps" not in values and labels["pair"] == "matched-loss":
+        return
+    sides = values["sides"]
     names = ("solution", "dense") if labels["pair"] == "matched-loss" else ("pruned", "theta")
-    doubts = [f"{n}: {v.reason}" for n, v in zip(names, found, strict=True) if v.reason]
-    row = {n: values[n] for n in ("buffers", "moved", "excluded")}
-    row |= {"k": found[0].n, "eps": eps, "converged": all(side["converged"] for side in values["sides"])}
-    for suffix, side, v in zip(SIDES, values["sides"], found, strict=True):
-        row |= {f"log_volume{suffix}": v.log_volume, f"trace_top{suffix}": sum(side["values"])}
-        row |= {f"{n}{suffix}": side[n] for n in ("loss", "weight_norm")}
-        row[f"nonstationarity{suffix}"] = v.diagnostics.get("nonstationarity")
-    yield "volume_pairs", {**labels, **row, "reason": "; ".join(filter(None, (values["reason"], *doubts)))}
+    eps = (study["geometry"].get("pairs") or {}).get("eps", 0.1)
+    for setting, found in _settings(sides, eps):
+        doubts = [f"{n}: {v.reason}" for n, v in zip(names, found, strict=True) if v.reason]
+        row = {"method": "top-k", **labels, "setting": setting, "k": found[0].n, "eps": found[0].eps}
+        row |= {n: values[n] for n in ("buffers", "excluded")}
+        row["converged"] = all(side.get("converged", True) for side in sides)
+        for suffix, side, v, step in zip(SIDES, sides, found, values.get("steps", (None, None)), strict=True):
+            row |= {f"step{suffix}": step, f"log_volume{suffix}": v.log_volume, f"se{suffix}": v.se}
+            row |= {f"trace_top{suffix}": sum(side["values"]) if "values" in side else None}
+            row |= {f"{n}{suffix}": side[n] for n in ("loss", "weight_norm")}
+            row[f"nonstationarity{suffix}"] = v.diagnostics.get("nonstationarity")
+        yield "volume_pairs", {**row, "reason": "; ".join(filter(None, (values["reason"], *doubts)))}
 
 
-def _volume(side: Mapping[str, Any], eps: float) -> Volume:
+def _settings(sides: Sequence[Mapping[str, Any]], eps: float) -> Iterator[tuple[float, list[Volume]]]:
+    """The volumes of both points, for every setting of the method."""
+    if "volumes" not in sides[0]:
+        found = [_ellipsoid(side, eps) for side in sides]
+        yield found[0].n, found
+        return
+    for pair in zip(*(side["volumes"] for side in sides), strict=True):
+        yield pair[0]["setting"], [_read(v) for v in pair]
+
+
+def _read(v: Mapping[str, Any]) -> Volume:
+    same = {n: v[n] for n in ("log_volume", "n", "eps", "se", "reason")}
+    return Volume(effective_radius=nan, diagnostics={"nonstationarity": v["nonstationarity"]}, **same)
+
+
+def _ellipsoid(side: Mapping[str, Any], eps: float) -> Volume:
     seen = {n: side[n] for n in ("negative", "lowest") if n in side}  # entries of version 2 do not hold them
     return ellipsoid(side["values"], side["slopes"], eps=eps, converged=side["converged"], error=side["error"], **seen)
 
 
 @cost("volume-pair")
 def pair_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """Two spectra in products of three passes, and the search for a crossing."""
-    search = (GRID + HALVINGS) / 3 if inputs["match"] else 0
-    return (2 * 3 * PRODUCTS * inputs["k"] / 10 + search) * used(inputs, sizes)
+    """Products of three passes or evaluations along rays, at both points; and the losses along both paths."""
+    o = inputs["options"]
+    passes = 3 * PRODUCTS * o.get("k", 0) / 10
+    if inputs["method"] == "logdet":
+        passes = 3 * (o["probes"] + 1) * o["steps"]
+    if inputs["method"] == "rays":
+        passes += o["samples"] * RAY / 3
+    again = 2 if inputs["policy"] == "recomputed" else 1
+    stored = len(inputs.get("path", ())) + len(inputs.get("reference_path", ()))
+    return (2 * passes + again * stored / 3) * used(inputs, sizes)

@@ -23,9 +23,6 @@ from sublevel.study.measurements.prunings import made_from
 Found = tuple[str, int, End, End, Any]
 """Kind of path, the level it begins at, its ends, and the level whose mask contains it ("all": R^D)."""
 
-SAME = 1e-3
-"""How far apart, relatively, the losses of a network and its permuted copy may be: rounding, and no more."""
-
 
 @measurement("paths")
 def segments(scene: Scene, block: PathsSpec) -> None:
@@ -52,8 +49,7 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
     before = dense if s.level == 1 else b.memo.get((s.branch, s.order, s.level - 1))
     if before is not None and scene.admits(block.successive, s):
         known, parent = made_from(scene, s)
-        alike = s.base.startswith("oneshot") and score_function(s.criterion or scene.spec.criterion).nests
-        nested = known and (parent == before.mask or alike)
+        nested = known and (parent == before.mask or _of_one_point(scene, before, s))
         yield "successive", s.level - 1, (before.end, None), (s.end, None), s.level - 1 if nested else "all"
     if scene.admits(block.to_dense, s):
         yield "to-dense", 0, (dense.end, None), (s.end, None), "all"
@@ -63,6 +59,16 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
         yield "start-to-dense", 0, (s.start, s.mask), (dense.end, None), "all"
     if scene.admits(block.orders, s):
         yield "orders", s.level, (s.end, None), (b.sibling(s).end, None), s.level
+
+
+def _of_one_point(scene: Scene, before: Solution, s: Solution) -> bool:
+    """Whether one criterion made both masks of one point, and keeps at a low count what it keeps at a lower one."""
+    if before.mask is None or s.mask is None:
+        return False
+    made = [dict(scene.graph.nodes[mask.node].inputs) for mask in (before.mask, s.mask)]
+    same = [{name: v for name, v in inputs.items() if name != "keep"} for inputs in made]
+    ranked = same[0].get("point") is not None and "like" not in same[0] and same[0] == same[1]
+    return ranked and score_function(same[0]["criterion"]).nests
 
 
 def _aligned(scene: Scene, block: PathsSpec) -> None:
@@ -143,20 +149,9 @@ def segment_cell(
 def aligned_cell(
     c: Context, *, dense: str, point: str, points: int, refine: int, size: int | None, policy: str
 ) -> Output:
-    """The same from the dense solution to a solution whose hidden units are permuted to match it.
-
-    A permutation of hidden units leaves the loss as it is. One that does not was none of this network's, since the
-    order of the layers does not show how they are joined: ModelError.
-    """
-    start, end = c.point(dense), c.point(point)
-    found = weight_matching(c.problem.space, start, end)
-    field = c.problem.field("train", size=size, policy=_policy(policy))
-    before, after = field.loss(end), field.loss(found.point)
-    if abs(after - before) > SAME * max(abs(before), SAME):
-        raise ModelError(
-            f"matching the hidden units takes the train loss from {before:.6g} to {after:.6g}: how the layers of this "
-            "network are joined is not known from their order, so it cannot be aligned"
-        )
+    """The same from the dense solution to a solution whose hidden units are permuted to match it."""
+    start = c.point(dense)
+    found = weight_matching(c.problem.space, start, c.point(point))
     about = {"points": points, "refine": refine, "size": size, "policy": policy}
     matched = {"distance_before": found.distance_before, "rounds": found.rounds, "converged": found.converged}
     return Output({"segments": _both_splits(c, start, found.point, **about), "alignment": matched})
