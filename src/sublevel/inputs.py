@@ -50,10 +50,8 @@ def output_of(found: Any) -> Any:
 
 
 def as_dtype(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Real numbers as ``dtype``, complex ones as its complex kind, all others as they are."""
-    if dtype is None or not (x.is_floating_point() or x.is_complex()):
-        return x
-    return x.to(dtype.to_complex() if x.is_complex() else dtype)
+    """Real numbers as ``dtype``, all others (complex ones too) as they are."""
+    return x if dtype is None or not x.is_floating_point() else x.to(dtype)
 
 
 def each(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

@@ -135,6 +135,24 @@ class Space:
         """The layers whose weights may be pruned."""
         return (layer for layer in self.layers if layer.prunable)
 
+    @property
+    def kinds(self) -> dict[str, tuple[int, int]]:
+        """For every kind of module, how many of its trainable parameters may be pruned, and how many there are."""
+        found: dict[str, tuple[int, int]] = {}
+        for layer in self.layers:
+            prunable, every = found.get(layer.kind, (0, 0))
+            found[layer.kind] = prunable + layer.size * layer.prunable, every + layer.size
+        return found
+
+    def describe_prunable(self) -> str:
+        """Prunable of all trainable parameters, by kind of module.
+
+        >>> Space.of(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))).describe_prunable()
+        '6 of 15 trainable parameters are prunable (Linear 6 of 9, BatchNorm1d 0 of 6)'
+        """
+        kinds = ", ".join(f"{kind or 'others'} {some} of {every}" for kind, (some, every) in self.kinds.items())
+        return f"{int(self.prunable.sum())} of {self.dim} trainable parameters are prunable ({kinds})"
+
     def indicator(self, name: str) -> Bool[Tensor, "D"]:
         """1 on the coordinates of the layer of that name (CPU)."""
         out = torch.zeros(self.dim, dtype=torch.bool)

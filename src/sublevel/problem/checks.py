@@ -13,6 +13,7 @@ from sublevel.errors import ModelError
 from sublevel.inputs import Shapes, as_dtype, call, parts, tensors_of, told
 from sublevel.own_code import contained
 from sublevel.risk.losses import by_class, one_logit
+from sublevel.rng import seeded
 
 if TYPE_CHECKING:
     from sublevel.problem.problem import Problem
@@ -99,7 +100,7 @@ def _channels(shape: Shapes) -> str:
 
 
 def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
-    """The network with its real numbers in ``dtype``, complex ones in its complex kind.
+    """The network with its real numbers in ``dtype``; complex buffers stay as they are.
 
     Raises ModelError for parameters in half precision, and for a mixture: in one precision it is another function.
     """
@@ -132,3 +133,18 @@ def _check_loss(problem: Problem, output: Tensor, y: Tensor) -> None:
             f"loss {problem.loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example "
             "(reduction='none' in PyTorch's)"
         )
+
+
+def unused(problem: Problem) -> tuple[str, ...]:
+    """The trainable parameters that the loss of a training batch does not depend on; none where that cannot be seen."""
+    space, module, few = problem.space, problem.module, problem.splits.train.x[:2]
+    point = space.point(module)
+    leaves = {name: part.detach().requires_grad_() for name, part in space.views(point.theta).items()}
+    try:
+        with seeded(0, "probe:unused"):
+            outputs = call(module.train(), {**leaves, **point.buffers}, problem.prepare(few))
+        losses = problem.mean_loss()(outputs, problem.splits.train.y[:2].clone())
+        found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    except (RuntimeError, ValueError, TypeError):
+        return ()
+    return tuple(name for name, gradient in zip(leaves, found, strict=True) if gradient is None)

@@ -18,11 +18,11 @@ from sublevel._types import Tensor
 from sublevel.checkpoints import Checkpoint, Source
 from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
-from sublevel.errors import DataError, ModelError
+from sublevel.errors import DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
 from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import documents, identity
-from sublevel.problem.checks import check_output, in_precision
+from sublevel.problem.checks import check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import field_batch, left_behind
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
@@ -81,6 +81,22 @@ class Problem:
         object.__setattr__(self, "loss", named(self.loss))
         if isinstance(self.model, nn.Module):
             object.__setattr__(self, "model", models.copied(self.model))
+
+    def __repr__(self) -> str:
+        """The network, the data and what is prunable, as far as that is known without reading named data."""
+        if self.train is None and "splits" not in self.__dict__:
+            return f"Problem({self.name}, data {self.data!r}, loss {identity.path(self.loss)})"
+        data = "own data" if self.train is not None else f"data {self.data!r}"
+        try:
+            sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.parts.items())
+            return f"Problem({self.name}, {data}: {sizes} examples; {self.space.describe_prunable()})"
+        except SublevelError as error:
+            return f"Problem({self.name}, {data}: {error})"
+
+    @cached_property
+    def unused(self) -> tuple[str, ...]:
+        """Trainable parameters that the training loss does not depend on: their gradient is 0."""
+        return unused(self)
 
     @cached_property
     def dataset(self) -> Dataset:

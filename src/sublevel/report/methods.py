@@ -93,8 +93,13 @@ def _network(summary: dict[str, Any]) -> str:
     prunable, whole = nested(summary, "model", "prunable"), nested(summary, "model", "parameters")
     if not model or not data:
         return ""
+    kinds = nested(summary, "model", "prunable_by_kind")
+    few = prunable and whole and 2 * float(prunable) < float(whole) and isinstance(kinds, dict)
+    by_kind = ": " + ", ".join(f"{kind or 'others'} {some}" for kind, some in kinds.items()) if few else ""
     sizes = (
-        f" ({plain(float(whole))} parameters, {plain(float(prunable))} of them prunable)" if prunable and whole else ""
+        f" ({plain(float(whole))} parameters, {plain(float(prunable))} of them prunable{by_kind})"
+        if prunable and whole
+        else ""
     )
     return f"We trained {model}{sizes} on {data}."
 

@@ -188,6 +188,7 @@ def show_plan(study: Any, plan: Any) -> None:
     say = console().print
     say(f"study {study.spec.name}: {study.problem.splits.origin}", markup=False)
     say(f"network {study.spec.model.name}: {study.problem.space.dim:,} parameters", markup=False)
+    say(plan.prunable, markup=False)
     for line in _fidelity(study.spec.document()):
         say(line, markup=False)
     say(table)

@@ -23,7 +23,8 @@ class Plan:
     """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
 
     ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, beside those of the
-    ``data``, which a machine holds once; ``disk`` bytes added to the store; ``own_code`` what would be imported.
+    ``data``, which a machine holds once; ``disk`` bytes added to the store; ``own_code`` what would be imported;
+    ``prunable`` how much of the network may be pruned.
     """
 
     cells: dict[str, dict[str, int]]
@@ -34,6 +35,7 @@ class Plan:
     data: int
     disk: int
     own_code: list[str]
+    prunable: str
     notes: list[str]
 
     @property
@@ -60,6 +62,7 @@ def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int, spent
         data=p.splits.in_memory,
         disk=sum(costs.disk(node, p) for node in waiting),
         own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
+        prunable=p.space.describe_prunable(),
         notes=study.notes(),
     )
 

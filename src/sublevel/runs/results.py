@@ -80,6 +80,7 @@ def write_manifest(
                 "name": p.name,
                 "parameters": p.space.dim,
                 "prunable": int(p.space.prunable.sum()),
+                "prunable_by_kind": {kind: f"{some} of {every}" for kind, (some, every) in p.space.kinds.items()},
             },
             "notes": study.notes(),
             "cells": {

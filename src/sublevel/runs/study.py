@@ -174,6 +174,7 @@ class Study:
     def notes(self) -> list[str]:
         """What a reader should know about how this study runs."""
         notes = [note for each in self._given for note in each.notes]
+        notes += self._of_network()
         if self._fingerprint is None:
             code = ["network", *(name for name in ("loss", "loop") if is_own(getattr(self.problem, name)))]
             notes.append(
@@ -193,6 +194,21 @@ class Study:
             notes.append(
                 f"fine-tuning runs at the schedule's last rate, {rate:.2g}, which hardly moves a weight: "
                 "set finetune_lr (chosen on held-out images) to compare with it"
+            )
+        return notes
+
+    def _of_network(self) -> list[str]:
+        """Remarks on parameters that training does not reach, and on a network most of which cannot be pruned."""
+        space, notes = self.problem.space, []
+        if not self.spec.given and self.problem.loop is None and (unused := self.problem.unused):
+            some = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
+            notes.append(
+                f"the training loss does not depend on {some}: their gradient is 0, and only weight decay moves them"
+            )
+        if 2 * int(space.prunable.sum()) < space.dim:
+            notes.append(
+                f"only {space.describe_prunable()}; a density is a share of the prunable ones; prunable = 'matrices' "
+                "(--set 'model.prunable=[\"matrices\"]') adds recurrent weights, attention's in_proj and GPT-2's Conv1D"
             )
         return notes
 

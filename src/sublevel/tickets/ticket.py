@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sublevel._types import Bool, Tensor
+from sublevel.checkpoints import Source
+from sublevel.checkpoints import read as read_checkpoint
 from sublevel.errors import DataError, ModelError
-from sublevel.space import Point, Space
+from sublevel.space import Choice, Point, Space
 from sublevel.tickets import file
 from sublevel.tickets.architecture import check_fits, owners
 
@@ -59,6 +61,35 @@ class Ticket:
         for layer in self.space.layers:
             if not layer.prunable and not bool(self.mask[layer.coordinates].all()):
                 raise ModelError(f"the mask removes weights of {layer.name!r}, which is not prunable")
+
+    @classmethod
+    def of_checkpoints(
+        cls,
+        network: nn.Module,
+        start: Source,
+        end: Source | None = None,
+        mask: Source | None = None,
+        *,
+        prunable: Choice | None = None,
+    ) -> Ticket:
+        """The ticket of checkpoints made elsewhere: files, state dicts or networks of the architecture ``network``.
+
+        ``mask`` is a file or dict of 0/1 tensors by weight, or ``"zeros"``; without one it is that of the end, or of
+        the start, as ``torch.nn.utils.prune`` leaves it. Raises DataError as `sublevel.checkpoints.read` does, and
+        where start and end differ in frozen parameters.
+        """
+        space = Space.of(network, prunable)
+        first = read_checkpoint(start, network, space, mask if end is None else None)
+        last = first if end is None else read_checkpoint(end, network, space, mask)
+        for name, tensor in last.constants.items():
+            if not torch.equal(tensor, first.constants[name]):
+                raise DataError(f"the frozen parameter {name!r} differs between start and end")
+        points = {
+            at: Point(c.point.theta, {name: c.point.buffers[name] for name in space.buffers}).to("cpu")
+            for at, c in {"start": first, **({} if end is None else {"end": last})}.items()
+        }
+        whole = space.full_mask() if last.mask is None else last.mask
+        return cls(whole, points, space, last.constants, network=lambda: copy.deepcopy(network))
 
     @property
     def start(self) -> Point:
