@@ -14,6 +14,7 @@ from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.geometry.subspaces import filter_norms
 from sublevel.probes import Probe
 
+pytestmark = pytest.mark.full
 X, Y = kinds.VECTORS, kinds.BITS
 
 

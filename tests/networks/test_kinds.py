@@ -79,6 +79,7 @@ def test_a_checkpoint_is_the_users_own_function(kind: Kind, tmp_path: Path):
 
 
 @every
+@pytest.mark.full
 def test_gradients_and_products_are_those_of_the_users_own_loss(kind: Kind):
     net, p = trained(kind), problem(kind)
     field, at = p.field("train", batch_size=10), p.point(net)
