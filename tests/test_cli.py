@@ -235,7 +235,8 @@ def test_a_network_that_does_not_fit(do, shop: Path, body: str, sentence: str) -
 
 def test_a_run_says_what_it_did(finished: Path) -> None:
     words = (finished / "output.txt").read_text().splitlines()
-    assert words[0] == "138 cells: 0 in the store, 138 to run"
+    assert words[0].startswith("note: own code that would run: tiny_net:tiny (network, ")  # before it is imported
+    assert words[1] == "138 cells: 0 in the store, 138 to run"
     assert words[-1] == "report: sublevel-runs/tiny/report.html"
     run = finished / "sublevel-runs" / "tiny"
     for name in ("report.html", "summary.json", "study.json", "tables/levels.csv", "tables/failures.csv"):

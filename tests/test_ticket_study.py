@@ -27,6 +27,9 @@ from tickets_at_hand import odd, ticket_of
 SOLUTIONS = [("dense", 0), ("imp", 2), ("finetune", 1), ("reinit", 1), ("imp-independent", 2)]
 
 
+CODE = ("--code", "tiny_net:tiny")
+
+
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workshop with a finished study, in a folder that tells of a person."""
@@ -188,7 +191,8 @@ def test_training_again_refuses_what_is_not_the_study_s(result: sl.Result, shop:
 
 def test_export_show_apply(do, shop: Path, result: sl.Result, tmp_path: Path) -> None:
     out, state = tmp_path / "deep" / "t.safetensors", tmp_path / "state.safetensors"
-    code, said, _ = do("ticket", "export", "small", "--branch", "imp", "--level", 2, "--seed", 3, "--out", out, "--end")
+    named = ("--branch", "imp", "--level", 2, "--seed", 3)
+    code, said, _ = do("ticket", "export", "small", *named, "--out", out, "--end", *CODE)
     assert (code, said) == (0, f"ticket: {out} (82 of 228 prunable weights left, 36 %; start and end weights)\n")
     assert out.read_bytes() == (shop / "imp.safetensors").read_bytes()
     code, said, _ = do("ticket", "show", out)
@@ -227,7 +231,8 @@ BAD: list[tuple[tuple[object, ...], str]] = [
     (("export", "absent", "--level", 1, "--out", "out"), "not the folder of a run"),
     (("export", "small", "--level", 9, "--seed", 3, "--out", "out"), "no solution of branch 'imp' at level 9"),
     (("export", "small", "--branch", "impp", "--level", 1, "--seed", 3, "--out", "out"), "no solution of branch"),
-    (("export", "small", "--level", 2, "--seed", 3, "--out", "data.npz/t"), "cannot write data.npz/t"),
+    (("export", "small", "--level", 2, "--seed", 3, "--out", "out"), "unless you name it too: tiny_net:tiny"),
+    (("export", "small", "--level", 2, "--seed", 3, "--out", "data.npz/t", *CODE), "cannot write data.npz/t"),
     (("show", "absent"), "there is no ticket absent"),
     (("show", "small.toml"), "small.toml is not a ticket"),
     (("show", "damaged"), "damaged is damaged: the SHA-256 of 'mask' is"),

@@ -12,6 +12,7 @@ import torch
 
 from sublevel._types import Tensor
 from sublevel.errors import DataError
+from sublevel.foreign import check_zip
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 """Keys under which training scripts keep a network's state dict, the likeliest first."""
@@ -94,6 +95,7 @@ def _loaded(path: Path) -> Any:
     if path.suffix == ".safetensors" or (start[8:] == b"{" and header <= LARGEST_HEADER):
         return _safetensors(path)
     try:
+        check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, one that would run code in another
         raise DataError(f"{path} is no checkpoint that can be loaded without running its code: {_why(error)}") from None

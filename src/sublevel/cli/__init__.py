@@ -14,6 +14,7 @@ from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, 
 from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
+from sublevel.foreign import plain
 
 if TYPE_CHECKING:
     from sublevel.runs.study import Study
@@ -69,6 +70,7 @@ def run(
     if place.helped(executor):
         return 0
     chosen = Study(_document(study, overrides), out=out, store=store, device=device)
+    _announce(chosen)
     return _carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures)
 
 
@@ -79,11 +81,14 @@ def plan(
     diff: tuple[str, str] | None = None,
     overrides: Set = (),
     jobs: int | None = None,
+    code: bool = True,
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
 ) -> int:
     """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run.
+
+    To count the cells the study's own network is imported; --no-code shows the study without importing anything.
 
     Parameters
     ----------
@@ -92,19 +97,28 @@ def plan(
     diff
         Say instead in what two studies differ, and how many cells they share: presets, study files, or runs. --set
         then overrides keys of the second.
+    code
+        Import the study's own code (network, loss, training loop). Without it, what needs the code is left out.
     """
-    from sublevel.runs.console import show_difference, show_plan
+    from sublevel.runs.code import own_code
+    from sublevel.runs.console import show_difference, show_plan, show_without_code
     from sublevel.runs.differences import difference
     from sublevel.runs.study import Study
+    from sublevel.study.spec import parse
 
     if diff is not None:
         if study is not None:
             raise ConfigError(f"plan takes one study, or two after --diff; got {study!r} beside them")
-        show_difference(difference(*diff, overrides=overrides, out=out, device=device))
+        show_difference(difference(*diff, overrides=overrides, out=out, device=device, code=code))
         return 0
     if study is None:
         raise ConfigError("plan takes a study: a preset or a study file; or two after --diff")
-    chosen = Study(_document(study, overrides), out=out, store=store, device=device)
+    document = _document(study, overrides)
+    if not code and own_code(spec := parse(document, study).document()):
+        show_without_code(spec)
+        return 0
+    chosen = Study(document, out=out, store=store, device=device)
+    _announce(chosen)
     show_plan(chosen, chosen.plan(jobs))
     return 0
 
@@ -145,6 +159,7 @@ def measure(
 
     study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
     chosen = Study(override(study, *overrides), out=out, store=store, device=device)
+    _announce(chosen)
     return _carry_out(chosen, jobs=jobs, executor=executor)
 
 
@@ -163,7 +178,7 @@ def report(run: Path, *, figures: bool = True) -> int:
 
     result = Result(folder(run))
     result.write(force=True, figures=figures)
-    print(f"report: {result.folder / 'report.html'}")
+    print(plain(f"report: {result.folder / 'report.html'}"))
     return 0
 
 
@@ -242,7 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SublevelError as error:
         code = _refuse(str(error))
         if isinstance(error, ModelError) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            print(plain("".join(traceback.format_exception(error.__cause__))), end="", file=sys.stderr)
     except SystemExit as end:
         code = _refuse(f"code of your own ended the program: sys.exit({end.code!r})")
     except KeyboardInterrupt:
@@ -255,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"sublevel: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"sublevel: {plain(' '.join(sentence.split()))}", file=sys.stderr)
     return 2
 
 
@@ -263,6 +278,15 @@ def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     from sublevel.study.documents import override, read
 
     return override(read(target), *overrides)
+
+
+def _announce(study: Study) -> None:
+    """Say whose code is about to be imported; nothing of it has been."""
+    from sublevel.runs.code import told
+    from sublevel.runs.console import console
+
+    for line in told(study.spec.document()):
+        console().print(f"note: {line}", markup=False)
 
 
 def _carry_out(study: Study, **how: Any) -> int:

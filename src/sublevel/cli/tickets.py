@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from sublevel.cli.options import Shape, folder
 
@@ -15,7 +15,16 @@ ticket = App(
 
 
 @ticket.command
-def export(run: Path, *, branch: str = "imp", level: int, seed: int = 0, out: Path, end: bool = False) -> int:
+def export(
+    run: Path,
+    *,
+    branch: str = "imp",
+    level: int,
+    seed: int = 0,
+    out: Path,
+    end: bool = False,
+    code: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+) -> int:
     """Write a solution of a run as a ticket: mask, starting weights, recipe, provenance, checksums.
 
     Parameters
@@ -26,10 +35,12 @@ def export(run: Path, *, branch: str = "imp", level: int, seed: int = 0, out: Pa
         The file to write (safetensors).
     end
         Put the end weights in too.
+    code
+        Own code of the run's study that you trust, as module:function; other code is not imported.
     """
     from sublevel.runs.tickets import export as write
 
-    return write(folder(run), branch, level, seed, out, end)
+    return write(folder(run), branch, level, seed, out, end, code)
 
 
 @ticket.command(name="import")

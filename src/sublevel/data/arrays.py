@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import Tensor
 from sublevel.data.own import inputs_in, joined, real
 from sublevel.data.sources import Dataset, numbered, source
 from sublevel.errors import ConfigError, DataError
+from sublevel.foreign import check_zip
 
 _WANTED = ("train_x", "train_y", "test_x", "test_y")
 _TOKENS = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -48,7 +47,6 @@ def arrays(root: Path | None, *, classes: Sequence[str] | None = None) -> Datase
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
@@ -56,18 +54,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load(path.read_bytes())
         if path.suffix != ".npz":
             raise ValueError(f"its name ends in {path.suffix!r}")
+        check_zip(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        SafetensorError,
-    ) as problem:
-        raise DataError(f"{path} cannot be read as .npz or .safetensors: {problem}") from problem
+    except Exception as problem:  # a file of somebody else's fails in many ways: MemoryError, NotImplementedError, ...
+        why = str(problem) or type(problem).__name__
+        raise DataError(f"{path} cannot be read as .npz or .safetensors: {why}") from problem
 
 
 def _samples(x: Tensor, where: str) -> Tensor:

@@ -6,17 +6,13 @@ import io
 from collections.abc import Callable
 from typing import IO
 
+from sublevel.foreign import FREE, RATIO
+
 LARGEST_FILE = 2**28
 """Bytes of one image file, unpacked. An uncompressed 16-bit colour image of `LARGEST_IMAGE` pixels is smaller."""
 
 LARGEST_IMAGE = 2**25
 """Pixels of one image: 33.5 million, some 8000 x 4000."""
-
-FREE = 2**28
-"""Bytes or pixels that anything may become, whatever its size on disk."""
-
-RATIO = 200
-"""How many times its size on disk an archive may become beyond that. Archives of images grow by 1 to 20."""
 
 PIXELS_RATIO = 1_000
 """How many pixels a byte of an image file may become beyond that: a plain white PNG has some 1,000."""

@@ -7,6 +7,7 @@ The format: two zero bytes, a type byte (8 is uint8), the number of dimensions, 
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from math import prod
 from pathlib import Path
@@ -19,6 +20,7 @@ from sublevel.data.cache import file_hash
 from sublevel.data.download import Remote, obtain
 from sublevel.data.sources import Dataset, source
 from sublevel.errors import DataError
+from sublevel.foreign import FREE, RATIO
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -94,7 +96,7 @@ def read_idx(path: Path, axes: int, *, published: str = "") -> Tensor:
     """
     try:
         raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        raw = _unpacked(raw) if raw[:2] == b"\x1f\x8b" else raw
         array, end = parse_idx(raw, axes)
         if end != len(raw):
             raise ValueError(f"expected {end} bytes, got {len(raw)}")
@@ -102,6 +104,15 @@ def read_idx(path: Path, axes: int, *, published: str = "") -> Tensor:
         known = f"; its md5 is {file_hash(path, 'md5')}, the published file's {published}" if published else ""
         raise DataError(f"{path} is not a whole idx file of {axes} dimensions: {problem}{known}") from problem
     return array
+
+
+def _unpacked(raw: bytes) -> bytes:
+    allowed = max(FREE, RATIO * len(raw))
+    with gzip.open(io.BytesIO(raw)) as file:
+        data = file.read(allowed + 1)
+    if len(data) > allowed:
+        raise ValueError(f"{len(raw):,} bytes become more than {allowed:,}: this is a compression bomb")
+    return data
 
 
 def parse_idx(raw: bytes, axes: int, start: int = 0) -> tuple[Tensor, int]:

@@ -63,8 +63,8 @@ def _arrays(root: Path, name: str, allowed: Sequence[type]) -> list[np.ndarray]:
 def _mapped(path: Path, allowed: Sequence[type]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as problem:
-        raise DataError(f"{path} cannot be read as .npy: {problem}") from problem
+    except Exception as problem:  # a header of somebody else's fails in many ways
+        raise DataError(f"{path} cannot be read as .npy: {problem or type(problem).__name__}") from problem
     if array.dtype not in allowed or array.ndim < 1:
         names = ", ".join(kind.__name__ for kind in allowed)
         raise DataError(f"{path} holds {array.dtype} {list(array.shape)}; allowed: {names}")

@@ -9,6 +9,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from sublevel.foreign import plain, plain_all
+
 
 def render(names: Sequence[str], tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
     """The page as text. ``tables``: what each says, and its rows; a sentence stands in the place of an empty one."""
@@ -16,9 +18,10 @@ def render(names: Sequence[str], tables: Mapping[str, tuple[str, pd.DataFrame]])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "side_by_side.html").read_text(encoding="utf-8"))
     return template.render(
-        title=" and ".join(names),
+        title=plain(" and ".join(names)),
         tables=[
-            (title, says, list(frame.columns), frame.to_numpy().tolist()) for title, (says, frame) in tables.items()
+            (title, says, plain_all(list(frame.columns)), plain_all(frame.to_numpy().tolist()))
+            for title, (says, frame) in tables.items()
         ],
         style=Markup((folder / "side_by_side.css").read_text(encoding="utf-8")),
     )

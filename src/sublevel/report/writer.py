@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sublevel.files import replacing
+from sublevel.foreign import plain_all
 from sublevel.report.describe import Figure, View
 from sublevel.report.figures import Drawn
 from sublevel.report.figures import figures as describe_figures
@@ -36,6 +37,7 @@ def write(
     versions of the drawing libraries.
     """
     out = Path(out)
+    tables, summary = {name: _plain(table) for name, table in tables.items()}, plain_all(summary)
     out.mkdir(parents=True, exist_ok=True)
     drawn = describe_figures(tables)
     whole = {"first": False, "all": True}[views]
@@ -46,6 +48,12 @@ def write(
     with replacing(path) as beside:
         beside.write_text(render(tables, summary, drawn, stems), encoding="utf-8", newline="\n")
     return path
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in whose text, which may be anybody's, no control character is left."""
+    texts = [name for name in table if table[name].dtype.kind not in "biufc"]
+    return table.assign(**{str(name): table[name].map(plain_all) for name in texts})
 
 
 def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sublevel.errors import ConfigError
-from sublevel.runs.results import Result
+from sublevel.runs.results import Result, reading
 from sublevel.stats import mean_interval
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def compare(*runs: str | Path) -> Comparison:
     for table, (keys, of) in columns.items():
         rows: dict[tuple[Any, ...], dict[str, str]] = {}
         for name, result in zip(names, results, strict=True):
-            for key, text in of(result):
-                rows.setdefault(key, {})[name] = text
+            with reading(f"the results of {result.folder}"):
+                for key, text in of(result):
+                    rows.setdefault(key, {})[name] = text
         lines = [dict(zip(keys, key, strict=True)) | {n: row.get(n, "") for n in names} for key, row in rows.items()]
         tables[table] = pd.DataFrame(lines, columns=[*keys, *names])
     different = tables["settings"].loc[:, list(names)].nunique(axis=1) > 1

@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from sublevel.foreign import plain
+from sublevel.runs.code import told
 from sublevel.runs.events import Events, Tally
 from sublevel.study.fidelity import followed
 from sublevel.study.graph import Node
@@ -25,10 +28,19 @@ EVERY = 10.0
 """Seconds between plain lines."""
 
 
+class PlainConsole(Console):
+    """A console whose text cannot move the cursor, ring or change colours: it is often somebody else's."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The segments of what is shown, with `sublevel.foreign.plain` text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
+
+
 @cache
 def console() -> Console:
     """Standard output."""
-    return Console(highlight=False, soft_wrap=True)
+    return PlainConsole(highlight=False, soft_wrap=True)
 
 
 class Watching(Events):
@@ -180,6 +192,21 @@ def show_difference(found: Any) -> None:
     say(last, markup=False)
 
 
+NEEDS_CODE = ("cells", "what is cached", "time", "memory", "disk")
+"""What a plan says that only the study's own code tells."""
+
+
+def show_without_code(document: Mapping[str, Any]) -> None:
+    """Print a resolved study, of which nothing is imported."""
+    say = console().print
+    for name in ("name", "model", "data", "loss", "loop", "levels", "seeds"):
+        say(f"{name}: {json.dumps(document.get(name))}", markup=False)
+    say(f"branches: {', '.join(branch['label'] or branch['name'] for branch in document['branches'])}", markup=False)
+    for line in (*_fidelity(document), *told(document)):
+        say(line, markup=False)
+    say(f"left out, for they need that code: {', '.join(NEEDS_CODE)}", markup=False)
+
+
 def show_plan(study: Any, plan: Any) -> None:
     """Print a plan."""
     table = Table("cells", "all", "cached", "failed before", "to run", box=None, pad_edge=False)
@@ -198,7 +225,5 @@ def show_plan(study: Any, plan: Any) -> None:
         f"disk: about {plan.disk / 2**20:.0f} MiB more",
         markup=False,
     )
-    for path in plan.own_code:
-        say(f"own code that would run: {path}", markup=False)
     for note in plan.notes:
         say(f"note: {note}", markup=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sublevel.errors import ConfigError, SublevelError, nearest
+from sublevel.runs.code import check_trusted, own_code
 from sublevel.runs.compare import flat
 from sublevel.runs.results import MANIFEST, Result
 from sublevel.runs.study import Study
@@ -45,21 +46,28 @@ class Difference:
         return self.cells.get("train", (0, 0, 0))[2]
 
 
-def difference(a: str, b: str, *, overrides: Sequence[str] = (), out: str | Path, device: str = "auto") -> Difference:
+def difference(
+    a: str, b: str, *, overrides: Sequence[str] = (), out: str | Path, device: str = "auto", code: bool = True
+) -> Difference:
     """In what two studies differ: presets, study files, or folders of runs (or their names in ``out``).
 
     ``overrides`` (key=value) are set on the second. Cells are compared by the keys that they have or will have: those
-    of a study that has not run follow from what its cells are made of.
+    of a study that has not run follow from what its cells are made of. Two runs are compared by what they hold, and
+    nothing of theirs is imported. Own code is imported if a preset or a study file names it, and ``code`` is True.
 
     Raises ConfigError for what is no study, and for overrides of a finished run.
     """
-    first, second = _Side.of(a, (), Path(out)), _Side.of(b, overrides, Path(out))
+    first, second = sides = _Side.of(a, (), Path(out)), _Side.of(b, overrides, Path(out))
     settings = [dict(flat(_named(side.spec))) for side in (first, second)]
     both = {name: (settings[0].get(name, ABSENT), settings[1].get(name, ABSENT)) for s in settings for name in s}
     fields = {name: values for name, values in both.items() if values[0] != values[1] and set(values) != {ABSENT, "{}"}}
     names = a, " --set ".join((b, *overrides))
+    trusted = {path for side in sides if side.run is None and code for path in own_code(side.spec.document())}
     try:
-        keys = first.keys(device), second.keys(device)
+        if first.run and second.run:
+            keys = first.stored(), second.stored()
+        else:
+            keys = first.keys(device, trusted), second.keys(device, trusted)
     except SublevelError as error:
         return Difference(names, fields, {}, str(error))
     kinds = dict.fromkeys(kind for side in keys for kind in side)
@@ -83,8 +91,18 @@ class _Side:
             raise ConfigError(f"{target} is a finished run: --set cannot change it")
         return cls(parse(run.document["study"], target), run)
 
-    def keys(self, device: str) -> Keys:
-        """The keys of its cells; SublevelError where its data or its network are not here."""
+    def stored(self) -> Keys:
+        """The keys that the cells of a run have."""
+        out: Keys = {}
+        for cell in self.run.document["cells"] if self.run else ():
+            if cell["key"]:
+                out.setdefault(cell["kind"], set()).add(cell["key"])
+        return out
+
+    def keys(self, device: str, trusted: Collection[str]) -> Keys:
+        """The keys of its cells; SublevelError where its data or its network are not here, or not ``trusted``."""
+        document = self.run.document["problem"] or {} if self.run else self.spec.document()
+        check_trusted(document, trusted, "the run" if self.run else "the study")
         if self.run is None:
             study = Study(self.spec.document(), device=device)
             return _keys(study.cells[0], study.problem.fingerprint(), study.numerics)

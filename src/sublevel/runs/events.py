@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sublevel.errors import StoreError
+from sublevel.foreign import plain
 from sublevel.study.graph import Node
 from sublevel.study.schedule import Listener, Outcome
 from sublevel.study.worker import finite
@@ -225,4 +226,4 @@ class Several(Listener):
             except Exception as error:
                 self._listeners.remove(listener)
                 name = type(listener).__name__
-                warnings.warn(f"{name} failed and is told nothing more: {type(error).__name__}: {error}", stacklevel=2)
+                warnings.warn(f"{name} failed and is told nothing more: {plain(repr(error))}", stacklevel=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sublevel.errors import ConfigError
+from sublevel.errors import ConfigError, DamagedEntry, StoreError
 from sublevel.runs.console import console
 from sublevel.runs.results import MANIFEST, Result
 from sublevel.study.store import (
@@ -22,6 +22,10 @@ from sublevel.study.store import (
     user_address,
     write_archive,
 )
+from sublevel.study.store.archive import Source
+from sublevel.study.store.entries import parsed_entry
+from sublevel.study.store.names import CELLS, STUDIES, key_of
+from sublevel.study.tables import extracted
 
 
 def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool, weights: str = "all") -> int:
@@ -102,6 +106,7 @@ def take_in(source: str, where: str) -> int:
         taken = Archive(path)
     else:
         raise ConfigError(f"there is no archive and no store {source}")
+    check_rows(taken)
     store = Store(where)
     store.check_writable()
     with refusing(f"cannot read {taken.where}"):
@@ -113,6 +118,26 @@ def take_in(source: str, where: str) -> int:
     if done.broken:
         say(f"{done.broken} entries of {source} are not whole, and are left out", markup=False)
     return 0
+
+
+def check_rows(source: Source) -> None:
+    """Refuse results of another shape than those of their kind: what is taken in is read by every run of the store.
+
+    Raises StoreError, which names the first. What is damaged otherwise is left out when it is taken.
+    """
+    studies: dict[str, Document] = {}
+    for file in source.files(STUDIES):
+        root = roots.whole_root(source.read(file.name))
+        studies |= dict.fromkeys(root.keys if root else (), root.study if root else {})
+    for file in source.files(CELLS):
+        key = key_of(file.name)
+        body = parsed_entry(source.read(file.name), key) if key in studies else None
+        if body is None or "failure" in body:
+            continue
+        try:
+            extracted(studies[key], str(body.get("kind")), body.get("labels", {}), body)
+        except DamagedEntry as error:
+            raise StoreError(f"{source.where} cannot be imported: {error}") from None
 
 
 def _known(store: Store, out: Path) -> dict[str, Root]:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sublevel.errors import ConfigError, StoreError
+from sublevel.errors import ConfigError, StoreError, SublevelError
 from sublevel.files import replacing
+from sublevel.foreign import csv_cell, read_json
+from sublevel.runs import manifest
+from sublevel.runs.code import check_trusted
 from sublevel.runs.machine import machine, versions
 from sublevel.study.cells import stored_point
 from sublevel.study.schedule import Outcome
@@ -31,8 +35,7 @@ if TYPE_CHECKING:
     from sublevel.space import Point
     from sublevel.tickets import Ticket
 
-MANIFEST = "study.json"
-PARTS = {"study", "store", "cells", "numerics", "problem", "about", "last_run"}
+MANIFEST = manifest.MANIFEST
 
 
 def write_manifest(
@@ -100,9 +103,9 @@ def write_manifest(
 def _computed_with(folder: Path, computed: int) -> dict[str, Any]:
     """Versions and hardware of the last run that computed something; a look at old results changes neither."""
     try:
-        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["about"]
+        about = manifest.read(folder)["about"]
         before = {name: about[name] for name in ("versions", "hardware")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (SublevelError, KeyError):
         before = None
     return before if before and not computed else {"versions": versions(), "hardware": machine()}
 
@@ -128,23 +131,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 class Result:
-    """A finished run, read from its folder. ``result.levels`` is the table of that name; so for every table."""
+    """A finished run, read from its folder. ``result.levels`` is the table of that name; so for every table.
 
-    def __init__(self, folder: str | Path, *, problem: Problem | None = None) -> None:
-        self.folder = Path(folder)
-        path = self.folder / MANIFEST
+    Reading runs no code; `problem`, `identity` and `ticket` import the study's own network, loss and loop. ``trusted``
+    are the import paths for which that is allowed (None: all).
+    """
+
+    def __init__(
+        self, folder: str | Path, *, problem: Problem | None = None, trusted: Collection[str] | None = None
+    ) -> None:
+        self.folder, self._trusted = Path(folder), trusted
         if problem is not None:
             self.__dict__["problem"] = problem
-        try:
-            self.document = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{self.folder} is not the folder of a run: it has no {MANIFEST}") from None
-        except ValueError as error:
-            raise StoreError(f"{path} is damaged: {error}; run the study again to make it anew") from None
-        absent = PARTS - set(self.document) if isinstance(self.document, dict) else PARTS
-        if absent:
-            parts = ", ".join(sorted(absent))
-            raise StoreError(f"{path} is damaged: it has no {parts}; run the study again to make it anew")
+        self.document = manifest.read(self.folder)
 
     @cached_property
     def store(self) -> Store:
@@ -162,9 +161,10 @@ class Result:
         from sublevel.claims import claims, verdicts
         from sublevel.study.tables import build
 
-        measured = build(self.document, self.store)
         about = self.document["study"]
-        return {**measured, "claims": claims(measured, about), "verdicts": verdicts(measured, study=about)}
+        with reading(f"the results of {self.folder}"):
+            measured = build(self.document, self.store)
+            return {**measured, "claims": claims(measured, about), "verdicts": verdicts(measured, study=about)}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name in COLUMNS:
@@ -178,14 +178,16 @@ class Result:
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem that was studied, built again."""
+        """The problem that was studied, built again: this imports code of the study's own, if it has any."""
         from sublevel.problem import Problem
 
         if self.document["problem"] is None:
             raise ConfigError(
                 "this run's network was defined in its own script or notebook and cannot be built from here"
             )
-        return Problem.from_description({**self.document["problem"], "device": "cpu"}, self.store.get_tensors)
+        check_trusted(self.document["problem"], self._trusted, f"the run in {self.folder}")
+        with reading(f"the parts of the problem in {self.folder}"):
+            return Problem.from_description({**self.document["problem"], "device": "cpu"}, self.store.get_tensors)
 
     @cached_property
     def identity(self) -> dict[str, Any] | None:
@@ -235,7 +237,7 @@ class Result:
     def _written(self, summary: Path, state: str) -> bool:
         """Whether the outputs on disk are those of this state."""
         try:
-            said = json.loads(summary.read_text(encoding="utf-8"))
+            said = read_json(summary)
             same = said["files"] == {name: digest((self.folder / name).read_bytes()) for name in self.files}
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -260,7 +262,9 @@ class Result:
 
         path = Path(path)
         try:
-            return report.write(self.tables, summary or self.summary(), path.parent, page=path.name, figures=figures)
+            tables = self.tables
+            with reading(f"the results of {self.folder}"):
+                return report.write(tables, summary or self.summary(), path.parent, page=path.name, figures=figures)
         except OSError as error:
             raise StoreError(f"cannot write the report in {path.parent}: {error.strerror or error}") from error
 
@@ -289,6 +293,20 @@ class Result:
         )
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Read what may be somebody else's: StoreError, caused by the fault, where its parts do not fit together."""
+    try:
+        yield
+    except (SublevelError, OSError):
+        raise
+    except Exception as error:
+        raise StoreError(f"{what} do not fit together: {type(error).__name__}: {error}") from error
+
+
 def to_csv(table: pd.DataFrame) -> str:
-    """A table as text: shortest floats that read back exactly, empty where undefined."""
-    return table.to_csv(index=False, lineterminator="\n")
+    """A table as text: shortest floats that read back exactly, empty where undefined; no text is a formula."""
+    texts = [name for name in table if table[name].dtype.kind not in "biufc"]
+    return table.assign(**{str(name): table[name].map(csv_cell) for name in texts}).to_csv(
+        index=False, lineterminator="\n"
+    )

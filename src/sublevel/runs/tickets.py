@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.inputs import shapes_of
+from sublevel.runs.console import console
 from sublevel.runs.machine import versions
 from sublevel.space import Point
 from sublevel.study.arithmetic import arithmetic
@@ -105,13 +106,15 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
         ).end
 
 
-def export(run: Path, branch: str, level: int, seed: int, out: Path, end: bool) -> int:
-    """Write a solution of a run as a ticket."""
-    from sublevel.runs.results import Result
+def export(run: Path, branch: str, level: int, seed: int, out: Path, end: bool, code: Sequence[str] = ()) -> int:
+    """Write a solution of a run as a ticket; of the run's own code, what is in ``code`` is imported, and no other."""
+    from sublevel.runs.results import Result, reading
 
-    ticket = Result(run).ticket(branch, level, seed=seed)
+    result = Result(run, trusted=code)
+    with reading(f"the results of {result.folder}"):
+        ticket = result.ticket(branch, level, seed=seed)
     ticket.save(out, end=end)
-    print(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
+    _say(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
     return 0
 
 
@@ -125,7 +128,7 @@ def take_in(
     net = models.build(model, input_shape=shape, classes=classes)
     (ticket,) = from_open_lth(folder, net, levels=[level], experiment=experiment)
     ticket.save(out, end=end)
-    print(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
+    _say(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
     return 0
 
 
@@ -141,10 +144,10 @@ def show(path: Path) -> int:
     }
     told = {name: about[name] for name in ("rewind", "training", "data", "steps", "versions") if name in about}
     for name, text in (lines | {name: _listed(value) for name, value in told.items()}).items():
-        print(f"{name:9} {text}")
+        _say(f"{name:9} {text}")
     for name, mask in ticket.masks().items():
-        print(f"  {name:30} {list(mask.shape)!s:18} {int(mask.sum()):>9} of {mask.numel()}")
-    print("every checksum holds")
+        _say(f"  {name:30} {list(mask.shape)!s:18} {int(mask.sum()):>9} of {mask.numel()}")
+    _say("every checksum holds")
     return 0
 
 
@@ -164,8 +167,12 @@ def apply(path: Path, model: str, out: Path, at: str | None, masks: bool, shape:
     net = models.build(model, input_shape=at_hand, classes=classes, **options)
     net = ticket.to_torch_prune(net, at) if masks else ticket.apply(net, at)
     write(out, serialised(net.state_dict()))
-    print(f"state dict: {out} ({_left(ticket)}; {at or ('end' if 'end' in ticket.points else 'start')} weights)")
+    _say(f"state dict: {out} ({_left(ticket)}; {at or ('end' if 'end' in ticket.points else 'start')} weights)")
     return 0
+
+
+def _say(line: str) -> None:
+    console().print(line, markup=False)
 
 
 def _listed(value: Any) -> str:
@@ -177,7 +184,7 @@ def _listed(value: Any) -> str:
 
 def _left(ticket: Ticket) -> str:
     n, all_of = ticket.space.remaining(ticket.mask), int(ticket.space.prunable.sum())
-    return f"{n} of {all_of} prunable weights left, {100 * n / all_of:.3g} %"
+    return f"{n} of {all_of} prunable weights left, {100 * n / max(all_of, 1):.3g} %"
 
 
 def _is_path(value: Any) -> bool:

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sublevel.errors import ConfigError, nearest
+from sublevel.foreign import DEEPEST, bounded
+
+LARGEST = 2**24
+"""Bytes of a study file that is still read."""
 
 PRESETS = Path(__file__).parent.parent / "presets"
 GROUPS = ("train", "data", "model", "prune")
@@ -44,9 +48,17 @@ def _is_file(path: Path) -> bool:
 
 def _extended(source: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with source.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        document = bounded(tomllib.loads(data.decode()), numbers=False)
+    except RecursionError:
+        raise ConfigError(f"{source.name} is not valid TOML: it is too many levels deep") from None
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError too
         raise ConfigError(f"{source.name} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror or error}") from error
     if not document:
         raise ConfigError(f"{source.name} is empty: a study says at least which network, data and levels it is about")
     base = document.pop("extends", None)
@@ -75,8 +87,8 @@ def override(document: dict[str, Any], *assignments: str) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise ConfigError(f"an override is written key=value, got {assignment!r}")
+        if not equals or not all(keys) or len(keys) > DEEPEST:
+            raise ConfigError(f"an override is written key=value, got {assignment[:80]!r}")
         document = placed(_unsaid(document, ".".join(keys)), keys, _value(text), path)
     return document
 
@@ -123,6 +135,9 @@ def placed(document: Mapping[str, Any], keys: list[str], value: Any, path: str) 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except (RecursionError, ValueError) as error:  # levels, or digits
+        raise ConfigError(f"{text[:40]}... cannot be set: {str(error).split(';')[0]}") from None
+    return found["value"] if len(found) == 1 else text

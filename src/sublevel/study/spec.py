@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from sublevel.errors import ConfigError, nearest
+from sublevel.foreign import bounded
 from sublevel.study.blocks import GeometrySpec, PlaceSpec, Strict
 from sublevel.study.fidelity import expanded
 from sublevel.train.recipe import LONGEST, Duration, Recipe
@@ -87,7 +88,7 @@ class PruneSpec(Strict):
 class GivenSpec(Strict):
     """A point that was trained elsewhere: its name in the tables, its checkpoint, and a mask's file."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
     path: str
     mask: str | None = None
 
@@ -280,6 +281,10 @@ def label(spec: StudySpec, branch: BranchSpec) -> str:
 def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:
     """A study from plain data. ConfigError names the field, what it got, and the nearest right name."""
     try:
+        bounded(document, numbers=False)
+    except ValueError as error:
+        raise ConfigError(f"{where + ': ' if where else ''}no study: {error}") from None
+    try:
         return StudySpec.model_validate(document)
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e, where) for e in error.errors())) from None
@@ -292,7 +297,9 @@ def _sentence(error: Any, where: str) -> str:
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{prefix}unknown key {path!r}{nearest(str(error['loc'][-1]), _allowed(error['loc'][:-1]))}"
     message = error["msg"].removeprefix("Value error, ")
-    got = "" if error["type"] == "value_error" or isinstance(error["input"], dict) else f", got {error['input']!r}"
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+    got = "" if error["type"] == "value_error" or isinstance(error["input"], dict) else f", got {shown}"
     return f"{prefix}{path + ': ' if path else ''}{message}{got}"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
 
+from sublevel.errors import DamagedEntry
 from sublevel.study.cells import BESIDE, EXTRACT, Row, register
 from sublevel.study.store import Store
 from sublevel.study.trees import trees
@@ -28,7 +29,12 @@ def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
         if entry is None:
             rows["failures"].append(_failure({**cell, "error": LOST}))
             continue
-        for table, row in EXTRACT[cell["kind"]](document["study"], cell["labels"], entry):
+        try:
+            found = extracted(document["study"], cell["kind"], cell["labels"], entry)
+        except DamagedEntry as error:
+            rows["failures"].append(_failure({**cell, "error": {"kind": "misshapen", "message": str(error)}}))
+            continue
+        for table, row in found:
             if table == BESIDE:
                 beside.setdefault(_solution(row), {}).update(row)
             else:
@@ -39,9 +45,35 @@ def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
     return {name: _frame(name, rows[name]) for name in COLUMNS if name not in ("claims", "verdicts")}
 
 
+def extracted(study: Mapping[str, Any], kind: str, labels: Row, entry: Row) -> list[tuple[str, Row]]:
+    """The rows of a cell's entry. DamagedEntry where it has another shape than what such cells write."""
+    register()
+    name = str(labels.get("cell", kind))
+    if kind not in EXTRACT:
+        raise DamagedEntry(f"{name}: this version knows no cells of kind {kind!r}")
+    try:
+        found = [(table, dict(row)) for table, row in EXTRACT[kind](study, labels, entry)]
+        for table, row in found:
+            _check_row(row, COLUMNS["levels" if table == BESIDE else table])
+    except Exception as error:  # values of somebody else's may be wrong in any way
+        raise DamagedEntry(f"{name}: its values are not those of a {kind}: {type(error).__name__}: {error}") from error
+    return found
+
+
+def _check_row(row: Row, columns: Collection[str]) -> None:
+    """TypeError for a row that names no solution as ours do, or holds in a column what is no text and no number."""
+    for name, value in row.items():
+        if name in columns and not (value is None or isinstance(value, str | int | float)):
+            raise TypeError(f"{name} is a {type(value).__name__}")
+    for name, kind in (("branch", str), ("level", int), ("seed", int)):
+        if name in columns and not (row.get(name) is None or type(row[name]) is kind):
+            raise TypeError(f"{name} is {row[name]!r}")
+
+
 def _failure(cell: Mapping[str, Any]) -> Row:
     labels, error = cell["labels"], cell.get("error", {})
     level = labels.get("level", labels.get("level_to"))
+    labels = {name: value if isinstance(value, str | int | float) else None for name, value in labels.items()}
     return {
         "branch": labels.get("branch"),
         "level": level,

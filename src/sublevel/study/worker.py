@@ -22,6 +22,7 @@ from queue import Queue
 from typing import Any, TextIO
 
 from sublevel.errors import DamagedEntry, Diverged, ModelError, StoreError, SublevelError
+from sublevel.foreign import plain
 from sublevel.own_code import contained
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.store import Store, canonical, digest
@@ -128,9 +129,9 @@ def _described(error: Exception) -> dict[str, Any]:
     text = str(error) if isinstance(error, SublevelError) else f"{type(error).__name__}: {error}"
     return {
         "kind": kind,
-        "message": text,
+        "message": plain(text).removesuffix(": "),
         "digest": getattr(error, "digest", ""),
-        "traceback": "".join(traceback.format_exception(error)),
+        "traceback": plain("".join(traceback.format_exception(error))),
     }
 
 

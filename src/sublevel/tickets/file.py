@@ -18,12 +18,19 @@ import torch
 from sublevel._types import Bool, Tensor
 from sublevel.errors import ConfigError, DataError, StoreError
 from sublevel.files import replacing
+from sublevel.foreign import load_json
 from sublevel.space import Layer, Point, Space
 
 KEY = "sublevel-ticket"
 FORMAT = 1
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors itself. More is some other file."""
+
+TYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+)  # fmt: skip
+"""What the tensors of a ticket are made of: real numbers."""
 
 Document = dict[str, Any]
 
@@ -67,19 +74,36 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def read(path: Path) -> Contents:
-    """The way back, checked: format, header, then every tensor. DataError names the culprit."""
+    """The way back, checked: format, header, then every tensor and its numbers. DataError names the culprit."""
+    data = _bytes(path)
     try:
-        data = path.read_bytes()
+        document = _document(path, _header(path, data))
+        tensors = _tensors(path, data, document)
+    except MemoryError:
+        raise DataError(f"{path} does not fit into the memory") from None
+    try:
+        return _contents(document, tensors)
+    except Exception as error:  # a document of somebody else's may be wrong in any way
+        raise DataError(f"{path}: the parts of the ticket do not fit together: {_told(error)}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path} is not a ticket: it is no file")
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"there is no ticket {path}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    document = _document(path, _header(path, data))
-    tensors = _tensors(path, data, document)
-    try:
-        return _contents(document, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path}: the parts of the ticket do not fit together: {error}") from None
+    except MemoryError:
+        raise DataError(f"{path} does not fit into the memory") from None
+
+
+def _told(error: Exception) -> str:
+    """An error in one line; of a KeyError's name alone nobody learns anything."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def checksum(tensor: Tensor) -> str:
@@ -95,8 +119,10 @@ def _header(path: Path, data: bytes) -> Document:
     if len(data) < 8 + length:
         raise DataError(f"{path} is cut short: its header has {length} bytes, {len(data) - 8} are there")
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = load_json(data[8 : 8 + length])
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if not all(type(end) is int for end in ends):
+            raise TypeError
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise DataError(f"{path} is not a ticket: its header is not that of a safetensors file") from None
     promised = 8 + length + max(ends, default=0)
@@ -107,20 +133,21 @@ def _header(path: Path, data: bytes) -> Document:
 
 def _document(path: Path, header: Document) -> Document:
     """The ticket's own part of the header, of a format that is known, with its checksum."""
-    text = (header.get("__metadata__") or {}).get(KEY)
-    if text is None:
+    metadata = header.get("__metadata__")
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
         raise DataError(f"{path} is not a ticket: it is a safetensors file without {KEY!r} in its header")
     try:
-        document = json.loads(text)
+        document = load_json(text)
         found, stated = document["format"], document["checksum"]
-        rest = {name: value for name, value in document.items() if name != "checksum"}
-    except (ValueError, KeyError, TypeError):
+        rest = _canonical({name: value for name, value in document.items() if name != "checksum"})
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged: {KEY!r} in its header cannot be read") from None
-    if isinstance(found, int) and found > FORMAT:
+    if type(found) is int and found > FORMAT:
         raise DataError(
             f"{path} has ticket format {found}, this version of sublevel reads format {FORMAT}; use a newer sublevel"
         )
-    if _digest(_canonical(rest)) != stated or found != FORMAT:
+    if _digest(rest) != stated or type(found) is not int or found != FORMAT:
         raise DataError(f"{path} is damaged: its header is not the one that was written")
     return document
 
@@ -132,13 +159,17 @@ def _tensors(path: Path, data: bytes, document: Document) -> dict[str, Tensor]:
 
     try:
         tensors = {name: tensor.clone() for name, tensor in load(data).items()}
-        stated = dict(document["checksums"])
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        stated = document["checksums"]
+        if not isinstance(stated, dict):
+            raise TypeError("its checksums have no names")
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path} is damaged: {_told(error)}") from None
     for name in sorted(set(stated) ^ set(tensors)):
         there = "is there but not in the header" if name in tensors else "is missing"
         raise DataError(f"{path} is damaged: its tensor {name!r} {there}")
     for name, tensor in tensors.items():
+        if tensor.dtype not in TYPES:
+            raise DataError(f"{path}: the tensor {name!r} is of type {_type(tensor)}; allowed: {_types()}")
         if checksum(tensor) != stated[name]:
             raise DataError(
                 f"{path} is damaged: the SHA-256 of {name!r} is {checksum(tensor)[:12]}, its header says "
@@ -167,22 +198,82 @@ def _how(layer: Layer) -> Document:
 
 
 def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
-    layers: list[Layer] = []
+    _check_document(document)
+    layers, start = list[Layer](), 0
     for entry in document["parameters"]:
-        start = sum(layer.size for layer in layers)
-        axis, groups = int(entry.get("axis", 0)), int(entry.get("groups", 1))
-        layers.append(
-            Layer(entry["name"], tuple(entry["shape"]), start, bool(entry["prunable"]), axis=axis, groups=groups)
-        )
+        axis, groups = entry.get("axis", 0), entry.get("groups", 1)
+        layers.append(Layer(entry["name"], tuple(entry["shape"]), start, entry["prunable"], axis=axis, groups=groups))
+        start += layers[-1].size
     buffers = tuple(entry["name"] for entry in document["buffers"])
     space = Space(tuple(layers), buffers, tuple(document["statistics"]))
     whole = [*document["parameters"], *document["buffers"]]
-    points = {at: _point(space, _expected(tensors, f"{at}/", whole)) for at in document["points"]}
+    named = {at: _expected(tensors, f"{at}/", whole) for at in document["points"]}
     constants = _expected(tensors, "constant/", document["constants"])
-    bits = np.unpackbits(tensors["mask"].numpy(), count=space.dim)
-    if len(tensors["mask"]) != -(-space.dim // 8):
-        raise ValueError(f"the mask has {len(tensors['mask'])} bytes for {space.dim} parameters")
+    _check_numbers(space, named, constants)
+    mask = tensors["mask"]
+    if mask.dtype != torch.uint8 or tuple(mask.shape) != (-(-space.dim // 8),):
+        raise ValueError(f"the mask has {mask.numel()} bytes for {space.dim} parameters")
+    known = {"mask", *(f"constant/{name}" for name in constants)}
+    unknown = set(tensors) - known.union(f"{at}/{entry['name']}" for at in named for entry in whole)
+    if "start" in named and unknown:
+        raise ValueError(f"it holds {min(unknown)!r}, which nothing in it names")
+    bits = np.unpackbits(mask.numpy(), count=space.dim)
+    points = {at: _point(space, tensors) for at, tensors in named.items()}
     return Contents(space, torch.from_numpy(bits.astype(bool)), points, constants, document["about"])
+
+
+def _check_document(document: Document) -> None:
+    """ValueError where the parts of the document are not of the kinds that are written."""
+    for part in ("parameters", "buffers", "constants"):
+        for entry in _list(document, part, dict):
+            if not isinstance(entry["name"], str) or not isinstance(entry.get("prunable", False), bool):
+                raise ValueError(f"an entry of {part} has no name, or another mark than prunable or not")
+            lies = entry.get("axis", 0), entry.get("groups", 1)
+            known = all(type(n) is int for n in lies) and lies[1] > 0
+            second = known and lies[0] == 1 and len(entry["shape"]) > 1 and entry["shape"][0] % lies[1] == 0
+            if not known or not (lies == (0, 1) or second):
+                raise ValueError(
+                    f"the filters of {entry['name']!r} lie along axis {lies[0]!r} in groups of {lies[1]!r}"
+                )
+        names = [entry["name"] for entry in document[part]]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{part} has one name twice")
+    for part in ("statistics", "points"):
+        if len(set(_list(document, part, str))) < len(document[part]):
+            raise ValueError(f"{part} has one name twice")
+    about = document["about"]
+    groups = [about, *(about.get(name, {}) for name in ("data", "model", "training", "versions"))]
+    if not all(isinstance(group, dict) for group in groups):
+        raise ValueError("what it says about itself has no names")
+
+
+def _list(document: Document, part: str, kind: type) -> list[Any]:
+    found = document[part]
+    if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
+        raise ValueError(f"{part} is no list of {'texts' if kind is str else 'entries'}")
+    return found
+
+
+def _check_numbers(space: Space, points: Mapping[str, Mapping[str, Tensor]], constants: Mapping[str, Tensor]) -> None:
+    """ValueError for weights that are no real numbers of one precision, and for nan and infinity anywhere."""
+    for prefix, tensors in (*points.items(), ("constant", constants)):
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{prefix + '/' + name!r} holds numbers that are not finite")
+    for at, tensors in points.items():
+        kinds = {_type(tensors[layer.name]) for layer in space.layers}
+        if len(kinds) != 1 or not tensors[space.layers[0].name].is_floating_point():
+            raise ValueError(
+                f"the weights at {at!r} are of type {', '.join(sorted(kinds)) or 'none'}; allowed: one float type"
+            )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _types() -> str:
+    return ", ".join(str(kind).removeprefix("torch.") for kind in TYPES)
 
 
 def _expected(tensors: Mapping[str, Tensor], prefix: str, entries: list[Document]) -> dict[str, Tensor]:
@@ -204,7 +295,7 @@ def _named(space: Space, point: Point) -> dict[str, Tensor]:
 
 
 def _entry(name: str, tensor: Tensor) -> Document:
-    return {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    return {"name": name, "shape": list(tensor.shape), "dtype": _type(tensor)}
 
 
 def _canonical(document: Document) -> bytes:

@@ -22,6 +22,7 @@ from torch import nn
 
 from sublevel._types import Bool, Tensor
 from sublevel.errors import DataError, ModelError, nearest
+from sublevel.foreign import check_zip
 from sublevel.space import Point, Prunable, Space
 from sublevel.tickets.ticket import Ticket
 
@@ -110,6 +111,7 @@ def _models(folder: Path) -> tuple[Path, Path]:
 def _loaded(path: Path) -> State:
     """The tensors of a file by name, running none of its code."""
     try:
+        check_zip(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path.parent} has no {path.name}") from None

@@ -38,7 +38,7 @@ def segments(scene: Scene, block: PathsSpec) -> None:
                 "order": s.order,
                 "subspace": "all" if subspace == 0 else subspace,
             }
-            _add(scene, block, f"segment/{kind}/{{}}{name('', s)}", ends(start, end), labels)
+            _add(scene, block, (f"segment/{kind}/", name("", s)), ends(start, end), labels)
     _aligned(scene, block)
     _instability(scene, block)
 
@@ -85,7 +85,7 @@ def _aligned(scene: Scene, block: PathsSpec) -> None:
         both = {"dense": scene.builders[s.seed].dense().end, "point": s.end}
         labels = {"path": "to-dense-aligned", "branch": s.branch, "level_from": 0, "level_to": s.level}
         labels |= {"seed": s.seed, "order": s.order, "subspace": "all"}
-        _add(scene, block, f"segment/to-dense-aligned/{{}}{name('', s)}", both, labels, kind="aligned-segment")
+        _add(scene, block, ("segment/to-dense-aligned/", name("", s)), both, labels, kind="aligned-segment")
 
 
 def _instability(scene: Scene, block: PathsSpec) -> None:
@@ -110,21 +110,22 @@ def _instability(scene: Scene, block: PathsSpec) -> None:
                     "pair": f"{i}-{j}",
                 }
                 nth = "" if (i, j) == (0, 1) else f"-{i}-{j}"
-                called = f"segment/instability{nth}/{{}}/step-{step}/s{seed}"
+                called = f"segment/instability{nth}/", f"/step-{step}/s{seed}"
                 _add(scene, block, called, ends((one.end, None), (other.end, None)), labels)
 
 
 def _add(
     scene: Scene,
     block: PathsSpec,
-    called: str,
+    called: tuple[str, str],
     both: Mapping[str, Any],
     labels: Mapping[str, Any],
     kind: str = "segment",
 ) -> None:
     for policy in scene.policies(block.buffers):
         inputs = {**both, "points": block.points, "refine": block.refine, "size": block.size, "policy": policy}
-        scene.graph.add(Node(called.format(policy), kind, inputs, labels))
+        before, after = called
+        scene.graph.add(Node(f"{before}{policy}{after}", kind, inputs, labels))
 
 
 @kernel("segment", 3)

@@ -119,7 +119,7 @@ class Archive:
         try:
             document = json.loads(file.read(first[2]))
             form, files = document["format"], {name: (int(n), str(sha)) for name, (n, sha) in document["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             raise self._refused(f"its {HEADER} is damaged") from None
         if form != FORMAT:
             raise self._refused(f"its format is {form}, and this version of sublevel reads format {FORMAT}")

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sublevel.foreign import bounded
+
 Document = dict[str, Any]
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -36,7 +38,7 @@ def sealed(body: Document) -> bytes:
 def unsealed(data: bytes) -> Document | None:
     """The way back from `sealed`; None for what is damaged, or was never sealed."""
     try:
-        document = json.loads(data)
+        document = bounded(json.loads(data), numbers=False)
         body: Document = document["body"]
         whole = isinstance(body, dict) and document["checksum"] == digest(canonical(body))
     except (ValueError, KeyError, TypeError, RecursionError):

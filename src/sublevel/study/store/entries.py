@@ -31,6 +31,9 @@ from sublevel.study.store.backend import Backend, File, refusing
 from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, serialised, unsealed
 from sublevel.study.store.names import CELLS, DAMAGED, OBJECTS, TMP, cell_name, key_of, object_name
 
+LONGEST = 1e12
+"""Seconds: no cell took as long."""
+
 FORMAT = 1
 MARKER = "format.json"
 
@@ -86,7 +89,14 @@ def parsed_entry(data: bytes, key: str) -> Document | None:
     body = unsealed(data)
     if body is None or body.get("key") != key or not isinstance(body.get("objects"), dict):
         return None
-    names = body["objects"].values()
+    if not all(isinstance(body.get(part, {}), dict) for part in ("labels", "inputs", "values", "failure")):
+        return None
+    seconds, released, kind = body.get("seconds", 0.0), body.get("released", []), body.get("kind", "")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < LONGEST:
+        return None
+    if not isinstance(kind, str) or not isinstance(released, list):
+        return None
+    names = [*body["objects"].values(), *released]
     return body if all(isinstance(name, str) and DIGEST.fullmatch(name) for name in names) else None
 
 

@@ -170,6 +170,8 @@ def parsed(body: Document | None) -> Root | None:
     try:
         if body is None or set(body) != FIELDS or not all(map(DIGEST.fullmatch, [*body["keys"], *body["objects"]])):
             return None
+        if not isinstance(body["study"], dict) or not isinstance(body["numerics"], dict):
+            return None
         keys, objects = frozenset(body["keys"]), frozenset(body["objects"])
         root = Root(body["study"], body["numerics"], keys, objects, bool(body["finished"]))
         return root if root.name else None

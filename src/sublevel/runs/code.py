@@ -1,0 +1,49 @@
+"""Code of the user's own that a study names: which it is and where it stands, told before any of it is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from importlib.machinery import PathFinder
+from typing import Any
+
+from sublevel.errors import ConfigError
+
+ROLES = {"model": "network", "loss": "loss", "loop": "training loop"}
+
+
+def own_code(study: Mapping[str, Any]) -> dict[str, str]:
+    """The import paths ``module:function`` that a resolved study names, and what each is."""
+    model = study.get("model")
+    said = {"model": model.get("name") if isinstance(model, Mapping) else model}
+    said |= {name: study.get(name) for name in ("loss", "loop")}
+    return {path: ROLES[role] for role, path in said.items() if isinstance(path, str) and ":" in path}
+
+
+def told(study: Mapping[str, Any]) -> list[str]:
+    """A sentence for each: what would be imported, and from where."""
+    return [f"own code that would run: {path} ({role}, {where(path)})" for path, role in own_code(study).items()]
+
+
+def where(path: str) -> str:
+    """The file or folder of a module, found without importing anything."""
+    top = path.partition(":")[0].partition(".")[0]
+    try:
+        spec = PathFinder.find_spec(top, [*sys.path, os.getcwd()])
+    except (ValueError, ImportError, OSError):
+        spec = None
+    if spec is None:
+        return "not found from here"
+    places = list(spec.submodule_search_locations or ())
+    return places[0] if places else str(spec.origin)
+
+
+def check_trusted(study: Mapping[str, Any], trusted: Collection[str] | None, source: str) -> None:
+    """ConfigError where a study that was not written here names code that the user has not named; None trusts all."""
+    unknown = [] if trusted is None else sorted(set(own_code(study)) - set(trusted))
+    if unknown:
+        raise ConfigError(
+            f"{source} names code that is not imported unless you name it too: {', '.join(unknown)} "
+            f"(ticket export: --code {unknown[0]}; plan: a study file, without --no-code)"
+        )

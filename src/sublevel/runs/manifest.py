@@ -1,0 +1,125 @@
+"""study.json of a run's folder, which may come from anybody: its shape is checked before anything reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sublevel.errors import ConfigError, StoreError
+from sublevel.foreign import read_json
+
+MANIFEST = "study.json"
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    """A group of the manifest. A number is a number, and a key of another version is no fault."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Error(_Part):
+    kind: str = ""
+    message: str = ""
+
+
+class _Cell(_Part):
+    cell: str
+    kind: str
+    labels: dict[str, Any]
+    key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+    status: Literal["done", "failed", "skipped", "waiting"]
+    error: _Error = _Error()
+
+
+class _Named(_Part):
+    name: str
+
+
+class _Study(_Part):
+    name: str
+    levels: Count
+    seeds: list[int]
+    data: _Named
+    model: _Named
+
+
+class _Model(_Part):
+    name: str
+    parameters: Count
+    prunable: Count
+
+
+class _Spent(_Part):
+    cells: dict[str, Seconds]
+
+
+class _About(_Part):
+    data: dict[str, Any]
+    model: _Model
+    cells: dict[Literal["done", "failed", "skipped", "waiting"], Count]
+    seconds: _Spent
+    notes: list[str] = []
+    versions: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+
+
+class _Source(_Part):
+    name: str | None = None
+    root: str | None = None
+    object: str | None = None
+
+
+class _Problem(_Part):
+    model: str
+    data: _Source
+    loss: str
+    loop: str | None = None
+
+
+class _LastRun(_Part):
+    seconds: Seconds
+    computed: Count
+    damaged: list[str]
+
+
+class _Manifest(_Part):
+    study: _Study
+    store: str
+    cells: list[_Cell]
+    numerics: dict[str, str | int | float | bool | None]
+    problem: _Problem | None
+    about: _About
+    last_run: _LastRun
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises ConfigError where the folder holds no run, StoreError where its manifest cannot be read, or is none.
+    """
+    path = folder / MANIFEST
+    again = "run the study again to make it anew"
+    try:
+        document = read_json(path)
+        _Manifest.model_validate(document)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{folder} is not the folder of a run: it has no {MANIFEST}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise StoreError(f"{path} is damaged: {_said(document, error.errors()[0])}; {again}") from None
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}; {again}") from None
+    return document
+
+
+def _said(document: Any, error: Any) -> str:
+    absent = set(_Manifest.model_fields) - set(document) if isinstance(document, dict) else set(_Manifest.model_fields)
+    if absent:
+        return f"it has no {', '.join(sorted(absent))}"
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"

@@ -1,0 +1,24 @@
+"""Names of somebody else's in a page and its figures: files that are well formed, with nothing in them that acts."""
+
+import xml.etree.ElementTree as ET
+
+import synthetic
+
+from sublevel.report import write
+
+NAME = "a\x1b[2J\x00\ud800\u202e"
+
+
+def test_figures_and_page_are_well_formed(tmp_path):
+    tables = synthetic.make(2, 2, ("imp", "oneshot"), curves=3)
+    for name in ("levels", "legs", "paths", "profiles", "history", "spectra"):
+        table = tables[name]
+        tables[name] = table.assign(branch=table["branch"].replace("imp", NAME))
+    page = write(tables, {**synthetic.summary(), "name": NAME}, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert not any(c in text for c in "\x1b\x00\u202e")
+    assert r"a\x1b[2J" in text
+    svgs = list((tmp_path / "figures").glob("*.svg"))
+    assert svgs
+    for svg in svgs:
+        ET.fromstring(svg.read_text(encoding="utf-8"))
