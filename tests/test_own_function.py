@@ -58,7 +58,7 @@ def mixed():
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Noisy, "gives two outputs for one input in evaluation mode: .* make it depend on self.training"),
+        (Noisy, r"the network draws random numbers in evaluation mode, .* make it depend on self\.training"),
         (Behind, r"writes into its input by \.data or numpy, .* x = x\.clone\(\)"),
         (Complex, "parameter 'w' of Complex is complex, .* torch.view_as_real"),
         (Hidden, r"gives a dict for a batch; expected a tensor, .* \.logits"),

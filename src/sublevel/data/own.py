@@ -108,8 +108,7 @@ def _pair(example: Any) -> tuple[Any, Any]:
     if not found or not rest:
         raise ValueError(
             f"an example is a dict of {', '.join(map(str, example)) or 'nothing'}; it needs inputs, and the label "
-            "under "
-            f"one of {', '.join(LABELS)}"
+            f"under one of {', '.join(LABELS)}"
         )
     for key, value in rest.items():
         if isinstance(value, str) or (isinstance(value, list | tuple) and value and isinstance(value[0], str)):

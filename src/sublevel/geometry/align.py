@@ -158,8 +158,7 @@ def _check_same(space: Space, before: Point, after: Point, declared: bool) -> No
     if not same_outputs(*found):
         raise ModelError(
             "matching the hidden units changes the outputs of this network: how its layers are joined is not known "
-            "from "
-            "their order, so declare the spec, which axes share their units"
+            "from their order, so declare the spec, which axes share their units"
         )
 
 

@@ -60,9 +60,8 @@ def copied(network: nn.Module) -> nn.Module:
         return copy.deepcopy(network).train()
     except Exception as error:  # code of the network's own
         raise ModelError(
-            f"the network {type(network).__name__} cannot be copied ({str(error).splitlines()[0]}); give the "
-            "function or "
-            "class that builds it, and read its weights with Problem.point(network)"
+            f"the network {type(network).__name__} cannot be copied ({str(error).splitlines()[0]}); give the function "
+            "or class that builds it, and read its weights with Problem.point(network)"
         ) from error
 
 

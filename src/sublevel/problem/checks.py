@@ -49,9 +49,9 @@ def check_output(problem: Problem, module: nn.Module) -> None:
         )
     if len({each.shape for each in outputs}) > 1 or not _same(*outputs):
         raise ModelError(
-            f"model {name} gives two outputs for one input in evaluation mode: it draws random numbers or changes "
-            "itself "
-            "there, so it is no function of its weights; make it depend on self.training, as nn.Dropout does"
+            f"model {name}: the network draws random numbers in evaluation mode, or changes itself there (two outputs "
+            "for one input differ), so it is no function of its weights; make it depend on self.training, as "
+            "nn.Dropout does"
         )
     each, target = list(output.shape[1:]), list(y.shape[1:])
     if classes == 2 and one_logit(output, y):
@@ -113,9 +113,8 @@ def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
         told_kinds = ", ".join(f"{first!r} {str(d).removeprefix('torch.')}" for d, first in kinds.items())
         raise ModelError(
             f"model {name} has parameters in {'half' if half else 'mixed'} precision ({told_kinds}) and would be "
-            "computed "
-            f"in {str(dtype).removeprefix('torch.')} here, which is another function; return net.float() from its "
-            "function to compute that one (a checkpoint in bfloat16 is read exactly)"
+            f"computed in {str(dtype).removeprefix('torch.')} here, which is another function; return net.float() from "
+            "its function to compute that one (a checkpoint in bfloat16 is read exactly)"
         )
     return module._apply(lambda t: as_dtype(t, dtype))
 
