@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+from sublevel.processes import dead, machine, own
+
+DAY = 86400.0
+"""Seconds after which a file that another machine was writing counts as left over."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new path beside ``path``, which takes that name when the block ends, or vanishes if it fails.
 
-    A reader never sees half of it, nor does one writer see another's; the folder is made where it is missing.
+    A reader never sees half of it, nor does one writer see another's; the folder is made where it is missing. What
+    writers of the same name have left that were killed is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    _clear(path)
+    me = own()
+    beside = path.with_name(f".{path.name}.{me['machine'][:8]}-{me['pid']}-{me['born']}-{uuid4().hex[:8]}")
     try:
         yield beside
         with beside.open("rb") as file:
@@ -25,3 +35,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove what was being written in place of ``path`` by processes that are dead."""
+    form = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]*)-(\d+)-(\d*)-[0-9a-f]{{8}}")
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            found = form.fullmatch(name)
+            if found is None:
+                continue
+            where, pid, born = found.groups()
+            writer = {"machine": machine() if where == machine()[:8] else "", "pid": int(pid), "born": born}
+            with suppress(OSError):
+                left = path.with_name(name)
+                if dead(writer) or time.time() - left.stat().st_mtime > DAY:
+                    left.unlink()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,190 @@ def test_between_two_cells_nothing_is_said_to_run_in_another_run(capsys: pytest.
     alone, shared = capsys.readouterr().out.splitlines()
     assert "run" not in alone
     assert shared.endswith("; running in another run")
+
+
+# --- What a log may hold, and the time that is left.
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "time", made)
+    return made
+
+
+def six(kind: str = "train") -> list[Node]:
+    return [Node(f"{kind}/{i}", kind, {}, {}) for i in range(6)]
+
+
+def followed(clock: Clock, jobs: int, epochs: int, quick: int = 0, resumed: float = 0.0) -> list[tuple[float, float]]:
+    """(time left as told, time left in truth) each half minute: six trainings of half an hour after quick cells."""
+    watching, nodes, small = Watching(live=False), six(), [Node(f"mask/{i}", "mask", {}, {}) for i in range(quick)]
+    watching._spoke = float("inf")
+    cost = {node.id: 1800.0 for node in nodes} | {node.id: 60.0 for node in small}
+    watching.begin(0, [*small, *nodes], cost)
+    for node in small:  # they cost a tenth of what was thought
+        watching.started(node)
+        clock.now += 6
+        watching.finished(Outcome(node, "done", entry={"seconds": 6}))
+    told, begun, todo, running = [], clock.now, list(nodes), dict[str, tuple[Node, float]]()
+    while todo or running:
+        while todo and len(running) < jobs:
+            running[todo[0].id] = (todo[0], clock.now - resumed)
+            watching.started(todo.pop(0))
+        clock.now += 30
+        for node, since in list(running.values()):
+            share = (clock.now - since) / 1800
+            if epochs and (share * epochs) % 1 < 1e-9:
+                watching.progressed(node, {"step": round(share * 1800), "steps": 1800, "train_loss": None})
+            if share >= 1:
+                watching.finished(Outcome(node, "done", entry={"seconds": 1800}))
+                del running[node.id]
+        left = watching.tally.left(clock.now)
+        if left is not None:
+            told.append((left, begun + 6 * (1800 - resumed) / jobs - clock.now))
+    return told
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 6])
+@pytest.mark.parametrize("epochs", [20, 10, 60])
+def test_time_left_counts_what_running_cells_have_done(clock: Clock, jobs: int, epochs: int) -> None:
+    """It once was 32 minutes, then 41, then 53. It falls by the second, and is right from the first epoch on."""
+    told = followed(clock, jobs, epochs)
+    assert len(told) > 0.9 * 6 * 60 / jobs
+    assert all(after <= before for (before, _), (after, _) in pairwise(told))
+    assert all(left == pytest.approx(true, abs=1) for left, true in told)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_time_left_of_trainings_that_do_not_report_falls_too(clock: Clock, jobs: int) -> None:
+    """As by a loop of one's own: from the first that has ended on."""
+    told = followed(clock, jobs, epochs=0)
+    assert all(after <= before for (before, _), (after, _) in pairwise(told))
+    assert all(left == pytest.approx(true, abs=31) for left, true in told)
+
+
+def test_quick_cells_that_were_misjudged_do_not_make_it_grow_again_and_again(clock: Clock) -> None:
+    """They say ten times too little; the first report of a training corrects it, once."""
+    told = followed(clock, 1, 20, quick=5)
+    grown = [i for i, ((before, _), (after, _)) in enumerate(pairwise(told)) if after > before]
+    assert len(grown) <= 1
+    assert all(left == pytest.approx(true, abs=1) for left, true in told[4:])
+
+
+def test_a_training_that_goes_on_inside_is_judged_by_its_pace_now(clock: Clock) -> None:
+    """It reports half of its steps at once: from two reports its pace is known."""
+    told = followed(clock, 6, 20, resumed=900)
+    assert all(left == pytest.approx(true, abs=1) for left, true in told[6:])
+
+
+GOOD = [
+    {"event": "begin", "time": 1.0, "run": "a", "cells": 2, "cached": 0, "work": 2.0, "study": "small", "pid": 1},
+    {"event": "started", "time": 2.0, "run": "a", "cell": "x"},
+    {"event": "progress", "time": 3.0, "run": "a", "cell": "x", "said": {"step": 1, "steps": 2, "train_loss": None}},
+    {"event": "retried", "time": 3.5, "run": "a", "cell": "x", "error": {"message": "died"}},
+    {"event": "started", "time": 4.0, "run": "a", "cell": "x"},
+    {"event": "finished", "time": 5.0, "run": "a", "cell": "x", "status": "done", "work": 1.0},
+]
+VALUES = [None, True, -1, 1e308, float("nan"), float("inf"), "", "x", [], [[]], {}, {"a": 1}, 10**400]
+
+
+def odd_lines() -> list[str]:
+    """Every field of every row with every odd value, and absent; rows of other shapes; lines that are no JSON."""
+    lines = ["", "{", "[]", "null", "3", '"x"', "[" * 100_000, "{}", '{"event": "end"', "\x00", "\x1b[31m", "9" * 5000]
+    for row in GOOD:
+        for name in row:
+            lines.append(json.dumps({k: v for k, v in row.items() if k != name}))
+            lines += [json.dumps({**row, name: value}) for value in VALUES]
+    said = [
+        {name: value} for name in ("step", "steps", "train_loss", "host", "pid", "gpu", "since") for value in VALUES
+    ]
+    return lines + [json.dumps({**GOOD[2], "said": {"step": 1, "steps": 2, **each}}) for each in said]
+
+
+def state(capsys: pytest.CaptureFixture[str], out: Path) -> str:
+    from sublevel.runs.status import show
+
+    assert show(None, out) == 0
+    return capsys.readouterr().out
+
+
+def test_no_row_of_a_log_stops_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Odd rows alone and among good ones; what is whole counts."""
+    log = tmp_path / "small" / "events.jsonl"
+    log.parent.mkdir()
+    good = [json.dumps(row) for row in GOOD]
+    for odd in odd_lines():
+        log.write_text("\n".join([good[0], odd, *good[1:]]) + "\n", encoding="utf-8", errors="surrogatepass")
+        assert state(capsys, tmp_path)
+    log.write_text("\n".join([*odd_lines(), *good]) + "\n", encoding="utf-8")
+    assert "1/2 cells" in state(capsys, tmp_path)
+    for row in GOOD[1:]:  # one that is left out is all that is missed
+        log.write_text("\n".join([*good, json.dumps(row)[:-5]]) + "\n")
+        assert "1/2 cells" in state(capsys, tmp_path)
+    log.write_bytes(b"\xff" * 5_000_000)
+    assert "tells of no run" in state(capsys, tmp_path)
+
+
+def test_a_log_that_was_cut_is_gone_on_with(here: Path) -> None:
+    """The first row of the next run once was glued to the cut one, and `status` failed for good."""
+    sl.Study("small.toml", levels=1).run(jobs=1, report=False)
+    log = here / SMALL / "events.jsonl"
+    log.write_bytes(log.read_bytes()[:-30])
+    sl.Study("small.toml", levels=1, seeds=[1]).run(jobs=1, report=False)
+    from sublevel.runs.status import read
+
+    tally = read(log)
+    assert tally.why == "done"
+    assert tally.done + tally.cached == tally.cells > 0
+
+
+def test_a_number_that_another_process_has_now_is_not_the_run(tmp_path: Path) -> None:
+    from sublevel.processes import own
+    from sublevel.runs.status import _lives
+
+    log = tmp_path / "events.jsonl"
+    log.touch()
+    tally = Tally()
+    tally.take({**GOOD[0], **own()})
+    assert _lives(tally, log), "the healthy neighbour: this process"
+    tally.about = {**tally.about, "born": "1"}
+    assert not _lives(tally, log)
+    for elsewhere in ({"machine": "another"}, {"machine": ""}):
+        tally.about = {**tally.about, **elsewhere}
+        assert _lives(tally, log), "another machine is judged by its signs of life"
+        os.utime(log, (1e9, 1e9))
+        assert not _lives(tally, log)
+        os.utime(log)
+
+
+def test_a_loop_that_tells_no_loss_is_watched(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "loops.py").write_text("def still(theta, mask, steps):\n    return theta * mask\n")
+    watching = Watching(live=False)
+    watching._spoke = 0.0
+    result = sl.Study("small.toml", loop="loops:still", levels=1, branches=["imp"]).run(
+        jobs=1, listener=watching, report=False
+    )
+    assert not len(result.failures)
+    watching.summary(result)
+    assert " cells run in " in capsys.readouterr().out
+    assert watching.tally.done == watching.tally.cells
+
+
+def test_a_view_that_failed_does_not_tell_other_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watching = Watching(live=False)
+    watching.tick = lambda: 1 / 0  # type: ignore[method-assign,assignment]
+    with pytest.warns(UserWarning, match="Watching failed"):
+        result = sl.Study("small.toml", levels=1, branches=["imp"]).run(jobs=1, listener=watching, report=False)
+    watching.summary(result)
+    assert "0 cells run" not in capsys.readouterr().out

@@ -20,7 +20,8 @@ from rich.text import Text
 
 from sublevel.foreign import plain
 from sublevel.runs.code import told
-from sublevel.runs.events import Events, Tally
+from sublevel.runs.events import Events
+from sublevel.runs.tally import Tally, number
 from sublevel.study.fidelity import followed
 from sublevel.study.graph import Node
 
@@ -94,7 +95,11 @@ class Watching(Events):
     def summary(self, result: Any) -> None:
         """The last words of a run."""
         t, unfinished = self.tally, Counter(cell["status"] for cell in result.unfinished)
-        if t.cached == t.cells:
+        if t.why is None:  # this listener failed on the way, and its counts are not those of the run
+            last, cells = result.document["last_run"], len(result.document["cells"])
+            spent = clock(last["seconds"])
+            console().print(f"{last['computed']} of {cells} cells run in {spent}", markup=False)
+        elif t.cached == t.cells:
             console().print(f"all {t.cells} cells were in the store: nothing to compute", markup=False)
         else:
             spent = clock(time.time() - t.began)
@@ -138,11 +143,12 @@ def describe(name: str, row: Mapping[str, Any]) -> str:
 
 def seen(row: Mapping[str, Any]) -> str:
     """How far a training has come, if it has said so."""
-    if "train_loss" not in row:
+    step, steps, loss, error = (row.get(n) for n in ("step", "steps", "train_loss", "validation_error"))
+    if not (number(step) and number(steps)):
         return ""
-    error = row.get("validation_error")
-    held_out = "" if error is None else f", held-out error {error:.1%}"
-    return f"step {row['step']}/{row['steps']}, loss {row['train_loss']:.3f}{held_out}"
+    own = f", loss {loss:.3f}" if number(loss) else ""  # a loop of one's own need not tell it
+    held_out = f", held-out error {error:.1%}" if number(error) else ""
+    return f"step {step}/{steps}{own}{held_out}"
 
 
 def clock(seconds: float) -> str:
@@ -151,7 +157,7 @@ def clock(seconds: float) -> str:
     >>> clock(75), clock(4000)
     ('1 min 15 s', '1 h 6 min')
     """
-    s = round(seconds)
+    s = max(round(seconds), 0)
     if s < 60:
         return f"{s} s"
     return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"

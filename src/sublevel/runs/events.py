@@ -14,21 +14,24 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from sublevel.errors import StoreError
 from sublevel.foreign import plain
+from sublevel.processes import own
+from sublevel.runs.tally import Row, Tally
 from sublevel.study.graph import Node
 from sublevel.study.schedule import Listener, Outcome
 from sublevel.study.worker import finite
+
+__all__ = ["BEAT", "LOG", "Events", "Log", "Row", "Several", "Tally"]
 
 LOG = "events.jsonl"
 
 BEAT = 5.0
 """Seconds between two signs of life of a run: the time at which its log was last changed."""
-
-Row = dict[str, Any]
 
 
 class Events(Listener):
@@ -45,11 +48,14 @@ class Events(Listener):
     def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
         """How many cells there are and what they cost in all."""
         self._cost, self._begun = cost, True
-        self._row("begin", cells=cached + len(waiting), cached=cached, work=sum(cost.values()))
+        kinds: dict[str, float] = {}
+        for node in waiting:
+            kinds[node.kind] = kinds.get(node.kind, 0.0) + cost.get(node.id, 0.0)
+        self._row("begin", cells=cached + len(waiting), cached=cached, work=sum(cost.values()), kinds=kinds)
 
     def started(self, node: Node) -> None:
         """A cell began to run."""
-        self._row("started", cell=node.id)
+        self._row("started", cell=node.id, kind=node.kind, work=self._cost.get(node.id, 0.0))
 
     def waits(self, node: Node) -> None:
         """Another run is at a cell."""
@@ -68,8 +74,8 @@ class Events(Listener):
         if self._begun:
             more = {"error": _short(outcome.error)} if outcome.error else {}
             spent = {"seconds": outcome.entry["seconds"]} if outcome.status == "done" else {}
-            work = self._cost.get(outcome.node.id, 0.0)
-            self._row("finished", cell=outcome.node.id, status=outcome.status, work=work, **spent, **more)
+            node, work = outcome.node, self._cost.get(outcome.node.id, 0.0)
+            self._row("finished", cell=node.id, kind=node.kind, status=outcome.status, work=work, **spent, **more)
 
     def ended(self, why: str) -> None:
         """The run is over."""
@@ -99,17 +105,20 @@ class Log(Events):
         if waiting:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                cut = _is_cut(self._path)
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed when the run ends
+                self._file.write("\n" if cut else "")
             except OSError as error:
                 raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
-            threading.Thread(target=self._live, daemon=True).start()
+            with suppress(RuntimeError):  # a user who can start no more threads; others then see no sign of life
+                threading.Thread(target=self._live, daemon=True).start()
             super().begin(cached, waiting, cost)
 
     def emit(self, row: Row) -> None:
         """Write a row, with who and where the run is in the first."""
         if self._file is not None:
             if row["event"] == "begin":
-                row |= {"host": socket.gethostname(), "pid": os.getpid(), **self._about}
+                row |= {"host": socket.gethostname(), **own(), **self._about}
             self._file.write(json.dumps(finite({**row, "run": self._run})) + "\n")
             self._file.flush()
 
@@ -122,63 +131,18 @@ class Log(Events):
 
     def _live(self) -> None:
         while not self._over.wait(BEAT):
-            try:
+            with suppress(OSError):  # a file server that is away may come back
                 os.utime(self._path)
-            except OSError:
-                return
 
 
-class Tally:
-    """Where a run stands, from its rows."""
-
-    def __init__(self) -> None:
-        self.cells = self.cached = self.done = self.failed = 0
-        self.began = self.now = 0.0
-        self.running: dict[str, Row] = {}
-        self.elsewhere: set[str] = set()
-        self.troubles: list[str] = []
-        self.why: str | None = None
-        self.about: Row = {}
-        self._work = self._worked = 0.0
-
-    def take(self, row: Row) -> None:
-        """Count a row."""
-        name = row.get("cell", "")
-        match row["event"]:
-            case "begin":
-                self.about, self.began = row, row["time"]
-                self.cells, self.cached, self._work = row["cells"], row["cached"], row["work"]
-            case "waits":
-                self.elsewhere.add(name)
-            case "started":
-                self.elsewhere.discard(name)
-                self.running[name] = {"since": row["time"]}
-            case "progress":
-                self.running.setdefault(name, {"since": row["time"]}).update(row["said"])
-            case "retried":
-                self.running.pop(name, None)
-                self.troubles.append(f"tried again: {name}: {row['error']['message']}")
-            case "finished":
-                self.running.pop(name, None)
-                self.elsewhere.discard(name)
-                self.cached += row["status"] == "cached"
-                self.done += row["status"] != "cached"
-                self._worked += row["work"]
-                if row["status"] == "failed":
-                    self.failed += 1
-                    self.troubles.append(f"failed: {name}: {row['error']['message']}")
-            case "end":
-                self.why = row["why"]
-        self.now = row["time"]
-
-    def left(self, now: float) -> float | None:
-        """Seconds left at the rate so far; None while there is none."""
-        spent = now - self.began
-        return None if self._worked <= 0 or spent < 5 else spent * max(self._work - self._worked, 0.0) / self._worked
-
-    def rate(self, now: float) -> float:
-        """Cells settled in a minute."""
-        return 60 * self.done / max(now - self.began, 1e-9)
+def _is_cut(log: Path) -> bool:
+    """Whether the last row of a log has no end: a kill or a full disk has cut it."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:  # there is none, or nothing in it
+        return False
 
 
 class Several(Listener):

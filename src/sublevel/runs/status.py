@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,17 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sublevel.errors import ConfigError, nearest
+from sublevel.errors import ConfigError, StoreError, nearest
+from sublevel.processes import dead, machine
 from sublevel.runs.console import clock, console, left, seen
-from sublevel.runs.events import BEAT, LOG, Tally
+from sublevel.runs.events import BEAT, LOG
+from sublevel.runs.tally import Row, Tally, proper
 
 SILENT = 12 * BEAT
 """Seconds without a sign of life after which a run on another machine counts as dead."""
+
+LONGEST_ROW = 2**20
+"""Characters of a row that is still read."""
 
 TROUBLES = 5
 """How many troubles are shown, the last ones."""
@@ -29,34 +33,59 @@ def show(target: str | None, out: Path) -> int:
     if target is not None:
         _print(_folder(target, out))
         return 0
-    logs = sorted(out.glob(f"*/{LOG}"), key=lambda path: path.stat().st_mtime)
+    logs = sorted((path for path in out.glob(f"*/{LOG}") if path.is_file()), key=_changed)
     if not logs:
         raise ConfigError(f"nothing has run in {out}")
-    alive = [path.parent for path in logs if _lives(read(path), path)]
+    alive, broken = [], []
+    for path in logs:
+        try:
+            if _lives(read(path), path):
+                alive.append(path.parent)
+        except StoreError as error:  # the others are still there
+            broken.append(error)
+    for error in broken:
+        console().print(str(error), style="red", markup=False)
     for folder in alive or [logs[-1].parent]:
         _print(folder)
     return 0
 
 
 def read(log: Path) -> Tally:
-    """Count the rows of the log's last run; a last line that is being written is left out."""
-    last, rows = "", []
-    for row in _rows(log):
-        if row["event"] == "begin":
-            last, rows = row["run"], []
-        if row["run"] == last:
-            rows.append(row)
-    tally = Tally()
-    for row in rows:
-        tally.take(row)
+    """Count the rows of the log's last run; what is no row, cut short or misshapen, is passed over.
+
+    StoreError if the log cannot be read.
+    """
+    tally, run = Tally(), object()
+    try:
+        for row in _rows(log):
+            if row["event"] == "begin":
+                tally, run = Tally(), row.get("run")
+            if row.get("run") == run:
+                tally.take(row)
+    except OSError as error:
+        raise StoreError(f"cannot read {log}: {error.strerror or error}") from error
     return tally
 
 
-def _rows(log: Path) -> Iterator[dict[str, Any]]:
-    with open(log, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+def _rows(log: Path) -> Iterator[Row]:
+    with open(log, encoding="utf-8", errors="replace") as file:
+        while line := file.readline(LONGEST_ROW):
+            if not line.endswith("\n"):
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if proper(row):
+                yield row
+
+
+def _changed(log: Path) -> float:
+    """When a log was last changed; never, where that cannot be known."""
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return -math.inf
 
 
 def _folder(target: str, out: Path) -> Path:
@@ -77,22 +106,19 @@ def _lives(tally: Tally, log: Path) -> bool:
     """Whether its process is there, or, on another machine, has given a sign of life lately."""
     if tally.why is not None or not tally.about:
         return False
-    if tally.about["host"] != socket.gethostname():
-        return time.time() - log.stat().st_mtime < SILENT
-    try:
-        os.kill(tally.about["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    if tally.about.get("machine") == machine() != "":
+        return not dead(tally.about)
+    return abs(time.time() - _changed(log)) < SILENT
 
 
 def _print(folder: Path) -> None:
     log, say = folder / LOG, console().print
     t = read(log)
+    if not t.about:
+        say(f"{folder.name}: its {LOG} tells of no run", markup=False)
+        return
     lives = _lives(t, log)
-    about = t.about
+    about = {name: str(t.about.get(name, "?")) for name in ("study", "host", "pid", "executor")}
     now = time.time() if lives else t.now
     where = f"on {about['host']} (process {about['pid']}), executor {about['executor']}"
     if lives:
@@ -119,4 +145,4 @@ def _where(row: dict[str, Any]) -> str:
     if "host" not in row:
         return "waiting"
     gpu = f", GPU {row['gpu']}" if row.get("gpu") else ""
-    return f"{row['host']}:{row['pid']}{gpu}"
+    return f"{row['host']}:{row.get('pid', '?')}{gpu}"

@@ -158,7 +158,7 @@ class StudySpec(Strict):
     floor: int = Field(default=0, ge=0)
     order: Order = "shared"
     finetune_lr: float | None = Field(default=None, gt=0)
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=1024)
     processes: int = Field(default=1, ge=1, le=4096)
     loss: str = "cross-entropy"
     loop: str | None = None

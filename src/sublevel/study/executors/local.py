@@ -14,6 +14,7 @@ from contextlib import suppress
 from queue import Queue
 from typing import Any
 
+from sublevel.errors import ConfigError
 from sublevel.study.executors.base import Progress, WorkerDied
 from sublevel.study.worker import run_job
 
@@ -36,6 +37,8 @@ class InProcess:
         """Nothing is left running."""
 
 
+FULL = "this machine starts no more processes for this user (ulimit -u, or memory): run fewer --jobs"
+
 GRACE = 5.0
 """Seconds that a thread has to see that its worker is dead."""
 
@@ -54,15 +57,22 @@ class Workers:
         self._all: list[_Worker] = []
         self._serving: set[threading.Thread] = set()
         self._closing = False
-        for slot in range(slots):
-            self._idle.put(self._start(gpus[slot % len(gpus)] if gpus else None))
+        try:
+            for slot in range(slots):
+                self._idle.put(self._start(gpus[slot % len(gpus)] if gpus else None))
+        except OSError as error:
+            self.shutdown()
+            raise ConfigError(f"{FULL} ({error.strerror or error})") from error
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
         """Hand the job to an idle worker; the caller keeps at most ``slots`` jobs running."""
         future: Future[str] = Future()
         thread = threading.Thread(target=self._serve, args=(job, progress, future), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ConfigError(f"{FULL} ({error})") from error
         self._serving = {t for t in self._serving if t.is_alive()} | {thread}
-        thread.start()
         return future
 
     def shutdown(self) -> None:

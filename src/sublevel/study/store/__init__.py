@@ -1,9 +1,8 @@
 """The store: what cells have computed, kept by content and shared by concurrent runs.
 
 `entries` says what is in it, `names` where each thing stands, `backend` what can be done with files, `folder` and
-`remote` where they are, `address` how such a place is named, `leases` who computes what at the moment, `processes`
-which process is meant, `roots` which studies it is kept for, `garbage` what can go, `archive` and `merge` how results
-travel between stores.
+`remote` where they are, `address` how such a place is named, `leases` who computes what at the moment, `roots` which
+studies it is kept for, `garbage` what can go, `archive` and `merge` how results travel between stores.
 """
 
 from sublevel.study.store.address import absolute, is_url, opened, relative, resolved, trusted, user_address

@@ -11,7 +11,6 @@ Leases save work and decide nothing: two runs that compute one cell write equiva
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -19,11 +18,11 @@ import uuid
 from contextlib import suppress
 from types import TracebackType
 
-from sublevel.errors import ConfigError
+from sublevel.errors import ConfigError, StoreError
+from sublevel.processes import dead, machine, own
 from sublevel.study.store.backend import Backend, File, refusing
 from sublevel.study.store.content import sealed, unsealed
 from sublevel.study.store.names import LEASES, key_of, lease_name
-from sublevel.study.store.processes import dead, machine, own
 
 __all__ = ["Leases", "alive", "generation", "leased", "machine", "standing"]
 
@@ -60,7 +59,10 @@ class Leases:
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Leases:
-        self._heart.start()
+        try:
+            self._heart.start()
+        except RuntimeError as error:
+            raise StoreError(f"the leases of a run need a thread, and this user can start no more: {error}") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -149,8 +151,9 @@ def alive(files: Backend, lease: File, seconds: float, watched: dict[File, float
 
 def _allowed(said: object, usual: float) -> float:
     """The silence that a lease asks for, within bounds."""
-    whole = isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)
-    return min(max(float(said), LEAST), LONGEST) if whole and abs(said) < 1e300 else usual  # type: ignore[arg-type]
+    if isinstance(said, bool) or not isinstance(said, int | float) or said != said:
+        return usual
+    return float(min(max(said, LEAST), LONGEST))
 
 
 def generation(file: File) -> int:

@@ -71,7 +71,6 @@ class Bucket:
             return holds(self, name, data)
         return True
 
-    @patient
     def touch(self, name: str) -> None:
         """Written again with what it holds: object storage has no other way to be told that a file is in use."""
         self.write(name, self.read(name))
@@ -111,7 +110,6 @@ class Bucket:
         with _plainly():
             return self._fs.find(self._at(folder), detail=True)
 
-    @patient
     def now(self) -> float:
         """Make a file and read its time."""
         name = f"{TMP}clock-{uuid.uuid4().hex}"
@@ -124,7 +122,6 @@ class Bucket:
             raise OSError(f"{name} is gone as soon as it is written")
         return found.modified
 
-    @patient
     def occupied(self) -> bool:
         """Whether anything is there but files being written."""
         return any(not file.name.startswith(TMP) for file in self.files(""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -11,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from sublevel.study.store.content import digest
 
 
 def own() -> dict[str, Any]:
@@ -24,12 +23,16 @@ def own() -> dict[str, Any]:
 def machine() -> str:
     """A name for what gives processes their numbers: this boot of this machine, and the container; '' if unknown."""
     if sys.platform == "darwin":
-        return digest(f"{platform.node()} {uuid.getnode()}".encode())[:16]
+        return _short(f"{platform.node()} {uuid.getnode()}")
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        return digest((boot + os.readlink("/proc/self/ns/pid")).encode())[:16]
+        return _short(boot + os.readlink("/proc/self/ns/pid"))
     except OSError:
         return ""
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def dead(about: Mapping[str, Any]) -> bool:

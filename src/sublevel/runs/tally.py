@@ -1,0 +1,201 @@
+"""Where a run stands, from the rows of its log: what is settled, what runs, and how long the rest will take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+Row = dict[str, Any]
+
+FIELDS: dict[str, dict[str, type]] = {
+    "begin": {"cells": int, "cached": int, "work": float},
+    "waits": {"cell": str},
+    "started": {"cell": str},
+    "progress": {"cell": str, "said": dict},
+    "retried": {"cell": str, "error": dict},
+    "finished": {"cell": str, "status": str, "work": float},
+    "end": {"why": str},
+}
+"""What a row of each event must have, beside its time; a row without it is passed over."""
+
+SOON = 5.0
+"""Seconds from the beginning of a run in which nothing is said of its end."""
+
+
+def number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number of a size that can be reckoned with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
+
+def proper(row: object) -> bool:
+    """Whether a row is one that `Tally` can take: a log may be cut, or come from anybody."""
+    if not isinstance(row, dict) or not number(row.get("time")) or not isinstance(row.get("event"), str):
+        return False
+    fields = FIELDS.get(row["event"])
+    return fields is not None and all(_is(row.get(name), kind) for name, kind in fields.items())
+
+
+def _is(value: object, kind: type) -> bool:
+    return (
+        number(value) and (kind is float or isinstance(value, int)) if kind in (int, float) else isinstance(value, kind)
+    )
+
+
+@dataclass
+class _Pace:
+    """A cell that runs: its work, and how far it was at its first and its last report, as (time, step)."""
+
+    since: float
+    kind: str
+    work: float
+    first: tuple[float, float] | None = None
+    last: tuple[float, float] | None = None
+    steps: float = 0.0
+
+    def reports(self, time: float, said: Mapping[str, Any]) -> None:
+        """Take a report in; one with fewer steps than before begins a new stretch."""
+        step, steps = said.get("step"), said.get("steps")
+        if not (number(step) and number(steps)) or step > steps:
+            return
+        if self.first is None or self.last is None or step < self.last[1] or steps != self.steps:
+            self.first = (time, step)
+        self.last, self.steps = (time, step), steps
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds that it still takes at its own pace; None where it has not told enough."""
+        if self.first is None or self.last is None:
+            return None
+        if self.last[1] == self.steps:
+            return 0.0
+        begun = self.first if self.last[1] > self.first[1] else (self.since, 0.0)
+        seconds, steps = self.last[0] - begun[0], self.last[1] - begun[1]
+        if seconds <= 0 or steps <= 0:
+            return None
+        return max((self.steps - self.last[1]) * seconds / steps - (now - self.last[0]), 0.0)
+
+    @property
+    def done(self) -> tuple[float, float]:
+        """The seconds until its last report, and the work that was done in them."""
+        if self.last is None or (rest := self.remaining(self.last[0])) is None:
+            return 0.0, 0.0
+        seconds = self.last[0] - self.since
+        return seconds, self.work * seconds / (seconds + rest) if seconds > 0 else 0.0
+
+
+class Tally:
+    """Where a run stands, from its rows."""
+
+    def __init__(self) -> None:
+        self.cells = self.cached = self.done = self.failed = 0
+        self.began = self.now = 0.0
+        self.running: dict[str, Row] = {}
+        self.elsewhere: set[str] = set()
+        self.troubles: list[str] = []
+        self.why: str | None = None
+        self.about: Row = {}
+        self._paces: dict[str, _Pace] = {}
+        self._work: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._worked: dict[str, float] = defaultdict(float)
+        self._most = 1
+
+    def take(self, row: Row) -> None:
+        """Count a row; one that is not `proper` is passed over."""
+        if not proper(row):
+            return
+        name, now = row.get("cell", ""), float(row["time"])
+        match row["event"]:
+            case "begin":
+                self.about, self.began = row, now
+                self.cells, self.cached = row["cells"], row["cached"]
+                self._work = defaultdict(float, _by_kind(row))
+            case "waits":
+                self.elsewhere.add(name)
+            case "started":
+                self.elsewhere.discard(name)
+                self.running[name] = {"since": now}
+                self._paces[name] = _Pace(now, _kind(row), float(row["work"]) if number(row.get("work")) else 0.0)
+                self._most = max(self._most, len(self.running))
+            case "progress":
+                before = self.running.get(name, {"since": now})
+                self.running[name] = {**before, **row["said"], "since": before["since"]}
+                if name in self._paces:
+                    self._paces[name].reports(now, row["said"])
+            case "retried":
+                self._drop(name)
+                self.troubles.append(f"tried again: {name}: {row['error'].get('message', '')}")
+            case "finished":
+                self._finish(name, now, row)
+            case "end":
+                self.why = row["why"]
+        self.now = now
+
+    def _finish(self, name: str, now: float, row: Row) -> None:
+        pace = self._drop(name)
+        self.elsewhere.discard(name)
+        self.cached += row["status"] == "cached"
+        self.done += row["status"] != "cached"
+        kind, work = _kind(row), float(row["work"])
+        self._work[kind] -= work
+        if row["status"] == "done" and pace is not None:
+            self._seconds[kind] += max(now - pace.since, 0.0)
+            self._worked[kind] += work
+        if row["status"] == "failed":
+            self.failed += 1
+            error = row.get("error")
+            self.troubles.append(f"failed: {name}: {error.get('message', '') if isinstance(error, dict) else ''}")
+
+    def _drop(self, name: str) -> _Pace | None:
+        self.running.pop(name, None)
+        return self._paces.pop(name, None)
+
+    def left(self, now: float) -> float | None:
+        """Seconds left; None while there is nothing to tell them by.
+
+        A cell that runs goes on at the pace of its own reports. A cell that has not begun, or not reported, takes what
+        its kind has taken for the same work, finished or reported. As many run at once as have until now.
+        """
+        if now - self.began < SOON:
+            return None
+        rates, overall = self._rates()
+        if overall is None:
+            return None
+        work, own = defaultdict(float, self._work), list[float]()
+        for pace in self._paces.values():
+            rest = pace.remaining(now)
+            if rest is None:
+                rest = max(pace.work / rates.get(pace.kind, overall) - (now - pace.since), 0.0)
+            own.append(rest)
+            work[pace.kind] -= pace.work
+        waiting = sum(max(w, 0.0) / rates.get(kind, overall) for kind, w in work.items())
+        at_once = max(self._most, sum(self._seconds.values()) / (now - self.began))
+        return max((sum(own) + waiting) / at_once, *own, 0.0)
+
+    def _rates(self) -> tuple[dict[str, float], float | None]:
+        """Work that a cell does in a second: by kind, and over all kinds."""
+        seconds, worked = defaultdict(float, self._seconds), defaultdict(float, self._worked)
+        for pace in self._paces.values():
+            spent, done = pace.done
+            seconds[pace.kind] += spent
+            worked[pace.kind] += done
+        rates = {kind: worked[kind] / s for kind, s in seconds.items() if s > 0 and worked[kind] > 0}
+        whole = sum(seconds[kind] for kind in rates)
+        return rates, sum(worked[kind] for kind in rates) / whole if whole > 0 else None
+
+    def rate(self, now: float) -> float:
+        """Cells settled in a minute."""
+        return 60 * self.done / max(now - self.began, 1e-9)
+
+
+def _kind(row: Row) -> str:
+    kind = row.get("kind")
+    return kind if isinstance(kind, str) else ""
+
+
+def _by_kind(row: Row) -> dict[str, float]:
+    """The work that a run begins with, by kind of cell; an older log has the sum alone."""
+    kinds = row.get("kinds")
+    whole = isinstance(kinds, dict) and all(isinstance(k, str) and number(w) for k, w in kinds.items())
+    return {k: float(w) for k, w in kinds.items()} if whole else {"": float(row["work"])}  # type: ignore[union-attr]
