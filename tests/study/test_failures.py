@@ -122,3 +122,27 @@ def test_damaged_data_of_ones_own_heal(workshop: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     second = python(script, 1, cwd=workshop)
     assert second.stdout.startswith("0 "), (second.stdout, second.stderr)
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+from sublevel.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.full
+def test_workers_under_a_limit_of_memory(workshop: Path) -> None:
+    """As by `ulimit -v`: the cell fails with the reason, nothing is damaged, and a run without the limit goes on."""
+    command = own(workshop, "__import__('torch').ones(2**34, dtype=__import__('torch').uint8)")
+    done = python("-c", LIMITED, *command, "--no-figures", "--jobs", 2, cwd=workshop, timeout=300)
+    assert done.returncode == 1, done.stderr
+    run = workshop / "sublevel-runs" / "small"
+    failures = {row["cell"]: row for row in table(run, "failures")}
+    assert "memory" in failures["train/imp/L2/s0"]["error"]
+    assert {row["branch"] for row in table(run, "levels")} == {"dense", "imp"}
+    assert cli("verify", cwd=workshop).returncode == 0
+    own(workshop, "pass")
+    assert cli(*command, "--jobs", 2, cwd=workshop).returncode == 0
+    assert table(run, "failures") == []

@@ -87,3 +87,11 @@ def test_many_cells(tmp_path: Path) -> None:
     assert many["seconds"] / 500 < 3 * few["seconds"] / 50
     memory = many["memory after each tenth, MiB"]
     assert memory[-1] - memory[0] < 450 * 4 / 1024
+
+
+@pytest.mark.full
+def test_kills_of_runs_in_object_storage(shop: Any) -> None:
+    pytest.importorskip("moto.server", reason="moto's server is not installed")
+    from storage import measure  # type: ignore[import-not-found]
+
+    assert measure(shop, 2)["wrong"] == []
