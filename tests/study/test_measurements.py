@@ -88,6 +88,7 @@ size = 60
 through = [["dense", "imp/1", "reinit/1"]]
 random = ["dense"]
 eigen = ["imp/1"]
+policy = "stored"
 points = 3
 refine = 0
 size = 60
@@ -175,7 +176,8 @@ def test_the_numbers_are_those_of_the_estimators(measured: Path, monkeypatch: py
     largest = other.query("end == 'largest'").sort_values("index")["eigenvalue"]
     assert largest.tolist() == pytest.approx(found.values.tolist(), rel=1e-3)
     joins = result.joins.query("of == 'loss' and a == 'dense L0 s0' and b == 'imp L1 s0'").iloc[0]
-    profile = sl.paths.segment(field, result.point("dense"), ticket.end, points=3, refine=0)
+    recomputed = result.problem.field("train", size=60, policy="recomputed")
+    profile = sl.paths.segment(recomputed, result.point("dense"), ticket.end, points=3, refine=0)
     assert joins["maximum"] == pytest.approx(profile.loss.max(), rel=1e-6)
 
 
