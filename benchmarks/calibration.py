@@ -23,10 +23,12 @@ import numpy as np
 
 from common import record
 from sublevel.claims import verdicts
+from sublevel.claims.decide import judged
 from sublevel.claims.margins import ALPHA, ERROR_MARGIN
 from sublevel.claims.synthetic import KEYS, SD, Field, Shift, study, with_examples
 
 HOLDS, FAR, EFFECT, SEEDS = 6.0, 12.0, 2.0, 5
+WORKERS = 4
 MIXED = {"C11": {"match": (1, 1, -1), "error barrier shared": (1, 1, -1)}}
 """Signs of the shifts by density: an "if and only if" needs densities at which both fail."""
 
@@ -93,7 +95,7 @@ def shares(claim: str, shifts: Mapping[str, Shift], tables: int, seeds: int, str
     drawn = (
         study(rng, shifts, seeds=seeds, others=HOLDS, claims=(claim,), field=Field(**field)) for _ in range(tables)
     )
-    found = [verdicts(each, [claim])["verdict"].item() for each in drawn]
+    found = [judged(each, [claim])[0].verdict for each in drawn]
     return {name: found.count(name) / tables for name in sorted(set(found))}
 
 
@@ -136,7 +138,7 @@ def new_test_sets(tables: int) -> dict[str, dict[str, float]]:
             drawn = with_examples(study(rng, seeds=seeds, claims=("C1",)), rng, difference=ERROR_MARGIN)
             alone = {"levels": drawn["levels"]}
             for name, each in zip(count, (drawn, alone), strict=True):
-                count[name] += verdicts(each, ["C1"])["verdict"].item() == "supported"
+                count[name] += judged(each, ["C1"])[0].verdict == "supported"
         found[f"{seeds} seeds"] = {name: n / tables for name, n in count.items()}
     return found
 
@@ -147,9 +149,8 @@ def together(tables: int, seeds: int, effect: float) -> dict[str, float]:
     shifts = {k: scaled(v, effect / EFFECT) if isinstance(v, tuple) else v for k, v in ALL.items()}
     count = dict.fromkeys(KEYS, 0)
     for _ in range(tables):
-        found = verdicts(study(rng, shifts, seeds=seeds, others=effect), list(KEYS))
-        for name in found.loc[found["verdict"] == "supported", "claim"]:
-            count[name] += 1
+        for each in judged(study(rng, shifts, seeds=seeds, others=effect), list(KEYS)):
+            count[each.claim.name] += each.verdict == "supported"
     return {name: n / tables for name, n in count.items()}
 
 
@@ -158,7 +159,8 @@ def false_of_family(tables: int) -> float:
     rng = np.random.default_rng(600)
     count = 0
     for _ in range(tables):
-        count += bool((verdicts(study(rng, seeds=SEEDS, others=0.0), list(KEYS))["verdict"] == "supported").any())
+        found = judged(study(rng, seeds=SEEDS, others=0.0), list(KEYS))
+        count += any(each.verdict == "supported" for each in found)
     return count / tables
 
 
@@ -177,10 +179,15 @@ def main(arguments: list[str]) -> None:
     names = arguments[1:] or list(KEYS)
     began = time.perf_counter()
     claims: dict[str, dict] = {}
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(WORKERS) as pool:
+        studies = [] if arguments[1:] else [
+            pool.submit(new_test_sets, max(tables // 2, 1)), pool.submit(false_of_family, tables),
+            *(pool.submit(together, tables, seeds, effect) for seeds, effect in ((5, 2.0), (10, 2.0), (5, 3.0))),
+        ]  # fmt: skip
         for name, found in zip(names, pool.map(calibrated, names, [tables] * len(names)), strict=True):
             claims[name] = found
             print(name, {k: v for k, v in found.items() if "null tables" not in k[:11]}, flush=True)
+        whole = [future.result() for future in studies]
     if arguments[1:]:
         return
     every = [c["null tables"] | c["null tables in which the field varies"] for c in claims.values()]
@@ -195,13 +202,13 @@ def main(arguments: list[str]) -> None:
         "mean share supported on null tables with one part on its bound": float(np.mean(singles)),
         "null tables of that kind above 5% by more than 2.6 standard errors": sum(s > 0.05 + 2.6 * se for s in singles),
         "kinds of them": len(singles),
-        "C1 on its margin, another test set each": new_test_sets(max(tables // 3, 1)),
+        "C1 on its margin, another test set each": whole[0],
         "all claims true in one study, share supported after Holm": {
-            "2 sd, 5 seeds": together(tables // 2, 5, 2.0),
-            "2 sd, 10 seeds": together(tables // 4, 10, 2.0),
-            "3 sd, 5 seeds": together(tables // 4, 5, 3.0),
+            "2 sd, 5 seeds": whole[2],
+            "2 sd, 10 seeds": whole[3],
+            "3 sd, 5 seeds": whole[4],
         },
-        "share of studies that support any claim, all on their bounds": false_of_family(tables // 2),
+        "share of studies that support any claim, all on their bounds": whole[1],
         "milliseconds for the verdicts of one study": 1000 * seconds_per_study(),
         "claims": claims,
         "seconds": time.perf_counter() - began,

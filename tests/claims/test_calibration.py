@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sublevel.claims import verdicts
+from sublevel.claims.decide import judged
 from sublevel.claims.synthetic import KEYS, Field, study
 
 TABLES = 200
@@ -29,7 +29,7 @@ def marked(claims):
 def share(claim: str, shifts: dict, others: float, tables: int = TABLES, **field: Any) -> float:
     rng = np.random.default_rng(sum(map(ord, claim)))
     drawn = (study(rng, shifts, others=others, claims=(claim,), field=Field(**field)) for _ in range(tables))
-    return sum(verdicts(each, [claim])["verdict"].item() == "supported" for each in drawn) / tables
+    return sum(judged(each, [claim])[0].verdict == "supported" for each in drawn) / tables
 
 
 def mixed(shift: float) -> dict:

@@ -224,6 +224,9 @@ def test_c8_shows_the_height_over_the_chord_in_nats_and_as_a_share_of_the_fall()
     assert set(rows.loc[shared, "role"]) == {"comparison"}
     without = {name: frame.drop(columns="train_loss_start", errors="ignore") for name, frame in tables.items()}
     assert not claims(without)["comparison"].str.contains("fall").any()
+    why = verdicts(without, ["C8"])["why"].item()
+    assert "for comparison, shared order, height over the chord as a share of the dense run's fall" in why
+    assert why.count("share of the dense run's fall: not measured") == 2
 
 
 def test_the_estimated_threshold_does_not_call_its_own_quantile_inside():
@@ -233,6 +236,29 @@ def test_the_estimated_threshold_does_not_call_its_own_quantile_inside():
     found = [verdicts(tables, ["C7"])["verdict"].item() for tables in drawn]
     assert found.count("supported") <= 4  # 5% of 20, and 3 standard errors
     assert found.count("contradicted") <= 4
+
+
+def test_a_seed_without_a_dense_loss_is_dropped_and_not_read_against_a_threshold_as_if_it_were_known():
+    tables = study(np.random.default_rng(0), others=FAR, seeds=6, claims=("C7",))
+    member = tables["membership"]
+    member.loc[member["seed"] == 2, "loss_dense"] = math.nan
+    row = verdicts(tables, ["C7"]).iloc[0]
+    assert row["verdict"] == "supported", row["why"]
+    assert "imp, end loss - dense threshold, train loss: 1 seed dropped" in row["why"]
+    member["loss_dense"] = member["loss_dense"].where(member["seed"] == 0)
+    row = verdicts(tables, ["C7"]).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert "no dense threshold: it needs the losses of two dense networks" in row["why"]
+
+
+def test_of_two_variants_the_studys_own_is_read_whatever_comes_first():
+    """Another step to rewind to is told by no column: the label that is the branch's own name is taken."""
+    tables = study(np.random.default_rng(0), others=6.0, claims=("C8",))
+    levels, paths = tables["levels"], tables["paths"]
+    other = levels.loc[levels["branch"] == "imp"].assign(branch="imp-0it")
+    flat = paths.loc[paths["branch"] == "imp"].assign(branch="imp-0it", loss_max=0.0)
+    both = {"levels": pd.concat([other, levels]), "paths": pd.concat([flat, paths])}
+    assert verdicts(both, ["C8"])["p"].item() == verdicts(tables, ["C8"])["p"].item()
 
 
 def test_c7_a_new_initialisation_needs_both_searches():

@@ -144,13 +144,10 @@ def end_loss(tables: Tables, branch: str, *, inside: bool) -> Part:
     bound = prediction_bound(list(dense.values()), PREDICTION) if len(dense) > 1 else nan
     losses = rows.cells("loss")
 
-    def law(level: int, seeds: Sequence[int]) -> Estimated | None:
-        pairs = [seed for seed in seeds if seed in dense]
-        others = [value for seed, value in sorted(dense.items()) if seed not in pairs]
-        if len(pairs) < len(seeds) or len(pairs) + len(others) < 2:
-            return None
-        ours = tuple(losses[level, seed] for seed in pairs)
-        return Excess(ours, (*(dense[seed] for seed in pairs), *others), PREDICTION)
+    def law(level: int, seeds: Sequence[int]) -> Estimated:
+        others = [loss for seed, loss in dense.items() if seed not in seeds]
+        ours = tuple(losses[level, seed] for seed in seeds)
+        return Excess(ours, (*(dense[seed] for seed in seeds), *others), PREDICTION)
 
     said = (
         f"dense threshold {bound:.4g}, below which a new dense loss lies with probability {PREDICTION:g}, with its own "
@@ -158,7 +155,7 @@ def end_loss(tables: Tables, branch: str, *, inside: bool) -> Part:
         if isfinite(bound)
         else "no dense threshold: it needs the losses of two dense networks"
     )
-    values = {key: loss - bound for key, loss in losses.items()}
+    values = {(level, seed): loss - bound if seed in dense else nan for (level, seed), loss in losses.items()}
     words = (f"{branch} ends below the dense threshold", f"{branch} ends above the dense threshold")
     notes = tuple(filter(None, (said, rows.note)))
     return Part(

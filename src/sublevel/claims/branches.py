@@ -63,14 +63,13 @@ class Branches:
         return v.criterion or self.own["criterion"]
 
     def orders(self, base: str) -> list[str]:
-        """The labels of a branch's main variant under every data order."""
+        """The labels of a branch's main variant under every data order, the main order first."""
         main = self.variants.get(self.label(base))
         if main is None:
             return []
-        return [
-            v.label for v in self.variants.values()
-            if v.base == base and self._same(v, main) and not _apart(v.fraction, main.fraction)
-        ]  # fmt: skip
+        found = [v for v in self.variants.values() if v.base == base and self._same(v, main)]
+        found = [v for v in found if not _apart(v.fraction, main.fraction)]
+        return [v.label for v in sorted(found, key=lambda v: self._distance(v, self.own["order"]))]
 
     def steps(self, base: str = "imp") -> list[str]:
         """The labels of a sweep of the fraction: every fraction and data order, by the main variant's criterion.

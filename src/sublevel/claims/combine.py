@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite, nan
 
 from sublevel.claims.margins import DENSITIES, match_densities
@@ -69,7 +70,8 @@ class Outcome:
     p_contrary: float
     shown: Tested
     against: Tested
-    why: str
+    explain: Callable[[], str]
+    """Why, in words: made when asked for."""
     measured: bool
     points: tuple[Point, ...] = ()
     holding: tuple[Point, ...] = ()
@@ -82,6 +84,11 @@ class Outcome:
     """What the sentence about the claim adds, such as the density that it names."""
     against_words: str = ""
     """What speaks against the claim, where it is not one part alone."""
+
+    @cached_property
+    def why(self) -> str:
+        """What every part says at every point, and what was left out."""
+        return self.explain()
 
 
 Combine = Callable[[Sequence[Part], float, Context], Outcome]
@@ -188,18 +195,21 @@ def sequence(parts: Sequence[Part], alpha: float, context: Context) -> Outcome:
     found = [_point(parts, level, main.present.get(level, nan)) for level in levels]
     reached = fixed_sequence([p.p for p in found], alpha)
     shown = found[reached - 1] if reached else found[0]
-    if 0 < reached < len(found):
-        after = found[reached]
-        words = f"matches down to {shown.where}; at {after.where}: {clause(after.weakest, alpha)}"
-    else:
-        words = f"at every level, down to {shown.where}" if reached else _at(shown, alpha)
-    beside = [f"for comparison, {_at(p, alpha)}" for p in found if not p.deciding]
+
+    def explain() -> str:
+        if 0 < reached < len(found):
+            after = found[reached]
+            words = f"matches down to {shown.where}; at {after.where}: {clause(after.weakest, alpha)}"
+        else:
+            words = f"at every level, down to {shown.where}" if reached else _at(shown, alpha)
+        return "; ".join([words, *notes([t for p in found for t in p.tests])])
+
     return Outcome(
         p=found[0].p,
         p_contrary=found[0].p_contrary,
         shown=shown.weakest,
         against=found[0].against,
-        why="; ".join([words, *beside, *notes([t for p in found for t in p.tests])]),
+        explain=explain,
         measured=True,
         points=tuple(found),
         deciding=tuple(found),
@@ -230,9 +240,13 @@ def agreement(parts: Sequence[Part], alpha: float, context: Context) -> Outcome:
     finite = [p for p in apart if isfinite(p)]
     worst = max(range(len(found)), key=lambda i: agree[i] if isfinite(agree[i]) else -1.0)
     wrong = min(range(len(found)), key=lambda i: apart[i] if isfinite(apart[i]) else 2.0)
-    lines = [f"at {p.where}: {clause(p.deciding[0], alpha)}, and {clause(p.deciding[1], alpha)}" for p in found]
-    if complete and not tried:
-        lines.append("all densities go the same way, so only one direction of the claim was put to the test")
+
+    def explain() -> str:
+        lines = [f"at {p.where}: {clause(p.deciding[0], alpha)}, and {clause(p.deciding[1], alpha)}" for p in found]
+        if complete and not tried:
+            lines.append("all densities go the same way, so only one direction of the claim was put to the test")
+        return "; ".join([*lines, *notes([t for p in found for t in p.tests])])
+
     one, two = pairs[wrong]
     clash = (one.part.holds, two.part.fails) if one.p <= one.p_contrary else (one.part.fails, two.part.holds)
     return Outcome(
@@ -240,7 +254,7 @@ def agreement(parts: Sequence[Part], alpha: float, context: Context) -> Outcome:
         p_contrary=min(1.0, len(finite) * min(finite)) if finite else nan,
         shown=pairs[worst][0],
         against=one,
-        why="; ".join([*lines, *notes([t for p in found for t in p.tests])]),
+        explain=explain,
         measured=True,
         points=tuple(found),
         deciding=tuple(found),
@@ -272,18 +286,24 @@ def _outcome(
         shown = next((t for t in absent if t.part.decisive), None) or assess(parts[0], -1)
         missing = [t for t in absent if t.part.decisive]
         lines = [f"{title(t)}: {t.reason}" for t in missing] or [_nowhere(parts)]
-        return Outcome(nan, nan, shown, shown, "; ".join(lines), measured=False)
+        return Outcome(nan, nan, shown, shown, lambda: "; ".join(lines), measured=False)
     best = min(deciding or found, key=lambda x: x.p if isfinite(x.p) else 2.0)
     clearest = min(deciding or found, key=lambda x: x.p_contrary if isfinite(x.p_contrary) else 2.0)
-    lines = [("" if x in deciding else "beyond the verdict, ") + _at(x, alpha) for x in found]
-    lines = [*([] if deciding else [UNMATCHED]), *lines]
-    lines += [f"{title(t)}: {t.reason}" for t in absent if t.part.decisive]
+
+    def explain() -> str:
+        deciders = {x.level for x in deciding}
+        lines = [("" if x.level in deciders else "beyond the verdict, ") + _at(x, alpha) for x in found]
+        lines = [*([] if deciding else [UNMATCHED]), *lines]
+        lines += [f"{title(t)}: {t.reason}" for t in absent if t.part.decisive]
+        lines += [f"for comparison, {title(t)}: not measured" for t in absent if not t.part.decisive]
+        return "; ".join([*lines, *notes([t for x in found for t in x.tests])])
+
     return Outcome(
         p=p,
         p_contrary=p_contrary,
         shown=(holding[-1] if holding and tests == 1 else best).weakest,
         against=(opposed[0] if opposed else clearest).against,
-        why="; ".join([*lines, *notes([t for x in found for t in x.tests])]),
+        explain=explain,
         measured=any(t.n for x in found for t in x.deciding),
         points=tuple(found),
         deciding=tuple(deciding),

@@ -40,6 +40,12 @@ def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | 
 
     Raises ConfigError for a name that is not registered.
     """
+    rows = [each.row() for each in judged(tables, names, study)]
+    return pd.DataFrame(rows, columns=list(COLUMNS["verdicts"]))
+
+
+def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | None = None) -> list[Judged]:
+    """Return every claim with its outcome, before any words are made of it; see `verdicts`."""
     chosen = registered() if names is None else [_named(name) for name in names]
     primary = set((study or {}).get("primary") or CLAIMS)
     tables = indexed(tables, study)
@@ -49,14 +55,14 @@ def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | 
     family = [each.name in primary and each.name != FIRST for each in chosen]
     support = _corrected([o.p for o in found], family)
     contrary = _corrected([o.p_contrary for o in found], family)
-    rows = []
+    made = []
     for i, (each, mine, outcome) in enumerate(zip(chosen, parts, found, strict=True)):
         if family[i] and support[i] <= ALPHA:
             outcome = each.combine(mine, _left(outcome.p, [o.p for o in found], family), context)
         elif family[i] and contrary[i] <= ALPHA:
             outcome = each.combine(mine, _left(outcome.p_contrary, [o.p_contrary for o in found], family), context)
-        rows.append(_Judged(each, outcome, support[i], contrary[i], each.name in primary, sum(family)).row())
-    return pd.DataFrame(rows, columns=list(COLUMNS["verdicts"]))
+        made.append(Judged(each, outcome, support[i], contrary[i], each.name in primary, sum(family)))
+    return made
 
 
 def _left(p: float, ps: Sequence[float], family: Sequence[bool]) -> float:
@@ -92,7 +98,7 @@ def _parts(each: Claim, tables: Tables) -> list[Part]:
 
 
 @dataclass(frozen=True)
-class _Judged:
+class Judged:
     """A claim with its outcome and corrected p values."""
 
     claim: Claim
@@ -104,6 +110,7 @@ class _Judged:
 
     @property
     def mixed(self) -> bool:
+        """Whether the claim is shown at some densities and its opposite at others."""
         return self.p <= ALPHA and self.p_contrary <= ALPHA
 
     @property
@@ -117,6 +124,7 @@ class _Judged:
 
     @property
     def why(self) -> str:
+        """What decided it, or what is missing."""
         o = self.outcome
         if self.verdict == "contradicted":
             return f"{o.against.part.name}: {reading(o.against, ALPHA)} (p {probability(self.p_contrary)}); {o.why}"
@@ -128,6 +136,7 @@ class _Judged:
         return o.why
 
     def row(self) -> dict[str, Any]:
+        """The line of the table ``verdicts``."""
         o, verdict = self.outcome, self.verdict
         shown = o.against if verdict == "contradicted" else o.shown
         family = "primary" if self.primary else "exploratory"
