@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,13 @@ def plane(field, at) -> None:
     )
 
 
+def stored(frame: planes.Frame) -> planes.Frame:
+    """The plane with the buffers of its anchor, where by default they are recomputed."""
+    return replace(frame, buffers="first")
+
+
+GRID = [0.0, 1.0], [0.0, 1.0]
+AXES = torch.eye(BN.space.dim, dtype=F64)[:2]
 V = torch.ones(BN.space.dim, dtype=F64)
 BASE = SimpleNamespace(chains=1, burn_in=1, draws=4, step_size=1e-4, n_beta=10.0, gamma=1.0)
 CALLS = {
@@ -66,10 +74,8 @@ CALLS = {
     "connected": lambda f, at: paths.connected(f, BN.point, at, 0.0, effort=(2,), bends=(1,)),
     "train_curve": bends,
     "plane": plane,
-    "random plane": lambda f, at: planes.scan(f, planes.random_plane(BN.space, at), [0.0, 1.0], [0.0, 1.0]),
-    "eigen plane": lambda f, at: planes.adaptive_scan(
-        f, planes.eigen_plane(at, torch.eye(BN.space.dim, dtype=F64)[:2]), [0.0, 1.0], [0.0, 1.0], tolerance=0.1
-    ),
+    "random plane": lambda f, at: planes.scan(f, stored(planes.random_plane(BN.space, at)), *GRID),
+    "eigen plane": lambda f, at: planes.adaptive_scan(f, stored(planes.eigen_plane(at, AXES)), *GRID, tolerance=0.1),
     "profile": lambda f, at: planes.profile(f, at, V, [0.1]),
     "width": lambda f, at: planes.width(f, at, V, 0.1),
     "eigenvalues": lambda f, at: curvature.top_eigenvalues(f, at, k=1),
@@ -108,6 +114,14 @@ def test_what_the_message_says_to_pass_is_taken():
     assert BN.field().loss(Point(at.theta, at.buffers)) == BN.field().loss(at)
     recomputed = BN.field("recomputed")
     assert recomputed.loss(at.theta) == recomputed.loss(at)
+
+
+def test_a_plane_recomputes_and_takes_a_bare_vector():
+    at = other(BN, 1)
+    for plane_at in (lambda at: planes.random_plane(BN.space, at), lambda at: planes.eigen_plane(at, AXES)):
+        bare, whole = (planes.scan(BN.field(), plane_at(p), *GRID) for p in (at.theta, at))
+        assert bare.loss.tolist() == whole.loss.tolist()
+        assert bare.loss[0, 0] == BN.field("recomputed").loss(at)
 
 
 @pytest.mark.parametrize(("case", "policy"), CASES_BY_POLICY, ids=map(ids, CASES_BY_POLICY))

@@ -69,9 +69,6 @@ def lerp(a: Point, b: Point, alpha: float) -> Point:
     """
     if alpha in (0.0, 1.0):
         return b if alpha else a
-    if a.buffers.keys() != b.buffers.keys():
-        odd = sorted(a.buffers.keys() ^ b.buffers.keys())
-        raise ModelError(f"one of two points lacks {odd[0]!r}: they are points of different networks")
     mixed = {
         name: torch.lerp(buffer, b.buffers[name], alpha) if buffer.is_floating_point() else buffer
         for name, buffer in a.buffers.items()
