@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 from sublevel.cli import main
-from sublevel.errors import DataError
+from sublevel.errors import DataError, ModelError
 from sublevel.space import Point, Space
 from sublevel.tickets import Ticket
 from sublevel.tickets.file import KEY
@@ -90,6 +90,25 @@ def test_weights_that_are_no_real_numbers_of_one_type_are_refused(tmp_path, kind
             entry["dtype"] = str(tensors[WEIGHT].dtype).removeprefix("torch.")
     with pytest.raises(DataError, match=r"not finite|of type|damaged"):
         Ticket.load(sealed(tmp_path / "bad", tensors, document))
+
+
+def with_buffer(dtype):
+    net = nn.Linear(3, 2)
+    net.register_buffer("turn", torch.ones(2, dtype=dtype))
+    space = Space.of(net)
+    return Ticket(space.full_mask(), {"start": space.point(net)}, space)
+
+
+def test_a_complex_buffer_comes_back(tmp_path):
+    ticket = with_buffer(torch.complex64)
+    assert torch.equal(Ticket.load(ticket.save(tmp_path / "t")).start.buffers["turn"], ticket.start.buffers["turn"])
+
+
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.float8_e4m3fn])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, dtype):
+    with pytest.raises(ModelError, match=f"cannot hold 'start/turn' of type {str(dtype)[6:]}; allowed: float32"):
+        with_buffer(dtype).save(tmp_path / "t")
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_buffer_that_is_not_finite_is_refused(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Tensor
-from sublevel.errors import ConfigError, DataError, StoreError
+from sublevel.errors import ConfigError, DataError, ModelError, StoreError
 from sublevel.files import replacing
 from sublevel.foreign import load_json
 from sublevel.space import Layer, Point, Space
@@ -29,8 +29,9 @@ LARGEST_HEADER = 100_000_000
 TYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+    torch.complex64,
 )  # fmt: skip
-"""What the tensors of a ticket are made of: real numbers."""
+"""What the tensors of a ticket are made of: real numbers, and complex ones in buffers and constants."""
 
 Document = dict[str, Any]
 
@@ -47,13 +48,16 @@ class Contents:
 
 
 def serialised(c: Contents) -> bytes:
-    """The bytes of the file. ConfigError where ``about`` is not JSON."""
+    """The bytes of the file. ConfigError where ``about`` is not JSON, ModelError for a tensor of no type of `TYPES`."""
     from safetensors.torch import save
 
     tensors = {"mask": torch.from_numpy(np.packbits(c.mask.cpu().numpy()))}
     tensors |= {f"{at}/{name}": t for at, point in c.points.items() for name, t in _named(c.space, point).items()}
     tensors |= {f"constant/{name}": t for name, t in c.constants.items()}
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    for name, tensor in plain.items():
+        if tensor.dtype not in TYPES:
+            raise ModelError(f"a ticket cannot hold {name!r} of type {_type(tensor)}; allowed: {_types()}")
     checksums = {name: checksum(t) for name, t in plain.items()}
     document = {"format": FORMAT, **_described(c), "about": dict(c.about), "checksums": checksums}
     try:
