@@ -40,6 +40,14 @@ def needs(case, policy="stored", **options):
     return field.kept_bytes
 
 
+KEPT = {
+    ("remainder-of-one", "stored"): (0, 2, 3),  # batches of 12, 12 and 1: 0.6 of 25 hold the first and the last
+    ("remainder-of-one", "recomputed"): (0, 2, 3),
+    ("remainder-of-one", "batch"): (0, 1, 3),  # of 12, 7 and 6, since no batch is a single example: the first
+}
+"""Graphs kept of none, of 0.6 and of all bytes; elsewhere there are two batches, the first the larger."""
+
+
 @every
 def test_keeping_changes_no_bit(case, policy):
     v = torch.randn(3, case.space.dim, dtype=F64)
@@ -49,7 +57,7 @@ def test_keeping_changes_no_bit(case, policy):
         want = plain.hvp(case.point, vectors)
         assert torch.equal(kept.hvp(case.point, vectors), want)
         assert torch.equal(some.hvp(case.point, vectors), want)
-    assert (plain.kept_batches, some.kept_batches, kept.kept_batches) == (0, 1, 2)
+    assert (plain.kept_batches, some.kept_batches, kept.kept_batches) == KEPT.get((case.name, policy), (0, 1, 2))
     assert 0 < some.kept_bytes <= 0.6 * kept.kept_bytes
 
 

@@ -69,6 +69,7 @@ class Layer:
     def by_filter(self, vector: Tensor) -> Float[Tensor, "units fan_in"]:
         """The tensor's own entries [size], filter by filter.
 
+        >>> import torch
         >>> Layer("w", (2, 3), 0, True, axis=1).by_filter(torch.arange(6)).tolist()
         [[0, 3], [1, 4], [2, 5]]
         """

@@ -17,6 +17,11 @@ def test_a_good_one_is_returned():
     assert check(GOOD) is GOOD
 
 
+def test_samples_in_float64_are_kept():
+    double = replace(GOOD, train_x=GOOD.train_x.double(), test_x=GOOD.test_x.double())
+    assert check(double).train_x.dtype == torch.float64
+
+
 def test_float_targets_are_kept():
     regression = replace(GOOD, train_y=torch.rand(3, 2), test_y=torch.rand(3, 2), classes=())
     assert check(regression).train_y.dtype == torch.float32
@@ -31,7 +36,11 @@ def test_float_targets_are_kept():
         ({"test_x": torch.zeros(0, 5), "test_y": Y[:0]}, "test: there are no samples"),
         ({"train_y": Y.int()}, "train: labels are torch.int32 [3]; allowed: torch.int64 [N]"),
         ({"classes": ("a",)}, "1 class (a); at least two are needed"),
-        ({"train_x": torch.zeros(3, 5).double()}, "samples are torch.float64; allowed: torch.uint8 (images)"),
+        ({"train_x": torch.zeros(3, 5).half()}, "samples are torch.float16; allowed: torch.uint8 (images)"),
+        (
+            {"train_x": torch.zeros(3, 5).double()},
+            "train samples are torch.float64 [5] each, test samples torch.float32 [5]; they must be alike",
+        ),
         ({"train_x": torch.zeros(3, 5).byte()}, "uint8 samples have shape [3, 5]; images are [N, C, H, W]"),
         (
             {"train_x": torch.tensor([[0.0], [torch.nan], [0.0]])},

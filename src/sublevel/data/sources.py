@@ -145,7 +145,8 @@ def _check_samples(where: str, x: Rows, also: tuple[torch.dtype, ...]) -> None:
             )
     elif x.dtype not in (torch.float32, torch.float64, torch.int64, *also):
         raise DataError(
-            f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.int64 (tokens), torch.float32"
+            f"{where}: samples are {x.dtype}; allowed: torch.uint8 (images), torch.int64 (tokens), torch.float32, "
+            "torch.float64"
         )
     elif x.dtype.is_floating_point:
         _check_finite(where, x)

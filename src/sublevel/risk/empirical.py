@@ -217,8 +217,8 @@ class EmpiricalRisk(Likelihood):
     def example_grads(self, at: At, *, chunk: int | None = None) -> Iterator[Float[Tensor, "B D"]]:
         """The gradient of every example's loss, in order, ``chunk`` examples at a time.
 
-        By default as many as a batch has, fewer where D is large. They are vectorised over the examples;
-        ``chunk=1`` takes them one by one, as a network needs whose forward pass cannot be (`torch.func.vmap`).
+        By default as many as a batch has, fewer where D is large. They are vectorised over the examples
+        (`torch.func.vmap`), and taken one by one where ``chunk`` is 1 or the forward pass cannot be vectorised.
 
         Raises ValueError under ``batch``: the gradient of one example's loss is then not its own.
         """
