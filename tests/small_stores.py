@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sublevel.study.store import Root, Store, digest
 
 NUMERICS = {"device": "cpu"}
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """The study.json of a run, but for its store and its cells."""
+    study = {"name": name, "levels": 1, "seeds": [0], "data": {"name": "x"}, "model": {"name": "x"}}
+    about = {"cells": {"done": 1, "failed": 0}, "seconds": {"cells": {}}, "data": {}}
+    about |= {"model": {"name": "x", "parameters": 1, "prunable": 1}, "versions": {}, "hardware": {}}
+    last = {"seconds": 0.0, "computed": 0, "damaged": []}
+    return {"study": study, "numerics": NUMERICS, "problem": None, "about": about, "last_run": last}
 
 
 def put(store: Store, word: str, study: str = "one", reads: str = "") -> str:

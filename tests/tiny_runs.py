@@ -22,7 +22,10 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """A convolution with BatchNorm, a linear layer. Stands still in training while the file in $TINY_PAUSE exists."""
+    """A convolution with BatchNorm, a linear layer. Stands still in training while the file in $TINY_PAUSE exists.
+
+    A batch of two is no training: with two examples the run asks beforehand which parameters the loss uses.
+    """
 
     def __init__(self, classes, width):
         super().__init__()
@@ -32,7 +35,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         pause = os.environ.get("TINY_PAUSE", "")
-        if self.training and os.path.exists(pause):
+        if self.training and len(x) > 2 and os.path.exists(pause):
             with open(f"{pause}.{os.getpid()}", "w"):
                 pass
             while os.path.exists(pause):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from sublevel.data import Dataset, Splits, share, shared, split
+from sublevel.data import Dataset, Splits, cache, share, shared, split
 from sublevel.data.cache import cache_dir
 from sublevel.data.own import dataset
 from sublevel.data.splits import Part
@@ -131,13 +134,35 @@ def test_a_file_of_a_disk_that_is_read_only_is_read(monkeypatch: pytest.MonkeyPa
     assert found.digest == splits.digest
 
 
-def test_a_home_that_is_none_costs_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The system's folder for temporary files, of a user without a home."""
+
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", homeless)
     for name in ("SUBLEVEL_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    cache._homeless.cache_clear()
+    yield tmp_path / "temporary"
+    cache._homeless.cache_clear()
+
+
+def test_a_user_without_a_home_shares_by_a_folder_of_their_own(temporary: Path) -> None:
+    temporary.mkdir()
+    name, splits = written(images())
+    found = shared(name)
+    assert found is not None
+    assert found.digest == splits.digest
+    assert cache_dir() == temporary / f"sublevel-{os.getuid()}"
+    assert stat.S_IMODE(cache_dir().stat().st_mode) == 0o700
+
+
+def test_a_home_that_is_none_costs_memory_only(temporary: Path) -> None:
+    """Where there is no folder for temporary files either."""
+    temporary.touch()
     assert share(images()) is None
     assert shared("0" * 64) is None
 

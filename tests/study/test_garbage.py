@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tiny_runs
-from small_stores import NUMERICS, put, root
+from small_stores import manifest, put, root
 from sublevel import open as open_run
 from sublevel.cli import main
 from sublevel.errors import ConfigError, StoreError
@@ -176,10 +176,10 @@ def test_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture
     age(store)
     assert gc(*at) == 2
     assert "knows no study, so all of it would go" in capsys.readouterr().err
-    cells = [{"key": a, "status": "done"}, {"key": "", "status": "skipped"}]
-    manifest = {"study": {"name": "run"}, "numerics": NUMERICS, "cells": cells, "problem": None, "about": {}}
+    about = {"cell": "train/dense/L0/s0", "kind": "train", "labels": {}}
+    cells = [about | {"key": a, "status": "done"}, about | {"key": "", "status": "skipped"}]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "study.json").write_text(json.dumps(manifest | {"store": "../store", "last_run": {}}))
+    (tmp_path / "run" / "study.json").write_text(json.dumps(manifest("run") | {"store": "../store", "cells": cells}))
     roots.finish(store, root(b))
     assert gc("--dry-run", *at) == 0
     said = capsys.readouterr().out

@@ -155,7 +155,8 @@ def test_the_command_never_ends_well_without_tables(workshop: Path, name: str, m
     with pytest.raises(SystemExit) as end:
         main(["run", "small.toml", "--set", f"model.name={name}:build"])
     said = capsys.readouterr()
-    assert (end.value.code, said.out) == (2, "")
+    note = f"note: own code that would run: {name}:build (network, {workshop / name}.py)\n"
+    assert (end.value.code, said.out) == (2, note)
     assert "SystemExit: 0" in said.err
 
 

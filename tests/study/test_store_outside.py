@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from small_stores import NUMERICS, put, root
+from small_stores import manifest, put, root
 from sublevel.cli import main
 from sublevel.errors import StoreError
 from sublevel.study.store import Leases, Store, cell_name, collect, digest, object_name, roots
@@ -108,11 +108,7 @@ def stranger(runs: Path, name: str, **changed: object) -> Path:
     """A run folder that came from elsewhere: one finished cell."""
     cell = {"cell": "train/dense/L0/s0", "kind": "train", "status": "done", "key": KEY}
     cell["labels"] = {"branch": "dense", "level": 0, "seed": 0}  # type: ignore[assignment]
-    about = {"cells": {"done": 1, "failed": 0}, "seconds": {"cells": {}}, "model": {"name": "x"}}
-    about |= {"data": {}, "versions": {}, "hardware": {}}
-    study = {"name": name, "levels": 1, "seeds": [0], "data": {"name": "x"}}
-    whole = {"study": study, "numerics": NUMERICS, "problem": None, "about": about, "last_run": {}}
-    whole |= {"store": "../.store", "cells": [cell | {k: v for k, v in changed.items() if k == "key"}]}
+    whole = manifest(name) | {"store": "../.store", "cells": [cell | {k: v for k, v in changed.items() if k == "key"}]}
     folder = runs / name
     folder.mkdir(parents=True)
     (folder / "study.json").write_text(json.dumps(whole | {k: v for k, v in changed.items() if k != "key"}))
@@ -129,7 +125,11 @@ def test_a_strangers_run_moves_no_file(store: Store, tmp_path: Path, capsys: pyt
             (place / "settings.json").write_text("{}")
         for words in (("report", folder), ("compare", folder, folder), ("export", folder, tmp_path / "a.tar")):
             assert command(*words) == 2
-            assert "64 hexadecimal digits" in capsys.readouterr().err
+            said = capsys.readouterr().err
+            assert (
+                f"{folder.name}/study.json is damaged: cells.0.key: String should match pattern '^([0-9a-f]{{64}})?$'"
+                in said
+            )
         command("ticket", "export", folder, tmp_path / "t.safetensors", "--branch", "imp", "--level", "1")
         for place in (store.path, runs, tmp_path):
             assert (place / "settings.json").read_text() == "{}"

@@ -90,7 +90,9 @@ class Failing(Listener):
 
 def test_the_log_tells_every_cell_once_and_a_failing_listener_stops_nothing(here: Path) -> None:
     study = sl.Study("small.toml")
-    with pytest.warns(UserWarning, match="Failing failed and is told nothing more: ValueError: no room"):
+    with pytest.warns(
+        UserWarning, match=r"Failing failed and is told nothing more: ValueError\('no room on the disk'\)$"
+    ):
         result = study.run(jobs=1, listener=Failing(), report=False)
     assert not len(result.failures)
     said = rows(here)
