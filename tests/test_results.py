@@ -40,6 +40,11 @@ def test_a_template_types_no_result(folder: Path) -> None:
     assert not re.findall(r"[+-]\d+\.\d+|\[\s*[+-]?\d+\.\d+,", typed)
 
 
+def test_the_findings_of_the_project_are_those_of_the_demo(readme: ModuleType) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.with_findings(text) == text
+
+
 def test_what_the_tables_lack_is_an_error(readme: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
     (tmp_path / "README.md.j2").write_text("{{ r.nothing_of_the_kind }}", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Write the README of every published result from its tables, by the template beside it.
 
-    python tools/results_readme.py            every folder of results/ that has a README.md.j2
-    python tools/results_readme.py FOLDER     one of them
+    python tools/results_readme.py            every folder of results/ that has a README.md.j2, and the findings in
+                                              the project's own README.md
+    python tools/results_readme.py FOLDER     one folder
 
 No number of a README is typed: a template names what it shows (`Results`), and the tables say it.
 """
@@ -19,8 +20,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from sublevel.stats import mean_interval
+
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "README.md.j2"
+FINDINGS = ("<!-- findings: made by tools/results_readme.py from results/demo -->", "<!-- end of findings -->")
 SCALES = {"test error": (100.0, "points"), "error barrier": (100.0, "points"), "train error": (100.0, "points")}
 """Units that are fractions in the tables and points in the text."""
 
@@ -88,6 +92,21 @@ class Results:
             body.append([words, *("" if math.isnan(cell) else form.format(cell) for cell in cells)])
         return markdown(head, body)
 
+    def against(self, branches: Mapping[str, str], level: int, than: str = "imp") -> str:
+        """A table of mean test errors at a level, and of differences paired by seed with 95% t intervals, in points."""
+        errors = self.levels[self.levels["level"] == level].pivot(index="seed", columns="branch", values="test_error")
+        body = [["dense network (100%)", f"{100 * self.mean('dense', 0):.1f}", ""]]
+        for branch, words in branches.items():
+            found = mean_interval(100 * (errors[branch] - errors[than]))
+            apart = "" if branch == than else interval(found.mean, found.low, found.high, 1.0, 1)
+            body.append([words, f"{100 * errors[branch].mean():.1f}", apart])
+        return markdown(["", "test error", "against IMP"], body)
+
+    def disagreements(self) -> str:
+        """A list of the claims that are contradicted, each with the sentence that the report quotes."""
+        rows = self.table("verdicts").query("verdict == 'contradicted'")
+        return "\n".join(f"- {r.claim}, *{r.statement.rstrip('.')}*: {r.sentence}" for r in rows.itertuples())
+
     def verdicts(self) -> str:
         """A table of the claims: verdict, and the sentence that the report quotes."""
         rows = self.table("verdicts")
@@ -142,12 +161,45 @@ def render(folder: Path) -> str:
     return environment.from_string(source).render(r=found)
 
 
+def findings() -> str:
+    """What the project's README shows of the demo."""
+    r = Results(ROOT / "results" / "demo")
+    level = 10
+    branches = {
+        "imp": "IMP with rewinding",
+        "reinit": "its mask, new initialisation",
+        "random-prune": "random mask, rewound",
+        "oneshot": "one-shot pruning, rewound",
+        "finetune": "iterative pruning, fine-tuned",
+        "finetune-mask": "IMP's mask, fine-tuned",
+    }
+    return f"""\
+At {r.density(level)} of the weights, the test error in points (means of {r.seeds} seeds; differences are paired by seed,
+with 95% t intervals):
+
+{r.against(branches, level)}
+
+Not all of it agrees with the paper. After correction for testing many claims, these are contradicted on this network:
+
+{r.disagreements()}
+"""
+
+
+def with_findings(readme: str) -> str:
+    """The project's README with its findings written again. ValueError where it has no place for them."""
+    begin, end = (readme.index(mark) for mark in FINDINGS)
+    return f"{readme[:begin]}{FINDINGS[0]}\n{findings()}{readme[end:]}"
+
+
 def main(folders: Sequence[str]) -> None:
     """Write the READMEs of some folders, or of all that have a template."""
     chosen = [Path(f) for f in folders] or sorted(p.parent for p in (ROOT / "results").glob(f"*/{TEMPLATE}"))
     for folder in chosen:
         (folder / "README.md").write_text(render(folder), encoding="utf-8")
         sys.stdout.write(f"{folder / 'README.md'}\n")
+    if not folders:
+        whole = ROOT / "README.md"
+        whole.write_text(with_findings(whole.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
