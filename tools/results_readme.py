@@ -174,8 +174,8 @@ def findings() -> str:
         "finetune-mask": "IMP's mask, fine-tuned",
     }
     return f"""\
-At {r.density(level)} of the weights, the test error in points (means of {r.seeds} seeds; differences are paired by seed,
-with 95% t intervals):
+At {r.density(level)} of the weights, the test error in points. Means are of {r.seeds} seeds; differences are paired by
+seed, with 95% t intervals.
 
 {r.against(branches, level)}
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from browser import AXE, OVERLAPS, axe, draw_all, opened
+
+from sublevel.report.page import asset
 
 pytestmark = pytest.mark.browser
 # ruff: noqa: E501
@@ -166,9 +169,6 @@ def test_a_seed_that_is_switched_off_leaves_every_mean(wide):
     # seeds 1 and 2: 0 and -0.1 beside -1; two seeds have no interval
     assert imp["y"] == pytest.approx([-1.05, -2.05, -3.05, -4.05, -5.05])
     assert imp.get("up") is None
-    # t_{0.975, 2} = 4.30265, s = 1
-    assert page.evaluate("() => interval([1, 2, 3], false)") == pytest.approx([2, -0.48414, 4.48414], abs=1e-5)
-    assert page.evaluate("() => interval([1, 3], false)") == [2, None, None]
     assert page.locator("[data-seed='0']").get_attribute("aria-pressed") == "false"
     assert page.locator("#shown").inner_text() == "all but seed 0"
     page.locator("#spectra").scroll_into_view_if_needed()
@@ -179,6 +179,19 @@ def test_a_seed_that_is_switched_off_leaves_every_mean(wide):
         "() => document.querySelector('#volume-pairs .plot').data.find((t) => t.name === 'imp' && !t.opacity).y[0] === -1"
     )
     assert watch.errors == []
+
+
+def test_the_page_takes_an_interval_from_three_seeds_on(wide):
+    page, _ = wide
+    found = re.search(r"^function interval.*?^}$", asset("series.js"), flags=re.MULTILINE | re.DOTALL)
+    assert found
+    study = "const study = JSON.parse(document.getElementById('study').textContent);"
+    taken = page.evaluate(
+        f"() => {{ {study} {found[0]}; return [[1, 2, 3], [1, 3], [2]].map((v) => interval(v, false)); }}"
+    )
+    # t_{0.975, 2} = 4.30265, s = 1
+    assert taken[0] == pytest.approx([2, -0.48414, 4.48414], abs=1e-5)
+    assert taken[1:] == [[2, None, None], [2, None, None]]
 
 
 def test_a_branch_that_is_switched_off_leaves_every_figure(wide):

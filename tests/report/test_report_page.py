@@ -27,14 +27,22 @@ def visible(html: str) -> str:
 
 
 def test_the_headline_is_computed_from_the_tables():
+    rows = [("dense", 0, s, 1.0, e) for s, e in enumerate((0.08, 0.09, 0.10))]
+    rows += [("imp", 3, s, 0.512, e) for s, e in enumerate((0.10, 0.12, 0.14))]
+    levels = pd.DataFrame(rows, columns=["branch", "level", "seed", "density", "test_error"])
+    text = visible(render({"levels": levels}, {"model": {"name": "lenet"}}))
+    assert "6 networks on lenet: 1 branch down to level 3, 3 seeds." in text
+    # n = 3: half-widths are 4.303 * sd / sqrt(3) = 4.97 and 2.48 points
+    assert "51.2% of the weights left, imp&#39;s test error is 12.0% [7.0, 17.0]; " in text
+    assert "9.0% [6.5, 11.5]" in text
+
+
+def test_two_seeds_have_no_interval_in_the_headline():
     rows = [("dense", 0, s, 1.0, e) for s, e in enumerate((0.08, 0.09))]
     rows += [("imp", 3, s, 0.512, e) for s, e in enumerate((0.10, 0.12))]
     levels = pd.DataFrame(rows, columns=["branch", "level", "seed", "density", "test_error"])
     text = visible(render({"levels": levels}, {"model": {"name": "lenet"}}))
-    assert "4 networks on lenet: 1 branch down to level 3, 2 seeds." in text
-    # n = 2: half-widths are 12.7 * sd / sqrt(2) = 6.35 and 12.7 points
-    assert "51.2% of the weights left, imp&#39;s test error is 11% [−2, 24]; " in text
-    assert "8.5% [2.1, 14.9]" in text
+    assert "51.2% of the weights left, imp&#39;s test error is 11%; the dense network&#39;s is 8.5%." in text
 
 
 def test_comparisons_have_intervals_and_a_reading_and_a_word_on_multiplicity(html):

@@ -48,7 +48,7 @@ def _seeds(levels: Frame) -> str:
 
 
 def _ticket(levels: Frame) -> str:
-    """Dense against the sparsest ticket, in test error, with intervals where there are two seeds."""
+    """Dense against the sparsest ticket, in test error, with intervals where there are three seeds."""
     dense = over_seeds(where(levels, branch="dense"), "test_error", ["branch"])
     mine = where(levels, branch=Branches(levels).label("imp"))
     means = over_seeds(mine, "test_error", ["level"])
