@@ -219,7 +219,7 @@ import os, sys
 from sublevel.errors import StoreError
 from sublevel.study.store import Leases, Store, collect, roots
 sys.path.insert(0, sys.argv[4])
-from small_stores import put
+from small_stores import put, root
 os.setgroups([]), os.setgid(2000), os.setuid(int(sys.argv[1]))
 os.umask(int(sys.argv[2], 8))
 try:
