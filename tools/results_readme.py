@@ -54,18 +54,13 @@ class Results:
     def hardware(self) -> str:
         """``2 cores of an AMD EPYC``."""
         found = self.summary["hardware"]
-        article = "an" if found["processor"][:1] in "AEIOU" else "a"
-        return f"{found['cores']} cores of {article} {found['processor']}"
+        processor = found["processor"].replace("(R)", "").removesuffix("Processor").strip()
+        return f"{found['cores']} cores of {'an' if processor[:1] in 'AEIOU' else 'a'} {processor}"
 
     @property
     def networks(self) -> int:
         """How many networks the study has."""
         return len(self.levels)
-
-    @property
-    def minutes(self) -> int:
-        """Minutes that all cells took together."""
-        return round(self.summary["seconds"]["total"] / 60)
 
     @property
     def seeds(self) -> str:
