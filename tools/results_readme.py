@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +101,8 @@ class Results:
     def disagreements(self) -> str:
         """A list of the claims that are contradicted, each with the sentence that the report quotes."""
         rows = self.table("verdicts").query("verdict == 'contradicted'")
-        return "\n".join(f"- {r.claim}, *{r.statement.rstrip('.')}*: {r.sentence}" for r in rows.itertuples())
+        found = (f"- {r.claim}, *{r.statement.rstrip('.')}*: {r.sentence}" for r in rows.itertuples())
+        return "\n".join(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in found)
 
     def verdicts(self) -> str:
         """A table of the claims: verdict, and the sentence that the report quotes."""
