@@ -51,7 +51,7 @@ STUDIES: dict[str, tuple[Any, int]] = {
     "every-branch": (EVERY_BRANCH, 200),
     "trajectory": (EVERY_BRANCH | {"train": EVERY_BRANCH["train"] | {"trajectory": ["2it", "6it"]}}, 200),
     "demo": ("demo", 9_000),
-    "paper": ("paper", 45_000),
+    "paper": (read("paper") | {"seeds": 1}, 45_000),
     "mini-cifar10": (str(ROOT / "results/mini-cifar10/study.toml"), 10_000),
     "resnet20-cifar10": (str(ROOT / "results/resnet20-cifar10/study.toml"), 10_000),
     "resnet20-cifar10-three": (str(ROOT / "results/resnet20-cifar10/three-seeds.toml"), 10_000),
