@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan, sqrt
 
+SKEWED = 6
+"""Where fewer eigenvalues than this carry the error, a t interval from a few probes covers less than 95%."""
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -27,16 +27,13 @@ import torch
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
 from sublevel.field import At, Field, require_field
-from sublevel.geometry.estimate import Estimate, mean_and_se
+from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
 from sublevel.geometry.lockstep import Known, Tridiagonal, known_to_each, lockstep
 from sublevel.geometry.operators import Operator, check_counts, curvature_operator, unsymmetric
 
 METHODS = ("lanczos", "exact")
 
 Function = Callable[[np.ndarray], np.ndarray]
-
-SKEWED = 6
-"""Below so many eigenvalues that carry the error, a t interval from a few probes covers less than it says."""
 
 
 @dataclass(frozen=True, eq=False)

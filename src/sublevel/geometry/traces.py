@@ -18,7 +18,7 @@ import torch
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
 from sublevel.field import At, Field, require_field
-from sublevel.geometry.estimate import Estimate, mean_and_se
+from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
 from sublevel.geometry.operators import Operator, check_counts, curvature_operator, finite, unsymmetric
 
 
@@ -56,9 +56,6 @@ def trace(
     of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
     return METHODS[method](of, probes, together, seed)
 
-
-SKEWED = 6
-"""Below so many eigenvalues that carry the error, a t interval from a few probes covers less than it says."""
 
 FEW = 50
 """With more probes than these their mean is not skewed any more."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.figures import Missing
 from sublevel.report.frame import Frame
 
 NAMED = 4
-FEWEST = 3
 LAYERS = 8
 
 
@@ -29,10 +29,12 @@ def faults(tables: dict[str, Frame]) -> list[str]:
 
 def _seeds(levels: Frame) -> str:
     n = int(levels["seed"].nunique())
-    if n >= FEWEST:
+    if n >= FEWEST_SEEDS:
         return ""
     what = "has no interval and no test" if n < 2 else "has intervals too wide to decide anything"
-    return f"{n} seed{'s' * (n > 1)}: a study like this {what}. Set seeds = {FEWEST} or more; what is there is kept."
+    return (
+        f"{n} seed{'s' * (n > 1)}: a study like this {what}. Set seeds = {FEWEST_SEEDS} or more; what is there is kept."
+    )
 
 
 def _dense(levels: Frame) -> str:

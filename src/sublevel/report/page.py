@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from scipy.special import stdtrit
 
+from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.describe import words
 from sublevel.report.figures import Drawn, figures
 from sublevel.report.findings import claims, failures, headline, key_numbers
@@ -27,7 +28,7 @@ from sublevel.report.health import absent, faults
 from sublevel.report.latex import levels_table, verdicts_table
 from sublevel.report.methods import methods
 from sublevel.report.palette import known_first, styles
-from sublevel.report.prepare import FEWEST, clean, without_sweep
+from sublevel.report.prepare import clean, without_sweep
 from sublevel.report.render_plotly import payload
 from sublevel.report.setup import setup
 from sublevel.report.text import numbers
@@ -117,7 +118,7 @@ def _study(tables: dict[str, Frame], branches: list[str]) -> dict[str, Any]:
             for b in branches
         ],
         "seeds": numbers(seeds),
-        "fewest": FEWEST,
+        "fewest": FEWEST_SEEDS,
         "t": numbers(stdtrit(df, 0.975) for df in range(1, max(2, len(seeds)))),
     }
 

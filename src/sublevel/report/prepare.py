@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from sublevel.claims.branches import Branches
+from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.frame import Column, Frame
 from sublevel.tables import COLUMNS
 
@@ -26,9 +27,6 @@ ALSO_TEXT = {"failures": {"error"}, "tree": {"part"}}
 ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
 """What an empty cell of a column that came later means: the first part of the examples, the Hessian, before pruning."""
 FLAGS = {"converged", "stationary"}
-
-FEWEST = 3
-"""Seeds below which no interval is drawn."""
 
 
 def clean(tables: Mapping[str, Frame]) -> dict[str, Frame]:
@@ -94,7 +92,8 @@ def t_intervals(values: np.ndarray, code: np.ndarray, n: np.ndarray) -> tuple[np
     """
     mean = np.bincount(code, values, minlength=len(n)) / n
     squares = np.bincount(code, (values - mean[code]) ** 2, minlength=len(n))
-    return mean, stdtrit(np.where(n >= FEWEST, n - 1.0, np.nan), 0.975) * np.sqrt(squares / np.maximum(n - 1, 1) / n)
+    t = stdtrit(np.where(n >= FEWEST_SEEDS, n - 1.0, np.nan), 0.975)
+    return mean, t * np.sqrt(squares / np.maximum(n - 1, 1) / n)
 
 
 def _groups(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

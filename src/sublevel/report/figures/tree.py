@@ -11,13 +11,14 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
 
+from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, flat
 from sublevel.report.figures.registry import Tables, figure
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
-from sublevel.report.prepare import FEWEST, where
+from sublevel.report.prepare import where
 
 LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
 SCALES = {"loss": ("Train loss", 1.0), "error": ("Train error (%)", POINTS)}
@@ -73,7 +74,7 @@ def bound(heights: np.ndarray) -> float:
     0.5
     """
     known = heights[np.isfinite(heights)]
-    if len(known) < FEWEST:
+    if len(known) < FEWEST_SEEDS:
         return float(known.max()) if len(known) else math.nan
     half = stdtrit(len(known) - 1, 0.95) * known.std(ddof=1) * math.sqrt(1 + 1 / len(known))
     return float(known.mean() + half)
