@@ -218,7 +218,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # Train loss and error on planes; level = how often the grid was refined there.
     "planes": ("plane", "kind", "seed", "buffers", "x", "y", "loss", "error", "level", "reason"),
     # Where solutions and checkpoints lie on a plane, and how far from it.
-    "landmarks": ("plane", "seed", "name", "x", "y", "residual"),
+    "landmarks": ("plane", "seed", "name", "branch", "level", "step", "x", "y", "residual"),
     # Sublevel persistence on a plane's grid: dimension 0 = basins, 1 = rings around peaks.
     "persistence": ("plane", "seed", "dimension", "birth", "death", "x", "y", "reason"),
     # Where on a plane BatchNorm's statistics change from one solution's to another's: a line, and how far (nats) the

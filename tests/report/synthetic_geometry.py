@@ -188,15 +188,16 @@ def _plane(rows: Rows, name: str, kind: str, branch: str, levels: int) -> None:
         about | {"kind": kind, "buffers": "stored", "x": x, "y": y, "loss": bowl(x, y), "error": min(0.9, bowl(x, y) / 4), "level": 0, "reason": ""}
         for y in grid for x in grid
     ]  # fmt: skip
-    places = {
-        "dense": (0.0, 0.0),
-        f"{branch} L1": (0.5, 0.0),
-        f"{branch} L{levels}": (0.5, 0.5),
-        "dense at step 0": (-0.9, -0.9),
-        "dense at step 200": (-0.4, -0.3),
-    }
+    places = [
+        ("dense", "dense", 0, None, 0.0, 0.0),
+        (f"{branch} L1", branch, 1, None, 0.5, 0.0),
+        (f"{branch} L{levels}", branch, levels, None, 0.5, 0.5),
+        ("dense at step 0", "dense", None, 0, -0.9, -0.9),
+        ("dense at step 200", "dense", None, 200, -0.4, -0.3),
+    ]
+    names = ("name", "branch", "level", "step", "x", "y")
     rows["landmarks"] += [
-        about | {"name": n, "x": x, "y": y, "residual": 0.5 * ("step" in n)} for n, (x, y) in places.items()
+        about | dict(zip(names, place, strict=True)) | {"residual": 0.5 * (place[3] is not None)} for place in places
     ]
     rows["persistence"] += [
         about | {"dimension": 0, "birth": 0.01, "death": math.nan, "x": 0.0, "y": 0.0},

@@ -289,7 +289,9 @@ def test_a_seam_of_the_statistics_is_drawn_and_said_and_what_it_makes_is_grey():
             for y in axis
             for x in axis
         ],
-        "landmarks": [{**about, "name": "dense", "x": 0.0, "y": 0.0, "residual": 0.0}],
+        "landmarks": [
+            {**about, "name": "dense", "branch": "dense", "level": 0, "step": None, "x": 0.0, "y": 0.0, "residual": 0.0}
+        ],
         "persistence": [
             {**about, "dimension": 0, "birth": 1.0, "death": math.nan, "x": 0.0, "y": 0.0, "reason": ""},
             {

@@ -21,7 +21,6 @@ SIDE = 41  # of the drawn grid
 SHOWN = 12  # planes on the page
 CUT = 0.96  # quantile of the heights above which they are cut
 LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
-TRAJECTORY = " at step "
 SEAM = Style("#111111", dash="dash")
 RUN = Style("#e34a33", "circle")
 SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... solution of one branch
@@ -173,13 +172,11 @@ def _outside(planes: Frame, marks: Frame) -> str:
 def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Series]:
     """The dense run as a line, then every solution as a marker of its branch."""
     inside = marks[_inside(marks, frame)]
-    run = inside[inside["name"].str.contains(TRAJECTORY, regex=False)]
-    solutions = inside.drop(index=run.index)
-    steps = run["name"].str.extract(r"(\d+)$")[0].astype(float)
-    path = run.loc[steps.sort_values().index]
-    end = where(solutions, name="dense")
+    path = inside[inside["step"].notna()].sort_values("step")
+    solutions = inside[inside["step"].isna()]
+    end = where(solutions, branch="dense")
     drawn = _run([*path.itertuples(), *end.itertuples()], at) if len(path) else []
-    branch = solutions["name"].str.partition(" L")[0] if len(solutions) else solutions["name"]
+    branch = solutions["branch"].fillna(solutions["name"]).astype(str)
     look = styles(branch)
     for known in known_first(branch):
         for i, row in enumerate(solutions[branch == known].itertuples()):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from math import isfinite
 from typing import Any
 
@@ -61,7 +63,15 @@ def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[So
         "size": block.size,
         "policy": block.policy if scene.space.statistics else "stored",
     }
-    labels = {"plane": f"{kind}: {names}", "kind": kind, "seed": chosen[0].seed}
+    labels = {
+        "plane": f"{kind}: {names}",
+        "kind": kind,
+        "seed": chosen[0].seed,
+        "landmarks": json.dumps(
+            [{"branch": s.branch, "level": s.level} for s in chosen]
+            + [{"branch": "dense", "step": n} for n in dense.inputs.get("checkpoints", ())]
+        ),
+    }
     scene.graph.add(Node(f"plane/{kind}/{names}/s{chosen[0].seed}", "plane", inputs, labels))
 
 
@@ -145,14 +155,19 @@ def _beside(frame: Frame, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
 
 @rows("plane")
 def plane_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``planes``, ``landmarks`` and ``persistence``."""
+    """``planes``, ``landmarks``, ``persistence`` and ``seams``."""
     values = entry["values"]
+    labels = dict(labels)
+    solutions = json.loads(labels.pop("landmarks", "[]"))
     about = {**labels, "buffers": values["buffers"], "reason": values["reason"]}
     for x, y, loss, error, level in values["rows"]:
         yield "planes", {**about, "x": x, "y": y, "loss": loss, "error": error, "level": level}
-    for table in ("landmarks", "persistence", "seams"):
-        for row in values.get(table, ()):
-            yield table, {**labels, **({"reason": ""} if table == "persistence" else {}), **row}
+    for row, solution in zip_longest(values["landmarks"], solutions, fillvalue={}):
+        yield "landmarks", {**labels, **solution, **row}
+    for row in values["persistence"]:
+        yield "persistence", {**labels, "reason": "", **row}
+    for row in values.get("seams", ()):
+        yield "seams", {**labels, **row}
 
 
 @cost("plane")
