@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -13,6 +15,8 @@ install_import_hook([f"sublevel.{name}" for name in SHAPED], "shapes.check")
 
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+import tiny_runs  # noqa: E402
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
@@ -32,6 +36,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBLEVEL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workshop in which the tiny study was run once, by one job. To look at, not to change."""
+    return tiny_runs.finished(tmp_path_factory)
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished workshop, to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Path:
+    """A workshop where nothing has run yet."""
+    return tiny_runs.furnish(tmp_path / "workshop")
 
 
 @pytest.hookimpl(tryfirst=True)

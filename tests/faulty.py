@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sublevel.study.store import folder
+from sublevel.engine.store import folder
 
 CALLS = ("open", "read", "write", "fsync", "replace", "scandir", "unlink", "utime", "mkdir", "fstat", "stat")
 """What a store in a folder asks of the system: ``replace`` renames, ``scandir`` lists, ``unlink`` removes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sublevel.study.store import Root, Store, digest
+from sublevel.engine.store import Root, Store, digest
 
 NUMERICS = {"device": "cpu"}
 

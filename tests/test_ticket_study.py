@@ -76,7 +76,7 @@ import sys
 import sublevel as sl
 from sublevel.runs.tickets import retrain
 from sublevel.study.cells import point_tensors
-from sublevel.study.store import digest, serialised
+from sublevel.engine.store import digest, serialised
 
 problem = sl.Problem("tiny_net:tiny", data="arrays", root="data.npz", validation=40)
 for name in sys.argv[1:]:
@@ -219,8 +219,8 @@ def test_a_state_with_masks_is_measured_as_the_sparse_network(
     assert torch.equal(given.at.theta, ticket.end.theta)
     tensors = sl.load_ticket("imp.safetensors").to_torch_prune(result.problem.build(0, "init"))
     assert prune.is_pruned(tensors)
+    from sublevel.engine.store import serialised
     from sublevel.study.cells import mask_tensors
-    from sublevel.study.store import serialised
 
     assert given.mask == serialised(mask_tensors(ticket.mask))
 

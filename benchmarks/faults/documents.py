@@ -30,11 +30,11 @@ import fuzz
 
 import sublevel as sl
 from sublevel.cli import main
+from sublevel.engine.store import Archive, Store
+from sublevel.engine.store.content import sealed, unsealed
+from sublevel.engine.store.leases import leased
 from sublevel.runs.keeping import check_rows
 from sublevel.runs.status import read as read_log
-from sublevel.study.store import Archive, Store
-from sublevel.study.store.content import sealed, unsealed
-from sublevel.study.store.leases import leased
 from sublevel.tickets.file import KEY
 
 Case = Callable[[random.Random], str]

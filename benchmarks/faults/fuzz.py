@@ -28,10 +28,10 @@ import torch
 import sublevel as sl
 from sublevel.data import load
 from sublevel.data.sources import check
+from sublevel.engine.store import Store
 from sublevel.errors import SublevelError
 from sublevel.study.documents import preset_names, read
 from sublevel.study.spec import parse
-from sublevel.study.store import Store
 from sublevel.tickets import Ticket
 
 COUNTS = {"study files": 2000, "tickets": 250, "store entries": 250, "data files": 200}

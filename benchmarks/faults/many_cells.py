@@ -19,11 +19,11 @@ from typing import Any
 
 import workshop  # noqa: F401 - finds benchmarks/common.py
 
+from sublevel.engine.store import Store
 from sublevel.study.cells import KERNELS, Output, kernel, key, numerics
 from sublevel.study.executors import InProcess
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import Listener, Outcome, Schedule
-from sublevel.study.store import Store
 
 NAP = 0.001
 """Seconds of a cell."""

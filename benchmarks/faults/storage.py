@@ -47,7 +47,7 @@ def server() -> Iterator[str]:
 
 def state(url: str) -> tuple[set[str], list[str], list[str]]:
     """Keys of the entries that are whole, of those that are not, and what was set aside."""
-    from sublevel.study.store import Store
+    from sublevel.engine.store import Store
 
     store = Store(url)
     keys = list(store.keys())

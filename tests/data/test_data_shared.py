@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from sublevel.data import Dataset, Splits, cache, share, shared, split
-from sublevel.data.cache import cache_dir
+from sublevel import cache
+from sublevel.cache import cache_dir
+from sublevel.data import Dataset, Splits, share, shared, split
 from sublevel.data.own import dataset
 from sublevel.data.splits import Part
 from sublevel.data.streamed import Streamed

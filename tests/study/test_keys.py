@@ -14,9 +14,9 @@ import pytest
 
 import sublevel as sl
 import tiny_runs
+from sublevel.engine.store import cell_name
 from sublevel.study import kernels  # noqa: F401 - registers them
 from sublevel.study.cells import KERNELS, key, numerics, register
-from sublevel.study.store import cell_name
 from sublevel.train.recipe import Recipe
 from tiny_runs import python
 

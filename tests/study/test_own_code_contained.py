@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from sublevel.cli import main
+from sublevel.engine.store import Store
 from sublevel.errors import ModelError
 from sublevel.own_code import contained
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import Schedule
-from sublevel.study.store import Store
 from tiny_runs import furnish, tables
 
 LOOPS = """

@@ -12,12 +12,12 @@ import torch
 
 import sublevel as sl
 import tiny_runs
+from sublevel.engine.store import Folder
 from sublevel.errors import ConfigError
 from sublevel.space import Point
 from sublevel.study.graph import Node
 from sublevel.study.partial import Partial
 from sublevel.study.schedule import Listener
-from sublevel.study.store import Folder
 from sublevel.train.resume import Standing
 from tiny_runs import tables
 

@@ -26,7 +26,7 @@ RUNS = Path("sublevel-runs")
 
 def store_at(out: Path, store: str | None) -> str:
     """The address of a store that is named, or of the usual one."""
-    from sublevel.study.store import user_address
+    from sublevel.engine.store import user_address
 
     return user_address(store or out / ".store")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sublevel.data.cache import cache_dir, file_hash
+from sublevel.cache import cache_dir, file_hash
 from sublevel.errors import DataError
 from sublevel.files import replacing
 

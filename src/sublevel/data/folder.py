@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sublevel.cache import cache_dir
 from sublevel.data.bounds import PIXELS_RATIO, Allowance
-from sublevel.data.cache import cache_dir
 from sublevel.data.images import decode, stack
 from sublevel.data.sources import Dataset, source
 from sublevel.data.splits import stratified

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sublevel.data.cache import file_hash
+from sublevel.cache import file_hash
 from sublevel.data.download import Remote, obtain
 from sublevel.data.sources import Dataset, source
 from sublevel.errors import DataError

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sublevel.data.cache import cache_dir
+from sublevel.cache import cache_dir
 from sublevel.data.packing import Layout
 from sublevel.data.splits import PARTS, Part, Splits
 from sublevel.files import replacing

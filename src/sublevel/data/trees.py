@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from sublevel.cache import file_hash
 from sublevel.data.bounds import LARGEST_FILE, Allowance, Counted, whole
-from sublevel.data.cache import file_hash
 from sublevel.data.images import is_image
 from sublevel.errors import DataError
 

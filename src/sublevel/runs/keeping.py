@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sublevel.errors import ConfigError, DamagedEntry, StoreError
-from sublevel.runs.console import console
-from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import (
+from sublevel.engine.store import (
     Archive,
     Document,
     Root,
@@ -22,9 +19,12 @@ from sublevel.study.store import (
     user_address,
     write_archive,
 )
-from sublevel.study.store.archive import Source
-from sublevel.study.store.entries import parsed_entry
-from sublevel.study.store.names import CELLS, STUDIES, key_of
+from sublevel.engine.store.archive import Source
+from sublevel.engine.store.entries import parsed_entry
+from sublevel.engine.store.names import CELLS, STUDIES, key_of
+from sublevel.errors import ConfigError, DamagedEntry, StoreError
+from sublevel.runs.console import console
+from sublevel.runs.results import MANIFEST, Result
 from sublevel.study.tables import extracted
 
 

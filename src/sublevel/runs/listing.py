@@ -10,10 +10,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from sublevel.engine.store import Store, cell_name, index, roots
 from sublevel.errors import ConfigError, StoreError, nearest
 from sublevel.runs.console import clock, console
 from sublevel.runs.results import MANIFEST, Result
-from sublevel.study.store import Store, cell_name, index, roots
 
 FIELDS = (
     "cell",

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sublevel.engine.store import Store, canonical, digest, roots, user_address
 from sublevel.errors import ConfigError
 from sublevel.own_code import contained
 from sublevel.problem import Problem
@@ -35,7 +36,6 @@ from sublevel.study.given import Given, gathered
 from sublevel.study.graph import Graph, Node
 from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import parse
-from sublevel.study.store import Store, canonical, digest, roots, user_address
 
 RUNS = "sublevel-runs"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sublevel.engine.store import canonical, digest
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.inputs import shapes_of
 from sublevel.runs.console import console
@@ -16,7 +17,6 @@ from sublevel.runs.machine import versions
 from sublevel.space import Point
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import key, stored_mask, stored_point
-from sublevel.study.store import canonical, digest
 from sublevel.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def show(path: Path) -> int:
 def apply(path: Path, model: str, out: Path, at: str | None, masks: bool, shape: tuple[int, ...], classes: int) -> int:
     """Write a network's state dict at the ticket, as safetensors; with ``masks`` as torch.nn.utils.prune has it."""
     from sublevel import models
-    from sublevel.study.store import serialised
+    from sublevel.engine.store import serialised
     from sublevel.tickets.file import write
 
     ticket = Ticket.load(path)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Tensor
+from sublevel.engine.store import Store, canonical, digest
 from sublevel.errors import unknown
 from sublevel.problem import Problem
 from sublevel.space import Point
-from sublevel.study.store import Store, canonical, digest
 from sublevel.train.engines import ENGINE
 from sublevel.train.resume import Keeper
 

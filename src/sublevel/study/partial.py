@@ -12,9 +12,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from sublevel.engine.store import Backend, digest, partial_name, refusing, serialised
+from sublevel.engine.store.entries import checked_read
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
-from sublevel.study.store import Backend, digest, partial_name, refusing, serialised
-from sublevel.study.store.entries import checked_read
 from sublevel.train import resume
 from sublevel.train.resume import Standing
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
+from sublevel.engine.store import Leases, Store
 from sublevel.errors import StoreError
 from sublevel.study.executors import Executor, WorkerDied
 from sublevel.study.graph import Graph, Node, Ref
-from sublevel.study.store import Leases, Store
 
 TIME = "the time was up"
 """Why a cell has not begun, or a run has ended."""

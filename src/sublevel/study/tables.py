@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from sublevel.engine.store import Store
 from sublevel.errors import DamagedEntry
 from sublevel.study.cells import BESIDE, EXTRACT, Row, register
-from sublevel.study.store import Store
 from sublevel.study.trees import trees
 from sublevel.tables import COLUMNS
 

@@ -21,11 +21,11 @@ from functools import lru_cache
 from queue import Queue
 from typing import Any, TextIO
 
+from sublevel.engine.store import Store, canonical, digest
 from sublevel.errors import DamagedEntry, Diverged, ModelError, StoreError, SublevelError
 from sublevel.foreign import plain
 from sublevel.own_code import contained
 from sublevel.study.arithmetic import arithmetic
-from sublevel.study.store import Store, canonical, digest
 
 Say = Callable[[dict[str, Any]], None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 
+from sublevel.engine.store import opened, refusing
 from sublevel.errors import ConfigError
-from sublevel.study.store import opened, refusing
 
 PLACE = "/tmp/sight-"
 

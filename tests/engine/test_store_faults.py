@@ -23,9 +23,9 @@ import pytest
 import sublevel as sl
 from faulty import ANSWERS, CALLS, ERRORS, REQUESTS, Between, failing
 from small_stores import put, root
+from sublevel.engine.store import Leases, Store, backend, cell_name, collect, digest, merge, object_name, roots
 from sublevel.errors import StoreError, SublevelError
 from sublevel.runs.results import to_csv
-from sublevel.study.store import Leases, Store, backend, cell_name, collect, digest, merge, object_name, roots
 from sublevel.study.tables import build
 from tiny_runs import furnish
 
@@ -185,7 +185,7 @@ def test_a_real_lack_of_descriptors(tmp_path: Path) -> None:
 ANOTHER = """
 import os, sys
 from sublevel.errors import StoreError
-from sublevel.study.store import Store
+from sublevel.engine.store import Store
 os.setgid(65534), os.setuid(65534)
 store = Store(sys.argv[1])
 for key in sys.argv[2:]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sublevel.engine.store.content import DIGEST
 from sublevel.errors import StoreError
-from sublevel.study.store.content import DIGEST
 
 OBJECTS, CELLS, STUDIES, LEASES, PARTIAL = "objects/", "cells/", "studies/", "leases/", "partial/"
 DAMAGED, TMP = "damaged/", "tmp/"

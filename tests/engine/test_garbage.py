@@ -12,8 +12,7 @@ import tiny_runs
 from small_stores import manifest, put, root
 from sublevel import open as open_run
 from sublevel.cli import main
-from sublevel.errors import ConfigError, StoreError
-from sublevel.study.store import (
+from sublevel.engine.store import (
     Archive,
     Leases,
     Store,
@@ -25,6 +24,7 @@ from sublevel.study.store import (
     roots,
     write_archive,
 )
+from sublevel.errors import ConfigError, StoreError
 from tiny_runs import cli, tables
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from small_stores import manifest, put, root
 from sublevel.cli import main
+from sublevel.engine.store import Leases, Store, cell_name, collect, digest, object_name, roots
+from sublevel.engine.store.address import user_address
+from sublevel.engine.store.names import key_of, lease_name, partial_name, study_name
 from sublevel.errors import StoreError
-from sublevel.study.store import Leases, Store, cell_name, collect, digest, object_name, roots
-from sublevel.study.store.address import user_address
-from sublevel.study.store.names import key_of, lease_name, partial_name, study_name
 
 KEY = "ab" * 32
 FOLDERS = ("tmp", "leases", "damaged", "partial", "objects", "cells", "studies")
@@ -272,7 +272,7 @@ def test_no_request_goes_to_an_address_of_a_stranger(
 
 def test_an_address_that_was_named_once_is_known_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by `run --store`: `report` of that run needs no further word; by another process, too."""
-    from sublevel.study.store import address
+    from sublevel.engine.store import address
 
     monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(address, "_named", set())

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sublevel.data.cache import cache_dir
+from sublevel.cache import cache_dir
+from sublevel.engine.store.backend import File, reason, refusing
+from sublevel.engine.store.content import digest
+from sublevel.engine.store.entries import Store, checked_read, whole_entry
+from sublevel.engine.store.names import CELLS, key_of
 from sublevel.errors import DamagedEntry
-from sublevel.study.store.backend import File, reason, refusing
-from sublevel.study.store.content import digest
-from sublevel.study.store.entries import Store, checked_read, whole_entry
-from sublevel.study.store.names import CELLS, key_of
 
 VERSION = 1
 TABLE = "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, size INTEGER, modified REAL, seen TEXT)"

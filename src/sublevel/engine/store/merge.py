@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sublevel.engine.store import roots
+from sublevel.engine.store.archive import Source
+from sublevel.engine.store.content import Document
+from sublevel.engine.store.entries import Store, checked_read, there, whole_entry, whole_object
+from sublevel.engine.store.names import CELLS, STUDIES, cell_name, key_of, object_name
 from sublevel.errors import DamagedEntry
-from sublevel.study.store import roots
-from sublevel.study.store.archive import Source
-from sublevel.study.store.content import Document
-from sublevel.study.store.entries import Store, checked_read, there, whole_entry, whole_object
-from sublevel.study.store.names import CELLS, STUDIES, cell_name, key_of, object_name
 
 
 @dataclass

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sublevel.study.store.backend import File, holds, patient, patiently
-from sublevel.study.store.names import TMP
+from sublevel.engine.store.backend import File, holds, patient, patiently
+from sublevel.engine.store.names import TMP
 
 INSIDE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from sublevel.engine.store import Folder, Leases, Store
+from sublevel.engine.store.content import sealed
+from sublevel.engine.store.leases import machine, standing
 from sublevel.errors import ConfigError, StoreError
-from sublevel.study.store import Folder, Leases, Store
-from sublevel.study.store.content import sealed
-from sublevel.study.store.leases import machine, standing
 from tiny_runs import Running, entries, paused, tables, until
 
 KEY = "ab" * 32

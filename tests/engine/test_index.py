@@ -10,8 +10,8 @@ import pytest
 
 from small_stores import put
 from sublevel.cli import main
-from sublevel.study.store import Store, cell_name
-from sublevel.study.store.index import index_path, look
+from sublevel.engine.store import Store, cell_name
+from sublevel.engine.store.index import index_path, look
 
 
 @pytest.fixture

@@ -15,16 +15,16 @@ import pytest
 
 from faulty import failing
 from small_stores import put
-from sublevel.data import cache
+from sublevel import cache
+from sublevel.engine.store import Folder, Leases, Store, collect
+from sublevel.engine.store.content import sealed
+from sublevel.engine.store.index import look
+from sublevel.engine.store.leases import LONGEST
 from sublevel.errors import ConfigError, StoreError
 from sublevel.files import replacing
 from sublevel.processes import dead, machine, own
 from sublevel.study.executors import local
 from sublevel.study.spec import parse
-from sublevel.study.store import Folder, Leases, Store, collect
-from sublevel.study.store.content import sealed
-from sublevel.study.store.index import look
-from sublevel.study.store.leases import LONGEST
 
 KEY = "ab" * 32
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs to act as another user")
@@ -217,7 +217,7 @@ def test_garbage_is_counted_where_nothing_can_be_written(tmp_path: Path) -> None
 USER = """
 import os, sys
 from sublevel.errors import StoreError
-from sublevel.study.store import Leases, Store, collect, roots
+from sublevel.engine.store import Leases, Store, collect, roots
 sys.path.insert(0, sys.argv[4])
 from small_stores import put, root
 os.setgroups([]), os.setgid(2000), os.setuid(int(sys.argv[1]))

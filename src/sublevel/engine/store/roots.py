@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sublevel.engine.store.backend import refusing
+from sublevel.engine.store.content import DIGEST, Document, canonical, digest, sealed, unsealed
+from sublevel.engine.store.entries import Readable, Store, checked_read, there
+from sublevel.engine.store.names import STUDIES, study_name
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
-from sublevel.study.store.backend import refusing
-from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, unsealed
-from sublevel.study.store.entries import Readable, Store, checked_read, there
-from sublevel.study.store.names import STUDIES, study_name
 
 FIELDS = {"study", "numerics", "keys", "objects", "finished"}
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import sublevel
+from sublevel.engine.store import FORMAT, Store, canonical, cell_name, digest, object_name
 from sublevel.errors import DamagedEntry, StoreError
-from sublevel.study.store import FORMAT, Store, canonical, cell_name, digest, object_name
 from tiny_runs import entries, objects
 
 KEY = "ab" * 32
@@ -226,7 +226,7 @@ def test_a_read_only_disk(small_disk: Path) -> None:
 LIMITED = """
 import resource, signal, sys
 from sublevel.errors import StoreError
-from sublevel.study.store import Store
+from sublevel.engine.store import Store
 store = Store(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -248,7 +248,7 @@ def test_a_write_that_stops_half_way(tmp_path: Path) -> None:
 
 WRITING = """
 import os, sys
-from sublevel.study.store import Store, digest
+from sublevel.engine.store import Store, digest
 store = Store(sys.argv[1])
 n = 0
 while True:
@@ -307,7 +307,7 @@ def test_two_processes_write_the_same_keys(tmp_path: Path) -> None:
 
 
 def test_two_processes_create_one_store(tmp_path: Path) -> None:
-    code = "import sys; from sublevel.study.store import Store; Store(sys.argv[1]).put(sys.argv[2].encode())"
+    code = "import sys; from sublevel.engine.store import Store; Store(sys.argv[1]).put(sys.argv[2].encode())"
     for i in range(4):
         place = tmp_path / f"store-{i}"
         both = [subprocess.Popen([sys.executable, "-c", code, place, str(n)]) for n in range(3)]

@@ -5,17 +5,17 @@
 studies it is kept for, `garbage` what can go, `archive` and `merge` how results travel between stores.
 """
 
-from sublevel.study.store.address import absolute, is_url, opened, relative, resolved, trusted, user_address
-from sublevel.study.store.archive import Archive, write_archive
-from sublevel.study.store.backend import Backend, File, passing, patiently, reason, refusing
-from sublevel.study.store.content import Document, canonical, digest, serialised
-from sublevel.study.store.entries import FORMAT, Store
-from sublevel.study.store.folder import Folder
-from sublevel.study.store.garbage import Collected, collect
-from sublevel.study.store.leases import Leases
-from sublevel.study.store.merge import Merged, merge
-from sublevel.study.store.names import cell_name, object_name, partial_name
-from sublevel.study.store.roots import Root
+from sublevel.engine.store.address import absolute, is_url, opened, relative, resolved, trusted, user_address
+from sublevel.engine.store.archive import Archive, write_archive
+from sublevel.engine.store.backend import Backend, File, passing, patiently, reason, refusing
+from sublevel.engine.store.content import Document, canonical, digest, serialised
+from sublevel.engine.store.entries import FORMAT, Store
+from sublevel.engine.store.folder import Folder
+from sublevel.engine.store.garbage import Collected, collect
+from sublevel.engine.store.leases import Leases
+from sublevel.engine.store.merge import Merged, merge
+from sublevel.engine.store.names import cell_name, object_name, partial_name
+from sublevel.engine.store.roots import Root
 
 __all__ = [
     "FORMAT",

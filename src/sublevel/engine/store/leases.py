@@ -18,11 +18,11 @@ import uuid
 from contextlib import suppress
 from types import TracebackType
 
+from sublevel.engine.store.backend import Backend, File, refusing
+from sublevel.engine.store.content import sealed, unsealed
+from sublevel.engine.store.names import LEASES, key_of, lease_name
 from sublevel.errors import ConfigError, StoreError
 from sublevel.processes import dead, machine, own
-from sublevel.study.store.backend import Backend, File, refusing
-from sublevel.study.store.content import sealed, unsealed
-from sublevel.study.store.names import LEASES, key_of, lease_name
 
 __all__ = ["Leases", "alive", "generation", "leased", "machine", "standing"]
 

@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from sublevel.engine.store.backend import Backend, File
+from sublevel.engine.store.content import Document
+from sublevel.engine.store.entries import Store, checked_read, there, whole_entry
+from sublevel.engine.store.leases import leased
+from sublevel.engine.store.names import CELLS, DAMAGED, LEASES, OBJECTS, PARTIAL, TMP, key_of
+from sublevel.engine.store.roots import Root, used
 from sublevel.errors import DamagedEntry
-from sublevel.study.store.backend import Backend, File
-from sublevel.study.store.content import Document
-from sublevel.study.store.entries import Store, checked_read, there, whole_entry
-from sublevel.study.store.leases import leased
-from sublevel.study.store.names import CELLS, DAMAGED, LEASES, OBJECTS, PARTIAL, TMP, key_of
-from sublevel.study.store.roots import Root, used
 
 HOUR = 3600.0
 """Seconds that everything is left alone for after it was written or touched."""

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from sublevel.engine.store.backend import File, holds, patient, patiently
+from sublevel.engine.store.names import TMP
 from sublevel.errors import ConfigError
-from sublevel.study.store.backend import File, holds, patient, patiently
-from sublevel.study.store.names import TMP
 
 CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one of the pre-conditions")
 """What servers say where a file is there already, or another makes it at this moment."""

@@ -15,8 +15,7 @@ import pytest
 from small_stores import put, root
 from sublevel import Study
 from sublevel import open as open_run
-from sublevel.errors import ConfigError, DamagedEntry, StoreError
-from sublevel.study.store import (
+from sublevel.engine.store import (
     Archive,
     Backend,
     Leases,
@@ -29,8 +28,9 @@ from sublevel.study.store import (
     opened,
     write_archive,
 )
-from sublevel.study.store.address import absolute, relative, resolved
-from sublevel.study.store.remote import Bucket
+from sublevel.engine.store.address import absolute, relative, resolved
+from sublevel.engine.store.remote import Bucket
+from sublevel.errors import ConfigError, DamagedEntry, StoreError
 from tiny_runs import Running, cli, furnish, tables
 
 pytestmark = pytest.mark.xdist_group("object storage")  # one server, also for those who ask for it by name

@@ -25,11 +25,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from sublevel.engine.store.address import opened
+from sublevel.engine.store.backend import Backend, File, refusing
+from sublevel.engine.store.content import DIGEST, Document, canonical, digest, sealed, serialised, unsealed
+from sublevel.engine.store.names import CELLS, DAMAGED, OBJECTS, TMP, cell_name, key_of, object_name
 from sublevel.errors import DamagedEntry, StoreError
-from sublevel.study.store.address import opened
-from sublevel.study.store.backend import Backend, File, refusing
-from sublevel.study.store.content import DIGEST, Document, canonical, digest, sealed, serialised, unsealed
-from sublevel.study.store.names import CELLS, DAMAGED, OBJECTS, TMP, cell_name, key_of, object_name
 
 LONGEST = 1e12
 """Seconds: no cell took as long."""

@@ -18,13 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from sublevel.engine.store.backend import File, refusing
+from sublevel.engine.store.content import canonical, digest, sealed, unsealed
+from sublevel.engine.store.entries import Readable, Store, parsed_entry, there
+from sublevel.engine.store.names import cell_name, object_name
+from sublevel.engine.store.roots import Root, parsed, used
 from sublevel.errors import DamagedEntry, StoreError
 from sublevel.files import replacing
-from sublevel.study.store.backend import File, refusing
-from sublevel.study.store.content import canonical, digest, sealed, unsealed
-from sublevel.study.store.entries import Readable, Store, parsed_entry, there
-from sublevel.study.store.names import cell_name, object_name
-from sublevel.study.store.roots import Root, parsed, used
 
 FORMAT = 1
 HEADER = "archive.json"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from small_stores import put, root
+from sublevel.engine.store import Archive, Root, Store, cell_name, digest, merge, object_name, roots, write_archive
 from sublevel.errors import StoreError
-from sublevel.study.store import Archive, Root, Store, cell_name, digest, merge, object_name, roots, write_archive
 from tiny_runs import cli, entries, tables
 
 

@@ -11,11 +11,11 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from sublevel.data.cache import cache_dir
+from sublevel.cache import cache_dir
+from sublevel.engine.store.backend import Backend
+from sublevel.engine.store.folder import Folder
+from sublevel.engine.store.remote import Bucket
 from sublevel.errors import ConfigError, StoreError
-from sublevel.study.store.backend import Backend
-from sublevel.study.store.folder import Folder
-from sublevel.study.store.remote import Bucket
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
