@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import sublevel as sl
+from sublevel.engine.graph import Node
+from sublevel.engine.schedule import Outcome
 from sublevel.runs.spent import FADING, NAME, Spent
-from sublevel.study.graph import Node
-from sublevel.study.schedule import Outcome
 
 NODES = {kind: Node(kind, kind, {}, {}) for kind in ("train", "spectrum", "leg")}
 UNITS = {"train": 1000.0, "spectrum": 500.0, "leg": 10.0}

@@ -9,7 +9,6 @@ process, after each tenth.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -19,11 +18,12 @@ from typing import Any
 
 import workshop  # noqa: F401 - finds benchmarks/common.py
 
-from sublevel.engine.store import Store
-from sublevel.study.cells import KERNELS, Output, kernel, key, numerics
-from sublevel.study.executors import InProcess
-from sublevel.study.graph import Graph, Node
-from sublevel.study.schedule import Listener, Outcome, Schedule
+from sublevel.engine.executors import InProcess
+from sublevel.engine.graph import Graph, Node
+from sublevel.engine.job import Job, Progress
+from sublevel.engine.partial import Partial
+from sublevel.engine.schedule import Listener, Outcome, Schedule
+from sublevel.engine.store import Store, canonical, digest
 
 NAP = 0.001
 """Seconds of a cell."""
@@ -68,40 +68,33 @@ def cells(store: Store, n: int, watch: Watch) -> float:
     graph = Graph()
     for i in range(n):
         graph.add(Node(f"nap/{i}", "nap", {"seed": i}, {"seed": i}))
-    c = numerics("cpu", "float32", 1)
 
-    def job(node: Node, name: str, inputs: Any) -> str:
+    def job(node: Node, name: str, inputs: Any) -> Job:
         labels = {**node.labels, "cell": node.id, "study": "many"}
-        about = {"key": name, "kind": node.kind, "inputs": inputs, "labels": labels, "problem": None, "identity": None}
-        return json.dumps(about | {"store": str(store.path), "threads": 1})
+        return Job(name, node.kind, inputs, labels, str(store.path), f"{__name__}:nap")
 
-    schedule = Schedule(graph, store, lambda node, inputs: key("nap", inputs, {}, c), job, {}, watch)
+    schedule = Schedule(graph, store, lambda node, inputs: digest(canonical([node.kind, inputs])), {}, watch)
     began = time.perf_counter()
-    schedule.run(InProcess(object()))
+    schedule.run(InProcess(), job)
     return time.perf_counter() - began
 
 
-def nap(c: Any, *, seed: int) -> Output:
+def nap(job: Job, store: Store, partial: Partial, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
     """A millisecond."""
     time.sleep(NAP)
-    return Output({"seed": seed})
+    return {"version": 1, "values": {"seed": job.inputs["seed"]}}, {}
 
 
 def measure(n: int) -> dict[str, Any]:
     """Time and memory."""
-    kernel("nap", 1)(nap)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            store, watch = Store(Path(folder) / "store"), Watch(n)
-            store.check_writable()
-            key("nap", {}, {}, {})  # the kinds of cells are imported before the clock runs
-            plain = bare(Path(folder) / "before", n // 2, SIZE, NAP)
-            seconds = cells(store, n, watch)
-            plain += bare(Path(folder) / "after", n - n // 2, SIZE, NAP)
-            alone = bare(Path(folder) / "alone", n, SIZE, 0.0)
-            entries = len(list(store.keys()))
-    finally:
-        del KERNELS["nap"]
+    with tempfile.TemporaryDirectory() as folder:
+        store, watch = Store(Path(folder) / "store"), Watch(n)
+        store.check_writable()
+        plain = bare(Path(folder) / "before", n // 2, SIZE, NAP)
+        seconds = cells(store, n, watch)
+        plain += bare(Path(folder) / "after", n - n // 2, SIZE, NAP)
+        alone = bare(Path(folder) / "alone", n, SIZE, 0.0)
+        entries = len(list(store.keys()))
     return {
         "cells": n,
         "entries": entries,

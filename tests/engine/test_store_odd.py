@@ -16,6 +16,7 @@ import pytest
 from faulty import failing
 from small_stores import put
 from sublevel import cache
+from sublevel.engine.executors import local
 from sublevel.engine.store import Folder, Leases, Store, collect
 from sublevel.engine.store.content import sealed
 from sublevel.engine.store.index import look
@@ -23,7 +24,6 @@ from sublevel.engine.store.leases import LONGEST
 from sublevel.errors import ConfigError, StoreError
 from sublevel.files import replacing
 from sublevel.processes import dead, machine, own
-from sublevel.study.executors import local
 from sublevel.study.spec import parse
 
 KEY = "ab" * 32

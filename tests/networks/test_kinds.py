@@ -13,12 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import sublevel as sl
 from networks.kinds import KINDS, Kind, N
+from sublevel.engine.schedule import Listener
 from sublevel.inputs import each, output_of
 from sublevel.prune import SCORES, Sight, prune
 from sublevel.risk.flow import flow
 from sublevel.rng import generator
 from sublevel.study.given import gathered
-from sublevel.study.schedule import Listener
 from sublevel.study.spec import GivenSpec
 from sublevel.tickets import Ticket
 from sublevel.train.recipe import Duration, Recipe

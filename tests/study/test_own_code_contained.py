@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from sublevel.cli import main
+from sublevel.engine.graph import Graph, Node
+from sublevel.engine.schedule import Schedule
 from sublevel.engine.store import Store
 from sublevel.errors import ModelError
 from sublevel.own_code import contained
-from sublevel.study.graph import Graph, Node
-from sublevel.study.schedule import Schedule
 from tiny_runs import furnish, tables
 
 LOOPS = """
@@ -85,8 +85,8 @@ WHERE = {
 }
 SCRIPT = """
 import json, sys, sublevel as sl
-from sublevel.study.executors import Workers
-from sublevel.study.executors.local import InProcess
+from sublevel.engine.executors import Workers
+from sublevel.engine.executors.local import InProcess
 jobs = int(sys.argv[1])
 pool = Workers(1, 1) if jobs else None
 shutdown, Workers.shutdown = Workers.shutdown, lambda self: None
@@ -94,7 +94,7 @@ keys = dict(data={"name": "arrays", "root": "data.npz"}, model={"name": "lenet-3
 for name in sys.argv[2:]:
     keys |= {"name": name, "loop": f"loops:{name}", "train": {"epochs": 1}}
     study = sl.Study(dict(keys), out=f"runs-{jobs}")
-    result = study.run(executor=pool or InProcess(study.problem), report=False)
+    result = study.run(executor=pool or InProcess(), report=False)
     if name == "leaves":
         result.write(figures=False)
     reasons = result.failures["error"][result.failures["kind"] != "skipped"]

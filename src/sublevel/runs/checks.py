@@ -7,13 +7,13 @@ import copy
 import torch
 from torch import nn
 
+from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, unknown
 from sublevel.inputs import call, told
 from sublevel.problem import Problem, path
 from sublevel.prune import SCORES, Criterion, Sight
 from sublevel.risk.flow import flow
 from sublevel.rng import generator
-from sublevel.study.graph import Graph
 from sublevel.study.spec import StudySpec
 
 EXAMPLES = 64

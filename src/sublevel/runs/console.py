@@ -18,12 +18,12 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from sublevel.engine.graph import Node
 from sublevel.foreign import plain
 from sublevel.runs.code import told
 from sublevel.runs.events import Events
 from sublevel.runs.tally import Tally, number
 from sublevel.study.fidelity import followed
-from sublevel.study.graph import Node
 
 EVERY = 10.0
 """Seconds between plain lines."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, SublevelError, nearest
 from sublevel.runs.code import check_trusted, own_code
 from sublevel.runs.compare import flat
@@ -16,7 +17,6 @@ from sublevel.study.assemble import assemble
 from sublevel.study.cells import key
 from sublevel.study.documents import override, preset_names, read
 from sublevel.study.given import read as read_given
-from sublevel.study.graph import Graph
 from sublevel.study.spec import StudySpec, label, parse
 
 ABSENT = "-"

@@ -18,13 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from sublevel.engine.graph import Node
+from sublevel.engine.schedule import Listener, Outcome
+from sublevel.engine.worker import finite
 from sublevel.errors import StoreError
 from sublevel.foreign import plain
 from sublevel.processes import own
 from sublevel.runs.tally import Row, Tally
-from sublevel.study.graph import Node
-from sublevel.study.schedule import Listener, Outcome
-from sublevel.study.worker import finite
 
 __all__ = ["BEAT", "LOG", "Events", "Log", "Row", "Several", "Tally"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from sublevel.engine import executors
+from sublevel.engine.executors import LOCAL, Executor
 from sublevel.errors import ConfigError
-from sublevel.study import executors
-from sublevel.study.executors import LOCAL, Executor
+from sublevel.study.compute import compute
 
 if TYPE_CHECKING:
     from sublevel.runs.study import Study
@@ -47,7 +49,7 @@ def check(study: Study, executor: Executor | str, asked: int | None, max_hours: 
 
 def _check_together(processes: int, executor: str) -> None:
     """As many processes train together as the study says, which is part of its results' identity."""
-    from sublevel.study.executors.torchrun import started
+    from sublevel.engine.executors.torchrun import started
 
     there = started() if executor == executors.TORCHRUN else 1
     if there == processes:
@@ -73,12 +75,13 @@ def make(study: Study, name: str, asked: int | None, waiting: int) -> Executor:
         visible=gpus(study),
         options=study.spec.run.slurm,
     )
-    return executors.make(name, setting, study.problem, here=not study.problem.portable)
+    here = partial(compute, problem=study.problem)
+    return executors.make(name, setting, here, here=not study.problem.portable)
 
 
 def helped(executor: str) -> bool:
     """Whether this process was there to help another one, which runs the study; it has done so when this returns."""
-    from sublevel.study.executors import torchrun
+    from sublevel.engine.executors import torchrun
 
     if executor != executors.TORCHRUN or not torchrun.helps():
         return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sublevel.engine.graph import Node
+from sublevel.engine.schedule import Schedule
 from sublevel.own_code import contained
 from sublevel.runs.spent import Spent
 from sublevel.study import costs
-from sublevel.study.graph import Node
-from sublevel.study.schedule import Schedule
 
 if TYPE_CHECKING:
     from sublevel.runs.study import Study

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sublevel.engine.schedule import Outcome
 from sublevel.engine.store import Store, canonical, digest, relative, resolved, trusted
 from sublevel.errors import ConfigError, StoreError, SublevelError
 from sublevel.files import replacing
@@ -24,7 +25,6 @@ from sublevel.runs import manifest
 from sublevel.runs.code import check_trusted
 from sublevel.runs.machine import machine, versions
 from sublevel.study.cells import stored_point
-from sublevel.study.schedule import Outcome
 from sublevel.tables import COLUMNS
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sublevel.engine.graph import Node
+from sublevel.engine.schedule import Listener, Outcome
 from sublevel.engine.store import canonical, digest
 from sublevel.errors import StoreError
 from sublevel.runs.machine import processor
 from sublevel.runs.results import write_text
-from sublevel.study.graph import Node
-from sublevel.study.schedule import Listener, Outcome
 
 NAME = ".costs.json"
 

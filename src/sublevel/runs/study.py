@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sublevel.engine.executors import LOCAL, TORCHRUN, Executor, Workers
+from sublevel.engine.graph import Graph, Node
+from sublevel.engine.job import Job
+from sublevel.engine.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.engine.store import Store, canonical, digest, roots, user_address
 from sublevel.errors import ConfigError
 from sublevel.own_code import contained
@@ -29,12 +32,10 @@ from sublevel.runs.trackers import check_trackers, trackers
 from sublevel.study import costs
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
-from sublevel.study.cells import key, numerics
+from sublevel.study.cells import TRAININGS, key, numerics
+from sublevel.study.compute import FUNCTION
 from sublevel.study.documents import merged, read
-from sublevel.study.executors import LOCAL, TORCHRUN, Executor, Workers
 from sublevel.study.given import Given, gathered
-from sublevel.study.graph import Graph, Node
-from sublevel.study.schedule import TIME, Listener, Outcome, Schedule, urgencies
 from sublevel.study.spec import parse
 
 RUNS = "sublevel-runs"
@@ -74,7 +75,6 @@ class Study:
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem = posed(self.spec, device_for(device))
         self.out = Path(os.path.abspath(out))  # code of the user's own may leave the working folder
-        self._splits: str | None = None  # where workers find those that are shared
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
     @property
@@ -100,7 +100,7 @@ class Study:
         """What a run would do and cost; nothing is written."""
         place.check(self, LOCAL, jobs)
         spent = self._spent()
-        schedule = self._schedule(Store(self.store_at), Listener(), spent.weigh())
+        schedule = self._schedule(Store(self.store_at), spent.weigh())
         return make(self, schedule, schedule.look(), jobs or self.jobs, spent)
 
     @property
@@ -144,7 +144,7 @@ class Study:
         spent = self._spent()
         weigh = spent.weigh()
         told = Several([log, spent, *trackers(track, self), listener or Listener()])
-        schedule = self._schedule(store, told, weigh, problem)
+        schedule = self._schedule(store, weigh, told)
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
         why = "interrupted"
@@ -153,8 +153,8 @@ class Study:
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
                 by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
                 try:
-                    self._splits = self.problem.share() if isinstance(by, Workers) else None
-                    schedule.run(by, place.seconds(max_hours, started))
+                    splits = self.problem.share() if isinstance(by, Workers) else None
+                    schedule.run(by, self._jobs(problem, splits), place.seconds(max_hours, started))
                 finally:
                     by.shutdown()
             why = TIME if schedule.left else "done"
@@ -244,27 +244,23 @@ class Study:
         of = {"problem": self._fingerprint or self.problem.name, "numerics": self.numerics}
         return Spent(self.out, of, costs.units(self.problem))
 
-    def _schedule(
-        self, store: Store, listener: Listener, weigh: Weigh, problem: Mapping[str, Any] | None = None
-    ) -> Schedule:
+    def _schedule(self, store: Store, weigh: Weigh, listener: Listener | None = None) -> Schedule:
         graph, _ = self.cells
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
-
-        def job(node: Node, name: str, inputs: Any) -> str:
-            document = {
-                "key": name,
-                "kind": node.kind,
-                "inputs": inputs,
-                "labels": {**node.labels, "cell": node.id, "study": self.spec.name},
-                "problem": problem,
-                "identity": self._fingerprint and digest(canonical(self._fingerprint)),
-                "splits": self._splits,
-                "store": store.where,
-                "threads": self.spec.threads,
-            }
-            return json.dumps(document)
 
         def keyed(node: Node, inputs: Any) -> str:
             return key(node.kind, inputs, identity, self.numerics)
 
-        return Schedule(graph, store, keyed, job, urgencies(graph, weigh), listener)
+        return Schedule(graph, store, keyed, urgencies(graph, weigh), listener or Listener())
+
+    def _jobs(self, problem: Mapping[str, Any] | None, splits: str | None) -> Callable[[Node, str, Any], Job]:
+        """What makes the job of a cell, for processes that find the ``splits`` by that name."""
+        identity = self._fingerprint and digest(canonical(self._fingerprint))
+        context = {"problem": problem, "identity": identity, "splits": splits, "threads": self.spec.threads}
+
+        def job(node: Node, name: str, inputs: Any) -> Job:
+            labels = {**node.labels, "cell": node.id, "study": self.spec.name}
+            together = node.kind in TRAININGS
+            return Job(name, node.kind, inputs, labels, self.store_at, FUNCTION, context, together)
+
+        return job

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from sublevel.engine.graph import Node
+from sublevel.engine.schedule import Listener, Outcome
 from sublevel.errors import ConfigError, unknown
-from sublevel.study.graph import Node
-from sublevel.study.schedule import Listener, Outcome
 
 if TYPE_CHECKING:
     from sublevel.runs.study import Study

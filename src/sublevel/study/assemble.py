@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
+from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, unknown
 from sublevel.prune.scores import score_function
 from sublevel.space import Space
@@ -13,7 +14,6 @@ from sublevel.study import branches, measurements  # noqa: F401 - branches regis
 from sublevel.study.builder import BRANCHES, OPTIONS, Builder, Solution
 from sublevel.study.given import Given
 from sublevel.study.given import assemble as assemble_given
-from sublevel.study.graph import Graph
 from sublevel.study.levels import check_levels
 from sublevel.study.spec import BranchSpec, Order, StudySpec, label
 from sublevel.train.recipe import LONGEST

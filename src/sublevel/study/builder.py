@@ -8,12 +8,12 @@ from functools import cache
 from typing import Any
 from uuid import uuid4
 
+from sublevel.engine.graph import Graph, Node, Ref
 from sublevel.errors import ConfigError
 from sublevel.models.source import NoSource, function_digest
 from sublevel.prune import Criterion, score_function
 from sublevel.prune.select import protected
 from sublevel.space import Space
-from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.levels import remaining
 from sublevel.study.spec import StudySpec
 from sublevel.train.recipe import Duration

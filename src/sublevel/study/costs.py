@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from sublevel.engine.graph import Node
 from sublevel.problem import Problem
 from sublevel.risk.empirical import together
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import COSTS, register
-from sublevel.study.graph import Node
 from sublevel.study.measurements.base import KEEP
 from sublevel.train.recipe import Recipe
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from sublevel._types import Tensor
+from sublevel.engine.graph import Graph, Node, Ref
 from sublevel.engine.store import digest, serialised
 from sublevel.errors import DataError
 from sublevel.problem import Problem
 from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution
 from sublevel.study.cells import Context, Output, Row, Rows, kernel, mask_tensors, point_of, point_tensors, rows
-from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.spec import GivenSpec, StudySpec
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError
 from sublevel.prune import prune, score_function
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Builder, Solution, branch
 from sublevel.study.cells import Context, Json, Output, Row, Rows, cost, kernel, mask_tensors, point_tensors, rows
-from sublevel.study.graph import Node, Ref
 from sublevel.study.kernels import SAMPLE, sight, watching
 from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, unknown
 from sublevel.prune.budgets import SCOPES, apportion, erk, least, protected
 from sublevel.prune.repeated import repeated
@@ -30,7 +31,6 @@ from sublevel.study.cells import (
     point_tensors,
     rows,
 )
-from sublevel.study.graph import Node, Ref
 from sublevel.study.kernels import watching
 from sublevel.train import learned
 from sublevel.train.recipe import Recipe

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from sublevel.engine.graph import Node, Ref
 from sublevel.rng import generator
 from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution, branch
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, point_tensors, rows
-from sublevel.study.graph import Node, Ref
 
 
 @branch("reinit-signs")

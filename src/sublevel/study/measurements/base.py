@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sublevel.engine.graph import Graph, Node, Ref
 from sublevel.space import Space
 from sublevel.study.blocks import Examples, Where
 from sublevel.study.builder import Builder, Solution
-from sublevel.study.graph import Graph, Node, Ref
 from sublevel.study.spec import StudySpec
 
 KEEP = 2**29

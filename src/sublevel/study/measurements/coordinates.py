@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.engine.graph import Ref
 from sublevel.field import Field
 from sublevel.geometry import curvature
 from sublevel.geometry.profiles import profile, random_direction, width
@@ -22,7 +23,6 @@ from sublevel.space import Point
 from sublevel.study.blocks import CoordinatesSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import Scene, examples, measurement, used
 from sublevel.study.measurements.prunings import made_from
 

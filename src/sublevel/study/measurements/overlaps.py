@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sublevel.engine.graph import Node, Ref
 from sublevel.geometry import curvature
 from sublevel.study.blocks import OverlapsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Node, Ref
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, name, used
 
 PRODUCTS = 6

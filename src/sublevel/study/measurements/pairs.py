@@ -14,6 +14,7 @@ from math import isfinite, nan
 from typing import Any
 
 from sublevel._types import Bool, Tensor
+from sublevel.engine.graph import Ref
 from sublevel.field import Field
 from sublevel.geometry import curvature
 from sublevel.geometry.ellipsoids import logdets
@@ -22,7 +23,6 @@ from sublevel.space import Point
 from sublevel.study.blocks import PairsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 from sublevel.study.measurements.spectra import PRODUCTS
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
+from sublevel.engine.graph import Node
 from sublevel.errors import ConfigError, ModelError
 from sublevel.geometry import paths
 from sublevel.geometry.align import infer_spec, weight_matching
@@ -16,7 +17,6 @@ from sublevel.space import Point, lerp
 from sublevel.study.blocks import PathsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Node
 from sublevel.study.measurements.base import End, Scene, ends, measurement, name, used
 from sublevel.study.measurements.prunings import made_from
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, nearest
 from sublevel.geometry.adaptive import Mesh, adaptive_scan
 from sublevel.geometry.curvature import top_eigenvalues
@@ -19,7 +20,6 @@ from sublevel.geometry.topology import persistence
 from sublevel.study.blocks import PlanesSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Node, Ref
 from sublevel.study.measurements.base import Scene, measurement, used
 
 SEAM = "may be made by the seam where BatchNorm's statistics change from one solution's to the next's"

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from sublevel._types import Bool, Tensor
+from sublevel.engine.graph import Ref
 from sublevel.prune.select import layer_counts, select
 from sublevel.rng import generator
 from sublevel.space import Space
 from sublevel.study.blocks import PruningsSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import Scene, measurement, used
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sublevel._types import Bool, Tensor
+from sublevel.engine.graph import Ref
 from sublevel.geometry import curvature
 from sublevel.geometry.volume import ellipsoid
 from sublevel.space import Point
 from sublevel.study.blocks import SpectraSpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 
 PRODUCTS = 60

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+from sublevel.engine.graph import Node
 from sublevel.study.blocks import TopologySpec
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Node
 from sublevel.study.measurements.base import Scene, ends, measurement, used
 from sublevel.study.measurements.paths import profile_between
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sublevel.engine.graph import Ref
 from sublevel.geometry import curvature
 from sublevel.study.blocks import TrainingSpec
 from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.graph import Ref
 from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
 
 PRODUCTS = 8

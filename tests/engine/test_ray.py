@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import tiny_runs
+from sublevel.engine import executors
 from sublevel.errors import ConfigError
-from sublevel.study import executors
 from tiny_runs import Running, cli, environment, paused, tables, until
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'sublevel[ray]')")

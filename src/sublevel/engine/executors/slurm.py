@@ -20,10 +20,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from sublevel.engine.executors import sight
+from sublevel.engine.executors.base import Setting, WorkerDied, own_paths
+from sublevel.engine.executors.mailbox import POLL, Lines, append, serve
+from sublevel.engine.job import Progress
 from sublevel.errors import ConfigError, StoreError, SublevelError
-from sublevel.study.executors import sight
-from sublevel.study.executors.base import Progress, Setting, WorkerDied, own_paths
-from sublevel.study.executors.mailbox import POLL, Lines, append, serve
 
 JOBS = 8
 """Worker jobs unless ``--jobs`` says otherwise."""

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import sublevel as sl
 import tiny_runs
+from sublevel.engine.graph import Node
+from sublevel.engine.partial import Partial
+from sublevel.engine.schedule import Listener
 from sublevel.engine.store import Folder
-from sublevel.errors import ConfigError
 from sublevel.space import Point
-from sublevel.study.graph import Node
-from sublevel.study.partial import Partial
-from sublevel.study.schedule import Listener
+from sublevel.study.compute import Checkpointer
 from sublevel.train.resume import Standing
 from tiny_runs import tables
 
-KEY, OTHER = "ab" * 32, "cd" * 32
+KEY = "ab" * 32
 BRANCHES = ["imp", "gradual", "edge-popup", "continuous-sparsification"]
 KEYS: dict[str, Any] = {
     "branches": BRANCHES,
@@ -37,57 +38,24 @@ def standing() -> Standing:
     return Standing(state, 5, 0.1 + 0.2, 7, [{"step": 4, "train_loss": 1 / 3}], saved)
 
 
-@pytest.fixture
-def partial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Partial:
-    monkeypatch.setenv("SUBLEVEL_KEEP", "0")
-    return Partial(Folder(tmp_path), KEY)
-
-
-def test_what_is_kept_is_read_back_bit_by_bit(partial: Partial, tmp_path: Path) -> None:
-    assert partial.kept() is None
-    partial.keep(standing())
-    found, true = Partial(Folder(tmp_path), KEY).kept(), standing()
+def test_what_is_kept_is_read_back_bit_by_bit(tmp_path: Path) -> None:
+    partial = Partial(Folder(tmp_path), KEY)
+    assert Checkpointer(partial).kept() is None
+    Checkpointer(partial).keep(standing())
+    found, true = Checkpointer(Partial(Folder(tmp_path), KEY)).kept(), standing()
     assert found is not None
     assert (found.step, found.total, found.seen, found.history) == (5, 0.1 + 0.2, 7, true.history)
     assert {n: t.tolist() for n, t in found.state.items()} == {n: t.tolist() for n, t in true.state.items()}
     assert torch.equal(found.saved[2].theta, true.saved[2].theta)
     assert torch.equal(found.saved[2].buffers["n.mean"], true.saved[2].buffers["n.mean"])
-    assert Partial(Folder(tmp_path), OTHER).kept() is None
-    partial.drop()
-    partial.drop()
-    assert partial.kept() is None
 
 
-def test_nothing_that_is_damaged_or_of_another_cell_is_read(partial: Partial, tmp_path: Path) -> None:
-    partial.keep(standing())
-    path = tmp_path / "partial" / KEY
-    data = path.read_bytes()
-    for at in range(0, len(data), 7):
-        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
-        assert partial.kept() is None, at
-        path.write_bytes(data[:at])
-        assert partial.kept() is None, at
-    (tmp_path / "partial" / OTHER).write_bytes(data)
-    assert Partial(Folder(tmp_path), OTHER).kept() is None
-
-
-def test_it_is_time_after_so_many_seconds_and_not_again_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SUBLEVEL_KEEP", "60")
-    clock = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+def test_what_is_no_training_is_not_read(tmp_path: Path) -> None:
+    """Whole, by its checksum, and still not what a training keeps."""
     partial = Partial(Folder(tmp_path), KEY)
-    due = []
-    for _ in range(4):
-        clock[0] += 25
-        due.append(partial.due())
-        if due[-1]:
-            partial.keep(standing())
-    assert due == [False, False, True, False]
-    monkeypatch.setenv("SUBLEVEL_KEEP", "soon")
-    with pytest.raises(ConfigError, match="SUBLEVEL_KEEP is a number of seconds, 0 or more; got 'soon'"):
-        Partial(Folder(tmp_path), KEY)
+    for about, data in (({}, b""), ({"step": 1}, b"no tensors"), ({"step": 1, "colour": 2}, save({}))):
+        partial.write(about, data)
+        assert Checkpointer(partial).kept() is None
 
 
 class Cut(Listener):
@@ -113,7 +81,7 @@ def test_an_interrupted_cell_goes_on_inside(branch: str, workshop: Path, monkeyp
     monkeypatch.chdir(workshop)
     monkeypatch.syspath_prepend(workshop)
     monkeypatch.setenv("SUBLEVEL_KEEP", "0")
-    monkeypatch.setattr("sublevel.study.partial.SHARE", 0)
+    monkeypatch.setattr("sublevel.engine.partial.SHARE", 0)
     first, second = Cut(branch), Cut()
     with pytest.raises(KeyboardInterrupt):
         study().run(jobs=1, listener=first, report=False)

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
+from sublevel.engine.executors import Executor, WorkerDied
+from sublevel.engine.graph import Graph, Node, Ref
+from sublevel.engine.job import Job
 from sublevel.engine.store import Leases, Store
 from sublevel.errors import StoreError
-from sublevel.study.executors import Executor, WorkerDied
-from sublevel.study.graph import Graph, Node, Ref
+
+MakeJob = Callable[[Node, str, Any], Job]
 
 TIME = "the time was up"
 """Why a cell has not begun, or a run has ended."""
@@ -85,12 +88,11 @@ class Listener:
 
 @dataclass
 class Schedule:
-    """Runs a graph. ``keyed(node, inputs)`` gives a cell's key, ``job(node, key, inputs)`` its job string."""
+    """Runs a graph. ``keyed(node, inputs)`` gives the key of a cell."""
 
     graph: Graph
     store: Store
     keyed: Callable[[Node, Any], str]
-    job: Callable[[Node, str, Any], str]
     urgency: Mapping[str, float]
     listener: Listener = field(default_factory=Listener)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -118,9 +120,10 @@ class Schedule:
                 self._ready(name)
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
 
-    def run(self, executor: Executor, seconds: float = math.inf) -> dict[str, Outcome]:
+    def run(self, executor: Executor, job: MakeJob, seconds: float = math.inf) -> dict[str, Outcome]:
         """Run to the end, or until no cell may begin after ``seconds`` and those that run have ended.
 
+        ``job`` makes a cell's job from the node, its key and its inputs.
         A failed cell fails what needs it and nothing else. StoreError ends everything. A cell that another run
         computes is waited for, while there is other work; it is then read as cached, or run here if that run ends
         without it.
@@ -131,7 +134,7 @@ class Schedule:
         with Leases(self.store.files) as leases:
             while self._running or ((self._todo or self._elsewhere) and time.monotonic() < end):
                 while self._todo and len(self._running) < executor.slots and time.monotonic() < end:
-                    self._submit(heapq.heappop(self._todo)[2], executor, leases)
+                    self._submit(heapq.heappop(self._todo)[2], executor, job, leases)
                 self._await(leases)
                 if time.monotonic() - asked > POLL:
                     asked = time.monotonic()
@@ -183,7 +186,7 @@ class Schedule:
         digests: dict[Ref, str] = {r: self.outcomes[r.node].entry["objects"][r.output] for r in node.needs}
         return node.resolved(digests)
 
-    def _submit(self, name: str, executor: Executor, leases: Leases) -> None:
+    def _submit(self, name: str, executor: Executor, job: MakeJob, leases: Leases) -> None:
         """Start a cell, unless another run is at it, or has finished it meanwhile."""
         node, key = self.graph.nodes[name], self._current_key(name)
         if gone := self._let_go(node):
@@ -201,7 +204,6 @@ class Schedule:
             self._finish(node, _outcome(node, "cached", key, entry))
             return
         self.listener.started(node)
-        job = self.job(node, key, self._inputs(node))
         here, attempt = threading.get_ident(), self._attempts.get(name, 0)
 
         def progress(row: dict[str, Any]) -> None:
@@ -210,7 +212,7 @@ class Schedule:
             else:
                 self._said.put((node, attempt, row))
 
-        self._running[executor.submit(job, progress)] = node
+        self._running[executor.submit(job(node, key, self._inputs(node)).text(), progress)] = node
 
     def _let_go(self, node: Node) -> str:
         """A node whose output this one needs, and which the collection of garbage has let go; '' if none is."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-Progress = Callable[[dict[str, Any]], None]
+from sublevel.engine.job import Progress
 
 
 class Executor(Protocol):

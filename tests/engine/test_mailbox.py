@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sublevel.study.executors import sight
-from sublevel.study.executors.mailbox import Lines, append
+from sublevel.engine.executors import sight
+from sublevel.engine.executors.mailbox import Lines, append
 from tiny_runs import environment, until
 
 SERVE = (
-    "import sys; from sublevel.study.executors.mailbox import serve; serve(*sys.argv[1:3], [], sys.argv[3], idle=1.0)"
+    "import sys; from sublevel.engine.executors.mailbox import serve; serve(*sys.argv[1:3], [], sys.argv[3], idle=1.0)"
 )
 
 

@@ -2,15 +2,14 @@
 
     torchrun --nproc-per-node 4 -m sublevel.cli run study.toml --executor torchrun
 
-The first process runs the study. It sends every cell that trains to the others, as text, and they take part in it (see
-`sublevel.train.team`); what does not train it computes alone. Results go through the store, and only the first process
+The first process runs the study. It sends every job that is done ``together`` to the others, as text, and they take
+part in it; what is not it computes alone. Results go through the store, and only the first process
 writes there. All processes must see the same store, data and code. One that dies takes the others with it, and the same
 command goes on.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,11 +18,11 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from sublevel.engine.executors import sight
+from sublevel.engine.executors.base import Setting
+from sublevel.engine.job import Job, Progress
+from sublevel.engine.worker import run_job, take_part
 from sublevel.errors import StoreError
-from sublevel.study.cells import TRAININGS, register
-from sublevel.study.executors import sight
-from sublevel.study.executors.base import Progress, Setting
-from sublevel.study.worker import run_job, take_part
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others: a measurement, which the first one makes alone, may take days."""
@@ -59,9 +58,8 @@ class Torchrun:
             sight.take_away(token)
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Run the job now, together if it trains."""
-        register()
-        if json.loads(job)["kind"] in TRAININGS:
+        """Run the job now, with all processes if it says so."""
+        if Job.of(job).together:
             _send(job)
         future: Future[str] = Future()
         future.set_result(run_job(job, progress))
@@ -75,7 +73,7 @@ class Torchrun:
 
 
 def serve() -> None:
-    """Take part in every training until the first process has no more: what the others do."""
+    """Take part in every job that is sent, until the first process has no more."""
     _join()
     _seen(_received())
     while job := _received():

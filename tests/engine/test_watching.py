@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import sublevel as sl
+from sublevel.engine.graph import Node
+from sublevel.engine.schedule import Listener, Outcome
 from sublevel.errors import ConfigError
 from sublevel.runs.console import Watching
 from sublevel.runs.events import Tally
-from sublevel.study.graph import Node
-from sublevel.study.schedule import Listener, Outcome
 from tiny_runs import Running, cli, paused, python, until
 
 SMALL = Path("sublevel-runs") / "small"

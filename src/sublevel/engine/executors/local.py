@@ -12,25 +12,28 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Queue
-from typing import Any
 
+from sublevel.engine.executors.base import WorkerDied
+from sublevel.engine.job import Compute, Progress
+from sublevel.engine.worker import run_job
 from sublevel.errors import ConfigError
-from sublevel.study.executors.base import Progress, WorkerDied
-from sublevel.study.worker import run_job
 
 
 class InProcess:
-    """Jobs run here, one at a time: for problems that only this process can build, and for debugging."""
+    """Jobs run here, one at a time: for what only this process can compute, and for debugging.
+
+    ``compute`` takes the place of the function that the jobs name.
+    """
 
     slots = 1
 
-    def __init__(self, problem: Any = None) -> None:
-        self.problem = problem
+    def __init__(self, compute: Compute | None = None) -> None:
+        self.compute = compute
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
         """Run the job now."""
         future: Future[str] = Future()
-        future.set_result(run_job(job, progress, self.problem))
+        future.set_result(run_job(job, progress, self.compute))
         return future
 
     def shutdown(self) -> None:
@@ -140,7 +143,7 @@ class _Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sublevel.study.worker"],
+            [sys.executable, "-P", "-m", "sublevel.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sublevel.study.executors import sight
-from sublevel.study.executors.base import import_from
-from sublevel.study.worker import finite, run_job
+from sublevel.engine.executors import sight
+from sublevel.engine.executors.base import import_from
+from sublevel.engine.worker import finite, run_job
 
 BEAT = 5.0
 """Seconds between two signs of life."""

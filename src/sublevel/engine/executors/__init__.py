@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sublevel.engine.executors.base import Executor, Setting, WorkerDied
+from sublevel.engine.executors.local import InProcess, Workers, visible
+from sublevel.engine.job import Compute
 from sublevel.errors import unknown
-from sublevel.study.executors.base import Executor, Progress, Setting, WorkerDied
-from sublevel.study.executors.local import InProcess, Workers, visible
 
 __all__ = [
     "LOCAL",
@@ -14,7 +13,6 @@ __all__ = [
     "TORCHRUN",
     "Executor",
     "InProcess",
-    "Progress",
     "Setting",
     "WorkerDied",
     "Workers",
@@ -34,19 +32,19 @@ def check(name: str) -> None:
         raise unknown("executor", name, NAMES)
 
 
-def make(name: str, setting: Setting, problem: Any, here: bool) -> Executor:
-    """The executor of that name; ``here`` where only this process can build the problem."""
+def make(name: str, setting: Setting, compute: Compute | None = None, here: bool = False) -> Executor:
+    """The executor of that name. Jobs in this process call ``compute``; ``here`` if no other process can run them."""
     if name == "slurm":
-        from sublevel.study.executors.slurm import Slurm
+        from sublevel.engine.executors.slurm import Slurm
 
         return Slurm(setting)
     if name == TORCHRUN:
-        from sublevel.study.executors.torchrun import Torchrun
+        from sublevel.engine.executors.torchrun import Torchrun
 
         return Torchrun(setting)
     if name != LOCAL:
-        from sublevel.study.executors.ray import Ray
+        from sublevel.engine.executors.ray import Ray
 
         return Ray(name, setting)
     jobs = setting.jobs or 1
-    return InProcess(problem) if jobs == 1 or here else Workers(jobs, setting.threads, setting.visible)
+    return InProcess(compute) if jobs == 1 or here else Workers(jobs, setting.threads, setting.visible)

@@ -15,10 +15,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from sublevel.engine.executors import sight
+from sublevel.engine.executors.base import Setting, WorkerDied, import_from, own_paths
+from sublevel.engine.job import Progress
+from sublevel.engine.worker import run_job
 from sublevel.errors import ConfigError, StoreError
-from sublevel.study.executors import sight
-from sublevel.study.executors.base import Progress, Setting, WorkerDied, import_from, own_paths
-from sublevel.study.worker import run_job
 
 POLL = 1.0
 """Seconds between two looks at what running cells report, and at which nodes there are."""

@@ -1,0 +1,61 @@
+"""A job: what another process needs to compute one cell, as one JSON string."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from sublevel.engine.partial import Partial
+from sublevel.engine.store import Document, Store
+
+Progress = Callable[[dict[str, Any]], None]
+"""Takes what a running cell reports, as JSON."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell. ``key``, ``kind``, ``inputs`` and ``labels`` become part of its entry in the ``store``, an address.
+
+    ``function`` is the import path of the `Compute` that does the work. ``context`` is what that needs besides, as
+    JSON; no entry holds it. Several processes may compute a cell ``together`` (see the executor torchrun).
+    """
+
+    key: str
+    kind: str
+    inputs: Mapping[str, Any]
+    labels: Mapping[str, Any]
+    store: str
+    function: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    together: bool = False
+
+    def text(self) -> str:
+        """The job as JSON.
+
+        >>> job = Job("ab" * 32, "sum", {"of": [1, 2]}, {}, "/store", "mine:add")
+        >>> Job.of(job.text()) == job
+        True
+        """
+        return json.dumps(vars(self))
+
+    @classmethod
+    def of(cls, text: str) -> Job:
+        """The way back from `text`. TypeError or ValueError for what is no job."""
+        return cls(**json.loads(text))
+
+    @property
+    def compute(self) -> Compute:
+        """The function, imported."""
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)
+
+
+Compute = Callable[[Job, Store, Partial, Progress], tuple[Document, Mapping[str, Mapping[str, Any]]]]
+"""Computes a cell: the JSON of its entry (``values``, ``version``), and named tensors for each of its objects.
+
+It is given the store to load from, what is left of an earlier attempt at the same cell, and whom to report to. It
+writes nothing: that is the worker's part.
+"""

@@ -1,0 +1,139 @@
+"""A worker: one JSON string in, one JSON string out.
+
+The same function runs a job in this process and in a worker process (``python -m sublevel.engine.worker``), which reads
+jobs from standard input, one on each line, and answers on its standard output. The caller's main module is not
+imported, so it works from notebooks and from scripts without a main guard.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from queue import Queue
+from typing import Any, TextIO
+
+from sublevel.engine.job import Compute, Job, Progress
+from sublevel.engine.partial import Partial
+from sublevel.engine.store import Document, Store
+from sublevel.errors import DamagedEntry, Diverged, StoreError, SublevelError
+from sublevel.foreign import plain
+
+
+def run_job(text: str, progress: Progress = lambda row: None, compute: Compute | None = None) -> str:
+    """Compute one cell and write its entry; the answer holds the ``entry``, or the ``error``.
+
+    It first reports where it runs. ``compute`` takes the place of the function that the job names.
+    """
+    started = time.perf_counter()
+    progress({"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")})
+    try:
+        job = Job.of(text)
+        return json.dumps({"entry": _entry(job, progress, compute or job.compute, started)})
+    except Exception as error:
+        return json.dumps({"error": _described(error)})
+
+
+def take_part(text: str) -> None:
+    """Compute a cell with other processes, of which another one keeps the result and reports the faults."""
+    with suppress(SublevelError):
+        job = Job.of(text)
+        store = opened_store(job.store)
+        job.compute(job, store, Partial(store.files, job.key, keeps=False), lambda row: None)
+
+
+def _entry(job: Job, progress: Progress, compute: Compute, started: float) -> Document:
+    """Compute a cell, keep its objects, then its entry."""
+    store = opened_store(job.store)
+    partial = Partial(store.files, job.key)
+    try:
+        result, tensors = compute(job, store, partial, progress)
+        found = finite(result) | {"objects": {name: store.put_tensors(each) for name, each in tensors.items()}}
+    except Diverged as error:  # it would happen again, so it is a result: kept, and not tried again
+        found = {"values": {}, "objects": {}, "failure": {"kind": "diverged", "message": str(error)}}
+    about = {"key": job.key, "kind": job.kind, "inputs": job.inputs, "labels": job.labels}
+    body = {**about, **found, "seconds": round(time.perf_counter() - started, 3)}
+    store.write_entry(job.key, body)
+    partial.drop()
+    return body
+
+
+def finite(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become null, an empty field of a table."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=1)
+def opened_store(address: str) -> Store:
+    """The store at an address; the last one is kept open."""
+    return Store(address)
+
+
+def _described(error: Exception) -> dict[str, Any]:
+    kinds = [(DamagedEntry, "damaged"), (StoreError, "store"), (SublevelError, "refused")]
+    kind = next((name for cls, name in kinds if isinstance(error, cls)), "error")
+    text = str(error) if isinstance(error, SublevelError) else f"{type(error).__name__}: {error}"
+    return {
+        "kind": kind,
+        "message": plain(text).removesuffix(": "),
+        "digest": getattr(error, "digest", ""),
+        "traceback": plain("".join(traceback.format_exception(error))),
+    }
+
+
+def main() -> None:
+    """Serve jobs until standard input ends.
+
+    User code finds an empty standard input, what it prints goes to standard error, and a child that it forks has
+    neither the jobs nor the answers.
+    """
+    jobs, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    sys.stdin, sys.stdout = open(0, encoding="utf-8", closefd=False), sys.stderr  # noqa: SIM115 - for the whole process
+    pipes = jobs.fileno(), answers.fileno()
+    os.register_at_fork(after_in_child=lambda: [os.close(each) for each in pipes])
+
+    def say(row: dict[str, Any]) -> None:
+        answers.write(json.dumps(row) + "\n")
+        answers.flush()
+
+    for line in _lines(jobs):
+        request = json.loads(line)
+        sys.path[:] = request["path"]
+        answer = run_job(request["job"], progress=lambda row: say({"progress": finite(row)}))
+        say({"answer": answer})
+
+
+def _lines(jobs: TextIO) -> Iterator[str]:
+    """Lines of ``jobs``; when it ends, so does the process, even in the middle of a job: the parent is gone."""
+    lines: Queue[str] = Queue()
+
+    def read() -> None:
+        for line in jobs:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    main()

@@ -1,0 +1,83 @@
+"""What a worker does for a cell of a study: build the problem, call the kernel.
+
+`compute` is the function that every job of a study names (`sublevel.engine.job.Job`). The job's ``context`` holds
+``problem`` (its description), ``identity`` (the digest of its fingerprint, or None), ``splits`` (the name of those that
+are shared on this machine, or None) and ``threads``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from sublevel._types import Tensor
+from sublevel.engine.job import Job, Progress
+from sublevel.engine.partial import Partial
+from sublevel.engine.store import Store, canonical, digest, serialised
+from sublevel.errors import ModelError
+from sublevel.own_code import contained
+from sublevel.problem import Problem
+from sublevel.study.arithmetic import arithmetic
+from sublevel.study.cells import KERNELS, Context, register
+from sublevel.train import resume
+from sublevel.train.resume import Standing
+
+FUNCTION = "sublevel.study.compute:compute"
+
+
+def compute(
+    job: Job, store: Store, partial: Partial, progress: Progress, problem: Problem | None = None
+) -> tuple[dict[str, Any], Mapping[str, Mapping[str, Tensor]]]:
+    """Call a cell's kernel in the study's arithmetic; ``problem`` where this process has it already."""
+    about = job.context
+    with arithmetic(about["threads"]), contained():  # whatever forks or ends in here, one process goes on to write
+        register()
+        if problem is None:
+            text = canonical(about["problem"]).decode()
+            problem = _problem(text, about["identity"], about["splits"], store.get_tensors)
+        kernel, version = KERNELS[job.kind]
+        output = kernel(Context(problem, store, progress, Checkpointer(partial)), **job.inputs)
+    return {"version": version, "values": output.values}, output.objects
+
+
+@lru_cache(maxsize=1)
+def _problem(
+    description: str, identity: str | None, splits: str | None, get: Callable[[str], dict[str, Tensor]]
+) -> Problem:
+    """The problem, which must be the one that the keys were made from: its code or its data may have been edited."""
+    problem = Problem.from_description(json.loads(description), get, splits)
+    if identity is not None and digest(canonical(problem.fingerprint())) != identity:
+        raise ModelError("the network's code or the data have changed since the run began: start it again")
+    return problem
+
+
+class Checkpointer:
+    """Keeps a training that is under way in the cell's `Partial` (a `sublevel.train.resume.Keeper`)."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+
+    def due(self) -> bool:
+        """Whether it is time to keep the training again."""
+        return self._partial.due()
+
+    def keep(self, standing: Standing) -> None:
+        """Keep it in place of the one before. StoreError where that is refused."""
+        about = {"step": standing.step, "total": standing.total, "seen": standing.seen, "history": standing.history}
+        self._partial.write(about, serialised(resume.tensors(standing)))
+
+    def kept(self) -> Standing | None:
+        """The training as it was kept last; None where there is none that is whole."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        found = self._partial.read()
+        if found is None:
+            return None
+        try:
+            tensors = load(found[1])
+            return Standing(state=resume.state(tensors), saved=resume.points(tensors), **found[0])
+        except (ValueError, KeyError, TypeError, SafetensorError):
+            return None
