@@ -17,15 +17,19 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common import record
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "claims"))
+from known_effects import KEYS, SD, Field, Shift, study, with_examples
+
 from sublevel.claims import verdicts
 from sublevel.claims.decide import judged
 from sublevel.claims.margins import ALPHA, ERROR_MARGIN
-from sublevel.claims.synthetic import KEYS, SD, Field, Shift, study, with_examples
 
 HOLDS, FAR, EFFECT, SEEDS = 6.0, 12.0, 2.0, 5
 WORKERS = 4

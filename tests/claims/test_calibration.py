@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from known_effects import KEYS, Field, study
 
 from sublevel.claims.decide import judged
-from sublevel.claims.synthetic import KEYS, Field, study
 
 TABLES = 200
 MOST = 0.05 + 3.7 * math.sqrt(0.05 * 0.95 / TABLES)

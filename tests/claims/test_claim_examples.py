@@ -7,10 +7,11 @@ import base64
 import numpy as np
 import pandas as pd
 import pytest
+from known_effects import study, with_examples
 
+from sublevel.bits import pack
 from sublevel.claims import claims, verdicts
-from sublevel.claims.examples import Correct, pack
-from sublevel.claims.synthetic import study, with_examples
+from sublevel.claims.examples import Correct
 from sublevel.stats import crossed
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from known_effects import KEYS, TABLES, Field, study
 
 from sublevel.claims import CLAIMS, Part, claim, claims, compared, tickets, verdicts
-from sublevel.claims.synthetic import KEYS, TABLES, Field, study
 from sublevel.errors import ConfigError
 from sublevel.tables import COLUMNS
 

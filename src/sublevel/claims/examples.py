@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sublevel.bits import unpack
 from sublevel.stats import Estimate, crossed
 
 Key = tuple[str, int, int]
@@ -31,7 +30,9 @@ class Correct:
     def wrong(self, key: Key) -> NDArray[np.int8] | None:
         """1 where a solution is wrong, for each example; None where that is not known."""
         if key not in self.made:
-            self.made[key] = _wrong(*self.packed[key]) if key in self.packed else None
+            examples, bits = self.packed.get(key, (0, ""))
+            right = unpack(bits, examples) if key in self.packed else None
+            self.made[key] = None if right is None else (1 - right.astype(np.int8))
         return self.made[key]
 
     def law(self, ours: str, theirs: str, reference_level: int | None, differences: Callable[[int, int], float]):
@@ -56,27 +57,3 @@ class Correct:
             return found if found is not None and found.se > 0 else None
 
         return estimated if self.packed else None
-
-
-def _wrong(examples: int, bits: str) -> NDArray[np.int8] | None:
-    """Undo base64 of numpy.packbits; None for bits that are not that many.
-
-    >>> _wrong(3, base64.b64encode(np.packbits([True, False, True]).tobytes()).decode()).tolist()
-    [0, 1, 0]
-    """
-    try:
-        packed = np.frombuffer(base64.b64decode(bits, validate=True), dtype=np.uint8)
-    except (binascii.Error, ValueError):
-        return None
-    if len(packed) != -(-examples // 8):
-        return None
-    return (1 - np.unpackbits(packed, count=examples)).astype(np.int8)
-
-
-def pack(correct: NDArray[np.bool_]) -> str:
-    """Bits as the table ``correct`` holds them, the first example in the highest bit.
-
-    >>> pack(np.array([True, False, True]))
-    'oA=='
-    """
-    return base64.b64encode(np.packbits(correct).tobytes()).decode()

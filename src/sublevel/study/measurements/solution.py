@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from sublevel._types import Bool, Tensor
+from sublevel.bits import pack
 from sublevel.errors import Diverged
 from sublevel.geometry.distance import mask_overlap
 from sublevel.problem import Problem
@@ -67,17 +65,10 @@ def solution_cell(c: Context, *, point: str, mask: str | None, start: str | None
         }
         for i, layer in enumerate(p.space.prunable_layers)
     ]
-    correct = [{"split": s, "examples": len(right), "bits": packed(right)} for s, (_, right) in judged.items()]
+    correct = [
+        {"split": s, "examples": len(right), "bits": pack(right.cpu().numpy())} for s, (_, right) in judged.items()
+    ]
     return Output({"row": values, "layers": layers, "correct": [row for row in correct if row["examples"]]})
-
-
-def packed(right: Bool[Tensor, "N"]) -> str:
-    """One bit for each example, the first in the highest bit of the first byte, as base64.
-
-    >>> packed(torch.tensor([True, False, False, True]))
-    'kA=='
-    """
-    return b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode("ascii")
 
 
 @kernel("overlap", 1)

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from sublevel.claims.examples import pack
+from sublevel.bits import pack
 from sublevel.claims.margins import DENSITIES, ERROR_MARGIN, PREDICTION, RISE_MARGIN
 from sublevel.tables import COLUMNS
 
