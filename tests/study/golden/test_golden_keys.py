@@ -1,7 +1,9 @@
-"""The keys of trainings and masks, frozen: whatever changes one makes every network trained before worthless.
+"""The keys of all cells, frozen: whatever changes that of a training makes every network trained before worthless.
 
 A study's graph is keyed with placeholders for the objects that cells make, so no network is trained here. The frozen
-keys stand in ``keys.json``; to add a study, run this file as a script, and see in the diff that no line is changed.
+keys of trainings and masks stand in ``keys.json``, those of measurements in ``measured.json``: one by one for studies
+with every measurement, by kind for the others. To add a study, run this file as a script, and see in the diff that no
+line is changed. A kernel that gets a new version changes the keys of its kind.
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every import BARE, GIVEN, SET
 
 from sublevel import models
 from sublevel.space import Space
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import BRANCHES
-from sublevel.study.cells import key, numerics
-from sublevel.study.documents import read
+from sublevel.study.cells import KERNELS, key, numerics
+from sublevel.study.documents import preset_names, read
+from sublevel.study.given import Given
 from sublevel.study.spec import parse
 
 ROOT = Path(__file__).parents[3]
 FROZEN = Path(__file__).with_name("keys.json")
+MEASURED = Path(__file__).with_name("measured.json")
 KINDS = ("train", "mask", "start", "gradual", "edge-popup", "continuous-sparsification")
 
 EVERY_BRANCH: dict[str, Any] = {
@@ -58,21 +63,50 @@ STUDIES: dict[str, tuple[Any, int]] = {
 }
 
 
-def keys(name: str) -> dict[str, str]:
-    """The key of every cell that trains or prunes, by its readable name."""
-    source, examples = STUDIES[name]
+BATCH_NORM = {"name": "resnet-8", "options": {"width": 2}}
+EVERY: dict[str, tuple[Any, int]] = {
+    "set": (SET, 200),
+    "bare": (BARE | {"model": BATCH_NORM}, 200),
+    "given": (GIVEN | {"model": {"name": "resnet-8"}}, 200),
+}
+PRESETS: dict[str, tuple[Any, int]] = {
+    **{name: (read(name) | {"seeds": 1}, 45_000) for name in preset_names() if name != "paper-vgg16"},
+    **{name: STUDIES[name] for name in ("mini-cifar10", "resnet20-cifar10")},
+}
+
+
+def keyed(source: Any, examples: int) -> list[tuple[str, str, str]]:
+    """The kind, the readable name and the key of every cell of a study."""
     spec = parse(read(source) if isinstance(source, str) else source)
     shape = (1, 28, 28) if "lenet" in spec.model.name else (3, 32, 32)
     module = models.build(spec.model.name, input_shape=shape, classes=10, **spec.model.options)
     network = models.fingerprint(spec.model.name, module, options=spec.model.options)
     problem = {"data": "ab" * 32, "loss": "cross-entropy", "model": network}
     arithmetic = numerics("cpu", spec.train.dtype, spec.threads, spec.processes)
-    graph, _ = assemble(spec, Space.of(module), examples)
-    return {
-        node.id: key(node.kind, node.resolved(Placeholders()), problem, arithmetic)
+    given = [Given(each.name, each.name.encode(), b"mask" if i else None) for i, each in enumerate(spec.given)]
+    graph, _ = assemble(spec, Space.of(module), examples, given)
+    return [
+        (node.kind, node.id, key(node.kind, node.resolved(Placeholders()), problem, arithmetic))
         for node in graph.nodes.values()
-        if node.kind in KINDS
-    }
+    ]
+
+
+def keys(name: str) -> dict[str, str]:
+    """The key of every cell that trains or prunes, by its readable name."""
+    return {cell: found for kind, cell, found in keyed(*STUDIES[name]) if kind in KINDS}
+
+
+def measured(name: str) -> dict[str, str]:
+    """The key of every cell that measures, by its readable name."""
+    return {cell: found for kind, cell, found in keyed(*EVERY[name]) if kind not in KINDS}
+
+
+def by_kind(name: str) -> dict[str, str]:
+    """The number of cells of every kind, and a digest of their names and keys in the order of the study."""
+    lines: dict[str, list[str]] = {}
+    for kind, cell, found in keyed(*PRESETS[name]):
+        lines.setdefault(kind, []).append(f"{cell} {found}")
+    return {kind: f"{len(of)} {hashlib.sha256(chr(10).join(of).encode()).hexdigest()}" for kind, of in lines.items()}
 
 
 class Placeholders(Mapping[Any, str]):
@@ -97,6 +131,25 @@ def test_trainings_and_masks_keep_their_keys(name: str) -> None:
     assert not changed, f"{len(changed)} keys changed, the first that of {changed[:1]}"
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_measurements_keep_their_keys(name: str) -> None:
+    frozen = json.loads(MEASURED.read_text(encoding="utf-8"))[name]
+    found = measured(name)
+    assert list(found) == list(frozen), "the study has other cells"
+    changed = [cell for cell in found if found[cell] != frozen[cell]]
+    assert not changed, f"{len(changed)} keys changed, the first that of {changed[:1]}"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_cells_of_the_presets_keep_their_keys(name: str) -> None:
+    assert by_kind(name) == json.loads(MEASURED.read_text(encoding="utf-8"))[name]
+
+
+def test_every_kind_of_cell_is_frozen() -> None:
+    known = {kind for kind, _, _ in (*keyed(*EVERY["set"]), *keyed(*EVERY["given"]))}
+    assert known | set(KINDS) == set(KERNELS)
+
+
 def test_a_change_of_the_recipe_changes_every_key_of_a_training() -> None:
     """The frozen keys see what they must: another rate is another training."""
     frozen = json.loads(FROZEN.read_text(encoding="utf-8"))["every-branch"]
@@ -114,5 +167,7 @@ def test_a_change_of_the_recipe_changes_every_key_of_a_training() -> None:
 
 
 if __name__ == "__main__":
-    FROZEN.write_text(json.dumps({name: keys(name) for name in STUDIES}, indent=0) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{FROZEN}\n")
+    every = {name: measured(name) for name in EVERY} | {name: by_kind(name) for name in PRESETS}
+    for path, found in ((FROZEN, {name: keys(name) for name in STUDIES}), (MEASURED, every)):
+        path.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{path}\n")
