@@ -99,7 +99,7 @@ class Bench:
     def stepping(self, problem: Problem, recipe: Recipe) -> Step:
         """A step of an engine."""
         run = weights(
-            problem.space, problem.module, problem.init(0), None, recipe, problem.prepare, problem.mean_loss()
+            problem.space, problem.module, problem.init(0), None, recipe, problem.prepare, problem.per_example_loss()
         )  # fmt: skip
         batch = self.batches(problem, recipe)
         problem.module.train()

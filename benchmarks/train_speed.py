@@ -63,7 +63,7 @@ def ours(name: str, engine: str, share: float, steps: int) -> Callable[[], None]
     def go() -> None:
         train(
             problem.space, problem.module, start, problem.splits.train, prepare=problem.prepare,
-            loss=problem.mean_loss(), recipe=recipe, seed=0, mask=mask, rates=[0.01] * steps,
+            loss=problem.per_example_loss(), recipe=recipe, seed=0, mask=mask, rates=[0.01] * steps,
         )  # fmt: skip
 
     return go

@@ -9,7 +9,7 @@ def sgd(theta, mask, steps, problem, batch, buffers, rates):
     for step in steps:
         x, y = batch(step)
         leaf = theta.requires_grad_()
-        losses = problem.mean_loss()(problem.space.call(problem.module, leaf, buffers, x), y)
+        losses = problem.per_example_loss()(problem.space.call(problem.module, leaf, buffers, x), y)
         (g,) = torch.autograd.grad(losses.mean(), leaf)
         velocity = 0.9 * velocity + g
         theta = (theta.detach() - rates[step] * velocity) * mask

@@ -1,4 +1,4 @@
-"""Prunings and tickets that cannot be meant, as a person types them: one sentence with the culprit, nothing written."""
+"""Invalid prunings and tickets, as a person types them: one sentence with the culprit, nothing written."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from torch import nn
 import own_net
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.problem import Problem, importable
+from sublevel.problem.spec import ProblemSpec
 from sublevel.space import Point
 
 
@@ -251,27 +252,33 @@ def test_what_another_process_finds():
     assert own(prunable=["0.weight"]).portable
 
 
-def test_description_round_trip():
-    stored = {}
-
-    def put(tensors):
-        stored["d1"] = tensors
-        return "d1"
-
-    problem = own(options={"width": 5}, train_size=40, version="3")
-    document = json.loads(json.dumps(problem.description(put)))
-    again = Problem.from_description(document, stored.__getitem__)
+def test_a_problem_comes_back_from_its_spec():
+    problem = own(options={"width": 5}, train_size=40, version="3", prunable="0.weight", mean=None)
+    stored = {"d1": problem.own_tensors()}
+    document = json.loads(json.dumps(problem.spec(stored="d1").document()))
+    again = Problem.of(ProblemSpec.of(document), stored.__getitem__)
     assert again.model == "own_net:build"
     assert again.splits.digest == problem.splits.digest
     assert again.fingerprint() == problem.fingerprint()
     assert torch.equal(again.init(2).theta, problem.init(2).theta)
 
 
-def test_description_of_named_data_holds_no_tensors():
+def test_the_spec_of_named_data_needs_no_tensors():
     problem = Problem("lenet-300-100", train_size=100, test_size=50, root=".")
-    document = json.loads(json.dumps(problem.description(lambda tensors: pytest.fail("stored"))))
-    again = Problem.from_description(document, lambda digest: pytest.fail("loaded"))
+    assert problem.own_tensors() is None
+    again = Problem.of(ProblemSpec.of(json.loads(json.dumps(problem.spec().document()))))
     assert again.fingerprint() == problem.fingerprint()
+
+
+def test_the_flat_form_of_earlier_runs_is_read():
+    rest = {"validation": 10, "train_size": 40, "test_size": None, "mean": None, "std": None, "data_options": {},
+            "options": {"width": 5}, "loss": "cross-entropy", "loop": None, "version": "3", "device": "cpu",
+            "dtype": "float32"}  # fmt: skip
+    flat = {**rest, "model": "own_net:build", "prunable": ["0.weight"], "data": {"object": "d1"}}
+    problem = own(options={"width": 5}, train_size=40, version="3", prunable=["0.weight"])
+    assert ProblemSpec.of(flat) == problem.spec(stored="d1")
+    named = ProblemSpec.of({**flat, "model": "lenet-300-100", "data": {"name": "mnist", "root": "/data"}})
+    assert (named.data.name, named.data.root, named.stored) == ("mnist", "/data", None)
 
 
 def test_unknown_names_are_refused():

@@ -15,7 +15,7 @@ class SublevelError(Exception):
 
 
 class ConfigError(SublevelError):
-    """A study, a recipe or an option that cannot be meant: unknown key, wrong unit, impossible value."""
+    """Invalid study, recipe or option: unknown key, wrong unit, impossible value."""
 
 
 class DataError(SublevelError):

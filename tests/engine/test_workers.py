@@ -130,8 +130,7 @@ def test_data_given_in_python_are_shared_too(tmp_path: Path, monkeypatch: pytest
     train, test = ((found[f"{part}_x"][:, None], found[f"{part}_y"]) for part in ("train", "test"))
     problem = sl.Problem("lenet-300-100", train=train, test=test, validation=40)
     name = problem.share()
-    stored = problem.description(lambda tensors: "of no use")
-    again = sl.Problem.from_description(stored, lambda digest: pytest.fail("loaded"), name)
+    again = sl.Problem.of(problem.spec(stored="of no use"), lambda digest: pytest.fail("loaded"), name)
     assert again.fingerprint() == problem.fingerprint()
     assert again.on("cpu", "float64").splits.digest == problem.splits.digest
     assert sl.Problem("lenet-300-100", train=train, test=test, loop="own_loop:sgd").share() is None

@@ -192,7 +192,7 @@ def test_four_fifths_of_the_barrier_between_two_wide_perceptrons_are_a_permutati
     """Trained apart, on the embedded images: Entezari et al. 2110.06296 conjecture it, matching finds it (92%)."""
     problem = sl.Problem(wide_perceptron, validation=1000)
     recipe = Recipe(length=Duration(10, "ep"), lr=0.05, weight_decay=1e-3, schedule="cosine")
-    how = {"prepare": problem.prepare, "loss": problem.mean_loss(), "recipe": recipe}
+    how = {"prepare": problem.prepare, "loss": problem.per_example_loss(), "recipe": recipe}
     a, b = (
         train(problem.space, problem.module, problem.init(seed), problem.splits.train, seed=seed, **how).end
         for seed in (0, 1)

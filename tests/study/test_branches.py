@@ -271,7 +271,7 @@ def reference(
         rate = lr if lr is not None else 0.05 * (0.2 if now >= DROP else 1.0)
         batch = (x, data.y[plan.index[50 * i : 50 * (i + 1)]])
         state, _ = step(
-            p.space, p.module, state, mask, batch, loss=p.mean_loss(), lr=rate, momentum=0.9, weight_decay=1e-4
+            p.space, p.module, state, mask, batch, loss=p.per_example_loss(), lr=rate, momentum=0.9, weight_decay=1e-4
         )
     return Point(state.theta, state.buffers)
 
@@ -319,7 +319,7 @@ def test_rewinding_differs_from_going_on_only_through_momentum(result: sl.Result
     p = result.problem
     for momentum, equal in ((0.0, True), (0.9, False)):
         recipe = sl.Recipe(batch_size=50, momentum=momentum).with_length("2ep")
-        common = {"prepare": p.prepare, "loss": p.mean_loss(), "recipe": recipe, "seed": SEED}
+        common = {"prepare": p.prepare, "loss": p.per_example_loss(), "recipe": recipe, "seed": SEED}
         dense = train(p.space, p.module, p.init(SEED), p.splits.train, checkpoints=[REWIND], **common)
         again = train(
             p.space, p.module, dense.checkpoints[REWIND], p.splits.train,

@@ -64,7 +64,7 @@ def test_the_solution_is_that_of_a_straight_loop(result: sl.Result, level: int) 
         plan = epoch_plan(len(p.splits.train), seed=SEED, epoch=epoch, order="", pad=0, flip=False)
         x = p.prepare(gather(p.splits.train.x, plan, 50 * i, 50 * (i + 1)))
         batch = (x, p.splits.train.y[plan.index[50 * i : 50 * (i + 1)]])
-        rate = {"loss": p.mean_loss(), "lr": 0.05, "momentum": 0.9, "weight_decay": DECAY}
+        rate = {"loss": p.per_example_loss(), "lr": 0.05, "momentum": 0.9, "weight_decay": DECAY}
         state, _ = step(p.space, p.module, state, mask, batch, **rate)
         if now + 1 in (4, 7, 9):
             share = (1 - (now + 1 - BEGIN) / (END - BEGIN)) ** 3

@@ -97,7 +97,7 @@ REFUSED = [
     ({"prune": {"densities": [0.5, 0]}}, r"prune: a density lies between 0 and 1, got 0"),
     ({"prune": {"target": 1.5}}, r"prune: a density lies between 0 and 1, got 1.5"),
     ({"prune": {"target": -0.1}}, r"prune: a density lies between 0 and 1, got -0.1"),
-    ({"prune": {"target": True}}, r"prune.target: true or false cannot be meant here"),
+    ({"prune": {"target": True}}, r"prune.target: expected a number, not a boolean"),
     (
         {"prune": {"densities": [0.5], "target": 0.1}},
         r"prune: densities and target both say what a level leaves: give one",

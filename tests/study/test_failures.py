@@ -113,7 +113,7 @@ def test_damaged_data_of_ones_own_heal(workshop: Path) -> None:
         "problem = sl.Problem('tiny_net:tiny', train=pair('train'), test=pair('test'), validation=40)\n"
         "study = sl.Study(problem, seeds=[int(sys.argv[1])], levels=1, train={'length': '2it', 'batch_size': 50})\n"
         "result = study.run(jobs=2, report=False)\n"
-        "print(len(result.failures), result.document['problem']['data']['object'])\n"
+        "print(len(result.failures), result.document['problem']['stored'])\n"
     )
     first = python(script, 0, cwd=workshop)
     assert first.stdout.startswith("0 "), first.stderr

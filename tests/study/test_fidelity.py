@@ -185,7 +185,7 @@ def test_images_are_normalised_by_the_constants_that_are_given() -> None:
     assert given.prepare(x, torch.float64).flatten().tolist() == pytest.approx([-0.5, -0.1, 1.5], abs=1e-15)
     assert split(dataset, mean=own.mean, std=own.std).digest == own.digest != given.digest
     problem = sl.Problem("lenet-300-100", mean=(0.25,), std=(0.5,), train_size=50)
-    again = sl.Problem.from_description(problem.description(lambda _: ""), lambda _: {})
+    again = sl.Problem.of(problem.spec())
     assert (again.splits.mean, again.splits.std) == ((0.25,), (0.5,))
 
 

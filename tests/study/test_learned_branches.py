@@ -109,7 +109,7 @@ def test_a_mask_is_that_of_its_scores(result: sl.Result) -> None:
         keep, protect = (counts, []) if scope == 3 else ([sum(counts)], [PROTECTED])
         done = learned.edge_popup(
             space, p.module, p.init(SEED), learned.initial_scores(space, torch.float32, generator(SEED, "scores")),
-            p.splits.train, choose=repeated(space, keep, protect=protect), prepare=p.prepare, loss=p.mean_loss(),
+            p.splits.train, choose=repeated(space, keep, protect=protect), prepare=p.prepare, loss=p.per_example_loss(),
             recipe=sl.Recipe(batch_size=50, lr=lr).with_length("2ep"), seed=SEED, order=order,
         )  # fmt: skip
         assert torch.equal(mask, done.end.theta.ne(0) | ~space.prunable)
@@ -137,7 +137,8 @@ def test_continuous_sparsification_is_a_chain_of_rounds(result: sl.Result) -> No
     for level in range(1, LEVELS + 1):
         done = learned.continuous_sparsification(
             space, p.module, at, scores, p.splits.train, soft=soft, penalty=1e-3, beta=100.0, prepare=p.prepare,
-            loss=p.mean_loss(), recipe=sl.Recipe(batch_size=50, lr=0.3).with_length("2ep"), seed=SEED, first=REWIND,
+            loss=p.per_example_loss(), recipe=sl.Recipe(batch_size=50, lr=0.3).with_length("2ep"), seed=SEED,
+            first=REWIND,
         )  # fmt: skip
         ticket = of(result, "continuous-sparsification", level)
         keep = [space.remaining(ticket.mask)]

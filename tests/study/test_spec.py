@@ -1,4 +1,4 @@
-"""A study that cannot be meant is refused with one clear sentence."""
+"""An invalid study is refused with one clear sentence."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("keys", "sentence"), REFUSED, ids=[str(k)[:70] for k, _ in REFUSED])
-def test_what_cannot_be_meant_is_refused(keys: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+def test_an_invalid_study_is_refused(keys: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=sentence) as caught:
         Study(changed(**keys), out=tmp_path / "runs").cells
     assert "\n" not in str(caught.value)
@@ -146,7 +146,7 @@ def test_what_the_data_and_the_network_refuse(keys: dict[str, Any], kind: type, 
 
 
 def use(study: Study) -> None:
-    study.cells, study.notes(), study.problem.mean_loss()
+    study.cells, study.notes(), study.problem.per_example_loss()
 
 
 def test_several_errors_are_all_named() -> None:

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from sublevel._types import Tensor
+from sublevel.data import Part, Splits
 from sublevel.errors import ModelError
-from sublevel.inputs import Shapes, as_dtype, call, parts, tensors_of, told
+from sublevel.inputs import Inputs, Shapes, as_dtype, call, parts, tensors_of, told
 from sublevel.own_code import contained
-from sublevel.risk.losses import by_class, one_logit
+from sublevel.risk.losses import Loss, by_class, one_logit
 from sublevel.rng import seeded
-
-if TYPE_CHECKING:
-    from sublevel.problem.problem import Problem
+from sublevel.space import Space
 
 EXAMPLES, NUMBERS = 64, 2**16
 """The most examples that a network is tried on, and about the most numbers in them."""
 
 
-def check_output(problem: Problem, module: nn.Module) -> None:
+def check_output(
+    module: nn.Module, name: str, splits: Splits, dtype: torch.dtype, loss: str | Loss, losses: Loss
+) -> None:
     """Refuse a network that is no function, or whose outputs do not fit the labels, and a loss that gives no loss of
     each.
 
     Labels [N] in C classes take outputs [N, C]; a label for every token, [N, T], takes [N, T, C] or [N, C, T]; real
     targets take as many outputs as an example has targets. Raises ModelError.
     """
-    splits, name = problem.splits, problem.name
     classes, few = len(splits.classes), max(2, min(EXAMPLES, NUMBERS // max(1, splits.train.x[:1].numel())))
     x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
     try:
         with contained():
-            outputs = [_output(problem, module, x) for _ in range(2)]
+            outputs = [_output(module, name, x, partial(splits.prepare, dtype=dtype)) for _ in range(2)]
     except ModelError:
         raise
     except Exception as error:
@@ -55,7 +57,7 @@ def check_output(problem: Problem, module: nn.Module) -> None:
         )
     each, target = list(output.shape[1:]), list(y.shape[1:])
     if classes == 2 and one_logit(output, y):
-        if problem.loss == "cross-entropy":
+        if loss == "cross-entropy":
             raise ModelError(
                 f"model {name} gives one output for each label of two classes; take loss='binary-cross-entropy'"
             )
@@ -68,12 +70,12 @@ def check_output(problem: Problem, module: nn.Module) -> None:
         raise ModelError(
             f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}"
         )
-    _check_loss(problem, output[:2], y[:2])
+    _check_loss(loss, losses, output[:2], y[:2], "class labels" if splits.classes else "real targets")
 
 
-def _output(problem: Problem, module: nn.Module, x: Tensor) -> Any:
+def _output(module: nn.Module, name: str, x: Tensor, prepare: Callable[[Tensor], Inputs]) -> Any:
     """The network's answer in evaluation mode; ModelError where it writes into its input behind PyTorch's back."""
-    inputs = problem.splits.prepare(x, problem.torch_dtype)
+    inputs = prepare(x)
     before = [(t._version, t.clone()) for t in tensors_of(inputs)]
     try:
         with torch.no_grad():
@@ -83,7 +85,7 @@ def _output(problem: Problem, module: nn.Module, x: Tensor) -> Any:
     for (version, value), tensor in zip(before, tensors_of(inputs), strict=True):
         if tensor._version == version and not _same(tensor, value):
             raise ModelError(
-                f"model {problem.name} writes into its input by .data or numpy, which PyTorch cannot see: begin its "
+                f"model {name} writes into its input by .data or numpy, which PyTorch cannot see: begin its "
                 "forward with x = x.clone()"
             )
     return output
@@ -119,31 +121,30 @@ def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
     return module._apply(lambda t: as_dtype(t, dtype))
 
 
-def _check_loss(problem: Problem, output: Tensor, y: Tensor) -> None:
+def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind: str) -> None:
     try:
         with contained():
-            losses = problem.mean_loss()(output, y)
+            found = losses(output, y)
     except (RuntimeError, TypeError, IndexError) as error:
-        kind = "class labels" if problem.splits.classes else "real targets"
-        raise ModelError(f"loss {problem.loss!r} does not take {kind}: {error}") from error
-    if not isinstance(losses, Tensor) or losses.shape != (len(y),):
-        got = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ModelError(f"loss {loss!r} does not take {kind}: {error}") from error
+    if not isinstance(found, Tensor) or found.shape != (len(y),):
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ModelError(
-            f"loss {problem.loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example "
+            f"loss {loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example "
             "(reduction='none' in PyTorch's)"
         )
 
 
-def unused(problem: Problem) -> tuple[str, ...]:
+def unused(
+    space: Space, module: nn.Module, part: Part, prepare: Callable[[Tensor], Inputs], losses: Loss
+) -> tuple[str, ...]:
     """The trainable parameters that the loss of a training batch does not depend on; none where that cannot be seen."""
-    space, module, few = problem.space, problem.module, problem.splits.train.x[:2]
     point = space.point(module)
-    leaves = {name: part.detach().requires_grad_() for name, part in space.views(point.theta).items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in space.views(point.theta).items()}
     try:
         with seeded(0, "probe:unused"):
-            outputs = call(module.train(), {**leaves, **point.buffers}, problem.prepare(few))
-        losses = problem.mean_loss()(outputs, problem.splits.train.y[:2].clone())
-        found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+            outputs = call(module.train(), {**leaves, **point.buffers}, prepare(part.x[:2]))
+        found = torch.autograd.grad(losses(outputs, part.y[:2].clone()).sum(), list(leaves.values()), allow_unused=True)
     except Exception:  # code of the user's own; a training says what is wrong with it
         return ()
     return tuple(name for name, gradient in zip(leaves, found, strict=True) if gradient is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,11 @@ from sublevel.data import Dataset, Part, Splits, own
 from sublevel.errors import DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
 from sublevel.probes import EXAMPLES, Probe
-from sublevel.problem import documents, identity
+from sublevel.problem import identity
 from sublevel.problem.checks import check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import field_batch, left_behind
+from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
@@ -96,7 +98,7 @@ class Problem:
     @cached_property
     def unused(self) -> tuple[str, ...]:
         """Trainable parameters that the training loss does not depend on: their gradient is 0."""
-        return unused(self)
+        return unused(self.space, self.module, self.splits.train, self.prepare, self.per_example_loss())
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -125,7 +127,7 @@ class Problem:
     def share(self) -> str | None:
         """Put the splits where other processes of this machine find them, and on a CPU look at them there too.
 
-        The name that they have there, for `from_description`; None where there is no such place (see
+        The name that they have there, for `of`; None where there is no such place (see
         `sublevel.data.shared`). A network's own loop may ask for data of its own as they were given: they stay its own.
         """
         if self.train is not None and self.loop is not None:
@@ -144,7 +146,7 @@ class Problem:
     def module(self) -> nn.Module:
         """A network to compute with; its own weights mean nothing."""
         module = in_precision(self.build(0, "template"), self.torch_dtype, self.name)
-        check_output(self, module)
+        check_output(module, self.name, self.splits, self.torch_dtype, self.loss, self.per_example_loss())
         return module.to(self.device)
 
     @cached_property
@@ -247,7 +249,7 @@ class Problem:
             self.module,
             examples.x,
             examples.y,
-            loss=self.mean_loss(),
+            loss=self.per_example_loss(),
             prepare=self.prepare,
             policy=policy,
             batch_size=batch_size,
@@ -264,7 +266,7 @@ class Problem:
             del kept[old]
         return kept[key]
 
-    def mean_loss(self) -> Loss:
+    def per_example_loss(self) -> Loss:
         """The per-example loss function."""
         by_path = isinstance(self.loss, str) and ":" in self.loss
         return loss_function(identity.function(self.loss) if by_path else self.loss)
@@ -276,7 +278,7 @@ class Problem:
         data, prepare = self.splits.train, self.prepare
         given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
         if self.loop is None:
-            loss = counting(self.mean_loss(), data.y)
+            loss = counting(self.per_example_loss(), data.y)
             return train(self.space, self.module, start, data, loss=loss, **given)
         given.pop("keeper", None)  # what a loop of one's own keeps in variables cannot be kept for it
         return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
@@ -284,29 +286,75 @@ class Problem:
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the problem in a cell's key; None if code without source and version makes it.
 
+        It holds the values that the factory draws, not only its code: weights that it reads from a file count too.
         Raises ModelError where two builds from one seed differ.
         """
-        return identity.fingerprint(self)
+        model = identity.of_model(self.model, self.module, self.options, self.version)
+        loss = identity.of_loss(self.loss, self.version)
+        loop = None if self.loop is None else identity.of_code(self.loop, self.version)
+        if model is None or loss is None or (loop is None and self.loop is not None):
+            return None
+        values = [identity.values(self.build(0, "template")) for _ in range(2)]
+        if values[0] != values[1]:
+            raise ModelError(
+                f"two builds of model {self.name} from one seed differ: its weights must be drawn from torch's "
+                "generator, not from numpy's or Python's"
+            )
+        prunable = hashlib.sha256(self.space.prunable.numpy().tobytes()).hexdigest()
+        found = {"data": self.splits.digest, "model": model, "values": values[0], "prunable": prunable, "loss": loss}
+        return found | ({} if loop is None else {"loop": loop})
 
     @property
     def portable(self) -> bool:
         """Whether another process can build this problem from its names."""
-        return documents.portable(self)
+        code = [self.model, self.loss, *([] if self.loop is None else [self.loop])]
+        return not callable(self.prunable) and all(map(identity.importable, code))
 
-    def description(self, put: Callable[[dict[str, Tensor]], str]) -> dict[str, Any]:
-        """The problem as JSON for another process; ``put`` stores data of one's own and returns their digest."""
-        return documents.described(self, put)
+    def spec(self, stored: str | None = None) -> ProblemSpec:
+        """The problem by names and numbers. ``stored`` is the digest under which `own_tensors` are kept.
+
+        >>> Problem("lenet-300-100", train_size=500).spec().data.train_size
+        500
+        """
+        given = self.train is not None
+        chosen = self.prunable if self.prunable is not None and not callable(self.prunable) else None
+        prunable = (chosen,) if isinstance(chosen, str) else chosen and tuple(chosen)
+        return ProblemSpec(
+            model=ModelSpec(name=self.name, options=dict(self.options), prunable=prunable,
+                            version=self.version),
+            data=DataSpec(
+                name="own" if given else self.data,
+                root=None if given or self.root is None else str(Path(self.root).resolve()),
+                options={} if given else dict(self.data_options),
+                **{name: getattr(self, name) for name in ("validation", "train_size", "test_size", "mean", "std")},
+            ),
+            loss=identity.path(self.loss), loop=None if self.loop is None else identity.path(self.loop),
+            stored=stored, device=self.device, dtype=self.dtype,
+        )  # fmt: skip
+
+    def own_tensors(self) -> dict[str, Tensor] | None:
+        """Data that were given in Python, by name, for a store; None where the data have a name."""
+        return None if self.train is None else own.tensors(self.dataset)
 
     @classmethod
-    def from_description(
-        cls, document: Mapping[str, Any], get: Callable[[str], dict[str, Tensor]], shared: str | None = None
+    def of(
+        cls, spec: ProblemSpec, get: Callable[[str], dict[str, Tensor]] | None = None, shared: str | None = None
     ) -> Problem:
-        """The way back from `description`; ``get`` loads stored data by digest.
+        """The problem of a spec. ``get`` loads stored data by digest.
 
         Splits that are ``shared`` on this machine are mapped, and the data that they were made from are not read.
         """
         splits = datasets.shared(shared) if shared else None
-        problem = cls(**documents.fields(document, get if splits is None else None))
+        d, m, given = spec.data, spec.model, {}
+        if spec.stored is not None and splits is None and get is not None:
+            stored = get(spec.stored)
+            given = {split: (own.inputs_in(stored, split), stored[f"{split}_y"]) for split in ("train", "test")}
+        problem = cls(
+            m.name, data=d.name, root=d.root, loss=spec.loss, loop=spec.loop, options=m.options,
+            data_options=d.options, validation=d.validation, train_size=d.train_size, test_size=d.test_size,
+            mean=d.mean, std=d.std, prunable=m.prunable, version=m.version, device=spec.device, dtype=spec.dtype,
+            **given,
+        )  # fmt: skip
         return problem if splits is None else problem._take(splits)
 
     def on(self, device: str, dtype: str) -> Problem:
@@ -315,7 +363,7 @@ class Problem:
         return other._take(self.splits) if "splits" in self.__dict__ else other
 
     def _take(self, splits: Splits) -> Problem:
-        """Itself, with splits that need not be made."""
+        """Attach precomputed splits; return self."""
         self.__dict__["splits"] = splits.to(self.device)
         return self
 

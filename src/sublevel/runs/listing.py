@@ -90,7 +90,7 @@ def _runs(out: Path) -> int:
         table.add_row(
             escape(d["study"]["name"]),
             escape(d["about"]["model"]["name"]),
-            escape(d["study"]["data"]["name"]) if d["problem"] is None or "name" in d["problem"]["data"] else "own",
+            escape(d["study"]["data"]["name"]),
             str(d["study"]["levels"]),
             str(len(d["study"]["seeds"])),
             str(sum(cells.values())) + (f", {cells['failed']} failed" if cells["failed"] else ""),

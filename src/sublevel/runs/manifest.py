@@ -75,10 +75,11 @@ class _Source(_Part):
 
 
 class _Problem(_Part):
-    model: str
+    model: _Named | str  # a text before version 0.2
     data: _Source
     loss: str
     loop: str | None = None
+    stored: str | None = None
 
 
 class _LastRun(_Part):

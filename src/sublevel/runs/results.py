@@ -180,6 +180,7 @@ class Result:
     def problem(self) -> Problem:
         """The problem that was studied, built again: this imports code of the study's own, if it has any."""
         from sublevel.problem import Problem
+        from sublevel.problem.spec import ProblemSpec
 
         if self.document["problem"] is None:
             raise ConfigError(
@@ -187,7 +188,8 @@ class Result:
             )
         check_trusted(self.document["problem"], self._trusted, f"the run in {self.folder}")
         with reading(f"the parts of the problem in {self.folder}"):
-            return Problem.from_description({**self.document["problem"], "device": "cpu"}, self.store.get_tensors)
+            spec = ProblemSpec.of({**self.document["problem"], "device": "cpu"})
+            return Problem.of(spec, self.store.get_tensors)
 
     @cached_property
     def identity(self) -> dict[str, Any] | None:

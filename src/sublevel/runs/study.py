@@ -25,7 +25,7 @@ from sublevel.runs import place
 from sublevel.runs.checks import check, check_loop
 from sublevel.runs.events import Log, Several
 from sublevel.runs.plan import Plan, make
-from sublevel.runs.problems import device_for, is_own, posed, saying
+from sublevel.runs.problems import device_for, is_own
 from sublevel.runs.results import Result, check_writable, write_manifest
 from sublevel.runs.spent import Spent, Weigh
 from sublevel.runs.trackers import check_trackers, trackers
@@ -65,15 +65,14 @@ class Study:
             taken = {"data", "model", "loss", "loop"} & set(keys)
             if taken:
                 raise ConfigError(f"the problem already says {', '.join(sorted(taken))}")
-            said = parse(saying(source))
-            fixed = {name: getattr(said, name) for name in ("data", "model", "loss", "loop")}
-            fixed["train"] = {"dtype": said.train.dtype}
-            self.spec = parse(merged(fixed, keys))
+            spec = source.spec()
+            fixed = {name: getattr(spec, name) for name in ("data", "model", "loss", "loop")}
+            self.spec = parse(merged(fixed | {"train": {"dtype": spec.dtype}}, keys))
             self.problem = source.on(device_for(device, source.device), self.spec.train.dtype)
         else:
             document = read(source) if isinstance(source, str) else dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
-            self.problem = posed(self.spec, device_for(device))
+            self.problem = Problem.of(self.spec.problem(device_for(device)))
         self.out = Path(os.path.abspath(out))  # code of the user's own may leave the working folder
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
@@ -232,7 +231,9 @@ class Study:
         """The problem for other processes; which device of its kind it is on is the executor's business."""
         if not self.problem.portable:
             return None
-        return self.problem.description(store.put_tensors) | {"device": torch.device(self.problem.device).type}
+        tensors = self.problem.own_tensors()
+        spec = self.problem.spec(stored=None if tensors is None else store.put_tensors(tensors))
+        return spec.model_copy(update={"device": torch.device(self.problem.device).type}).document()
 
     def _root(self, outcomes: Mapping[str, Outcome], problem: Mapping[str, Any] | None, finished: bool) -> roots.Root:
         """What the study reaches, for the collection of garbage."""

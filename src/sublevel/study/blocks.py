@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field
 
+from sublevel.strict import Strict
 from sublevel.train.recipe import Duration
 
 Space = Literal["own", "all", "next"]
@@ -14,19 +15,6 @@ Space = Literal["own", "all", "next"]
 
 Policy = Literal["stored", "recomputed", "batch"]
 Operator = Literal["hessian", "ggn", "adaptive"]
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error; so is true or false where a number is meant, and infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError(f"true or false cannot be meant here, got {value}")
-        return value
 
 
 class PlaceSpec(Strict):

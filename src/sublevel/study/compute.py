@@ -19,6 +19,7 @@ from sublevel.engine.store import Store, canonical, digest, serialised
 from sublevel.errors import ModelError
 from sublevel.own_code import contained
 from sublevel.problem import Problem
+from sublevel.problem.spec import ProblemSpec
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import KERNELS, Context, register
 from sublevel.train import resume
@@ -47,7 +48,7 @@ def _problem(
     description: str, identity: str | None, splits: str | None, get: Callable[[str], dict[str, Tensor]]
 ) -> Problem:
     """The problem, which must be the one that the keys were made from: its code or its data may have been edited."""
-    problem = Problem.from_description(json.loads(description), get, splits)
+    problem = Problem.of(ProblemSpec.of(json.loads(description)), get, splits)
     if identity is not None and digest(canonical(problem.fingerprint())) != identity:
         raise ModelError("the network's code or the data have changed since the run began: start it again")
     return problem

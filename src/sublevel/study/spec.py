@@ -1,4 +1,4 @@
-"""What the user writes: a study as TOML or as keyword arguments, refused where it cannot be meant."""
+"""What the user writes: a study as TOML or as keyword arguments, refused with one sentence where it is invalid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from sublevel.errors import ConfigError, nearest
 from sublevel.foreign import bounded
-from sublevel.study.blocks import GeometrySpec, PlaceSpec, Strict
+from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
+from sublevel.strict import Strict
+from sublevel.study.blocks import GeometrySpec, PlaceSpec
 from sublevel.study.fidelity import expanded
 from sublevel.train.recipe import LONGEST, Duration, Recipe
 
@@ -19,34 +21,6 @@ Order = Literal["shared", "independent"]
 
 SEEDS = 10_000
 """The most seeds of a study: each trains every network anew."""
-
-
-class DataSpec(Strict):
-    """Which data, and how much of them. ``mean`` and ``std`` normalise images, one number a channel (absent: those of
-    the training examples). ``options`` are the source's own (a folder's ``size``).
-    """
-
-    name: str = "fashion-mnist-small"
-    root: str | None = None
-    validation: int | float = Field(default=0.1, ge=0)
-    train_size: int | None = Field(default=None, ge=1)
-    test_size: int | None = Field(default=None, ge=1)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class ModelSpec(Strict):
-    """A registered network or an import path ``module:function``, with its options.
-
-    ``prunable`` names the weights that may be pruned, by parameter (with wildcards) or module class; absent: those of
-    every convolution and linear layer.
-    """
-
-    name: str = "lenet-300-100"
-    options: dict[str, Any] = Field(default_factory=dict)
-    prunable: tuple[str, ...] | None = None
-    version: str | None = None
 
 
 class BranchSpec(Strict):
@@ -100,7 +74,7 @@ def _recipe(value: Any) -> Any:
     fields = Recipe.__dataclass_fields__
     for key, given in value.items():
         if isinstance(given, bool) and key in fields and not isinstance(fields[key].default, bool):
-            raise ValueError(f"{key}: true or false cannot be meant here, got {given}")
+            raise ValueError(f"{key}: expected a number, not a boolean, got {given}")
     if "epochs" not in value:
         return value
     if "length" in value:
@@ -260,6 +234,12 @@ class StudySpec(Strict):
     def selection(self) -> dict[str, Any]:
         """How many weights a level leaves, and where: what `sublevel.prune.counts` takes by name."""
         return {name: getattr(self, name) for name in ("scope", "rounding", "protect", "floor")}
+
+    def problem(self, device: str) -> ProblemSpec:
+        """The problem that the study poses."""
+        return ProblemSpec(
+            model=self.model, data=self.data, loss=self.loss, loop=self.loop, device=device, dtype=self.train.dtype
+        )
 
     def document(self) -> dict[str, Any]:
         """The resolved study as JSON, every default written out; where it runs is no part of it."""

@@ -66,7 +66,8 @@ def of_run(
     study: Document, numerics: Document, keys: Iterable[str], problem: Mapping[str, Any] | None, finished: bool
 ) -> Root:
     """The root of a run; ``problem`` is the description of its problem, which may name an object with its data."""
-    data = (problem or {}).get("data", {}).get("object")
+    spec = problem or {}
+    data = spec.get("stored") or spec.get("data", {}).get("object")  # where runs before version 0.2 have it
     return Root(study, numerics, frozenset(keys), frozenset([data] if data else []), finished)
 
 
