@@ -15,7 +15,7 @@ import torch
 
 from sublevel.memory import keep_freed
 from sublevel.rng import generator
-from sublevel.runs.machine import machine, versions
+from sublevel.study.machine import machine, versions
 
 RECORDS = Path(__file__).parent / "records"
 

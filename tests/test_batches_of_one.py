@@ -106,7 +106,7 @@ def test_what_has_no_variance_at_all_is_refused_with_a_remedy():
 
 
 def test_training_on_a_batch_of_one_is_refused_in_a_sentence():
-    """A study refuses it before anything is written (`sublevel.runs.checks`); a training of one's own at that step."""
+    """A study refuses it before anything is written (`sublevel.study.checks`); a training of one's own at that step."""
     case = named("normalised")
     x, y = case.data
     recipe = Recipe(length=Duration(1, "ep"), batch_size=36, lr=0.01, dtype="float64")

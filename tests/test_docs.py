@@ -203,7 +203,7 @@ def check_command(line: str) -> None:
 
 
 def test_the_networks_that_the_pages_promise_are_those_of_the_demo():
-    from sublevel.runs.study import Study
+    from sublevel.study.study import Study
 
     trained = sum(node.kind == "train" for node in Study("demo").cells[0].nodes.values())
     for page in ("README.md", "index.md"):

@@ -9,11 +9,11 @@ import pytest
 from rich.table import Table
 
 from sublevel.cli import main
+from sublevel.cli.output import PlainConsole
 from sublevel.errors import ConfigError
 from sublevel.foreign import DEEPEST, bounded, csv_cell, load_json, plain, plain_all
-from sublevel.runs.console import PlainConsole
-from sublevel.runs.results import to_csv
 from sublevel.study.documents import override, read
+from sublevel.study.result import to_csv
 from sublevel.study.spec import parse
 
 HOSTILE = ["\x1b[2J\x1b]0;owned\x07", "a\x9b31m", "a\rb", "\u202egnp", "\ud800", "\x00", "\ufeff", "\u2028", "\x7f"]

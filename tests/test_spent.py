@@ -10,7 +10,7 @@ import pytest
 import sublevel as sl
 from sublevel.engine.graph import Node
 from sublevel.engine.schedule import Outcome
-from sublevel.runs.spent import FADING, NAME, Spent
+from sublevel.study.cost_history import FADING, NAME, Spent
 
 NODES = {kind: Node(kind, kind, {}, {}) for kind in ("train", "spectrum", "leg")}
 UNITS = {"train": 1000.0, "spectrum": 500.0, "leg": 10.0}

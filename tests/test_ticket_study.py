@@ -19,9 +19,9 @@ import sublevel as sl
 import tiny_runs
 from sublevel.cli import main
 from sublevel.errors import ConfigError, DataError, ModelError
-from sublevel.runs.tickets import retrain
 from sublevel.study.given import read
 from sublevel.study.spec import GivenSpec
+from sublevel.study.tickets import retrain
 from tickets_at_hand import odd, ticket_of
 
 SOLUTIONS = [("dense", 0), ("imp", 2), ("finetune", 1), ("reinit", 1), ("imp-independent", 2)]
@@ -74,7 +74,7 @@ def files(folder: Path) -> set[Path]:
 AGAIN = """
 import sys
 import sublevel as sl
-from sublevel.runs.tickets import retrain
+from sublevel.study.tickets import retrain
 from sublevel.study.cells import point_tensors
 from sublevel.engine.store import digest, serialised
 

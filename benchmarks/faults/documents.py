@@ -30,11 +30,11 @@ import fuzz
 
 import sublevel as sl
 from sublevel.cli import main
+from sublevel.cli.status import read as read_log
+from sublevel.cli.store_admin import check_rows
 from sublevel.engine.store import Archive, Store
 from sublevel.engine.store.content import sealed, unsealed
 from sublevel.engine.store.leases import leased
-from sublevel.runs.keeping import check_rows
-from sublevel.runs.status import read as read_log
 from sublevel.tickets.file import KEY
 
 Case = Callable[[random.Random], str]
@@ -244,7 +244,7 @@ def fuzz_command(*words: str) -> str:
     import contextlib
     import io
 
-    from sublevel.runs.console import console
+    from sublevel.cli.output import console
 
     console.cache_clear()
     out, err = io.StringIO(), io.StringIO()

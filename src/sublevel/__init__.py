@@ -14,14 +14,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sublevel._version import __version__ as __version__
 
 _NAMES = {
     "Problem": "sublevel.problem:Problem",
-    "Study": "sublevel.runs.study:Study",
-    "Result": "sublevel.runs.results:Result",
-    "open": "sublevel.runs.results:Result",
-    "compare": "sublevel.runs.compare:compare",
+    "Study": "sublevel.study.study:Study",
+    "Result": "sublevel.study.result:Result",
+    "open": "sublevel.study.result:Result",
+    "compare": "sublevel.study.compare:compare",
     "Ticket": "sublevel.tickets:Ticket",
     "load_ticket": "sublevel.tickets:load_ticket",
     "Point": "sublevel.space:Point",
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from sublevel.geometry import curvature, distance, paths, planes, topology, volume
     from sublevel.problem import Problem
     from sublevel.risk import EmpiricalRisk, MiniBatches
-    from sublevel.runs.compare import compare
-    from sublevel.runs.results import Result
-    from sublevel.runs.results import Result as open
-    from sublevel.runs.study import Study
     from sublevel.space import Point, Space
+    from sublevel.study.compare import compare
+    from sublevel.study.result import Result
+    from sublevel.study.result import Result as open
+    from sublevel.study.study import Study
     from sublevel.tickets import Ticket, load_ticket
     from sublevel.train.recipe import Recipe
 

@@ -25,7 +25,7 @@ from faulty import ANSWERS, CALLS, ERRORS, REQUESTS, Between, failing
 from small_stores import put, root
 from sublevel.engine.store import Leases, Store, backend, cell_name, collect, digest, merge, object_name, roots
 from sublevel.errors import StoreError, SublevelError
-from sublevel.runs.results import to_csv
+from sublevel.study.result import to_csv
 from sublevel.study.tables import build
 from tiny_runs import furnish
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import sublevel as sl
+from sublevel.cli.console import Watching
+from sublevel.engine.events import Tally
 from sublevel.engine.graph import Node
 from sublevel.engine.schedule import Listener, Outcome
 from sublevel.errors import ConfigError
-from sublevel.runs.console import Watching
-from sublevel.runs.events import Tally
 from tiny_runs import Running, cli, paused, python, until
 
 SMALL = Path("sublevel-runs") / "small"
@@ -330,7 +330,7 @@ def odd_lines() -> list[str]:
 
 
 def state(capsys: pytest.CaptureFixture[str], out: Path) -> str:
-    from sublevel.runs.status import show
+    from sublevel.cli.status import show
 
     assert show(None, out) == 0
     return capsys.readouterr().out
@@ -359,7 +359,7 @@ def test_a_log_that_was_cut_is_gone_on_with(here: Path) -> None:
     log = here / SMALL / "events.jsonl"
     log.write_bytes(log.read_bytes()[:-30])
     sl.Study("small.toml", levels=1, seeds=[1]).run(jobs=1, report=False)
-    from sublevel.runs.status import read
+    from sublevel.cli.status import read
 
     tally = read(log)
     assert tally.why == "done"
@@ -367,8 +367,8 @@ def test_a_log_that_was_cut_is_gone_on_with(here: Path) -> None:
 
 
 def test_a_number_that_another_process_has_now_is_not_the_run(tmp_path: Path) -> None:
+    from sublevel.cli.status import _lives
     from sublevel.processes import own
-    from sublevel.runs.status import _lives
 
     log = tmp_path / "events.jsonl"
     log.touch()

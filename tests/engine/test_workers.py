@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import sublevel as sl
+from sublevel.engine.events import Listener
 from sublevel.engine.executors import WorkerDied, Workers
-from sublevel.runs.events import Listener
-from sublevel.runs.results import to_csv
+from sublevel.study.result import to_csv
 from tiny_runs import arrays, furnish, until
 
 

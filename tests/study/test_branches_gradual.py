@@ -12,10 +12,10 @@ import sublevel as sl
 import tiny_runs
 from sublevel.data.batches import epoch_plan, gather
 from sublevel.errors import ConfigError
-from sublevel.runs.tickets import retrain
 from sublevel.space import project
 from sublevel.study import costs
 from sublevel.study.cells import stored_point
+from sublevel.study.tickets import retrain
 from sublevel.train.step import State, step
 
 SEED, STEPS = 2, 12

@@ -11,7 +11,7 @@ import pytest
 import sublevel as sl
 from sublevel.cli import main
 from sublevel.errors import ConfigError
-from sublevel.runs.differences import difference
+from sublevel.study.differences import difference
 from sublevel.study.documents import read
 
 

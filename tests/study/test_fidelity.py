@@ -15,7 +15,7 @@ from sublevel.cli import main
 from sublevel.data.splits import split
 from sublevel.errors import ConfigError, DataError
 from sublevel.models import build
-from sublevel.runs.compare import flat
+from sublevel.study.compare import flat
 from sublevel.study.documents import read
 from sublevel.study.spec import parse
 from sublevel.train.recipe import Duration, Recipe

@@ -15,9 +15,9 @@ from sublevel.errors import ConfigError
 from sublevel.prune.repeated import repeated
 from sublevel.prune.select import layer_counts, select
 from sublevel.rng import generator
-from sublevel.runs.results import to_csv
 from sublevel.space import Point
 from sublevel.study.cells import stored_mask, stored_point
+from sublevel.study.result import to_csv
 from sublevel.train import learned
 
 SEED, LEVELS, FRACTION, REWIND, STEPS = 6, 2, 0.4, 3, 8

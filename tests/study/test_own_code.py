@@ -12,7 +12,7 @@ import own_loop
 import own_net
 import sublevel as sl
 from sublevel.errors import ConfigError
-from sublevel.runs.tickets import retrain
+from sublevel.study.tickets import retrain
 
 X = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, :3] + 0.3 * X[:, 3:]).argmax(1)

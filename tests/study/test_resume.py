@@ -97,7 +97,7 @@ def test_workers_do_not_outlive_their_parent(workshop: Path, how: signal.Signals
 TABLES = """
 import sys
 import sublevel as sl
-from sublevel.runs.results import to_csv
+from sublevel.study.result import to_csv
 result = sl.Study("tiny.toml", out=sys.argv[1], store="shared-store").run(jobs=int(sys.argv[2]), report=False)
 for name, table in result.tables.items():
     path = result.folder / "tables" / f"{name}.csv"

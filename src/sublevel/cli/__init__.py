@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError
 
-from sublevel import __version__
+from sublevel._version import __version__
 from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, folder, near, store_at
+from sublevel.cli.output import say
 from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ConfigError, ModelError, SublevelError
 from sublevel.foreign import plain
 
 if TYPE_CHECKING:
-    from sublevel.runs.study import Study
+    from sublevel.study.study import Study
 
 app = App(
     name="sublevel",
@@ -64,10 +65,10 @@ def run(
     figures
         Write every figure for print too, as SVG and PDF; the report shows them all in any case.
     """
-    from sublevel.runs import place
-    from sublevel.runs.study import Study
+    from sublevel.study import placement
+    from sublevel.study.study import Study
 
-    if place.helped(executor):
+    if placement.helped(executor):
         return 0
     chosen = Study(_document(study, overrides), out=out, store=store, device=device)
     _announce(chosen)
@@ -100,11 +101,11 @@ def plan(
     code
         Import the study's own code (network, loss, training loop). Without it, what needs the code is left out.
     """
-    from sublevel.runs.code import own_code
-    from sublevel.runs.console import show_difference, show_plan, show_without_code
-    from sublevel.runs.differences import difference
-    from sublevel.runs.study import Study
+    from sublevel.cli.console import show_difference, show_plan, show_without_code
+    from sublevel.study.differences import difference
+    from sublevel.study.named_code import own_code
     from sublevel.study.spec import parse
+    from sublevel.study.study import Study
 
     if diff is not None:
         if study is not None:
@@ -153,9 +154,9 @@ def measure(
     name
         The run's name.
     """
-    from sublevel.runs.given import document
-    from sublevel.runs.study import Study
+    from sublevel.cli.measure import document
     from sublevel.study.documents import override
+    from sublevel.study.study import Study
 
     study = document(checkpoints, mask, model=model, data=data, root=root, name=name)
     chosen = Study(override(study, *overrides), out=out, store=store, device=device)
@@ -174,7 +175,7 @@ def report(run: Path, *, figures: bool = True) -> int:
     figures
         Write every figure for print too, as SVG and PDF.
     """
-    from sublevel.runs.results import Result
+    from sublevel.study.result import Result
 
     result = Result(folder(run))
     result.write(force=True, figures=figures)
@@ -193,9 +194,9 @@ def compare(*runs: Path, html: Path | None = None) -> int:
     html
         Write the comparison as a page instead of printing it.
     """
-    from sublevel.runs.compare import compare as side_by_side
-    from sublevel.runs.console import show_comparison
-    from sublevel.runs.results import write_text
+    from sublevel.cli.console import show_comparison
+    from sublevel.study.compare import compare as side_by_side
+    from sublevel.study.result import write_text
 
     found = side_by_side(*map(folder, runs))
     if html is None:
@@ -221,7 +222,7 @@ def ls(
     stored
         List what is in the store instead, whichever study computed it.
     """
-    from sublevel.runs.listing import show, show_stored
+    from sublevel.cli.listing import show, show_stored
 
     return show_stored(target, filters, store_at(out, store)) if stored else show(target, filters, out)
 
@@ -235,7 +236,7 @@ def status(study: str | None = None, *, out: Out = RUNS) -> int:
     study
         A run's name or folder, or its study file. Absent: every run that is under way, or else the last one.
     """
-    from sublevel.runs.status import show
+    from sublevel.cli.status import show
 
     return show(study, out)
 
@@ -243,7 +244,7 @@ def status(study: str | None = None, *, out: Out = RUNS) -> int:
 @app.command
 def doctor() -> int:
     """Look at this installation: versions, hardware, a known answer."""
-    from sublevel.runs.doctor import examine
+    from sublevel.cli.doctor import examine
 
     return examine()
 
@@ -282,18 +283,17 @@ def _document(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 def _announce(study: Study) -> None:
     """Say whose code is about to be imported; nothing of it has been."""
-    from sublevel.runs.code import told
-    from sublevel.runs.console import console
+    from sublevel.study.named_code import told
 
     for line in told(study.spec.document()):
-        console().print(f"note: {line}", markup=False)
+        say(f"note: {line}")
 
 
 def _carry_out(study: Study, **how: Any) -> int:
-    from sublevel.runs.console import console, listener
+    from sublevel.cli.console import listener
 
     for note in study.notes():
-        console().print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     with listener() as watching:
         result = study.run(listener=watching, **how)
     watching.summary(result)

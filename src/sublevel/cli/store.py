@@ -20,7 +20,7 @@ def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> 
     rebuild
         Make the index of `sublevel ls --stored` anew too.
     """
-    from sublevel.runs.listing import check_store
+    from sublevel.cli.listing import check_store
 
     return check_store(store_at(out, store), rebuild)
 
@@ -48,7 +48,7 @@ def gc(
         Which weights of finished studies to keep: all, the ends of trainings, or none. Numbers and masks stay, and a
         cell that needs weights later trains them again, to the same bits.
     """
-    from sublevel.runs.keeping import clear
+    from sublevel.cli.store_admin import clear
 
     return clear(store_at(out, store), out, forget, dry_run, weights)
 
@@ -63,7 +63,7 @@ def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None)
     archive
         The file to write.
     """
-    from sublevel.runs.keeping import export as write
+    from sublevel.cli.store_admin import export as write
 
     return write(study, archive, out, store)
 
@@ -79,6 +79,6 @@ def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> int:
     source
         An archive of `sublevel export`, or the folder or URL of a store.
     """
-    from sublevel.runs.keeping import take_in as read
+    from sublevel.cli.store_admin import take_in as read
 
     return read(source, store_at(out, store))

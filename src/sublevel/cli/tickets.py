@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from sublevel.cli.options import Shape, folder
+from sublevel.cli.output import say
+from sublevel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sublevel.tickets import Ticket
 
 ticket = App(
     name="ticket", help="A solution as one portable file: take it out of a run, look at it, put it into a network."
@@ -24,7 +30,7 @@ def export(
     out: Path,
     end: bool = False,
     code: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-) -> int:
+) -> None:
     """Write a solution of a run as a ticket: mask, starting weights, recipe, provenance, checksums.
 
     Parameters
@@ -38,9 +44,12 @@ def export(
     code
         Own code of the run's study that you trust, as module:function; other code is not imported.
     """
-    from sublevel.runs.tickets import export as write
+    from sublevel.study.result import Result, reading
 
-    return write(folder(run), branch, level, seed, out, end, code)
+    result = Result(folder(run), trusted=code)
+    with reading(f"the results of {result.folder}"):
+        found = result.ticket(branch, level, seed=seed)
+    _save(found, out, end)
 
 
 @ticket.command(name="import")
@@ -54,7 +63,7 @@ def take_in(
     out: Path,
     experiment: str = "main",
     end: bool = False,
-) -> int:
+) -> None:
     """Write a level of a replicate of open_lth as a ticket.
 
     Parameters
@@ -74,17 +83,34 @@ def take_in(
     end
         Put the end weights in too.
     """
-    from sublevel.runs.tickets import take_in as write
+    from sublevel import models
+    from sublevel.tickets import from_open_lth
 
-    return write(folder, level, experiment, model, input_shape, classes, out, end)
+    net = models.build(model, input_shape=input_shape, classes=classes)
+    (found,) = from_open_lth(folder, net, levels=[level], experiment=experiment)
+    _save(found, out, end)
 
 
 @ticket.command(name="show")
-def show_ticket(file: Path) -> int:
+def show_ticket(file: Path) -> None:
     """Check a ticket, and say what it holds: network, recipe, provenance, weights left in every layer."""
-    from sublevel.runs.tickets import show
+    from sublevel.study.tickets import SOLUTION
+    from sublevel.tickets import Ticket
 
-    return show(file)
+    found = Ticket.load(file)
+    about = found.about
+    lines = {
+        "from": _listed({name: about[name] for name in ("source", "study", *SOLUTION) if name in about}),
+        "network": f"{about.get('model', {}).get('name', 'not named')}, {found.space.dim} trainable parameters",
+        "weights": f"{', '.join(found.points)}, {str(found.start.theta.dtype).removeprefix('torch.')}",
+        "left": _left(found),
+    }
+    rest = {name: about[name] for name in ("rewind", "training", "data", "steps", "versions") if name in about}
+    for name, text in (lines | {name: _listed(value) for name, value in rest.items()}).items():
+        say(f"{name:9} {text}")
+    for name, mask in found.masks().items():
+        say(f"  {name:30} {list(mask.shape)!s:18} {int(mask.sum()):>9} of {mask.numel()}")
+    say("every checksum holds")
 
 
 @ticket.command
@@ -97,7 +123,7 @@ def apply(
     masks: bool = False,
     input_shape: Shape = (),
     classes: int = 0,
-) -> int:
+) -> None:
     """Write a network's state dict (safetensors) at the masked weights of a ticket.
 
     Parameters
@@ -113,6 +139,36 @@ def apply(
     classes
         Number of classes, where the ticket does not tell.
     """
-    from sublevel.runs.tickets import apply as write
+    from sublevel import models
+    from sublevel.engine.store import serialised
+    from sublevel.inputs import shapes_of
+    from sublevel.tickets import Ticket
+    from sublevel.tickets.file import write
 
-    return write(file, model, out, at, masks, input_shape, classes)
+    found = Ticket.load(file)
+    data, known = found.about.get("data", {}), found.about.get("model", {})
+    shape = shapes_of(input_shape or data.get("input_shape", ()))
+    if not shape:
+        raise ConfigError(f"{file} does not tell the shape of the inputs: give --input-shape and --classes")
+    options = known.get("options", {}) if known.get("name") == model else {}
+    net = models.build(model, input_shape=shape, classes=classes or max(data.get("classes", 0), 1), **options)
+    net = found.to_torch_prune(net, at) if masks else found.apply(net, at)
+    write(out, serialised(net.state_dict()))
+    say(f"state dict: {out} ({_left(found)}; {at or ('end' if 'end' in found.points else 'start')} weights)")
+
+
+def _save(found: Ticket, out: Path, end: bool) -> None:
+    found.save(out, end=end)
+    say(f"ticket: {out} ({_left(found)}; {'start and end' if end else 'starting'} weights)")
+
+
+def _left(found: Ticket) -> str:
+    n, all_of = found.space.remaining(found.mask), int(found.space.prunable.sum())
+    return f"{n} of {all_of} prunable weights left, {100 * n / max(all_of, 1):.3g} %"
+
+
+def _listed(value: Any) -> str:
+    """JSON as words."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(f"{n} ({_listed(v)})" if isinstance(v, Mapping) else f"{n} {v}" for n, v in value.items())

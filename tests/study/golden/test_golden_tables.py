@@ -21,9 +21,9 @@ from torch import nn
 
 import sublevel as sl
 import tiny_runs
-from sublevel.runs.results import to_csv
 from sublevel.study import branches  # noqa: F401 - registers them
 from sublevel.study.builder import BRANCHES
+from sublevel.study.result import to_csv
 
 FROZEN = Path(__file__).with_name("tables")
 TOLERANCE = 1e-9

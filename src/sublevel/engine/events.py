@@ -20,11 +20,11 @@ from typing import Any, TextIO
 
 from sublevel.engine.graph import Node
 from sublevel.engine.schedule import Listener, Outcome
+from sublevel.engine.tally import Row, Tally
 from sublevel.engine.worker import finite
 from sublevel.errors import StoreError
 from sublevel.foreign import plain
 from sublevel.processes import own
-from sublevel.runs.tally import Row, Tally
 
 __all__ = ["BEAT", "LOG", "Events", "Log", "Row", "Several", "Tally"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sublevel.engine.events import Log, Several
 from sublevel.engine.executors import LOCAL, TORCHRUN, Executor, Workers
 from sublevel.engine.graph import Graph, Node
 from sublevel.engine.job import Job
@@ -21,22 +22,20 @@ from sublevel.engine.store import Store, canonical, digest, roots, user_address
 from sublevel.errors import ConfigError
 from sublevel.own_code import contained
 from sublevel.problem import Problem
-from sublevel.runs import place
-from sublevel.runs.checks import check, check_loop
-from sublevel.runs.events import Log, Several
-from sublevel.runs.plan import Plan, make
-from sublevel.runs.problems import device_for, is_own
-from sublevel.runs.results import Result, check_writable, write_manifest
-from sublevel.runs.spent import Spent, Weigh
-from sublevel.runs.trackers import check_trackers, trackers
-from sublevel.study import costs
+from sublevel.study import costs, placement
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import TRAININGS, key, numerics
+from sublevel.study.checks import check, check_loop
 from sublevel.study.compute import FUNCTION
+from sublevel.study.cost_history import Spent, Weigh
 from sublevel.study.documents import merged, read
 from sublevel.study.given import Given, gathered
+from sublevel.study.plan import Plan, make
+from sublevel.study.problems import device_for, is_own
+from sublevel.study.result import Result, check_writable, write_manifest
 from sublevel.study.spec import parse
+from sublevel.study.trackers import check_trackers, trackers
 
 RUNS = "sublevel-runs"
 
@@ -97,7 +96,7 @@ class Study:
 
     def plan(self, jobs: int | None = None) -> Plan:
         """What a run would do and cost; nothing is written."""
-        place.check(self, LOCAL, jobs)
+        placement.check(self, LOCAL, jobs)
         spent = self._spent()
         schedule = self._schedule(Store(self.store_at), spent.weigh())
         return make(self, schedule, schedule.look(), jobs or self.jobs, spent)
@@ -105,7 +104,7 @@ class Study:
     @property
     def jobs(self) -> int:
         """Jobs at once on this machine unless told otherwise: cores / threads, or one for each GPU."""
-        return place.jobs(self)
+        return placement.jobs(self)
 
     def run(
         self,
@@ -127,7 +126,7 @@ class Study:
         named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run end.
         """
         started = time.time()
-        place.check(self, executor, jobs, max_hours)
+        placement.check(self, executor, jobs, max_hours)
         check_trackers(track)
         _ = self.cells
         for note in self.notes() if listener is None else ():
@@ -139,7 +138,7 @@ class Study:
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
         problem = self._description(store)
-        log = Log(self.folder, {"study": self.spec.name, "executor": place.called(executor)})
+        log = Log(self.folder, {"study": self.spec.name, "executor": placement.called(executor)})
         spent = self._spent()
         weigh = spent.weigh()
         told = Several([log, spent, *trackers(track, self), listener or Listener()])
@@ -150,10 +149,10 @@ class Study:
         try:
             told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
-                by = place.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
+                by = placement.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
                 try:
                     splits = self.problem.share() if isinstance(by, Workers) else None
-                    schedule.run(by, self._jobs(problem, splits), place.seconds(max_hours, started))
+                    schedule.run(by, self._jobs(problem, splits), placement.seconds(max_hours, started))
                 finally:
                     by.shutdown()
             why = TIME if schedule.left else "done"

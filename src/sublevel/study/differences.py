@@ -9,15 +9,15 @@ from typing import Any
 
 from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, SublevelError, nearest
-from sublevel.runs.code import check_trusted, own_code
-from sublevel.runs.compare import flat
-from sublevel.runs.results import MANIFEST, Result
-from sublevel.runs.study import Study
 from sublevel.study.assemble import assemble
 from sublevel.study.cells import key
+from sublevel.study.compare import flat
 from sublevel.study.documents import override, preset_names, read
 from sublevel.study.given import read as read_given
+from sublevel.study.named_code import check_trusted, own_code
+from sublevel.study.result import MANIFEST, Result
 from sublevel.study.spec import StudySpec, label, parse
+from sublevel.study.study import Study
 
 ABSENT = "-"
 """What a study says of a field that it does not have."""

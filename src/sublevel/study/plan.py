@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from sublevel.engine.graph import Node
 from sublevel.engine.schedule import Schedule
 from sublevel.own_code import contained
-from sublevel.runs.spent import Spent
 from sublevel.study import costs
+from sublevel.study.cost_history import Spent
 
 if TYPE_CHECKING:
-    from sublevel.runs.study import Study
+    from sublevel.study.study import Study
 
 STARTUP = 8.0
 """Seconds until worker processes have imported PyTorch and read the data."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sublevel.errors import ConfigError
-from sublevel.runs.results import Result, reading
 from sublevel.stats import mean_interval
+from sublevel.study.result import Result, reading
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,27 +1,24 @@
-"""Tickets of finished runs: where they come from, how they are trained again, and their commands."""
+"""Tickets of finished runs: where they come from, and how they are trained again."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sublevel.engine.store import canonical, digest
 from sublevel.errors import ConfigError, DataError, ModelError
-from sublevel.inputs import shapes_of
-from sublevel.runs.console import console
-from sublevel.runs.machine import versions
 from sublevel.space import Point
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import key, stored_mask, stored_point
+from sublevel.study.machine import versions
 from sublevel.tickets import Ticket
 
 if TYPE_CHECKING:
     from sublevel.problem import Problem
-    from sublevel.runs.results import Result
+    from sublevel.study.result import Result
 
 SOLUTION = ("branch", "level", "seed")
 TRAINING = ("recipe", "seed", "order", "first", "lr")
@@ -104,87 +101,6 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
             first=how["first"],
             rates=None if how["lr"] is None else [how["lr"]] * recipe.steps(len(problem.splits.train)),
         ).end
-
-
-def export(run: Path, branch: str, level: int, seed: int, out: Path, end: bool, code: Sequence[str] = ()) -> int:
-    """Write a solution of a run as a ticket; of the run's own code, what is in ``code`` is imported, and no other."""
-    from sublevel.runs.results import Result, reading
-
-    result = Result(run, trusted=code)
-    with reading(f"the results of {result.folder}"):
-        ticket = result.ticket(branch, level, seed=seed)
-    ticket.save(out, end=end)
-    _say(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
-    return 0
-
-
-def take_in(
-    folder: Path, level: int, experiment: str, model: str, shape: tuple[int, ...], classes: int, out: Path, end: bool
-) -> int:
-    """Write a level of an open_lth replicate as a ticket."""
-    from sublevel import models
-    from sublevel.tickets import from_open_lth
-
-    net = models.build(model, input_shape=shape, classes=classes)
-    (ticket,) = from_open_lth(folder, net, levels=[level], experiment=experiment)
-    ticket.save(out, end=end)
-    _say(f"ticket: {out} ({_left(ticket)}; {'start and end' if end else 'starting'} weights)")
-    return 0
-
-
-def show(path: Path) -> int:
-    """Print what a ticket says of itself, and what it leaves of every prunable weight."""
-    ticket = Ticket.load(path)
-    about = ticket.about
-    lines = {
-        "from": _listed({name: about[name] for name in ("source", "study", *SOLUTION) if name in about}),
-        "network": f"{about.get('model', {}).get('name', 'not named')}, {ticket.space.dim} trainable parameters",
-        "weights": f"{', '.join(ticket.points)}, {str(ticket.start.theta.dtype).removeprefix('torch.')}",
-        "left": _left(ticket),
-    }
-    told = {name: about[name] for name in ("rewind", "training", "data", "steps", "versions") if name in about}
-    for name, text in (lines | {name: _listed(value) for name, value in told.items()}).items():
-        _say(f"{name:9} {text}")
-    for name, mask in ticket.masks().items():
-        _say(f"  {name:30} {list(mask.shape)!s:18} {int(mask.sum()):>9} of {mask.numel()}")
-    _say("every checksum holds")
-    return 0
-
-
-def apply(path: Path, model: str, out: Path, at: str | None, masks: bool, shape: tuple[int, ...], classes: int) -> int:
-    """Write a network's state dict at the ticket, as safetensors; with ``masks`` as torch.nn.utils.prune has it."""
-    from sublevel import models
-    from sublevel.engine.store import serialised
-    from sublevel.tickets.file import write
-
-    ticket = Ticket.load(path)
-    data, said = ticket.about.get("data", {}), ticket.about.get("model", {})
-    at_hand = shapes_of(shape or data.get("input_shape", ()))
-    classes = classes or max(data.get("classes", 0), 1)
-    if not at_hand:
-        raise ConfigError(f"{path} does not tell the shape of the inputs: give --input-shape and --classes")
-    options = said.get("options", {}) if said.get("name") == model else {}
-    net = models.build(model, input_shape=at_hand, classes=classes, **options)
-    net = ticket.to_torch_prune(net, at) if masks else ticket.apply(net, at)
-    write(out, serialised(net.state_dict()))
-    _say(f"state dict: {out} ({_left(ticket)}; {at or ('end' if 'end' in ticket.points else 'start')} weights)")
-    return 0
-
-
-def _say(line: str) -> None:
-    console().print(line, markup=False)
-
-
-def _listed(value: Any) -> str:
-    """JSON as words."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    return ", ".join(f"{n} ({_listed(v)})" if isinstance(v, Mapping) else f"{n} {v}" for n, v in value.items())
-
-
-def _left(ticket: Ticket) -> str:
-    n, all_of = ticket.space.remaining(ticket.mask), int(ticket.space.prunable.sum())
-    return f"{n} of {all_of} prunable weights left, {100 * n / max(all_of, 1):.3g} %"
 
 
 def _is_path(value: Any) -> bool:

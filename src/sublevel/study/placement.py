@@ -16,7 +16,7 @@ from sublevel.errors import ConfigError
 from sublevel.study.compute import compute
 
 if TYPE_CHECKING:
-    from sublevel.runs.study import Study
+    from sublevel.study.study import Study
 
 
 def jobs(study: Study) -> int:

@@ -21,18 +21,18 @@ from sublevel.engine.store import Store, canonical, digest, relative, resolved, 
 from sublevel.errors import ConfigError, StoreError, SublevelError
 from sublevel.files import replacing
 from sublevel.foreign import csv_cell, read_json
-from sublevel.runs import manifest
-from sublevel.runs.code import check_trusted
-from sublevel.runs.machine import machine, versions
+from sublevel.study import manifest
 from sublevel.study.cells import stored_point
+from sublevel.study.machine import machine, versions
+from sublevel.study.named_code import check_trusted
 from sublevel.tables import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sublevel.problem import Problem
-    from sublevel.runs.study import Study
     from sublevel.space import Point
+    from sublevel.study.study import Study
     from sublevel.tickets import Ticket
 
 MANIFEST = manifest.MANIFEST
@@ -202,7 +202,7 @@ class Result:
 
     def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
         """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""
-        from sublevel.runs.tickets import of_result
+        from sublevel.study.tickets import of_result
 
         entry = self._training(branch, level, seed)
         if "start" not in entry["inputs"]:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
+from sublevel.cli.console import left, seen
+from sublevel.cli.output import clock, say
+from sublevel.engine.events import BEAT, LOG
+from sublevel.engine.tally import Row, Tally, proper
 from sublevel.errors import ConfigError, StoreError, nearest
 from sublevel.processes import dead, machine
-from sublevel.runs.console import clock, console, left, seen
-from sublevel.runs.events import BEAT, LOG
-from sublevel.runs.tally import Row, Tally, proper
 
 SILENT = 12 * BEAT
 """Seconds without a sign of life after which a run on another machine counts as dead."""
@@ -44,7 +44,7 @@ def show(target: str | None, out: Path) -> int:
         except StoreError as error:  # the others are still there
             broken.append(error)
     for error in broken:
-        console().print(str(error), style="red", markup=False)
+        say(str(error), style="red")
     for folder in alive or [logs[-1].parent]:
         _print(folder)
     return 0
@@ -112,10 +112,10 @@ def _lives(tally: Tally, log: Path) -> bool:
 
 
 def _print(folder: Path) -> None:
-    log, say = folder / LOG, console().print
+    log = folder / LOG
     t = read(log)
     if not t.about:
-        say(f"{folder.name}: its {LOG} tells of no run", markup=False)
+        say(f"{folder.name}: its {LOG} tells of no run")
         return
     lives = _lives(t, log)
     about = {name: str(t.about.get(name, "?")) for name in ("study", "host", "pid", "executor")}
@@ -127,18 +127,18 @@ def _print(folder: Path) -> None:
         state = f"stopped without a word {clock(time.time() - t.now)} ago, {where}; the same command goes on from there"
     else:
         state = f"ended {clock(time.time() - t.now)} ago after {clock(now - t.began)}: {t.why}"
-    say(f"{about['study']}: {state}", markup=False)
+    say(f"{about['study']}: {state}")
     rate = f"; {t.rate(now):.1f} cells/min" if t.done else ""
     ahead = f"; {left(t)}" if lives else ""
     counts = f"{t.cached} from the store, {t.done} settled by this run, {t.failed} of them failed"
-    say(f"{t.cached + t.done}/{t.cells} cells: {counts}{rate}{ahead}", markup=False)
+    say(f"{t.cached + t.done}/{t.cells} cells: {counts}{rate}{ahead}")
     if lives and t.running:
         table = Table("running", "where", "for", "at", box=None, pad_edge=False)
         for name, row in t.running.items():
-            table.add_row(escape(name), escape(_where(row)), clock(now - row["since"]), escape(seen(row)))
+            table.add_row(name, _where(row), clock(now - row["since"]), seen(row))
         say(table)
     for trouble in t.troubles[-TROUBLES:]:
-        say(trouble, markup=False)
+        say(trouble)
 
 
 def _where(row: dict[str, Any]) -> str:

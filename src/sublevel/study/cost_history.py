@@ -15,8 +15,8 @@ from sublevel.engine.graph import Node
 from sublevel.engine.schedule import Listener, Outcome
 from sublevel.engine.store import canonical, digest
 from sublevel.errors import StoreError
-from sublevel.runs.machine import processor
-from sublevel.runs.results import write_text
+from sublevel.study.machine import processor
+from sublevel.study.result import write_text
 
 NAME = ".costs.json"
 

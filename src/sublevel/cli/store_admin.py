@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sublevel.cli.output import say
 from sublevel.engine.store import (
     Archive,
     Document,
@@ -23,8 +24,7 @@ from sublevel.engine.store.archive import Source
 from sublevel.engine.store.entries import parsed_entry
 from sublevel.engine.store.names import CELLS, STUDIES, key_of
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
-from sublevel.runs.console import console
-from sublevel.runs.results import MANIFEST, Result
+from sublevel.study.result import MANIFEST, Result
 from sublevel.study.tables import extracted
 
 
@@ -43,21 +43,19 @@ def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool, weights: 
             f"the store in {store.where} knows no study, so all of it would go: run a study that is to be kept, say "
             "with --out where the runs are, or remove the folder"
         )
-    say = console().print
     for root in sorted(known.values(), key=lambda root: (root.name, root.digest)):
         state = "forgotten" if root.digest in gone else "kept" if root.finished else "kept, not finished"
-        say(f"{root.name} {root.digest[:12]}: {len(root.keys)} entries, {state}", markup=False)
+        say(f"{root.name} {root.digest[:12]}: {len(root.keys)} entries, {state}")
     with refusing(f"cannot clear up the store in {store.where}"):
         if not dry_run:
             for root in (known[digest] for digest in gone):
                 store.files.remove(root.file)
         done = collect(store, kept, remove=not dry_run, release=lambda body: _released(body, weights))
     for name, count in sorted(done.entries.items()):
-        say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}", markup=False)
+        say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}")
     say(
         f"{'would remove' if dry_run else 'removed'} {done.entries.total()} entries, {done.objects} objects and "
         f"{done.other} other files: {done.size / 2**20:.1f} MiB; {done.kept} entries stay",
-        markup=False,
     )
     return 0
 
@@ -91,7 +89,7 @@ def export(study: str, archive: Path, out: Path, where: str | None) -> int:
     if not root.finished:
         raise ConfigError(f"{root.name} has not been run to its end: run it before it is exported")
     count = write_archive(store, root, archive)
-    console().print(f"{archive}: {count} entries, {archive.stat().st_size / 2**20:.1f} MiB", markup=False)
+    say(f"{archive}: {count} entries, {archive.stat().st_size / 2**20:.1f} MiB")
     return 0
 
 
@@ -111,12 +109,11 @@ def take_in(source: str, where: str) -> int:
     store.check_writable()
     with refusing(f"cannot read {taken.where}"):
         done = merge(store, taken)
-    say = console().print
-    say(f"{done.added} entries added, {done.there} were there; {done.studies} studies", markup=False)
+    say(f"{done.added} entries added, {done.there} were there; {done.studies} studies")
     if done.different:
-        say(f"{done.different} of those that were there have other numbers in {source}; they stay", markup=False)
+        say(f"{done.different} of those that were there have other numbers in {source}; they stay")
     if done.broken:
-        say(f"{done.broken} entries of {source} are not whole, and are left out", markup=False)
+        say(f"{done.broken} entries of {source} are not whole, and are left out")
     return 0
 
 

@@ -14,7 +14,7 @@ from sublevel.engine.schedule import Listener, Outcome
 from sublevel.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
-    from sublevel.runs.study import Study
+    from sublevel.study.study import Study
 
 TRAINING = ("train_loss", "validation_loss", "validation_error", "lr")
 """What a training reports, by its step."""

@@ -7,41 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from sublevel.cli.output import clock, console, say
+from sublevel.engine.events import Events
 from sublevel.engine.graph import Node
-from sublevel.foreign import plain
-from sublevel.runs.code import told
-from sublevel.runs.events import Events
-from sublevel.runs.tally import Tally, number
+from sublevel.engine.tally import Tally, number
 from sublevel.study.fidelity import followed
+from sublevel.study.named_code import told
 
 EVERY = 10.0
 """Seconds between plain lines."""
-
-
-class PlainConsole(Console):
-    """A console whose text cannot move the cursor, ring or change colours: it is often somebody else's."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The segments of what is shown, with `sublevel.foreign.plain` text."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=plain(segment.text))
-
-
-@cache
-def console() -> Console:
-    """Standard output."""
-    return PlainConsole(highlight=False, soft_wrap=True)
 
 
 class Watching(Events):
@@ -58,19 +40,19 @@ class Watching(Events):
         """Say what will run."""
         super().begin(cached, waiting, cost)
         if waiting:
-            console().print(f"{self.tally.cells} cells: {cached} in the store, {len(waiting)} to run", markup=False)
+            say(f"{self.tally.cells} cells: {cached} in the store, {len(waiting)} to run")
 
     def waits(self, node: Node) -> None:
         """Another run is at a cell: say so the first time."""
         if not self.tally.elsewhere:
-            console().print("another run computes some of these cells: their results are taken from it", markup=False)
+            say("another run computes some of these cells: their results are taken from it")
         super().waits(node)
 
     def emit(self, row: dict[str, Any]) -> None:
         """Count it, and speak up at once if a cell failed; one that runs in this process is seen only meanwhile."""
         self.tally.take(row)
         if row["event"] == "finished" and row["status"] == "failed":
-            console().print(f"failed: {row['cell']}: {row['error']['message']}", style="red", markup=False)
+            say(f"failed: {row['cell']}: {row['error']['message']}", style="red")
         if row["event"] == "progress":
             self.tick()
 
@@ -82,7 +64,7 @@ class Watching(Events):
             self._spoke, t = time.time(), self.tally
             running = ", ".join(describe(name, row) for name, row in t.running.items())
             now = f"; running {running}" if running else "; running in another run" if t.elsewhere else ""
-            console().print(f"{t.cached + t.done}/{t.cells} cells, {left(t)}{now}", markup=False)
+            say(f"{t.cached + t.done}/{t.cells} cells, {left(t)}{now}")
 
     def picture(self) -> Group:
         """The live view."""
@@ -98,21 +80,21 @@ class Watching(Events):
         if t.why is None:  # this listener failed on the way, and its counts are not those of the run
             last, cells = result.document["last_run"], len(result.document["cells"])
             spent = clock(last["seconds"])
-            console().print(f"{last['computed']} of {cells} cells run in {spent}", markup=False)
+            say(f"{last['computed']} of {cells} cells run in {spent}")
         elif t.cached == t.cells:
-            console().print(f"all {t.cells} cells were in the store: nothing to compute", markup=False)
+            say(f"all {t.cells} cells were in the store: nothing to compute")
         else:
             spent = clock(time.time() - t.began)
-            console().print(f"{t.done} cells run in {spent}, {t.cached} from the store", markup=False)
+            say(f"{t.done} cells run in {spent}, {t.cached} from the store")
         if unfinished["failed"] or unfinished["skipped"]:
             failed, skipped = unfinished["failed"], unfinished["skipped"]
-            console().print(f"{failed} cells failed and {skipped} were skipped for it; see the report", markup=False)
+            say(f"{failed} cells failed and {skipped} were skipped for it; see the report")
         if unfinished["waiting"]:
             left = f"the time was up: {unfinished['waiting']} cells are left"
-            console().print(f"{left}; the same command goes on from here", markup=False)
+            say(f"{left}; the same command goes on from here")
         damaged = result.document["last_run"]["damaged"]
         if damaged:
-            console().print(f"{len(damaged)} damaged files are set aside in {result.store.where}/damaged", markup=False)
+            say(f"{len(damaged)} damaged files are set aside in {result.store.where}/damaged")
 
 
 @contextmanager
@@ -151,25 +133,13 @@ def seen(row: Mapping[str, Any]) -> str:
     return f"step {step}/{steps}{own}{held_out}"
 
 
-def clock(seconds: float) -> str:
-    """A length of time for people.
-
-    >>> clock(75), clock(4000)
-    ('1 min 15 s', '1 h 6 min')
-    """
-    s = max(round(seconds), 0)
-    if s < 60:
-        return f"{s} s"
-    return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"
-
-
 def show_comparison(found: Any) -> None:
     """Print studies side by side."""
     for title, (says, frame) in found.tables.items():
-        table = Table(*map(escape, map(str, frame.columns)), title=escape(title), title_justify="left", caption=says)
+        table = Table(*map(str, frame.columns), title=title, title_justify="left", caption=says)
         for row in frame.itertuples(index=False):
-            table.add_row(*(escape(str(cell)) for cell in row))
-        console().print(table)
+            table.add_row(*map(str, row))
+        say(table)
 
 
 def _fidelity(document: Mapping[str, Any]) -> Iterator[str]:
@@ -184,18 +154,17 @@ def _fidelity(document: Mapping[str, Any]) -> Iterator[str]:
 
 def show_difference(found: Any) -> None:
     """Print in what two studies differ."""
-    say = console().print
     for title, rows in (("field", found.fields), ("cells", found.cells)):
         columns = found.names if title == "field" else (*found.names, "in both")
-        table = Table(title, *map(escape, columns), box=None, pad_edge=False)
+        table = Table(title, *columns, box=None, pad_edge=False)
         for name, row in rows.items():
-            table.add_row(escape(name), *(escape(str(cell)) for cell in row))
+            table.add_row(name, *map(str, row))
         if rows:
             say(table)
         elif title == "field":
             say("no field differs")
     last = f"cells are not compared: {found.reason}" if found.reason else f"networks in both: {found.networks}"
-    say(last, markup=False)
+    say(last)
 
 
 NEEDS_CODE = ("cells", "what is cached", "time", "memory", "disk")
@@ -204,13 +173,12 @@ NEEDS_CODE = ("cells", "what is cached", "time", "memory", "disk")
 
 def show_without_code(document: Mapping[str, Any]) -> None:
     """Print a resolved study, of which nothing is imported."""
-    say = console().print
     for name in ("name", "model", "data", "loss", "loop", "levels", "seeds"):
-        say(f"{name}: {json.dumps(document.get(name))}", markup=False)
-    say(f"branches: {', '.join(branch['label'] or branch['name'] for branch in document['branches'])}", markup=False)
+        say(f"{name}: {json.dumps(document.get(name))}")
+    say(f"branches: {', '.join(branch['label'] or branch['name'] for branch in document['branches'])}")
     for line in (*_fidelity(document), *told(document)):
-        say(line, markup=False)
-    say(f"left out, for they need that code: {', '.join(NEEDS_CODE)}", markup=False)
+        say(line)
+    say(f"left out, for they need that code: {', '.join(NEEDS_CODE)}")
 
 
 def show_plan(study: Any, plan: Any) -> None:
@@ -218,18 +186,16 @@ def show_plan(study: Any, plan: Any) -> None:
     table = Table("cells", "all", "cached", "failed before", "to run", box=None, pad_edge=False)
     for kind, row in plan.cells.items():
         table.add_row(kind, *(str(row[c]) for c in ("all", "cached", "failed", "to run")))
-    say = console().print
-    say(f"study {study.spec.name}: {study.problem.splits.origin}", markup=False)
-    say(f"network {study.spec.model.name}: {study.problem.space.dim:,} parameters", markup=False)
-    say(plan.prunable, markup=False)
+    say(f"study {study.spec.name}: {study.problem.splits.origin}")
+    say(f"network {study.spec.model.name}: {study.problem.space.dim:,} parameters")
+    say(plan.prunable)
     for line in _fidelity(study.spec.document()):
-        say(line, markup=False)
+        say(line)
     say(table)
-    say(f"time: about {clock(plan.seconds)} on {plan.jobs} jobs (by {plan.judged_by})", markup=False)
+    say(f"time: about {clock(plan.seconds)} on {plan.jobs} jobs (by {plan.judged_by})")
     say(
         f"memory: about {plan.memory / 2**30:.1f} GiB per worker and {plan.data / 2**30:.1f} GiB of data for all; "
         f"disk: about {plan.disk / 2**20:.0f} MiB more",
-        markup=False,
     )
     for note in plan.notes:
-        say(f"note: {note}", markup=False)
+        say(f"note: {note}")

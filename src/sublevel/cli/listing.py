@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
+from sublevel.cli.output import clock, say
 from sublevel.engine.store import Store, cell_name, index, roots
 from sublevel.errors import ConfigError, StoreError, nearest
-from sublevel.runs.console import clock, console
-from sublevel.runs.results import MANIFEST, Result
+from sublevel.study.result import MANIFEST, Result
 
 FIELDS = (
     "cell",
@@ -53,9 +52,9 @@ def show(target: str | None, filters: Sequence[str], out: Path) -> int:
     table = Table("run", "cell", "status", "key", "values", box=None, pad_edge=False)
     for row in rows:
         cells = (row["run"], row["cell"], row["status"], row["key"][:12], row["values"])
-        table.add_row(*map(escape, cells))
-    console().print(table)
-    console().print(f"{len(rows)} cells", markup=False)
+        table.add_row(*cells)
+    say(table)
+    say(f"{len(rows)} cells")
     return 0
 
 
@@ -73,12 +72,12 @@ def show_stored(target: str | None, filters: Sequence[str], where: str) -> int:
             continue
         if all(str(fields.get(k)) == v for k, v in wanted.items()):
             names = (str(seen.labels.get(name, "")) for name in ("study", "cell"))
-            table.add_row(*map(escape, names), status, seen.key[:12], str(seen.seconds))
+            table.add_row(*names, status, seen.key[:12], str(seen.seconds))
     for seen in found:
         if seen.unreadable:
-            console().print(f"cannot be read: {seen.unreadable}", style="red", markup=False)
-    console().print(table)
-    console().print(f"{table.row_count} entries", markup=False)
+            say(f"cannot be read: {seen.unreadable}", style="red")
+    say(table)
+    say(f"{table.row_count} entries")
     return 0
 
 
@@ -88,15 +87,15 @@ def _runs(out: Path) -> int:
         d = result.document
         cells = d["about"]["cells"]
         table.add_row(
-            escape(d["study"]["name"]),
-            escape(d["about"]["model"]["name"]),
-            escape(d["study"]["data"]["name"]),
+            d["study"]["name"],
+            d["about"]["model"]["name"],
+            d["study"]["data"]["name"],
             str(d["study"]["levels"]),
             str(len(d["study"]["seeds"])),
             str(sum(cells.values())) + (f", {cells['failed']} failed" if cells["failed"] else ""),
             clock(sum(d["about"]["seconds"]["cells"].values())),
         )
-    console().print(table if table.row_count else f"no runs in {out}")
+    say(table if table.row_count else f"no runs in {out}")
     return 0
 
 
@@ -105,7 +104,7 @@ def _manifests(out: Path) -> Iterator[Result]:
         try:
             yield Result(path.parent)
         except StoreError as error:  # the others are still there
-            console().print(str(error), style="red", markup=False)
+            say(str(error), style="red")
 
 
 def _cells(result: Result) -> Iterator[dict[str, Any]]:
@@ -142,20 +141,18 @@ def check_store(where: str, rebuild: bool = False) -> int:
     for key in keys:
         if _looked_at(store.read_entry, key, unreadable) is None and key not in unreadable:
             broken.append(key)
-    say = console().print
     for name in sorted(set(store.damaged()) - before):
-        say(f"damaged, set aside: {name}", markup=False)
+        say(f"damaged, set aside: {name}")
     for why in dict.fromkeys(unreadable.values()):
-        say(f"not looked at: {why}", markup=False)
+        say(f"not looked at: {why}")
     for key in broken:
-        say(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again", markup=False)
+        say(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again")
     say(
         f"{len(keys)} entries, {store.size() / 2**20:.1f} MiB in {store.where}: {len(broken)} not whole"
         + (f", {len(unreadable)} files that cannot be read" if unreadable else ""),
-        markup=False,
     )
     if rebuild:
-        say(f"index: {len(index.look(store, rebuild=True))} entries", markup=False)
+        say(f"index: {len(index.look(store, rebuild=True))} entries")
     return 1 if broken or unreadable or set(store.damaged()) - before else 0
 
 

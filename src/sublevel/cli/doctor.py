@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sublevel.runs.console import console
-from sublevel.runs.machine import machine, versions
+from sublevel.cli.output import say
+from sublevel.study.machine import machine, versions
 
 
 def examine() -> int:
     """Print what is found; exit code 1 if something will not work."""
-    say = console().print
     for name, version in versions().items():
-        say(f"{name:12} {version}", markup=False)
+        say(f"{name:12} {version}")
     for name, value in machine().items():
-        say(f"{name:12} {value}", markup=False)
+        say(f"{name:12} {value}")
     problems = [*_broken_torchvision(), *_wrong_curvature()]
     for problem in problems:
-        say(f"problem: {problem}", style="red", markup=False)
-    say("all is well" if not problems else f"{len(problems)} problems", markup=False)
+        say(f"problem: {problem}", style="red")
+    say("all is well" if not problems else f"{len(problems)} problems")
     return 1 if problems else 0
 
 

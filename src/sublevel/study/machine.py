@@ -7,13 +7,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sublevel._version import __version__
+
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "plotly", "matplotlib")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, sublevel and what it computes with."""
-    from sublevel import __version__
-
     return {
         "python": platform.python_version(),
         "sublevel": __version__,
