@@ -26,7 +26,7 @@ _PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
-class Layout:
+class Release:
     """What an archive holds: its folder, files of records, file of class names, label bytes per record."""
 
     name: str
@@ -47,7 +47,7 @@ def _remote(file: str, md5: str) -> Remote:
     return Remote(file, (_HOME + file,), md5)
 
 
-CIFAR10 = Layout(
+CIFAR10 = Release(
     name="cifar10",
     remote=_remote("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
     folder="cifar-10-batches-bin",
@@ -56,7 +56,7 @@ CIFAR10 = Layout(
     meta="batches.meta.txt",
     label_bytes=1,
 )
-CIFAR100 = Layout(
+CIFAR100 = Release(
     name="cifar100",
     remote=_remote("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
     folder="cifar-100-binary",
@@ -79,67 +79,67 @@ def cifar100(root: Path | None) -> Dataset:
     return _read(CIFAR100, root)
 
 
-def _read(layout: Layout, root: Path | None) -> Dataset:
+def _read(release: Release, root: Path | None) -> Dataset:
     if root is not None and root.is_file():
-        return read_archive(layout, root, layout.remote.md5)
-    for folder in [root / layout.folder, root] if root is not None else []:
-        if (folder / layout.train[0]).is_file():
-            return read_folder(layout, folder)
-    return read_archive(layout, obtain(layout.remote, layout.name, root), layout.remote.md5)
+        return read_archive(release, root, release.remote.md5)
+    for folder in [root / release.folder, root] if root is not None else []:
+        if (folder / release.train[0]).is_file():
+            return read_folder(release, folder)
+    return read_archive(release, obtain(release.remote, release.name, root), release.remote.md5)
 
 
-def read_folder(layout: Layout, folder: Path) -> Dataset:
+def read_folder(release: Release, folder: Path) -> Dataset:
     """The data set in an extracted folder. Raises `DataError` for a missing or truncated file."""
-    missing = [name for name in layout.files if not (folder / name).is_file()]
+    missing = [name for name in release.files if not (folder / name).is_file()]
     if missing:
-        raise DataError(_incomplete(layout, str(folder), missing))
-    contents = {name: (folder / name).read_bytes() for name in layout.files}
-    return _assemble(layout, contents, str(folder), f"{layout.name}, extracted folder {layout.folder}")
+        raise DataError(_incomplete(release, str(folder), missing))
+    contents = {name: (folder / name).read_bytes() for name in release.files}
+    return _assemble(release, contents, str(folder), f"{release.name}, extracted folder {release.folder}")
 
 
-def read_archive(layout: Layout, path: Path, md5: str) -> Dataset:
+def read_archive(release: Release, path: Path, md5: str) -> Dataset:
     """The data set in the archive ``path``. Raises `DataError` when its md5 is not ``md5``."""
     got = file_hash(path, "md5")
     if got != md5:
         raise DataError(
-            f"{path} is not the original {layout.remote.file}: expected md5 {md5}, got {got} "
-            f"({path.stat().st_size:,} bytes); it is at {layout.remote.urls[0]}"
+            f"{path} is not the original {release.remote.file}: expected md5 {md5}, got {got} "
+            f"({path.stat().st_size:,} bytes); it is at {release.remote.urls[0]}"
         )
     contents = {}
     try:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                if member.isreg() and name in layout.files:
+                if member.isreg() and name in release.files:
                     contents[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
     except (tarfile.TarError, OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read as a gzip-compressed tar: {problem}") from problem
-    missing = [name for name in layout.files if name not in contents]
+    missing = [name for name in release.files if name not in contents]
     if missing:
-        raise DataError(_incomplete(layout, str(path), missing))
-    return _assemble(layout, contents, str(path), f"{layout.name}, {layout.remote.file}, md5 {md5}")
+        raise DataError(_incomplete(release, str(path), missing))
+    return _assemble(release, contents, str(path), f"{release.name}, {release.remote.file}, md5 {md5}")
 
 
-def _incomplete(layout: Layout, where: str, missing: list[str]) -> str:
+def _incomplete(release: Release, where: str, missing: list[str]) -> str:
     return (
-        f"{where} has no {', '.join(missing)}; {layout.name} needs {', '.join(layout.files)}, "
-        f"which are in {layout.remote.urls[0]} (md5 {layout.remote.md5})"
+        f"{where} has no {', '.join(missing)}; {release.name} needs {', '.join(release.files)}, "
+        f"which are in {release.remote.urls[0]} (md5 {release.remote.md5})"
     )
 
 
-def _assemble(layout: Layout, contents: dict[str, bytes], where: str, origin: str) -> Dataset:
-    classes = tuple(line.strip() for line in contents[layout.meta].decode().splitlines() if line.strip())
-    train_x, train_y = _records(layout, contents, layout.train, where)
-    test_x, test_y = _records(layout, contents, layout.test, where)
-    return Dataset(layout.name, train_x, train_y, test_x, test_y, classes, origin)
+def _assemble(release: Release, contents: dict[str, bytes], where: str, origin: str) -> Dataset:
+    classes = tuple(line.strip() for line in contents[release.meta].decode().splitlines() if line.strip())
+    train_x, train_y = _records(release, contents, release.train, where)
+    test_x, test_y = _records(release, contents, release.test, where)
+    return Dataset(release.name, train_x, train_y, test_x, test_y, classes, origin)
 
 
-def _records(layout: Layout, contents: dict[str, bytes], names: tuple[str, ...], where: str) -> tuple[Tensor, Tensor]:
-    size = layout.label_bytes + _PIXELS
+def _records(release: Release, contents: dict[str, bytes], names: tuple[str, ...], where: str) -> tuple[Tensor, Tensor]:
+    size = release.label_bytes + _PIXELS
     for name in names:
         if len(contents[name]) % size or not contents[name]:
             raise DataError(f"{name} in {where} has {len(contents[name]):,} bytes; expected a multiple of {size:,}")
     rows = [np.frombuffer(contents[name], np.uint8).reshape(-1, size) for name in names]
-    x = np.concatenate([r[:, layout.label_bytes :] for r in rows]).reshape(-1, 3, 32, 32)
-    y = np.concatenate([r[:, layout.label_bytes - 1] for r in rows]).astype(np.int64)
+    x = np.concatenate([r[:, release.label_bytes :] for r in rows]).reshape(-1, 3, 32, 32)
+    y = np.concatenate([r[:, release.label_bytes - 1] for r in rows]).astype(np.int64)
     return torch.from_numpy(x), torch.from_numpy(y)

@@ -127,9 +127,7 @@ def numbered(*labels: Tensor) -> tuple[str, ...]:
 
 
 def _discover() -> None:
-    import sublevel.data as package
-
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}."):
         import_module(module.name)
 
 

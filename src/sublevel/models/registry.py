@@ -22,7 +22,7 @@ STARTS = {"bn_init": ("ones", "uniform"), "bias_init": ("zeros", "uniform")}
 
 
 @dataclass(frozen=True)
-class Entry:
+class Network:
     """One registered network: its name or pattern, its builder, and the revision of its definition."""
 
     name: str
@@ -57,7 +57,7 @@ class Entry:
                 raise unknown(option, str(value), STARTS[option], f"model {name}")
 
 
-REGISTRY: dict[str, Entry] = {}
+REGISTRY: dict[str, Network] = {}
 
 
 def model(name: str, *, revision: int = 1, examples: Sequence[str] = ()) -> Callable[[Builder], Builder]:
@@ -72,7 +72,7 @@ def model(name: str, *, revision: int = 1, examples: Sequence[str] = ()) -> Call
     def register(builder: Builder) -> Builder:
         if name in REGISTRY:
             raise ConfigError(f"model {name!r} is registered twice")
-        REGISTRY[name] = Entry(name, builder, revision, tuple(examples) or (name,))
+        REGISTRY[name] = Network(name, builder, revision, tuple(examples) or (name,))
         return builder
 
     return register
@@ -84,7 +84,7 @@ def names() -> list[str]:
     return sorted(listed, key=lambda name: [(int(p), "") if p.isdigit() else (-1, p) for p in name.split("-")])
 
 
-def find(name: str) -> tuple[Entry, dict[str, int]]:
+def find(name: str) -> tuple[Network, dict[str, int]]:
     """Return the entry that ``name`` means and the numbers in the name; raise ConfigError if none does."""
     for entry in REGISTRY.values():
         slots = entry.match(name)
