@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -234,6 +235,26 @@ def claims() -> str:
     from sublevel.claims.registry import registered
 
     return rows(("claim", "statement"), ((each.name, prose(each.statement)) for each in registered()))
+
+
+@generated("calibration")
+def calibration() -> str:
+    """How often claims are supported on tables of a known truth, from the newest record."""
+    record = json.loads(max((ROOT / "benchmarks" / "records").glob("*-calibration.json")).read_text(encoding="utf-8"))
+    columns = {
+        "at most supported on null tables": "worst share supported on null tables",
+        "power, 3 seeds": "share supported at 2 sd, 3 seeds",
+        "power, 5 seeds": "share supported at 2 sd, 5 seeds",
+    }
+    body = [[n, *(f"{100 * c[share]:.0f}%" for share in columns.values())] for n, c in record["claims"].items()]
+    tables, error = record["tables of each kind"], 100 * record["standard error of a share of 5%"]
+    mean = 100 * record["mean share supported on null tables with one part on its bound"]
+    kinds = record["kinds of them"]
+    return (
+        f"{tables} tables of each kind; a share of 5% has a standard error of {error:.1f} points. On null tables with "
+        f"one part on its bound a claim is supported in {mean:.1f}% on average over {kinds} kinds.\n\n"
+        + rows(("claim", *columns), body)
+    )
 
 
 @generated("margins")
