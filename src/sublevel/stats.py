@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -71,7 +71,7 @@ class Estimated(Protocol):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean with its standard error, to be read by Student's t with ``df`` degrees of freedom.
 
     >>> found = estimate([1.0, 2.0, 3.0])
@@ -103,7 +103,7 @@ class Estimate:
         return self.df > 0 and self.se > 0
 
 
-def estimate(x: ArrayLike, *, floor: float = 0.0) -> Estimate:
+def estimate(x: ArrayLike, *, floor: float = 0.0) -> MeanEstimate:
     """Return the mean of ``x`` with s / sqrt(n) of n - 1 degrees of freedom.
 
     ``floor`` is the smallest difference that the measurement resolves: s is at least that. So n equal values have an
@@ -116,10 +116,10 @@ def estimate(x: ArrayLike, *, floor: float = 0.0) -> Estimate:
     n = len(values)
     spread = 0.0 if n < 2 or no_spread(values) else float(values.std(ddof=1))
     spread = max(spread, floor)
-    return Estimate(float(values.mean()) if n else nan, spread / sqrt(n) if n > 1 and spread else nan, float(n - 1))
+    return MeanEstimate(float(values.mean()) if n else nan, spread / sqrt(n) if n > 1 and spread else nan, float(n - 1))
 
 
-def crossed(d: ArrayLike, mean: float | None = None) -> Estimate:
+def crossed(d: ArrayLike, mean: float | None = None) -> MeanEstimate:
     """Return the mean of paired differences ``d`` [seeds, examples], for new seeds *and* new examples.
 
     Two-way random effects without replication, d_ij = mu + a_i + b_j + e_ij: Var(mean) = var_a / n + var_b / m +
@@ -144,7 +144,7 @@ def crossed(d: ArrayLike, mean: float | None = None) -> Estimate:
     centre = grand if mean is None else mean
     kind = "seeds and test examples"
     if n < 2 or m < 2:
-        return Estimate(centre, nan, nan, kind)
+        return MeanEstimate(centre, nan, nan, kind)
     rows, columns = values.mean(1) - grand, values.mean(0) - grand
     of_seeds = m * float(rows @ rows) / (n - 1)
     of_examples = n * float(columns @ columns) / (m - 1)
@@ -155,9 +155,9 @@ def crossed(d: ArrayLike, mean: float | None = None) -> Estimate:
         parts += [(of_examples, m - 1), (-rest, (n - 1) * (m - 1))]
     variance = sum(square for square, _ in parts)
     if variance <= 0:
-        return Estimate(centre, nan, nan, kind)
+        return MeanEstimate(centre, nan, nan, kind)
     df = variance**2 / sum(square**2 / free for square, free in parts)
-    return Estimate(centre, sqrt(variance / (n * m)), df, kind)
+    return MeanEstimate(centre, sqrt(variance / (n * m)), df, kind)
 
 
 @dataclass(frozen=True)
@@ -188,31 +188,28 @@ class Excess:
     @cached_property
     def _law(self) -> tuple[float, float, int, NDArray[np.float64]] | None:
         n, m = len(self.values), len(self.reference)
-        differences = finite(self.values) - finite(self.reference[:n])
+        error = estimate(finite(self.values) - finite(self.reference[:n])).se
         spread = float(finite(self.reference).std(ddof=1)) if m > 1 else 0.0
-        if n < 2 or no_spread(differences) or not spread:
+        if not isfinite(error) or not spread:
             return None
         u = (np.arange(NODES) + 0.5) / NODES
         return (
             float(np.mean(self.values) - np.mean(self.reference)),
-            standard_error(differences),
+            error,
             n - 1,
             ndtri(self.level) * spread * np.sqrt((m - 1) / chdtri(m - 1, u)),
         )
 
-    def _share_below(self, bound: float) -> float:
+    def below(self, bound: float) -> float:
+        """The share of the pivot above ``bound``."""
+        return 1 - self.above(bound)
+
+    def above(self, bound: float) -> float:
+        """The share of the pivot below ``bound``."""
         if self._law is None:
             return nan
         difference, error, df, reach = self._law
         return float(np.mean(stdtr(df, (bound - difference + reach) / error)))
-
-    def below(self, bound: float) -> float:
-        """The share of the pivot above ``bound``."""
-        return 1 - self._share_below(bound)
-
-    def above(self, bound: float) -> float:
-        """The share of the pivot below ``bound``."""
-        return self._share_below(bound)
 
     def interval(self, level: float) -> tuple[float, float]:
         """Quantiles of the pivot."""
@@ -223,9 +220,11 @@ class Excess:
         tail = (1 - level) / 2
         far = error * float(stdtrit(df, 1 - tail / 2))
         ends = difference - float(reach.max()) - far, difference - float(reach.min()) + far
-        found = [brentq(lambda x, q=q: self._share_below(x) - q, *ends, xtol=1e-5 * error) for q in (tail, 1 - tail)]
-        low, high = found
-        return float(low), float(high)  # pyright: ignore[reportArgumentType]
+        low, high = (
+            float(brentq(lambda x, q=q: self.above(x) - q, *ends, xtol=1e-5 * error))  # pyright: ignore
+            for q in (tail, 1 - tail)
+        )
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -262,13 +261,8 @@ def mean_interval(x: ArrayLike, level: float = 0.95) -> Interval:
     (-0.484, 2.0, 4.484)
     """
     values = finite(x)
-    check_level(level)
-    n = len(values)
-    if n < 2 or no_spread(values):
-        return Interval(float(values.mean()) if n else np.nan, np.nan, np.nan, n, level)
-    mean, error = float(values.mean()), standard_error(values)
-    reach = float(stdtrit(n - 1, (1 + level) / 2)) * error
-    return Interval(mean, mean - reach, mean + reach, n, level)
+    found = estimate(values)
+    return Interval(found.mean, *found.interval(level), len(values), level)
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
@@ -303,14 +297,9 @@ def t_test(x: ArrayLike, alternative: Alternative = "two-sided", *, against: flo
     >>> round(t_test([1.0, 2.0, 3.0], "greater"), 4)
     0.0371
     """
-    values = finite(x)
-    n = len(values)
-    if n < 2 or no_spread(values):
-        return np.nan
-    t = float((values.mean() - against) / standard_error(values))
-    if alternative == "two-sided":
-        return float(2 * stdtr(n - 1, -abs(t)))
-    return float(stdtr(n - 1, -t if alternative == "greater" else t))
+    found = estimate(x)
+    above, below = found.above(against), found.below(against)
+    return {"greater": above, "less": below, "two-sided": 2 * min(above, below)}[alternative]
 
 
 def within(x: ArrayLike, low: float = -inf, high: float = inf) -> float:
@@ -322,7 +311,7 @@ def within(x: ArrayLike, low: float = -inf, high: float = inf) -> float:
     >>> within([0.1, -0.2, 0.1], -1, 1) < 0.05 < within([0.1, -0.2, 0.1], -0.1, 0.1)
     True
     """
-    return float(np.max(_one_sided(x, low, high, "greater", "less")))
+    return inside_and_outside(estimate(x), low, high)[0]
 
 
 def outside(x: ArrayLike, low: float = -inf, high: float = inf) -> float:
@@ -331,15 +320,16 @@ def outside(x: ArrayLike, low: float = -inf, high: float = inf) -> float:
     The smaller of two one-sided tests. Both sides cannot be near at once unless the bounds are closer together
     than a few standard errors, where this is up to twice as liberal as it says.
     """
-    return float(np.min(_one_sided(x, low, high, "less", "greater")))
+    return inside_and_outside(estimate(x), low, high)[1]
 
 
-def _one_sided(x: ArrayLike, low: float, high: float, of_low: Alternative, of_high: Alternative) -> list[float]:
-    """The p values of the tests against those of the two bounds that are finite; NaN for none."""
+def inside_and_outside(found: Estimated, low: float, high: float) -> tuple[float, float]:
+    """Return the p values of `within` and of `outside` for any estimate; NaN where neither bound is finite."""
     if not low < high:
         raise ConfigError(f"the lower bound {low} must lie below the upper bound {high}")
-    sides: tuple[tuple[Alternative, float], ...] = ((of_low, low), (of_high, high))
-    return [t_test(x, side, against=bound) for side, bound in sides if np.isfinite(bound)] or [np.nan]
+    sides = [(found.above, found.below, low), (found.below, found.above, high)]
+    ps = [(inside(bound), outside(bound)) for inside, outside, bound in sides if isfinite(bound)] or [(nan, nan)]
+    return max(p for p, _ in ps), min(q for _, q in ps)
 
 
 def equivalence(x: ArrayLike, margin: float) -> float:
@@ -440,11 +430,6 @@ def sign_flip_test(x: ArrayLike, alternative: Alternative = "two-sided") -> floa
 def no_spread(values: NDArray[np.float64]) -> bool:
     """Whether all values are equal, but for rounding."""
     return len(values) > 0 and bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
-
-
-def standard_error(values: NDArray[np.float64]) -> float:
-    """Return s / sqrt(n), with s of n - 1 degrees of freedom."""
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def finite(x: ArrayLike) -> NDArray[np.float64]:

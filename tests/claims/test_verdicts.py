@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from known_effects import KEYS, TABLES, Field, study
 
-from sublevel.claims import CLAIMS, Part, claim, claims, compared, tickets, verdicts
+from sublevel.claims import CLAIMS, ClaimPart, claim, claims, compared, tickets, verdicts
 from sublevel.errors import ConfigError
 from sublevel.tables import COLUMNS
 
@@ -113,7 +113,9 @@ def test_every_claim_names_a_figure_of_the_report():
 def test_a_claim_of_ones_own_needs_one_function_and_is_judged_with_the_others():
     def query(tables):
         measured = compared(tables, "oneshot", "dense", "train loss", reference_level=0)
-        yield Part(name="mine", unit="train loss", measured=measured, low=-1.0, high=1.0, holds="so", fails="not so")
+        yield ClaimPart(
+            name="mine", unit="train loss", measured=measured, low=-1.0, high=1.0, holds="so", fails="not so"
+        )
 
     tables = study(np.random.default_rng(0), claims=("C3",))
     claim("X1", "Mine.", figure="accuracy")(query)

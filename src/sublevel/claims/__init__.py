@@ -4,11 +4,11 @@ A claim is one function under one line of registration. It reads from tables a n
 where its mean must lie; the test, the correction over claims, the words and the verdict are the same for all.
 
 >>> import pandas as pd
->>> from sublevel.claims import Part, claim, compared, verdicts
+>>> from sublevel.claims import ClaimPart, claim, compared, verdicts
 >>> @claim("X1", "Pruning at random is as good as imp.", figure="accuracy")
 ... def random_is_as_good(tables):
 ...     measured = compared(tables, "random-prune", "imp", "test error")
-...     yield Part(name="random-prune - imp", unit="test error", measured=measured, high=0.005,
+...     yield ClaimPart(name="random-prune - imp", unit="test error", measured=measured, high=0.005,
 ...                holds="as good as imp", fails="worse than imp")
 >>> lines = [{"branch": branch, "level": 4, "seed": seed, "density": 0.3, "test_error": error}
 ...          for branch, errors in {"imp": [0.150, 0.158, 0.161], "random-prune": [0.203, 0.214, 0.209]}.items()
@@ -24,15 +24,15 @@ from sublevel.claims import accuracy, basins, steepness, volumes
 from sublevel.claims.accuracy import compared
 from sublevel.claims.combine import agreement, intersection, sequence, tickets
 from sublevel.claims.decide import claims, verdicts
-from sublevel.claims.parts import Part
+from sublevel.claims.parts import ClaimPart
 from sublevel.claims.query import Measured, look
 from sublevel.claims.registry import CLAIMS, Claim, claim
 
 __all__ = [
     "CLAIMS",
     "Claim",
+    "ClaimPart",
     "Measured",
-    "Part",
     "accuracy",
     "agreement",
     "basins",

@@ -8,9 +8,9 @@ from math import nan
 
 from sublevel.claims.combine import sequence
 from sublevel.claims.margins import ERROR_MARGIN, LARGE_FRACTION, MIDDLE_FRACTION, RISE_MARGIN, SMALL_FRACTION
-from sublevel.claims.parts import Part
+from sublevel.claims.parts import ClaimPart
 from sublevel.claims.paths import of_paths, relative_rise, rise_part
-from sublevel.claims.query import Measured, Rows, Tables, densities, difference, indexed, look
+from sublevel.claims.query import Measured, Selection, Tables, densities, difference, indexed, look
 from sublevel.claims.registry import claim
 
 UNITS = {"test error": "test_error", "train loss": "train_loss"}
@@ -41,34 +41,34 @@ SUBJECTS = {
     figure="accuracy",
     combine=sequence,
 )
-def matches_dense(tables: Tables) -> Iterator[Part]:
+def matches_dense(tables: Tables) -> Iterator[ClaimPart]:
     """Non-inferiority of imp to dense, from the densest level down."""
     yield matching(tables)
 
 
 @claim("C2", "IMP's mask from a new initialisation, or a random mask, does worse.", figure="accuracy")
-def needs_mask_and_weights(tables: Tables) -> Iterator[Part]:
+def needs_mask_and_weights(tables: Tables) -> Iterator[ClaimPart]:
     """Test error of either control over imp's."""
     yield worse_than_imp(tables, "reinit")
     yield worse_than_imp(tables, first_measured(tables, "levels", RANDOM))
 
 
 @claim("C3", "Iterative pruning beats one-shot pruning to the same number of weights.", figure="accuracy")
-def beats_oneshot(tables: Tables) -> Iterator[Part]:
+def beats_oneshot(tables: Tables) -> Iterator[ClaimPart]:
     """Test error of one-shot pruning over imp's; beside it that of the one-shot mask at imp's training cost."""
     yield worse_than_imp(tables, "oneshot")
     yield worse_than_imp(tables, "oneshot-cyclic", decisive=False)
 
 
 @claim("C4a", "Rewinding beats fine-tuning in test error.", figure="accuracy")
-def beats_finetuning_in_error(tables: Tables) -> Iterator[Part]:
+def beats_finetuning_in_error(tables: Tables) -> Iterator[ClaimPart]:
     """Test error of fine-tuning over imp's, with its own mask and with imp's: both."""
     for branch in ("finetune", "finetune-mask"):
         yield worse_than_imp(tables, branch)
 
 
 @claim("C4b", "Rewinding beats fine-tuning in train loss.", figure="accuracy")
-def beats_finetuning_in_loss(tables: Tables) -> Iterator[Part]:
+def beats_finetuning_in_loss(tables: Tables) -> Iterator[ClaimPart]:
     """Train loss of fine-tuning over imp's, with its own mask and with imp's: both."""
     for branch in ("finetune", "finetune-mask"):
         yield worse_than_imp(tables, branch, "train loss")
@@ -80,13 +80,13 @@ def beats_finetuning_in_loss(tables: Tables) -> Iterator[Part]:
     "the baseline.",
     figure="fractions",
 )
-def fraction_between(tables: Tables) -> Iterator[Part]:
+def fraction_between(tables: Tables) -> Iterator[ClaimPart]:
     """One pruning step of a small, a middle and a large fraction: error, and the rise on the way to the dense network.
 
     Without the middle fraction there is no contrast: a network on which every fraction comes back says nothing.
     """
     small, middle, large = swept(tables)
-    yield Part(
+    yield ClaimPart(
         name=f"{small} - dense",
         unit="test error",
         measured=compared(tables, small, "dense", "test error", reference_level=0),
@@ -98,7 +98,7 @@ def fraction_between(tables: Tables) -> Iterator[Part]:
     )
     yield rise_to_dense(tables, small, barrier=False)
     yield rise_to_dense(tables, middle, barrier=True)
-    yield Part(
+    yield ClaimPart(
         name=f"{large} - dense",
         unit="test error",
         measured=compared(tables, large, "dense", "test error", reference_level=0),
@@ -109,9 +109,9 @@ def fraction_between(tables: Tables) -> Iterator[Part]:
     )
 
 
-def matching(tables: Tables) -> Part:
+def matching(tables: Tables) -> ClaimPart:
     """Imp's test error over the dense network's, below the margin."""
-    return Part(
+    return ClaimPart(
         name="imp - dense",
         unit="test error",
         measured=compared(tables, "imp", "dense", "test error", reference_level=0),
@@ -121,12 +121,12 @@ def matching(tables: Tables) -> Part:
     )
 
 
-def worse_than_imp(tables: Tables, branch: str, unit: str = "test error", *, decisive: bool = True) -> Part:
+def worse_than_imp(tables: Tables, branch: str, unit: str = "test error", *, decisive: bool = True) -> ClaimPart:
     """A branch minus imp, above 0: less is better."""
     subject = SUBJECTS.get(branch, branch)
     words = ("costs {} of test error", "saves {} of test error")
     words = words if unit == "test error" else (f"ends {{}} higher in {unit}", f"ends {{}} lower in {unit}")
-    return Part(
+    return ClaimPart(
         name=f"{branch} - imp",
         unit=unit,
         measured=compared(tables, branch, "imp", unit),
@@ -167,7 +167,7 @@ def first_measured(tables: Tables, table: str, branches: tuple[str, ...]) -> str
     return next((name for name in branches if len(look(tables, table, branch=label(tables, name)))), branches[0])
 
 
-def collapsed(rows: Rows, branch: str) -> str:
+def collapsed(rows: Selection, branch: str) -> str:
     """Say how many networks have a layer without weights: they are no longer the network that was meant."""
     broken = int((rows.numbers("collapsed_layers") > 0).sum())
     networks = "1 network" if broken == 1 else f"{broken} networks"
@@ -187,7 +187,7 @@ def swept(tables: Tables) -> tuple[str, str, str]:
     )  # fmt: skip
 
 
-def rise_to_dense(tables: Tables, branch: str, *, barrier: bool) -> Part:
+def rise_to_dense(tables: Tables, branch: str, *, barrier: bool) -> ClaimPart:
     """The rise of the train loss between the dense network and the first level of a branch: none, or a barrier."""
     rows = look(tables, "paths", path=("successive", "to-dense"), branch=branch, level_to=1, split="train")
     rows = rows.prefer("path", ("successive", "to-dense")).prefer("order", ("shared", "independent"), "{} data order")

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sublevel.claims.accuracy import RANDOM, first_measured, label, matching
 from sublevel.claims.combine import agreement, tickets
 from sublevel.claims.margins import ERROR_MARGIN, ERROR_RESOLUTION, PREDICTION, RISE_MARGIN
-from sublevel.claims.parts import Part
+from sublevel.claims.parts import ClaimPart
 from sublevel.claims.paths import of_paths, relative_rise, rise_over, rise_part
-from sublevel.claims.query import Cells, Measured, Rows, Tables, densities, indexed, look
+from sublevel.claims.query import Cells, Measured, Selection, Tables, densities, indexed, look
 from sublevel.claims.registry import claim
 from sublevel.stats import Estimated, Excess, prediction_bound
 
@@ -29,7 +29,7 @@ NO_PATH = f"we found no path from {{}} that rises less than {TEN}"
     figure="membership",
     combine=tickets,
 )
-def stays_inside(tables: Tables) -> Iterator[Part]:
+def stays_inside(tables: Tables) -> Iterator[ClaimPart]:
     """Two questions of each solution: does its loss lie below the dense threshold, and is there a path to it?
 
     The threshold is a t prediction bound over the dense networks; its own error enters the test. The path is the best
@@ -59,7 +59,7 @@ def stays_inside(tables: Tables) -> Iterator[Part]:
     figure="barriers",
     combine=tickets,
 )
-def barrier_in_loss_alone(tables: Tables) -> Iterator[Part]:
+def barrier_in_loss_alone(tables: Tables) -> Iterator[ClaimPart]:
     """A rise above the margin in loss and equivalence in error, under both data orders.
 
     Beside them the height over the chord, in nats and as a share of the fall of the dense run's train loss.
@@ -77,9 +77,9 @@ def barrier_in_loss_alone(tables: Tables) -> Iterator[Part]:
     for order in ORDERS:
         rows = successive(tables, order)
         chord = of_paths(tables, rows, "loss_barrier")
-        yield Part(name=f"{order} order, height over the chord", unit="nats", measured=chord, decisive=False)
+        yield ClaimPart(name=f"{order} order, height over the chord", unit="nats", measured=chord, decisive=False)
         share = Measured(shares_of_fall(tables, chord.values), chord.density, "levels with a finite train_loss_start")
-        yield Part(
+        yield ClaimPart(
             name=f"{order} order, height over the chord as a share of the dense run's fall",
             unit="share",
             measured=share,
@@ -93,7 +93,7 @@ def barrier_in_loss_alone(tables: Tables) -> Iterator[Part]:
     figure="barriers",
     combine=agreement,
 )
-def zero_barrier_iff_matching(tables: Tables) -> Iterator[Part]:
+def zero_barrier_iff_matching(tables: Tables) -> Iterator[ClaimPart]:
     """Of Paul et al. (2210.03044), decided over the densities, with one margin for both.
 
     Their other half, how flatness bounds the fraction that can be pruned, needs flatness over a sweep of fractions.
@@ -105,16 +105,16 @@ def zero_barrier_iff_matching(tables: Tables) -> Iterator[Part]:
     yield matching(tables)
 
 
-def successive(tables: Tables, order: str) -> Rows:
+def successive(tables: Tables, order: str) -> Selection:
     """The segments between imp's levels under a data order, on the training set, under one buffer policy."""
     names = tuple(indexed(tables).branches.orders("imp")) or ("imp",)
     rows = look(tables, "paths", path="successive", branch=names, order=order, split="train")
     return rows.prefer("branch", names).one_view()
 
 
-def error_barrier(tables: Tables, rows: Rows, name: str, *notes: str) -> Part:
+def error_barrier(tables: Tables, rows: Selection, name: str, *notes: str) -> ClaimPart:
     """The error barrier of paths over the chord, equivalent to 0."""
-    return Part(
+    return ClaimPart(
         name=name,
         unit="error barrier",
         measured=of_paths(tables, rows, "error_barrier", *notes),
@@ -137,7 +137,7 @@ def shares_of_fall(tables: Tables, heights: Cells) -> Cells:
     }
 
 
-def end_loss(tables: Tables, branch: str, *, inside: bool) -> Part:
+def end_loss(tables: Tables, branch: str, *, inside: bool) -> ClaimPart:
     """The loss of a branch's solutions over the threshold of the dense networks, whose own error counts."""
     rows = members(tables, branch)
     dense = dense_losses(tables)
@@ -158,7 +158,7 @@ def end_loss(tables: Tables, branch: str, *, inside: bool) -> Part:
     values = {(level, seed): loss - bound if seed in dense else nan for (level, seed), loss in losses.items()}
     words = (f"{branch} ends below the dense threshold", f"{branch} ends above the dense threshold")
     notes = tuple(filter(None, (said, rows.note)))
-    return Part(
+    return ClaimPart(
         name=f"{branch}, end loss - dense threshold",
         unit="train loss",
         measured=Measured(values, densities(tables, label(tables, branch)), rows.asked, notes, law),
@@ -170,7 +170,7 @@ def end_loss(tables: Tables, branch: str, *, inside: bool) -> Part:
     )
 
 
-def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = False) -> Part:
+def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = False) -> ClaimPart:
     """The rise of the best path that was found to the dense network over its higher end.
 
     ``matched``: the lower of the best paths before and after weight matching, where both were searched.
@@ -196,13 +196,13 @@ def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = Fals
     )
 
 
-def members(tables: Tables, branch: str, *, aligned: bool = False) -> Rows:
+def members(tables: Tables, branch: str, *, aligned: bool = False) -> Selection:
     """Searches for a path to the dense network, before or after weight matching."""
     rows = look(tables, "membership", branch=label(tables, branch))
     return rows.keep((rows.numbers("aligned") == 1) == aligned).one_view()
 
 
-def rise_of(rows: Rows) -> NDArray[np.float64]:
+def rise_of(rows: Selection) -> NDArray[np.float64]:
     """The rise of the lowest path maximum over the higher of the two losses."""
     return rise_over(rows.numbers("lowest_max"), rows.numbers("loss"), rows.numbers("loss_dense"))
 

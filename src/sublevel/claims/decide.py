@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from sublevel.claims.accuracy import matching
-from sublevel.claims.combine import Context, Outcome, points, sequence
+from sublevel.claims.combine import Combined, sequence
+from sublevel.claims.levels import Design, tested_levels
 from sublevel.claims.margins import ALPHA, DENSITIES, LEVEL
-from sublevel.claims.parts import Part, Tested, assess
+from sublevel.claims.parts import ClaimPart, Tested, assess
 from sublevel.claims.query import Tables, indexed
 from sublevel.claims.registry import CLAIMS, Claim, registered
 from sublevel.claims.sentence import quotable
@@ -46,35 +47,36 @@ def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | 
 
 def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | None = None) -> list[Judged]:
     """Return every claim with its outcome, before any words are made of it; see `verdicts`."""
-    chosen = registered() if names is None else [_named(name) for name in names]
+    for name in names or ():
+        if name not in CLAIMS:
+            raise unknown("claim", name, CLAIMS)
+    chosen = registered() if names is None else [CLAIMS[name] for name in names]
     primary = set((study or {}).get("primary") or CLAIMS)
     tables = indexed(tables, study)
-    context = fixed(tables, study)
-    parts = [_parts(each, tables) for each in chosen]
-    found = [each.combine(mine, ALPHA, context) for each, mine in zip(chosen, parts, strict=True)]
+    design = designed(tables, study)
+    parts = [list(each.query(tables)) for each in chosen]
+    for each, mine in zip(chosen, parts, strict=True):
+        if not any(part.decisive for part in mine):
+            raise ConfigError(f"claim {each.name} has no decisive part; its function must yield one for any tables")
+    found = [each.combine(mine, ALPHA, design) for each, mine in zip(chosen, parts, strict=True)]
     family = [each.name in primary and each.name != FIRST for each in chosen]
-    support = _corrected([o.p for o in found], family)
-    contrary = _corrected([o.p_contrary for o in found], family)
+    sides = [[getattr(o, name) for o in found] for name in ("p", "p_contrary")]
+    corrected = [_corrected(ps, family) for ps in sides]
     made = []
     for i, (each, mine, outcome) in enumerate(zip(chosen, parts, found, strict=True)):
-        if family[i] and support[i] <= ALPHA:
-            outcome = each.combine(mine, _left(outcome.p, [o.p for o in found], family), context)
-        elif family[i] and contrary[i] <= ALPHA:
-            outcome = each.combine(mine, _left(outcome.p_contrary, [o.p_contrary for o in found], family), context)
-        made.append(Judged(each, outcome, support[i], contrary[i], each.name in primary, sum(family)))
+        side = next((s for s in (0, 1) if family[i] and corrected[s][i] <= ALPHA), None)
+        if side is not None:  # what is said within the claim keeps the level that Holm leaves to it
+            left = sum(p >= sides[side][i] for p, of in zip(sides[side], family, strict=True) if of)
+            outcome = each.combine(mine, ALPHA / left, design)
+        made.append(Judged(each, outcome, corrected[0][i], corrected[1][i], each.name in primary, sum(family)))
     return made
 
 
-def _left(p: float, ps: Sequence[float], family: Sequence[bool]) -> float:
-    """The level that Holm leaves to a claim that it rejects, which what is said within the claim keeps."""
-    return ALPHA / sum(q >= p for q, of in zip(ps, family, strict=True) if of)
-
-
-def fixed(tables: Tables, study: Study | None = None) -> Context:
+def designed(tables: Tables, study: Study | None = None) -> Design:
     """The densities of a study, and the levels at which C1's test says that imp matches the dense network."""
     densities = tuple((study or {}).get("claim_densities") or DENSITIES)
-    found = sequence([matching(tables)], ALPHA, Context(densities))
-    return Context(densities, tuple(p.level for p in found.holding))
+    found = sequence([matching(tables)], ALPHA, Design(densities))
+    return Design(densities, tuple(x.level for x in found.holding))
 
 
 def _corrected(ps: Sequence[float], family: Sequence[bool]) -> list[float]:
@@ -83,26 +85,12 @@ def _corrected(ps: Sequence[float], family: Sequence[bool]) -> list[float]:
     return [next(inside) if of else p for p, of in zip(ps, family, strict=True)]
 
 
-def _named(name: str) -> Claim:
-    if name not in CLAIMS:
-        raise unknown("claim", name, CLAIMS)
-    return CLAIMS[name]
-
-
-def _parts(each: Claim, tables: Tables) -> list[Part]:
-    """What a claim asks for: something decisive, whatever the tables hold."""
-    found = list(each.query(tables))
-    if not any(part.decisive for part in found):
-        raise ConfigError(f"claim {each.name} has no decisive part; its function must yield one for any tables")
-    return found
-
-
 @dataclass(frozen=True)
 class Judged:
     """A claim with its outcome and corrected p values."""
 
     claim: Claim
-    outcome: Outcome
+    outcome: Combined
     p: float
     p_contrary: float
     primary: bool
@@ -175,31 +163,22 @@ def claims(tables: Tables, study: Study | None = None) -> pd.DataFrame:
     rows.
     """
     tables = indexed(tables, study)
-    context = fixed(tables, study)
+    design = designed(tables, study)
     lines = []
     for each in registered():
         parts = list(each.query(tables))
-        roles = _roles(each, parts, context)
-        for i, part in enumerate(parts):
-            lines += [
-                {"claim": each.name, "statement": each.statement, **line}
-                for line in _comparisons(part, roles.get(i, {}))
-            ]
+        outcome = each.combine(parts, ALPHA, design)
+        deciding = {x.level for x in outcome.deciding}
+        at = {x.level for x in outcome.levels or tested_levels(parts, design)}
+        for part in parts:
+            for line in _comparisons(part):
+                role = "comparison" if not part.decisive else "decides" if line["level"] in deciding else "beyond"
+                role = role if line["level"] in at else ""
+                lines.append({"claim": each.name, "statement": each.statement, "role": role} | line)
     return pd.DataFrame(lines, columns=list(COLUMNS["claims"]))
 
 
-def _roles(each: Claim, parts: list[Part], context: Context) -> dict[int, dict[int, str]]:
-    """Part -> level -> what the row does for the verdict."""
-    outcome = each.combine(parts, ALPHA, context)
-    deciding = {p.level for p in outcome.deciding}
-    at = {p.level for p in outcome.points or points(parts, context)}
-    return {
-        i: {level: "comparison" if not part.decisive else "decides" if level in deciding else "beyond" for level in at}
-        for i, part in enumerate(parts)
-    }
-
-
-def _comparisons(part: Part, roles: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+def _comparisons(part: ClaimPart) -> Iterator[dict[str, Any]]:
     for level, density in part.present.items():
         found = assess(part, level)
         low, high = found.found.interval(LEVEL)
@@ -208,12 +187,12 @@ def _comparisons(part: Part, roles: Mapping[int, str]) -> Iterator[dict[str, Any
         yield {
             "comparison": part.name, "level": level, "density": density, "unit": part.unit, "n": found.n,
             "effect": found.mean, "low": low, "high": high, "p": two_sided, "p_exact": flips.p_exact,
-            "margin": part.margin, "margin_flip": found.flips, "role": roles.get(level, ""),
-            "interval": found.found.kind, "reading": _reading(part, found, low, high),
+            "margin": part.margin, "margin_flip": found.flips, "interval": found.found.kind,
+            "reading": _reading(part, found, low, high),
         }  # fmt: skip
 
 
-def _reading(part: Part, found: Tested, low: float, high: float) -> str:
+def _reading(part: ClaimPart, found: Tested, low: float, high: float) -> str:
     """Read a 95% interval: wholly inside what the claim says, wholly outside, or neither."""
     if found.reason:
         return f"not decided: {found.reason}"

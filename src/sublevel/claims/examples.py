@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sublevel.bits import unpack
-from sublevel.stats import Estimate, crossed
+from sublevel.stats import MeanEstimate, crossed
 
 Key = tuple[str, int, int]
 """(branch, level, seed)"""
@@ -32,7 +32,7 @@ class Correct:
         if key not in self.made:
             examples, bits = self.packed.get(key, (0, ""))
             right = unpack(bits, examples) if key in self.packed else None
-            self.made[key] = None if right is None else (1 - right.astype(np.int8))
+            self.made[key] = None if right is None else 1 - right.astype(np.int8)
         return self.made[key]
 
     def law(self, ours: str, theirs: str, reference_level: int | None, differences: Callable[[int, int], float]):
@@ -42,7 +42,7 @@ class Correct:
         count.
         """
 
-        def estimated(level: int, seeds: Sequence[int]) -> Estimate | None:
+        def estimated(level: int, seeds: Sequence[int]) -> MeanEstimate | None:
             rows = []
             for seed in seeds:
                 a = self.wrong((ours, level, seed))

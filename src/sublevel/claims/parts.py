@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sublevel.claims.margins import FEWEST_SEEDS, INTERVAL
 from sublevel.claims.query import Measured
-from sublevel.stats import Estimated, estimate
+from sublevel.stats import Estimated, estimate, inside_and_outside
 
 FEW = f"fewer than {FEWEST_SEEDS} seeds"
 EQUAL = "no spread over seeds, so no estimate of the error"
@@ -24,7 +24,7 @@ SCALES = {"test error": (100.0, " points"), "error barrier": (100.0, " points"),
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ClaimPart:
     """One thing that a claim says: ``low`` < mean over seeds of ``measured`` < ``high``, at a density.
 
     ``holds`` and ``fails`` are clauses that say what it means for the interval to lie inside, or wholly outside; ``{}``
@@ -73,7 +73,7 @@ class Tested:
     ``p`` is that of what the part says, ``p_contrary`` that of a mean outside its bounds.
     """
 
-    part: Part
+    part: ClaimPart
     level: int
     values: NDArray[np.float64]
     dropped: int
@@ -125,43 +125,25 @@ class Tested:
         return min((self.low, self.high), key=lambda limit: abs(limit - margin))
 
 
-def assess(part: Part, level: int) -> Tested:
+def assess(part: ClaimPart, level: int) -> Tested:
     """Test a part over seeds at one level. A seed without a finite value is dropped, and counted."""
     cells = {seed: v for (at, seed), v in sorted(part.measured.values.items()) if at == level}
     kept = [seed for seed, v in cells.items() if isfinite(v)]
     values, dropped = np.array([cells[seed] for seed in kept]), len(cells) - len(kept)
     found = part.measured.law(level, kept) if part.measured.law and kept else None
     found = estimate(values, floor=part.floor) if found is None else found
-    p, contrary = bounds(part, found)
-    reason = _why_not(part, level, kept, dropped)
-    if not reason and isfinite(part.margin) and not isfinite(p):
+    p, contrary = inside_and_outside(found, part.low, part.high)
+    reason = ""
+    if not part.measured.values:
+        reason = f"not measured: no rows of {part.measured.asked}"
+    elif level not in part.present:
+        reason = f"not measured at level {level}"
+    elif len(kept) < FEWEST_SEEDS:
+        reason = FEW + (f", {dropped} dropped: a value is missing" if dropped else f", {len(kept)}")
+    elif isfinite(part.margin) and not isfinite(p):
         reason = EQUAL
     p, contrary = (nan, nan) if reason else (p, contrary)
     return Tested(part, level, values, dropped, found, p, contrary, reason)
-
-
-def bounds(part: Part, found: Estimated) -> tuple[float, float]:
-    """The p values of a mean inside the bounds of a part and of one outside, as `sublevel.stats.within` has them."""
-    inside = [side for bound, side in ((part.low, found.above), (part.high, found.below)) if isfinite(bound)]
-    outside = [side for bound, side in ((part.low, found.below), (part.high, found.above)) if isfinite(bound)]
-    limits = [bound for bound in (part.low, part.high) if isfinite(bound)]
-    if not limits:
-        return nan, nan
-    return (
-        max(test(bound) for test, bound in zip(inside, limits, strict=True)),
-        min(test(bound) for test, bound in zip(outside, limits, strict=True)),
-    )
-
-
-def _why_not(part: Part, level: int, kept: Sequence[int], dropped: int) -> str:
-    """Why there is no test, in words; empty where there is one."""
-    if not part.measured.values:
-        return f"not measured: no rows of {part.measured.asked}"
-    if level not in part.present:
-        return f"not measured at level {level}"
-    if len(kept) < FEWEST_SEEDS:
-        return FEW + (f", {dropped} dropped: a value is missing" if dropped else f", {len(kept)}")
-    return ""
 
 
 def densities_text(found: Sequence[float]) -> str:

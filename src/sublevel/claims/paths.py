@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sublevel.claims.margins import RISE_RESOLUTION
-from sublevel.claims.parts import Part
-from sublevel.claims.query import Measured, Rows, Tables, densities
+from sublevel.claims.parts import ClaimPart
+from sublevel.claims.query import Measured, Selection, Tables, densities
 
-Statistic = Callable[[Rows], NDArray[np.float64]]
+Statistic = Callable[[Selection], NDArray[np.float64]]
 
 
-def relative_rise(rows: Rows) -> NDArray[np.float64]:
+def relative_rise(rows: Selection) -> NDArray[np.float64]:
     """The height over the higher end, divided by the loss there."""
     return rise_over(rows.numbers("loss_max"), rows.numbers("loss_from"), rows.numbers("loss_to"))
 
@@ -30,7 +30,7 @@ def rise_over(top: NDArray[np.float64], one: NDArray[np.float64], two: NDArray[n
         return np.where(end > 0, np.maximum(top - end, 0.0) / end, np.nan)
 
 
-def of_paths(tables: Tables, rows: Rows, values: Statistic | str, *notes: str) -> Measured:
+def of_paths(tables: Tables, rows: Selection, values: Statistic | str, *notes: str) -> Measured:
     """A value of each path, by the level that it leads to."""
     known = densities(tables, *sorted(set(rows.words("branch"))))
     chosen = (f"{rows.note} on paths",) if rows.note else ()
@@ -38,6 +38,6 @@ def of_paths(tables: Tables, rows: Rows, values: Statistic | str, *notes: str) -
     return Measured(rows.cells(numbers, "level_to"), known, rows.asked, (*chosen, *notes))
 
 
-def rise_part(name: str, measured: Measured, **more: object) -> Part:
+def rise_part(name: str, measured: Measured, **more: object) -> ClaimPart:
     """A relative rise, which cannot be negative: 0 in every seed lies inside any margin."""
-    return Part(name=name, unit="share", measured=measured, floor=RISE_RESOLUTION, **more)  # pyright: ignore
+    return ClaimPart(name=name, unit="share", measured=measured, floor=RISE_RESOLUTION, **more)  # pyright: ignore

@@ -24,31 +24,26 @@ Cells = dict[tuple[int, int], float]
 """(level, seed) -> value; NaN where there is a row without a finite value."""
 
 
-class Columns:
-    """The columns of a table as arrays, each made when first asked for."""
+class Columns(dict[str, NDArray[Any]]):
+    """The columns of a table as arrays, each made when first asked for: pandas takes far longer to find one."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
+        super().__init__()
         self.frame, self.names = frame, set(frame.columns)
-        self.made: dict[tuple[str, type], NDArray[Any]] = {}
 
-    def numbers(self, column: str) -> NDArray[np.float64]:
+    def __missing__(self, name: str) -> NDArray[Any]:
+        column = self.frame[name]
+        self[name] = column.to_numpy(dtype=float if column.dtype.kind in "fiu" else object)
+        return self[name]
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
         """A column as floats, NaN for what is no number."""
-        if (column, float) not in self.made:
-            series: Any = self.frame[column]
-            if series.dtype.kind not in "fiu":
-                series = pd.to_numeric(series, errors="coerce")
-            self.made[column, float] = np.asarray(series, dtype=np.float64)
-        return self.made[column, float]
-
-    def words(self, column: str) -> NDArray[Any]:
-        """A column as it is."""
-        if (column, str) not in self.made:
-            self.made[column, str] = self.frame[column].to_numpy(dtype=object)
-        return self.made[column, str]
+        found = self[name]
+        return found if found.dtype != object else np.asarray(pd.to_numeric(found, errors="coerce"), dtype=float)
 
 
 class Indexed(dict[str, pd.DataFrame]):
-    """Tables that keep what is made from them, for many questions to the same tables.
+    """Tables with what is read from them once: columns, the branches behind the labels, and which answers are right.
 
     ``study`` is the resolved study that they are of, where it is known.
     """
@@ -61,12 +56,12 @@ class Indexed(dict[str, pd.DataFrame]):
 
 
 def indexed(tables: Tables, study: Mapping[str, Any] | None = None) -> Indexed:
-    """Return tables that keep what is made from them, made once."""
+    """Return tables that keep what is read from them once."""
     return tables if isinstance(tables, Indexed) and study is None else Indexed(tables, study)
 
 
 @dataclass(frozen=True)
-class Rows:
+class Selection:
     """Some rows of a table, what was asked for, and what was chosen among several that fit."""
 
     columns: Columns
@@ -83,15 +78,14 @@ class Rows:
 
     def words(self, column: str) -> list[str]:
         """A column as text."""
-        if column not in self.columns.names:
-            return [""] * len(self)
-        return [str(value) for value in self.columns.words(column)[self.at]]
+        found = self.columns[column][self.at] if column in self.columns.names else [""] * len(self)
+        return [str(value) for value in found]
 
-    def keep(self, wanted: NDArray[np.bool_], note: str = "") -> Rows:
+    def keep(self, wanted: NDArray[np.bool_], note: str = "") -> Selection:
         """Those of the rows that are wanted."""
         return replace(self, at=self.at[wanted], note=", ".join(n for n in (self.note, note) if n))
 
-    def prefer(self, column: str, order: Sequence[str], what: str = "{}") -> Rows:
+    def prefer(self, column: str, order: Sequence[str], what: str = "{}") -> Selection:
         """The rows of the first of ``order`` that is there, else of the first by name; says which if it chose."""
         words = self.words(column)
         present = sorted(set(words), key=lambda w: (order.index(w) if w in order else len(order), w))
@@ -99,7 +93,7 @@ class Rows:
             return self
         return self.keep(np.array([w == present[0] for w in words]), what.format(present[0]))
 
-    def extreme(self, column: str, take: Callable[[NDArray[np.float64]], float], what: str) -> Rows:
+    def extreme(self, column: str, take: Callable[[NDArray[np.float64]], float], what: str) -> Selection:
         """The rows in which a number is the one that ``take`` takes of all: such as the first part."""
         values = self.numbers(column)
         finite = values[np.isfinite(values)]
@@ -108,7 +102,7 @@ class Rows:
         chosen = take(finite)
         return self.keep(values == chosen, what.format(f"{chosen:g}"))
 
-    def one_view(self) -> Rows:
+    def one_view(self) -> Selection:
         """One treatment of the statistics, and one part of the examples."""
         chosen = self.prefer("buffers", POLICIES, "{} statistics")
         return chosen.extreme("part", np.min, "part {} of the examples")
@@ -121,7 +115,7 @@ class Rows:
         for where, seed, value in rows:
             if isfinite(where) and isfinite(seed):
                 found.setdefault((int(where), int(seed)), []).append(value)
-        return {key: _mean(found[key]) for key in sorted(found)}
+        return {key: fsum(v) / len(v) if all(map(isfinite, v)) else nan for key, v in sorted(found.items())}
 
     def reasons(self) -> list[str]:
         """What the rows say of why a value is missing."""
@@ -146,18 +140,17 @@ class Measured:
     law: Law | None = None
 
 
-def look(tables: Tables, name: str, **where: str | float | tuple[str, ...]) -> Rows:
+def look(tables: Tables, name: str, **where: str | float | tuple[str, ...]) -> Selection:
     """Return the rows of a table in which every column named has the value, or one of the values, given."""
-    columns = tables.columns.get(name) if isinstance(tables, Indexed) else None
-    if columns is None:
-        columns = Columns(tables.get(name, pd.DataFrame()))
-    asked = f"{name} with " + ", ".join(f"{column} = {_either(value)}" for column, value in where.items())
-    if not set(where) <= columns.names:
-        return Rows(columns, np.zeros(0, np.intp), asked)
-    keep = np.ones(len(columns.frame), dtype=bool)
-    for column, value in where.items():
-        keep &= _equal(columns, column, value)
-    return Rows(columns, np.flatnonzero(keep), asked)
+    known = tables.columns.get(name) if isinstance(tables, Indexed) else None
+    columns = Columns(tables.get(name, pd.DataFrame())) if known is None else known
+    asked = ", ".join(f"{c} = {' or '.join(v) if isinstance(v, tuple) else v}" for c, v in where.items())
+    keep = np.full(len(columns.frame), set(where) <= columns.names)
+    for column, value in where.items() if keep.any() else ():
+        mine = columns[column] if isinstance(value, (str, tuple)) else columns.numbers(column)
+        one_of = value if isinstance(value, tuple) else (value,)
+        keep &= np.any([np.asarray(mine == each, dtype=bool) for each in one_of], axis=0)
+    return Selection(columns, np.flatnonzero(keep), f"{name} with {asked}")
 
 
 def densities(tables: Tables, *branches: str) -> dict[int, float]:
@@ -172,25 +165,6 @@ def densities(tables: Tables, *branches: str) -> dict[int, float]:
 
 def difference(ours: Cells, theirs: Cells, level: int | None = None) -> Cells:
     """Return ours - theirs by level and seed, or against one level of theirs; NaN unless both are finite."""
-    pairs = ((key, (key[0] if level is None else level, key[1])) for key in ours)
-    return {key: _minus(ours[key], theirs[other]) for key, other in pairs if other in theirs}
-
-
-def _minus(a: float, b: float) -> float:
-    return a - b if isfinite(a) and isfinite(b) else nan
-
-
-def _mean(values: list[float]) -> float:
-    return fsum(values) / len(values) if all(map(isfinite, values)) else nan
-
-
-def _equal(columns: Columns, column: str, value: str | float | tuple[str, ...]) -> NDArray[np.bool_]:
-    if isinstance(value, str):
-        return np.asarray(columns.words(column) == value, dtype=bool)
-    if isinstance(value, tuple):
-        return np.any([_equal(columns, column, each) for each in value], axis=0)
-    return columns.numbers(column) == value
-
-
-def _either(value: Any) -> str:
-    return " or ".join(value) if isinstance(value, tuple) else str(value)
+    pairs = {key: (key[0] if level is None else level, key[1]) for key in ours}
+    found = {key: ours[key] - theirs[other] for key, other in pairs.items() if other in theirs}
+    return {key: value if isfinite(value) else nan for key, value in found.items()}

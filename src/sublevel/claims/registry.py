@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sublevel.claims.combine import Combine, intersection
-from sublevel.claims.parts import Part
+from sublevel.claims.parts import ClaimPart
 from sublevel.claims.query import Tables
 
-Query = Callable[[Tables], Iterator[Part]]
+Query = Callable[[Tables], Iterator[ClaimPart]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,9 @@ def claim(name: str, statement: str, *, figure: str, combine: Combine = intersec
 
 def registered() -> list[Claim]:
     """Every claim, C2 before C10, and C4a before C4b."""
-    return sorted(CLAIMS.values(), key=lambda each: _place(each.name))
 
+    def place(each: Claim) -> tuple[str, int, str]:
+        letters, number, rest = re.fullmatch(r"(\D*)(\d*)(.*)", each.name, re.DOTALL).groups()  # pyright: ignore
+        return letters, int(number or 0), rest
 
-def _place(name: str) -> tuple[str, int, str]:
-    """
-    >>> sorted(["C10", "C4b", "C2", "C4a", "X"], key=_place)
-    ['C2', 'C4a', 'C4b', 'C10', 'X']
-    """
-    letters, number, rest = re.fullmatch(r"(\D*)(\d*)(.*)", name, re.DOTALL).groups()  # pyright: ignore
-    return letters, int(number or 0), rest
+    return sorted(CLAIMS.values(), key=place)

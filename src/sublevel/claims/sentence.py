@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sublevel.claims.combine import Outcome
+from sublevel.claims.combine import Combined
 from sublevel.claims.parts import Tested
 from sublevel.claims.words import effect, listed, seeds_text, title
 
 
-def quotable(verdict: str, outcome: Outcome, shown: Tested, family: str, *, mixed: bool = False) -> str:
+def quotable(verdict: str, outcome: Combined, shown: Tested, family: str, *, mixed: bool = False) -> str:
     """One sentence: the verdict and where it holds, and the effect of the part shown, with interval and seeds.
 
     ``mixed`` says that the claim is shown at some densities and its opposite at others.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sublevel.claims.accuracy import label
-from sublevel.claims.parts import Part
+from sublevel.claims.parts import ClaimPart
 from sublevel.claims.query import Cells, Measured, Tables, densities, difference, look
 from sublevel.claims.registry import claim
 
@@ -15,14 +15,14 @@ MOMENTS = {"before": "before pruning", "retrained": "at the retrained point"}
 
 
 @claim("C6", "The dimensions that pruning removes are the steep ones.", figure="coordinates")
-def removes_the_steep(tables: Tables) -> Iterator[Part]:
+def removes_the_steep(tables: Tables) -> Iterator[ClaimPart]:
     """How often a pruned weight has more curvature than a kept one of its layer, at the dense network and each level.
 
     The statistic is fixed: the area under the curve (AUC) of the ranks, a mean over layers, without inputs that do not
     vary and dead units; 0.5 for no difference. It needs no positive curvature.
     """
     for when, words in MOMENTS.items():
-        yield Part(
+        yield ClaimPart(
             name=f"pruned against kept, {words}",
             unit="AUC - 0.5",
             measured=ranks(tables, when),
@@ -38,14 +38,14 @@ def removes_the_steep(tables: Tables) -> Iterator[Part]:
     "Pruning small weights raises the train loss less than pruning random ones of the same layers.",
     figure="prunings",
 )
-def small_weights_cost_less(tables: Tables) -> Iterator[Part]:
+def small_weights_cost_less(tables: Tables) -> Iterator[ClaimPart]:
     """The mean rise over random draws minus the criterion's own."""
     mine = look(tables, "prunings", branch=label(tables, "imp")).one_view()
     draws = mine.numbers("draw")[np.array([by == "random" for by in mine.words("chosen_by")], dtype=bool)]
     chosen, random = (rise(tables, by) for by in ("criterion", "random"))
     notes = (f"{len(np.unique(draws))} random draws", *([mine.note] if mine.note else []))
     measured = Measured(difference(random, chosen), densities(tables, label(tables, "imp")), mine.asked, notes)
-    yield Part(
+    yield ClaimPart(
         name="random - small weights, rise of the train loss",
         unit="train loss",
         measured=measured,

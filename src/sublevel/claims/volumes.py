@@ -10,8 +10,8 @@ import numpy as np
 from sublevel.claims.accuracy import label, matching, worse_than_imp
 from sublevel.claims.combine import tickets
 from sublevel.claims.margins import STEP_VOLUMES, VOLUME
-from sublevel.claims.parts import Part
-from sublevel.claims.query import Measured, Rows, Tables, densities, difference, look
+from sublevel.claims.parts import ClaimPart
+from sublevel.claims.query import Measured, Selection, Tables, densities, difference, look
 from sublevel.claims.registry import claim
 
 CONTROL = "random-imp"
@@ -27,7 +27,7 @@ METHODS = {"logdet": "GGN log-determinant", "top-k": "top-k ellipsoid", "rays": 
     figure="volume-pairs",
     combine=tickets,
 )
-def generalises_with_less_volume(tables: Tables) -> Iterator[Part]:
+def generalises_with_less_volume(tables: Tables) -> Iterator[ClaimPart]:
     """Non-inferiority of the error; volume at matched loss below the dense run's; a fall beyond the random control's.
 
     Any mask narrows the original space, so only the difference of the differences is imp's own. Loss is matched at
@@ -60,7 +60,7 @@ def generalises_with_less_volume(tables: Tables) -> Iterator[Part]:
     figure="volume-pairs",
     combine=tickets,
 )
-def both_legs(tables: Tables) -> Iterator[Part]:
+def both_legs(tables: Tables) -> Iterator[ClaimPart]:
     """Theta against m * theta with one k, and the train loss of fine-tuning from that point over imp's.
 
     Nothing is decided while the volumes are missing, not even the opposite.
@@ -73,7 +73,7 @@ def both_legs(tables: Tables) -> Iterator[Part]:
     )  # fmt: skip
     yield replace(volume, required=True)
     legs = look(tables, "legs", branch=label(tables, "imp"), leg="prune", split="train").one_view()
-    yield Part(
+    yield ClaimPart(
         name="pruning step, rise of the train loss",
         unit="train loss",
         measured=Measured(
@@ -89,15 +89,17 @@ def both_legs(tables: Tables) -> Iterator[Part]:
     yield worse_than_imp(tables, "finetune-mask", "train loss")
 
 
-def less_volume(name: str, measured: Measured, less: str, more: str, *, decisive: bool = True) -> Part:
+def less_volume(name: str, measured: Measured, less: str, more: str, *, decisive: bool = True) -> ClaimPart:
     """A difference of log volumes, below 0."""
-    return Part(name=name, unit="log volume", measured=measured, high=0.0, holds=less, fails=more, decisive=decisive)
+    return ClaimPart(
+        name=name, unit="log volume", measured=measured, high=0.0, holds=less, fails=more, decisive=decisive
+    )
 
 
-def pairs(tables: Tables, branch: str, pair: str, method: str) -> Rows:
+def pairs(tables: Tables, branch: str, pair: str, method: str) -> Selection:
     """Pairs of volumes by one method: the first part, the middle damping, the most dimensions, the lowest height.
 
-    Rows without a method are of older runs, whose matched losses lie where no training goes: they do not count.
+    Selection without a method are of older runs, whose matched losses lie where no training goes: they do not count.
     """
     rows = look(tables, "volume_pairs", branch=label(tables, branch), pair=pair, method=method).one_view()
     rows = rows.prefer("operator", ("ggn", "adaptive", "hessian"), "{} operator")
@@ -120,7 +122,7 @@ def matched(tables: Tables, branch: str, method: str) -> Measured:
     return volumes(tables, branch, pairs(tables, branch, "matched-loss", method))
 
 
-def volumes(tables: Tables, branch: str, rows: Rows) -> Measured:
+def volumes(tables: Tables, branch: str, rows: Selection) -> Measured:
     """Log volume minus the reference's; missing where the table gives a reason not to trust it."""
     values = rows.numbers("log_volume") - rows.numbers("log_volume_reference")
     trusted = np.array([word in ("", "nan", "None") for word in rows.words("reason")], dtype=bool)

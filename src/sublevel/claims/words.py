@@ -48,7 +48,7 @@ def reading(t: Tested, alpha: float) -> str:
 
 def filled(words: str, t: Tested) -> str:
     """A clause with the size of the effect in it."""
-    return words.format(_size(t)) if "{}" in words else words
+    return words.format(amount(abs(t.mean), t).lstrip("+")) if "{}" in words else words
 
 
 def title(t: Tested) -> str:
@@ -96,10 +96,6 @@ def interval(t: Tested, *, flip: bool = False) -> str:
     scale, places = SCALES.get(t.part.unit, (1.0, ""))[0] * (-1 if flip else 1), _places(t)
     low, high = sorted((scale * t.low, scale * t.high))
     return f"{100 * INTERVAL:.0f}% CI {low:.{places}f} to {high:.{places}f}"
-
-
-def _size(t: Tested) -> str:
-    return amount(abs(t.mean), t).lstrip("+")
 
 
 def _places(t: Tested) -> int:

@@ -47,7 +47,8 @@ def first_steps(levels: Frame) -> Frame:
 
     By imp's own criterion: the columns of ``levels`` say what a branch is. Empty where there is no sweep.
     """
-    mine = levels[levels["branch"].isin(Branches(levels).steps()) & (levels["level"] == 1.0)]
+    labels = {v.label for v in Branches(levels).steps()}
+    mine = levels[levels["branch"].isin(labels) & (levels["level"] == 1.0)]
     return mine.assign(fraction=(1.0 - mine["density"]).round(4))
 
 
