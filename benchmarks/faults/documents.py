@@ -30,11 +30,11 @@ import fuzz
 
 import sublevel as sl
 from sublevel.cli import main
-from sublevel.cli.status import read as read_log
-from sublevel.cli.store_admin import check_rows
+from sublevel.engine.log import read_log
 from sublevel.engine.store import Archive, Store
 from sublevel.engine.store.content import sealed, unsealed
 from sublevel.engine.store.leases import leased
+from sublevel.study.store_admin import check_rows
 from sublevel.tickets.file import KEY
 
 Case = Callable[[random.Random], str]

@@ -18,11 +18,12 @@ from typing import Any
 
 import workshop  # noqa: F401 - finds benchmarks/common.py
 
+from sublevel.engine.events import Event
 from sublevel.engine.executors import InProcess
 from sublevel.engine.graph import Graph, Node
 from sublevel.engine.job import Job, Progress
 from sublevel.engine.partial import Partial
-from sublevel.engine.schedule import Listener, Outcome, Schedule
+from sublevel.engine.schedule import Schedule
 from sublevel.engine.store import Store, canonical, digest
 
 NAP = 0.001
@@ -35,15 +36,17 @@ SIZE = 500
 """Bytes of an entry, about."""
 
 
-class Watch(Listener):
+class Watch:
     """Looks at the memory of this process as the cells go by."""
 
     def __init__(self, n: int) -> None:
         self.every, self.done, self.memory = max(1, n // 10), 0, []
 
-    def finished(self, outcome: Outcome) -> None:
-        """Count."""
-        assert outcome.status == "done", outcome.error
+    def __call__(self, event: Event) -> None:
+        """Count what has finished."""
+        if event.outcome is None:
+            return
+        assert event.outcome.status == "done", event.outcome.error
         self.done += 1
         if self.done % self.every == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -73,7 +76,9 @@ def cells(store: Store, n: int, watch: Watch) -> float:
         labels = {**node.labels, "cell": node.id, "study": "many"}
         return Job(name, node.kind, inputs, labels, str(store.path), f"{__name__}:nap")
 
-    schedule = Schedule(graph, store, lambda node, inputs: digest(canonical([node.kind, inputs])), {}, watch)
+    schedule = Schedule(
+        graph, store, lambda node, inputs: digest(canonical([node.kind, inputs])), lambda node: 1.0, watch
+    )
     began = time.perf_counter()
     schedule.run(InProcess(), job)
     return time.perf_counter() - began

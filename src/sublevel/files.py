@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from sublevel.errors import StoreError
 from sublevel.processes import dead, machine, own
 
 DAY = 86400.0
@@ -35,6 +36,22 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole. StoreError where that is impossible."""
+    try:
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Fail now, with one sentence, rather than after an hour of training."""
+    probe = folder / f".probe-{uuid4().hex[:8]}"
+    write_text(probe, "")
+    probe.unlink(missing_ok=True)
 
 
 def _clear(path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,14 @@ from typing import Any
 import pytest
 
 import sublevel as sl
-from sublevel.cli.console import Watching
-from sublevel.engine.events import Tally
-from sublevel.engine.graph import Node
-from sublevel.engine.schedule import Listener, Outcome
+from sublevel.cli.status import status
+from sublevel.cli.watching import Watching
+from sublevel.engine.events import Event, finished
+from sublevel.engine.graph import Node, Outcome
+from sublevel.engine.log import lives, read_log
+from sublevel.engine.progress import RunProgress
 from sublevel.errors import ConfigError
+from sublevel.processes import own
 from tiny_runs import Running, cli, paused, python, until
 
 SMALL = Path("sublevel-runs") / "small"
@@ -83,17 +85,17 @@ def test_a_run_that_was_killed_is_not_said_to_live(workshop: Path) -> None:
     assert "did you mean 'small'?" in nothing.stderr
 
 
-class Failing(Listener):
-    def finished(self, outcome: Outcome) -> None:
+def failing(event: Event) -> None:
+    if event.what == "finished":
         raise ValueError("no room on the disk")
 
 
 def test_the_log_tells_every_cell_once_and_a_failing_listener_stops_nothing(here: Path) -> None:
     study = sl.Study("small.toml")
     with pytest.warns(
-        UserWarning, match=r"Failing failed and is told nothing more: ValueError\('no room on the disk'\)$"
+        UserWarning, match=r"failing failed and is told nothing more: ValueError\('no room on the disk'\)$"
     ):
-        result = study.run(jobs=1, listener=Failing(), report=False)
+        result = study.run(jobs=1, listener=failing, report=False)
     assert not len(result.failures)
     said = rows(here)
     assert [said[0]["event"], said[-1]["event"]] == ["begin", "end"]
@@ -109,7 +111,7 @@ def test_the_log_tells_every_cell_once_and_a_failing_listener_stops_nothing(here
 
 def test_rate_and_time_left_from_rows() -> None:
     """Half of the work in 30 s: 30 s are left; four cells in half a minute are eight in one."""
-    tally = Tally()
+    tally = RunProgress()
     tally.take({"event": "begin", "time": 100.0, "cells": 10, "cached": 2, "work": 8.0})
     for i in range(4):
         tally.take({"event": "started", "time": 100.0, "cell": f"{i}"})
@@ -161,23 +163,22 @@ def test_wandb_offline_keeps_the_numbers_in_the_run_folder(workshop: Path) -> No
     assert done.stdout.strip().encode() in kept
 
 
-class Late(Listener):
+class Late:
     """Lets the time go by when a cell has ended."""
 
     def __init__(self, until: float) -> None:
         self.until, self.begun, self.ends = until, 0, ""
 
-    def begin(self, cached: int, waiting: list[Node], cost: Mapping[str, float]) -> None:
-        self.start = time.time()
-
-    def started(self, node: Node) -> None:
-        self.begun += 1
-
-    def finished(self, outcome: Outcome) -> None:
-        time.sleep(max(0.0, self.start + self.until - time.time()))
-
-    def ended(self, why: str) -> None:
-        self.ends = why
+    def __call__(self, event: Event) -> None:
+        match event.what:
+            case "begin":
+                self.start = time.time()
+            case "started":
+                self.begun += 1
+            case "finished":
+                time.sleep(max(0.0, self.start + self.until - time.time()))
+            case "end":
+                self.ends = event.about["why"]
 
 
 def test_when_the_time_is_up_no_cell_begins_and_the_next_run_goes_on(here: Path) -> None:
@@ -213,7 +214,7 @@ def test_between_two_cells_nothing_is_said_to_run_in_another_run(capsys: pytest.
     watching = Watching(live=False)
     for elsewhere in ("", "train/dense/L0/s0"):
         watching._spoke = 0.0
-        watching.tally.elsewhere = {elsewhere} - {""}
+        watching.progress.elsewhere = {elsewhere} - {""}
         watching.tick()
     alone, shared = capsys.readouterr().out.splitlines()
     assert "run" not in alone
@@ -248,26 +249,28 @@ def followed(clock: Clock, jobs: int, epochs: int, quick: int = 0, resumed: floa
     """(time left as told, time left in truth) each half minute: six trainings of half an hour after quick cells."""
     watching, nodes, small = Watching(live=False), six(), [Node(f"mask/{i}", "mask", {}, {}) for i in range(quick)]
     watching._spoke = float("inf")
-    cost = {node.id: 1800.0 for node in nodes} | {node.id: 60.0 for node in small}
-    watching.begin(0, [*small, *nodes], cost)
+    kinds = {"train": 6 * 1800.0, "mask": quick * 60.0}
+    about = {"cells": quick + 6, "cached": 0, "work": sum(kinds.values()), "kinds": kinds}
+    watching(Event("begin", about=about))
     for node in small:  # they cost a tenth of what was thought
-        watching.started(node)
+        watching(Event("started", node, {"kind": "mask", "work": 60.0}))
         clock.now += 6
-        watching.finished(Outcome(node, "done", entry={"seconds": 6}))
+        watching(finished(Outcome(node, "done", entry={"seconds": 6}), 60.0))
     told, begun, todo, running = [], clock.now, list(nodes), dict[str, tuple[Node, float]]()
     while todo or running:
         while todo and len(running) < jobs:
             running[todo[0].id] = (todo[0], clock.now - resumed)
-            watching.started(todo.pop(0))
+            watching(Event("started", todo.pop(0), {"kind": "train", "work": 1800.0}))
         clock.now += 30
         for node, since in list(running.values()):
             share = (clock.now - since) / 1800
             if epochs and (share * epochs) % 1 < 1e-9:
-                watching.progressed(node, {"step": round(share * 1800), "steps": 1800, "train_loss": None})
+                said = {"step": round(share * 1800), "steps": 1800, "train_loss": None}
+                watching(Event("progress", node, {"said": said}))
             if share >= 1:
-                watching.finished(Outcome(node, "done", entry={"seconds": 1800}))
+                watching(finished(Outcome(node, "done", entry={"seconds": 1800}), 1800.0))
                 del running[node.id]
-        left = watching.tally.left(clock.now)
+        left = watching.progress.left(clock.now)
         if left is not None:
             told.append((left, begun + 6 * (1800 - resumed) / jobs - clock.now))
     return told
@@ -330,9 +333,7 @@ def odd_lines() -> list[str]:
 
 
 def state(capsys: pytest.CaptureFixture[str], out: Path) -> str:
-    from sublevel.cli.status import show
-
-    assert show(None, out) == 0
+    status(out=out)
     return capsys.readouterr().out
 
 
@@ -359,29 +360,24 @@ def test_a_log_that_was_cut_is_gone_on_with(here: Path) -> None:
     log = here / SMALL / "events.jsonl"
     log.write_bytes(log.read_bytes()[:-30])
     sl.Study("small.toml", levels=1, seeds=[1]).run(jobs=1, report=False)
-    from sublevel.cli.status import read
-
-    tally = read(log)
+    tally = read_log(log)
     assert tally.why == "done"
     assert tally.done + tally.cached == tally.cells > 0
 
 
 def test_a_number_that_another_process_has_now_is_not_the_run(tmp_path: Path) -> None:
-    from sublevel.cli.status import _lives
-    from sublevel.processes import own
-
     log = tmp_path / "events.jsonl"
     log.touch()
-    tally = Tally()
+    tally = RunProgress()
     tally.take({**GOOD[0], **own()})
-    assert _lives(tally, log), "the healthy neighbour: this process"
+    assert lives(tally, log), "the healthy neighbour: this process"
     tally.about = {**tally.about, "born": "1"}
-    assert not _lives(tally, log)
+    assert not lives(tally, log)
     for elsewhere in ({"machine": "another"}, {"machine": ""}):
         tally.about = {**tally.about, **elsewhere}
-        assert _lives(tally, log), "another machine is judged by its signs of life"
+        assert lives(tally, log), "another machine is judged by its signs of life"
         os.utime(log, (1e9, 1e9))
-        assert not _lives(tally, log)
+        assert not lives(tally, log)
         os.utime(log)
 
 
@@ -395,7 +391,7 @@ def test_a_loop_that_tells_no_loss_is_watched(here: Path, capsys: pytest.Capture
     assert not len(result.failures)
     watching.summary(result)
     assert " cells run in " in capsys.readouterr().out
-    assert watching.tally.done == watching.tally.cells
+    assert watching.progress.done == watching.progress.cells
 
 
 def test_a_view_that_failed_does_not_tell_other_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

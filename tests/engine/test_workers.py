@@ -8,12 +8,11 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import sublevel as sl
-from sublevel.engine.events import Listener
+from sublevel.engine.events import Event
 from sublevel.engine.executors import WorkerDied, Workers
 from sublevel.study.result import to_csv
 from tiny_runs import arrays, furnish, until
@@ -99,10 +98,9 @@ def test_a_file_of_ones_own_does_not_hide_the_library(tmp_path, monkeypatch) -> 
         pool.shutdown()
 
 
-class Removing(Listener):
+def removing(event: Event) -> None:
     """Takes the file of the data away before the first cell is handed out."""
-
-    def begin(self, cells: int, waiting: Any, weights: Any) -> None:
+    if event.what == "begin":
         Path("data.npz").rename("elsewhere.npz")
 
 
@@ -110,7 +108,7 @@ def test_workers_do_not_read_data_that_they_share(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(furnish(tmp_path))
     monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    mapped = sl.Study("small.toml", out="mapped").run(jobs=2, listener=Removing(), report=False)
+    mapped = sl.Study("small.toml", out="mapped").run(jobs=2, listener=removing, report=False)
     assert not len(mapped.failures)
     assert len(list((tmp_path / "cache" / "splits").iterdir())) == 1
 
@@ -120,7 +118,7 @@ def test_workers_do_not_read_data_that_they_share(tmp_path: Path, monkeypatch: p
     alone = sl.Study("small.toml", out="alone").run(jobs=2, report=False)
     assert to_csv(alone.levels) == to_csv(mapped.levels)
 
-    failing = sl.Study("small.toml", out="failing").run(jobs=2, listener=Removing(), report=False)
+    failing = sl.Study("small.toml", out="failing").run(jobs=2, listener=removing, report=False)
     assert "data.npz" in failing.failures["error"].iloc[0]
 
 

@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import sublevel as sl
 from networks.kinds import KINDS, Kind, N
-from sublevel.engine.schedule import Listener
 from sublevel.inputs import each, output_of
 from sublevel.prune import SCORES, Sight, prune
 from sublevel.risk.flow import flow
@@ -182,7 +181,7 @@ def test_a_study_of_it(kind: Kind, tmp_path: Path):
         p, name="k", out=tmp_path, levels=1, rewind="1it", seeds=1, branches=["imp"], train=train,
         geometry={"paths": {"points": 3, "refine": 0}, "spectra": {"k": 1}},
     )  # fmt: skip
-    result = study.run(jobs=1, listener=Listener(), figures=False)
+    result = study.run(jobs=1, listener=lambda event: None, figures=False)
     assert len(result.levels) == 2
     bad = [e for e in result.failures["error"] if not e.startswith("needs ")]
     assert not bad, bad

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from safetensors.torch import save
 
 import sublevel as sl
 import tiny_runs
-from sublevel.engine.graph import Node
+from sublevel.engine.events import Event
 from sublevel.engine.partial import Partial
-from sublevel.engine.schedule import Listener
 from sublevel.engine.store import Folder
 from sublevel.space import Point
 from sublevel.study.compute import Checkpointer
@@ -58,17 +56,19 @@ def test_what_is_no_training_is_not_read(tmp_path: Path) -> None:
         assert Checkpointer(partial).kept() is None
 
 
-class Cut(Listener):
+class Cut:
     """Interrupts the run in the middle of the training of a branch, and remembers the steps that were reported."""
 
     def __init__(self, branch: str = "") -> None:
         self.branch, self.steps = branch, dict[str, list[int]]()
 
-    def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
-        if "step" not in row:
+    def __call__(self, event: Event) -> None:
+        said = event.about.get("said", {})
+        if event.node is None or "step" not in said:
             return
-        self.steps.setdefault(node.id, []).append(row["step"])
-        if self.branch and f"/{self.branch}/" in f"/{node.id}" and len(self.steps[node.id]) == 3:
+        name = event.node.id
+        self.steps.setdefault(name, []).append(said["step"])
+        if self.branch and f"/{self.branch}/" in f"/{name}" and len(self.steps[name]) == 3:
             raise KeyboardInterrupt
 
 

@@ -1,110 +1,112 @@
-"""Which run is this? Runs, cells and keys, listed and checked."""
+"""The command ls. Which run is this? Runs, cells and keys, listed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from sublevel.cli.options import RUNS, Out, StoreAt, store_at
 from sublevel.cli.output import clock, say
-from sublevel.engine.store import Store, cell_name, index, roots
 from sublevel.errors import ConfigError, StoreError, nearest
-from sublevel.study.result import MANIFEST, Result
+
+if TYPE_CHECKING:
+    from sublevel.study.result import Result
 
 FIELDS = (
-    "cell",
-    "kind",
-    "status",
-    "key",
-    "branch",
-    "level",
-    "seed",
-    "space",
-    "path",
-    "leg",
-    "level_from",
-    "level_to",
+    "cell", "kind", "status", "key", "branch", "level", "seed", "space", "path", "leg", "level_from", "level_to",
     "order",
-)
+)  # fmt: skip
 
 
-def show(target: str | None, filters: Sequence[str], out: Path) -> int:
-    """List runs, one run's cells, or the cells of a key."""
+def ls(
+    target: str | None = None, /, *filters: str, stored: bool = False, out: Out = RUNS, store: StoreAt = None
+) -> None:
+    """List runs; the cells of one run; or which runs a key of the store belongs to.
+
+    Parameters
+    ----------
+    target
+        A run's name or folder, or the beginning of a key. Absent: all runs.
+    filters
+        field=value on any field of a cell (kind, branch, level, seed, status, ...).
+    stored
+        List what is in the store instead, whichever study computed it.
+    """
     if target is not None and "=" in target:
         target, filters = None, (target, *filters)
-    if target is None and not filters:
-        return _runs(out)
-    folder = Path(target) if target and (Path(target) / MANIFEST).exists() else out / (target or "")
-    wanted = _parsed(filters)
-    if target and (folder / MANIFEST).exists():
-        found = list(_cells(Result(folder)))
+    if stored:
+        _show_entries(target or "", _parsed(filters, (*FIELDS, "study")), store_at(out, store))
+    elif target is None and not filters:
+        _show_runs(out)
     else:
-        runs = list(_manifests(out))
-        found = [row for r in runs for row in _cells(r) if target is None or row["key"].startswith(target)]
-        if target and not found:
-            raise ConfigError(
-                f"{target!r} is no run and no key in {out}{nearest(target, [r.folder.name for r in runs])}"
-            )
-    rows = [row for row in found if all(str(row.get(k)) == v for k, v in wanted.items())]
-    table = Table("run", "cell", "status", "key", "values", box=None, pad_edge=False)
-    for row in rows:
-        cells = (row["run"], row["cell"], row["status"], row["key"][:12], row["values"])
-        table.add_row(*cells)
-    say(table)
-    say(f"{len(rows)} cells")
-    return 0
+        _show_cells(target, _parsed(filters, FIELDS), out)
 
 
-def show_stored(target: str | None, filters: Sequence[str], where: str) -> int:
-    """List the entries of a store, or those whose key begins with ``target``."""
-    if target is not None and "=" in target:
-        target, filters = None, (target, *filters)
-    wanted = _parsed(filters, (*FIELDS, "study"))
-    table = Table("study", "cell", "status", "key", "seconds", box=None, pad_edge=False)
-    found = index.look(Store(where, create=False))
-    for seen in found:
-        status = "failed" if seen.failure else "done"
-        fields = {**seen.labels, "kind": seen.kind, "status": status, "key": seen.key}
-        if seen.unreadable or not seen.key.startswith(target or ""):
-            continue
-        if all(str(fields.get(k)) == v for k, v in wanted.items()):
-            names = (str(seen.labels.get(name, "")) for name in ("study", "cell"))
-            table.add_row(*names, status, seen.key[:12], str(seen.seconds))
-    for seen in found:
-        if seen.unreadable:
-            say(f"cannot be read: {seen.unreadable}", style="red")
-    say(table)
-    say(f"{table.row_count} entries")
-    return 0
+def _parsed(filters: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    wanted = {}
+    for text in filters:
+        name, equals, value = text.partition("=")
+        if not equals or name not in fields:
+            raise ConfigError(f"a filter is field=value, got {text!r}{nearest(name, fields)}")
+        wanted[name] = value
+    return wanted
 
 
-def _runs(out: Path) -> int:
+def _fits(row: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    return all(str(row.get(name)) == value for name, value in wanted.items())
+
+
+def _show_runs(out: Path) -> None:
     table = Table("run", "network", "data", "levels", "seeds", "cells", "computed in", box=None, pad_edge=False)
-    for result in _manifests(out):
-        d = result.document
-        cells = d["about"]["cells"]
+    for result in _results(out):
+        study, about = result.document["study"], result.document["about"]
+        cells = about["cells"]
         table.add_row(
-            d["study"]["name"],
-            d["about"]["model"]["name"],
-            d["study"]["data"]["name"],
-            str(d["study"]["levels"]),
-            str(len(d["study"]["seeds"])),
+            study["name"],
+            about["model"]["name"],
+            study["data"]["name"],
+            str(study["levels"]),
+            str(len(study["seeds"])),
             str(sum(cells.values())) + (f", {cells['failed']} failed" if cells["failed"] else ""),
-            clock(sum(d["about"]["seconds"]["cells"].values())),
+            clock(sum(about["seconds"]["cells"].values())),
         )
     say(table if table.row_count else f"no runs in {out}")
-    return 0
 
 
-def _manifests(out: Path) -> Iterator[Result]:
+def _results(out: Path) -> Iterator[Result]:
+    """The runs in a folder; one that cannot be read is named, and the others are still there."""
+    from sublevel.study.manifest import MANIFEST
+    from sublevel.study.result import Result
+
     for path in sorted(out.glob(f"*/{MANIFEST}")):
         try:
             yield Result(path.parent)
-        except StoreError as error:  # the others are still there
-            say(str(error), style="red")
+        except StoreError as error:
+            say(error, style="red")
+
+
+def _show_cells(target: str | None, wanted: Mapping[str, str], out: Path) -> None:
+    from sublevel.study.manifest import MANIFEST
+    from sublevel.study.result import Result
+
+    folder = Path(target) if target and (Path(target) / MANIFEST).exists() else out / (target or "")
+    if target and (folder / MANIFEST).exists():
+        found = list(_cells(Result(folder)))
+    else:
+        runs = list(_results(out))
+        found = [row for run in runs for row in _cells(run) if target is None or row["key"].startswith(target)]
+        if target and not found:
+            names = [run.folder.name for run in runs]
+            raise ConfigError(f"{target!r} is no run and no key in {out}{nearest(target, names)}")
+    table = Table("run", "cell", "status", "key", "values", box=None, pad_edge=False)
+    for row in found:
+        if _fits(row, wanted):
+            table.add_row(row["run"], row["cell"], row["status"], row["key"][:12], row["values"])
+    say(table)
+    say(f"{table.row_count} cells")
 
 
 def _cells(result: Result) -> Iterator[dict[str, Any]]:
@@ -117,55 +119,19 @@ def _cells(result: Result) -> Iterator[dict[str, Any]]:
         }
 
 
-def _parsed(filters: Sequence[str], fields: Sequence[str] = FIELDS) -> dict[str, str]:
-    wanted = {}
-    for text in filters:
-        name, equals, value = text.partition("=")
-        if not equals or name not in fields:
-            raise ConfigError(f"a filter is field=value, got {text!r}{nearest(name, fields)}")
-        wanted[name] = value
-    return wanted
+def _show_entries(begin: str, wanted: Mapping[str, str], where: str) -> None:
+    """List the entries of a store whose key begins so."""
+    from sublevel.engine.store import Store, index
 
-
-def check_store(where: str, rebuild: bool = False) -> int:
-    """Read everything in a store; set aside what is damaged and say so. ``rebuild``: make its index anew.
-
-    What cannot be read is named and stays where it is.
-    """
-    store = Store(where, create=False)
-    before, broken, unreadable = set(store.damaged()), list[str](), dict[str, str]()
-    roots.check(store)
-    for name in list(store.objects()):
-        _looked_at(store.object_whole, name, unreadable)
-    keys = list(store.keys())
-    for key in keys:
-        if _looked_at(store.read_entry, key, unreadable) is None and key not in unreadable:
-            broken.append(key)
-    for name in sorted(set(store.damaged()) - before):
-        say(f"damaged, set aside: {name}")
-    for why in dict.fromkeys(unreadable.values()):
-        say(f"not looked at: {why}")
-    for key in broken:
-        say(f"incomplete: {key[:12]} {_cell_name(store, key)}; it will be computed again")
-    say(
-        f"{len(keys)} entries, {store.size() / 2**20:.1f} MiB in {store.where}: {len(broken)} not whole"
-        + (f", {len(unreadable)} files that cannot be read" if unreadable else ""),
-    )
-    if rebuild:
-        say(f"index: {len(index.look(store, rebuild=True))} entries")
-    return 1 if broken or unreadable or set(store.damaged()) - before else 0
-
-
-def _looked_at(look: Callable[[str], Any], name: str, unreadable: dict[str, str]) -> Any:
-    try:
-        return look(name)
-    except StoreError as error:
-        unreadable[name] = str(error)
-        return None
-
-
-def _cell_name(store: Store, key: str) -> str:
-    try:
-        return json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    table = Table("study", "cell", "status", "key", "seconds", box=None, pad_edge=False)
+    for entry in index.look(Store(where, create=False)):
+        if entry.unreadable:
+            say(f"cannot be read: {entry.unreadable}", style="red")
+            continue
+        status = "failed" if entry.failure else "done"
+        fields = {**entry.labels, "kind": entry.kind, "status": status, "key": entry.key}
+        if entry.key.startswith(begin) and _fits(fields, wanted):
+            names = (str(entry.labels.get(name, "")) for name in ("study", "cell"))
+            table.add_row(*names, status, entry.key[:12], str(entry.seconds))
+    say(table)
+    say(f"{table.row_count} entries")

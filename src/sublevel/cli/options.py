@@ -1,11 +1,16 @@
-"""What several commands take."""
+"""What several commands take, and do first."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from sublevel.cli.output import say
+
+if TYPE_CHECKING:
+    from sublevel.study.study import Study
 
 Set = Annotated[
     tuple[str, ...], Parameter(name="--set", negative=(), help="Override a key of the study: train.lr=0.05")
@@ -40,3 +45,18 @@ def near(path: Path) -> Path:
     """A path as seen from the working folder, where it lies below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def raw_study(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The study of a preset or a file, as it is written, with keys set over it."""
+    from sublevel.study.documents import override, read
+
+    return override(read(target), *overrides)
+
+
+def announce(study: Study) -> None:
+    """Say whose code is about to be imported; nothing of it has been."""
+    from sublevel.study.named_code import told
+
+    for line in told(study.spec.document()):
+        say(f"note: {line}")

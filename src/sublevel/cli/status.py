@@ -1,100 +1,55 @@
-"""Where a run stands, seen from another terminal: read from its log."""
+"""The command status: where a run stands, seen from another terminal."""
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from sublevel.cli.console import left, seen
+from sublevel.cli.options import RUNS, Out
 from sublevel.cli.output import clock, say
-from sublevel.engine.events import BEAT, LOG
-from sublevel.engine.tally import Row, Tally, proper
+from sublevel.engine.log import LOG, changed, lives, read_log
 from sublevel.errors import ConfigError, StoreError, nearest
-from sublevel.processes import dead, machine
-
-SILENT = 12 * BEAT
-"""Seconds without a sign of life after which a run on another machine counts as dead."""
-
-LONGEST_ROW = 2**20
-"""Characters of a row that is still read."""
 
 TROUBLES = 5
 """How many troubles are shown, the last ones."""
 
 
-def show(target: str | None, out: Path) -> int:
-    """Print where a run stands; without a target, all that are alive, or the one that was last."""
-    if target is not None:
-        _print(_folder(target, out))
-        return 0
-    logs = sorted((path for path in out.glob(f"*/{LOG}") if path.is_file()), key=_changed)
+def status(study: str | None = None, *, out: Out = RUNS) -> None:
+    """Say where a run stands: what runs where, the time left.
+
+    Parameters
+    ----------
+    study
+        A run's name or folder, or its study file. Absent: every run that is under way, or else the last one.
+    """
+    if study is not None:
+        _print(_folder(study, out))
+        return
+    logs = sorted((path for path in out.glob(f"*/{LOG}") if path.is_file()), key=changed)
     if not logs:
         raise ConfigError(f"nothing has run in {out}")
-    alive, broken = [], []
-    for path in logs:
+    alive = []
+    for log in logs:
         try:
-            if _lives(read(path), path):
-                alive.append(path.parent)
+            if lives(read_log(log), log):
+                alive.append(log.parent)
         except StoreError as error:  # the others are still there
-            broken.append(error)
-    for error in broken:
-        say(str(error), style="red")
+            say(error, style="red")
     for folder in alive or [logs[-1].parent]:
         _print(folder)
-    return 0
-
-
-def read(log: Path) -> Tally:
-    """Count the rows of the log's last run; what is no row, cut short or misshapen, is passed over.
-
-    StoreError if the log cannot be read.
-    """
-    tally, run = Tally(), object()
-    try:
-        for row in _rows(log):
-            if row["event"] == "begin":
-                tally, run = Tally(), row.get("run")
-            if row.get("run") == run:
-                tally.take(row)
-    except OSError as error:
-        raise StoreError(f"cannot read {log}: {error.strerror or error}") from error
-    return tally
-
-
-def _rows(log: Path) -> Iterator[Row]:
-    with open(log, encoding="utf-8", errors="replace") as file:
-        while line := file.readline(LONGEST_ROW):
-            if not line.endswith("\n"):
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if proper(row):
-                yield row
-
-
-def _changed(log: Path) -> float:
-    """When a log was last changed; never, where that cannot be known."""
-    try:
-        return log.stat().st_mtime
-    except OSError:
-        return -math.inf
 
 
 def _folder(target: str, out: Path) -> Path:
     """The folder of a run that is named by its folder, its name or its study file."""
     if target.endswith(".toml"):
-        from sublevel.study.documents import read as document
+        from sublevel.study.documents import read
         from sublevel.study.spec import parse
 
-        target = parse(document(target), target).name
+        target = parse(read(target), target).name
     found = next((f for f in (Path(target), out / target) if (f / LOG).exists()), None)
     if found is None:
         names = [path.parent.name for path in out.glob(f"*/{LOG}")]
@@ -102,46 +57,39 @@ def _folder(target: str, out: Path) -> Path:
     return found
 
 
-def _lives(tally: Tally, log: Path) -> bool:
-    """Whether its process is there, or, on another machine, has given a sign of life lately."""
-    if tally.why is not None or not tally.about:
-        return False
-    if tally.about.get("machine") == machine() != "":
-        return not dead(tally.about)
-    return abs(time.time() - _changed(log)) < SILENT
-
-
 def _print(folder: Path) -> None:
+    from sublevel.cli.watching import format_step, left
+
     log = folder / LOG
-    t = read(log)
-    if not t.about:
+    p = read_log(log)
+    if not p.about:
         say(f"{folder.name}: its {LOG} tells of no run")
         return
-    lives = _lives(t, log)
-    about = {name: str(t.about.get(name, "?")) for name in ("study", "host", "pid", "executor")}
-    now = time.time() if lives else t.now
+    alive = lives(p, log)
+    about = {name: str(p.about.get(name, "?")) for name in ("study", "host", "pid", "executor")}
+    now = time.time() if alive else p.now
     where = f"on {about['host']} (process {about['pid']}), executor {about['executor']}"
-    if lives:
-        state = f"running for {clock(now - t.began)} {where}"
-    elif t.why is None:
-        state = f"stopped without a word {clock(time.time() - t.now)} ago, {where}; the same command goes on from there"
+    if alive:
+        state = f"running for {clock(now - p.began)} {where}"
+    elif p.why is None:
+        state = f"stopped without a word {clock(time.time() - p.now)} ago, {where}; the same command goes on from there"
     else:
-        state = f"ended {clock(time.time() - t.now)} ago after {clock(now - t.began)}: {t.why}"
+        state = f"ended {clock(time.time() - p.now)} ago after {clock(now - p.began)}: {p.why}"
     say(f"{about['study']}: {state}")
-    rate = f"; {t.rate(now):.1f} cells/min" if t.done else ""
-    ahead = f"; {left(t)}" if lives else ""
-    counts = f"{t.cached} from the store, {t.done} settled by this run, {t.failed} of them failed"
-    say(f"{t.cached + t.done}/{t.cells} cells: {counts}{rate}{ahead}")
-    if lives and t.running:
+    rate = f"; {p.rate(now):.1f} cells/min" if p.done else ""
+    ahead = f"; {left(p)}" if alive else ""
+    counts = f"{p.cached} from the store, {p.done} settled by this run, {p.failed} of them failed"
+    say(f"{p.cached + p.done}/{p.cells} cells: {counts}{rate}{ahead}")
+    if alive and p.running:
         table = Table("running", "where", "for", "at", box=None, pad_edge=False)
-        for name, row in t.running.items():
-            table.add_row(name, _where(row), clock(now - row["since"]), seen(row))
+        for name, row in p.running.items():
+            table.add_row(name, _where(row), clock(now - row["since"]), format_step(row))
         say(table)
-    for trouble in t.troubles[-TROUBLES:]:
+    for trouble in p.troubles[-TROUBLES:]:
         say(trouble)
 
 
-def _where(row: dict[str, Any]) -> str:
+def _where(row: Mapping[str, Any]) -> str:
     if "host" not in row:
         return "waiting"
     gpu = f", GPU {row['gpu']}" if row.get("gpu") else ""

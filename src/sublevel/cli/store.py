@@ -1,4 +1,4 @@
-"""The commands on a store: check it, clear it up, take studies out of it and into it."""
+"""The commands on a store: verify, gc, export, import."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sublevel.cli.options import RUNS, Out, StoreAt, store_at
+from sublevel.cli.output import say
 
 Weights = Literal["all", "ends", "none"]
 
@@ -20,9 +21,23 @@ def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> 
     rebuild
         Make the index of `sublevel ls --stored` anew too.
     """
-    from sublevel.cli.listing import check_store
+    from sublevel.engine.store import Store, index
+    from sublevel.engine.store.verify import verify as read_all
 
-    return check_store(store_at(out, store), rebuild)
+    at = Store(store_at(out, store), create=False)
+    found = read_all(at)
+    for name in found.damaged:
+        say(f"damaged, set aside: {name}")
+    for why in dict.fromkeys(found.unreadable.values()):
+        say(f"not looked at: {why}")
+    for key, cell in found.incomplete.items():
+        say(f"incomplete: {key[:12]} {cell}; it will be computed again")
+    unread = f", {len(found.unreadable)} files that cannot be read" if found.unreadable else ""
+    broken = len(found.incomplete)
+    say(f"{found.entries} entries, {at.size() / 2**20:.1f} MiB in {at.where}: {broken} not whole{unread}")
+    if rebuild:
+        say(f"index: {len(index.look(at, rebuild=True))} entries")
+    return 1 if found.incomplete or found.unreadable or found.damaged else 0
 
 
 def gc(
@@ -32,7 +47,7 @@ def gc(
     weights: Weights = "all",
     out: Out = RUNS,
     store: StoreAt = None,
-) -> int:
+) -> None:
     """Remove from a store what no study reaches any more.
 
     Studies are those that the store knows, and the runs in OUT. What is younger than an hour stays, and what a run
@@ -48,12 +63,24 @@ def gc(
         Which weights of finished studies to keep: all, the ends of trainings, or none. Numbers and masks stay, and a
         cell that needs weights later trains them again, to the same bits.
     """
-    from sublevel.cli.store_admin import clear
+    from sublevel.engine.store import Store
+    from sublevel.study.store_admin import clear
 
-    return clear(store_at(out, store), out, forget, dry_run, weights)
+    at = Store(store_at(out, store), create=False)
+    cleared = clear(at, out, forget=forget, remove=not dry_run, weights=weights)
+    for root in cleared.known:
+        state = "forgotten" if root in cleared.forgotten else "kept" if root.finished else "kept, not finished"
+        say(f"{root.name} {root.digest[:12]}: {len(root.keys)} entries, {state}")
+    done = cleared.collected
+    for name, count in sorted(done.entries.items()):
+        say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}")
+    say(
+        f"{'would remove' if dry_run else 'removed'} {done.entries.total()} entries, {done.objects} objects and "
+        f"{done.other} other files: {done.size / 2**20:.1f} MiB; {done.kept} entries stay"
+    )
 
 
-def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None) -> int:
+def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None) -> None:
     """Write all results of a study as one tar file.
 
     Parameters
@@ -63,12 +90,13 @@ def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None)
     archive
         The file to write.
     """
-    from sublevel.cli.store_admin import export as write
+    from sublevel.study.store_admin import export as write
 
-    return write(study, archive, out, store)
+    count = write(study, archive, out, store)
+    say(f"{archive}: {count} entries, {archive.stat().st_size / 2**20:.1f} MiB")
 
 
-def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> int:
+def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> None:
     """Take the results of an archive or a store into a store.
 
     An archive is checked before anything is written. What is there already stays as it is; nothing changes where the
@@ -79,6 +107,11 @@ def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> int:
     source
         An archive of `sublevel export`, or the folder or URL of a store.
     """
-    from sublevel.cli.store_admin import take_in as read
+    from sublevel.study.store_admin import take_in as read
 
-    return read(source, store_at(out, store))
+    done = read(source, store_at(out, store))
+    say(f"{done.added} entries added, {done.there} were there; {done.studies} studies")
+    if done.different:
+        say(f"{done.different} of those that were there have other numbers in {source}; they stay")
+    if done.broken:
+        say(f"{done.broken} entries of {source} are not whole, and are left out")

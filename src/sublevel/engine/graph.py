@@ -1,9 +1,9 @@
-"""The graph of a study: cells by readable names, and what each needs from which other."""
+"""The graph of a study: cells by readable names, what each needs from which other, and what became of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -57,6 +57,42 @@ class Graph:
             for name in dict.fromkeys(ref.node for ref in node.needs):
                 out[name].append(node.id)
         return out
+
+
+KEPT = ("objects", "released", "seconds")
+"""What is asked later of an entry that was settled: the values of thousands of cells need not be in memory."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a node: ``cached``, ``done``, ``failed``, ``skipped`` (something that it needs failed) or
+    ``waiting`` (the time was up before it began).
+    """
+
+    node: Node
+    status: str
+    key: str = ""
+    entry: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Whether there is a result."""
+        return self.status in ("cached", "done")
+
+    @property
+    def kept(self) -> Outcome:
+        """What is asked of it later."""
+        return replace(self, entry={name: v for name, v in self.entry.items() if name in KEPT})
+
+
+def urgencies(graph: Graph, cost: Mapping[str, float]) -> dict[str, float]:
+    """For every node, the cost of the longest chain that begins with it: what to run first."""
+    dependents = graph.dependents()
+    out: dict[str, float] = {}
+    for name in reversed(list(graph.nodes)):
+        out[name] = cost[name] + max((out[d] for d in dependents[name]), default=0.0)
+    return {name: out[name] for name in graph.nodes}
 
 
 def _refs(value: Any) -> Iterator[Ref]:

@@ -8,7 +8,6 @@ imported, so it works from notebooks and from scripts without a main guard.
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import sys
@@ -24,6 +23,7 @@ from typing import Any, TextIO
 from sublevel.engine.job import Compute, Job, Progress
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Document, Store
+from sublevel.engine.store.content import finite
 from sublevel.errors import DamagedEntry, Diverged, StoreError, SublevelError
 from sublevel.foreign import plain
 
@@ -64,15 +64,6 @@ def _entry(job: Job, progress: Progress, compute: Compute, started: float) -> Do
     store.write_entry(job.key, body)
     partial.drop()
     return body
-
-
-def finite(value: Any) -> Any:
-    """JSON has no nan and no infinity: they become null, an empty field of a table."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 @lru_cache(maxsize=1)

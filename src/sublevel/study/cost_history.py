@@ -11,30 +11,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sublevel.engine.events import Event
 from sublevel.engine.graph import Node
-from sublevel.engine.schedule import Listener, Outcome
 from sublevel.engine.store import canonical, digest
 from sublevel.errors import StoreError
+from sublevel.files import write_text
 from sublevel.study.machine import processor
-from sublevel.study.result import write_text
 
 NAME = ".costs.json"
 
 FADING = 0.5
 """What earlier runs count for beside a new one: a machine changes."""
 
-Weigh = Callable[[Node], float]
+CostModel = Callable[[Node], float]
 Pair = tuple[float, float]
 """Seconds, and the passes that they were spent on."""
 
 
-class Spent(Listener):
+class CostHistory:
     """Seconds by kind of cell, and the passes of one example (`sublevel.study.costs.units`) that they were spent on.
 
     ``of`` is what a cell's time depends on besides its kind: the problem, the numerics class. The processor is added.
     """
 
-    def __init__(self, folder: Path, of: Mapping[str, Any], units: Weigh) -> None:
+    def __init__(self, folder: Path, of: Mapping[str, Any], units: CostModel) -> None:
         self._path, self._units = folder / NAME, units
         self._of = digest(canonical({"processor": processor(), **of}))
         self._known = _pairs(_whole(self._path).get(self._of))
@@ -46,7 +46,7 @@ class Spent(Listener):
         seconds, work = self._known.get("train", (0.0, 0.0))
         return work / seconds if seconds > 0 < work else None
 
-    def weigh(self) -> Weigh:
+    def model(self) -> CostModel:
         """The cost of a cell in passes of training, corrected by what its kind has cost; as it stands where unknown."""
         rate = self.rate
         if rate is None:
@@ -54,16 +54,17 @@ class Spent(Listener):
         factors = {kind: rate * seconds / work for kind, (seconds, work) in self._known.items() if work > 0}
         return lambda node: self._units(node) * factors.get(node.kind, 1.0)
 
-    def finished(self, outcome: Outcome) -> None:
-        """Count a cell that was computed."""
-        if outcome.status == "done":
+    def __call__(self, event: Event) -> None:
+        """Count a cell that was computed; keep the counts when the run ends."""
+        outcome = event.outcome
+        if outcome and outcome.status == "done":
             seconds, work = self._new.get(outcome.node.kind, (0.0, 0.0))
             self._new[outcome.node.kind] = seconds + outcome.entry["seconds"], work + self._units(outcome.node)
+        elif event.what == "end" and self._new:
+            self._keep()
 
-    def ended(self, why: str) -> None:
-        """Keep what was counted, beside what other runs have kept since."""
-        if not self._new:
-            return
+    def _keep(self) -> None:
+        """Write what was counted, beside what other runs have kept since."""
         whole = _whole(self._path)
         kept = _pairs(whole.get(self._of))
         for kind, (seconds, work) in self._new.items():

@@ -14,8 +14,9 @@ from sublevel.study.cells import key
 from sublevel.study.compare import flat
 from sublevel.study.documents import override, preset_names, read
 from sublevel.study.given import read as read_given
+from sublevel.study.manifest import MANIFEST
 from sublevel.study.named_code import check_trusted, own_code
-from sublevel.study.result import MANIFEST, Result
+from sublevel.study.result import Result
 from sublevel.study.spec import StudySpec, label, parse
 from sublevel.study.study import Study
 

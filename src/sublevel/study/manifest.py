@@ -1,17 +1,24 @@
-"""study.json of a run's folder, which may come from anybody: its shape is checked before anything reads it."""
+"""study.json of a run's folder. It may come from anybody, so its shape is checked before anything reads it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sublevel.errors import ConfigError, StoreError
+from sublevel.engine.graph import Outcome
+from sublevel.errors import ConfigError, StoreError, SublevelError
 from sublevel.foreign import read_json
+from sublevel.problem import Problem
+from sublevel.study.machine import machine, versions
 
 MANIFEST = "study.json"
 
+Status = Literal["done", "failed", "skipped", "waiting"]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -32,7 +39,7 @@ class _Cell(_Part):
     kind: str
     labels: dict[str, Any]
     key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-    status: Literal["done", "failed", "skipped", "waiting"]
+    status: Status
     error: _Error = _Error()
 
 
@@ -61,7 +68,7 @@ class _Spent(_Part):
 class _About(_Part):
     data: dict[str, Any]
     model: _Model
-    cells: dict[Literal["done", "failed", "skipped", "waiting"], Count]
+    cells: dict[Status, Count]
     seconds: _Spent
     notes: list[str] = []
     versions: dict[str, Any] = {}
@@ -96,6 +103,57 @@ class _Manifest(_Part):
     problem: _Problem | None
     about: _About
     last_run: _LastRun
+
+
+def about_cells(outcomes: Collection[Outcome]) -> dict[str, Any]:
+    """How many cells came to what end, and the seconds that their kinds took, each key once."""
+    seconds: dict[str, float] = {}
+    for o in {o.key: o for o in outcomes if o.key}.values():
+        seconds[o.node.kind] = seconds.get(o.node.kind, 0.0) + o.entry.get("seconds", 0.0)
+    counts = Counter("done" if o.good else o.status for o in outcomes)
+    return {
+        "cells": {status: counts[status] for status in get_args(Status)},
+        "seconds": {"cells": {kind: round(s, 3) for kind, s in sorted(seconds.items())}},
+    }
+
+
+def cell(outcome: Outcome) -> dict[str, Any]:
+    """What the manifest says of a cell."""
+    node = outcome.node
+    status = "done" if outcome.good else outcome.status
+    found = {"cell": node.id, "kind": node.kind, "labels": dict(node.labels), "key": outcome.key, "status": status}
+    return found if outcome.good else found | {"error": outcome.error}
+
+
+def about_problem(problem: Problem) -> dict[str, Any]:
+    """What the manifest says of the data and the network."""
+    splits, space = problem.splits, problem.space
+    return {
+        "data": {
+            "origin": splits.origin,
+            "classes": list(splits.classes),
+            "input_shape": splits.input_shape,
+            **{name: len(part) for name, part in splits.parts.items()},
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+            "digest": splits.digest,
+        },
+        "model": {
+            "name": problem.name,
+            "parameters": space.dim,
+            "prunable": int(space.prunable.sum()),
+            "prunable_by_kind": {kind: f"{some} of {every}" for kind, (some, every) in space.kinds.items()},
+        },
+    }
+
+
+def made_with(folder: Path, computed: int) -> dict[str, Any]:
+    """Versions and hardware of the last run that computed something; a look at old results changes neither."""
+    if not computed:
+        with suppress(SublevelError, KeyError):
+            about = read(folder)["about"]
+            return {name: about[name] for name in ("versions", "hardware")}
+    return {"versions": versions(), "hardware": machine()}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sublevel.engine.graph import Node
 from sublevel.engine.schedule import Schedule
 from sublevel.own_code import contained
+from sublevel.problem import Problem
 from sublevel.study import costs
-from sublevel.study.cost_history import Spent
-
-if TYPE_CHECKING:
-    from sublevel.study.study import Study
+from sublevel.study.cost_history import CostHistory
+from sublevel.study.spec import StudySpec
 
 STARTUP = 8.0
 """Seconds until worker processes have imported PyTorch and read the data."""
@@ -44,9 +42,11 @@ class Plan:
         return sum(row["to run"] for row in self.cells.values())
 
 
-def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int, spent: Spent) -> Plan:
-    """The plan of a study whose cached cells are settled and whose others are ``waiting``."""
-    p = study.problem
+def make(
+    spec: StudySpec, problem: Problem, schedule: Schedule, *, jobs: int, history: CostHistory, notes: list[str]
+) -> Plan:
+    """The plan of a study, from what its schedule finds in the store and what such cells have cost."""
+    p, waiting = problem, schedule.look()
     cells: dict[str, dict[str, int]] = {}
     for node in schedule.graph.nodes.values():
         row = cells.setdefault(node.kind, {"all": 0, "cached": 0, "failed": 0, "to run": 0})
@@ -55,23 +55,23 @@ def make(study: Study, schedule: Schedule, waiting: list[Node], jobs: int, spent
         row["to run" if outcome is None else "cached" if outcome.good else "failed"] += 1
     return Plan(
         cells=cells,
-        seconds=_seconds(study, waiting, jobs, spent),
-        judged_by="a measurement of half a second" if spent.rate is None else "what such cells took here before",
+        seconds=_seconds(spec, problem, waiting, jobs, history),
+        judged_by="a measurement of half a second" if history.rate is None else "what such cells took here before",
         jobs=jobs,
-        memory=costs.memory(p, study.spec.train, waiting),
+        memory=costs.memory(p, spec.train, waiting),
         data=p.splits.in_memory,
         disk=sum(costs.disk(node, p) for node in waiting),
         own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
         prunable=p.space.describe_prunable(),
-        notes=study.notes(),
+        notes=notes,
     )
 
 
-def _seconds(study: Study, waiting: list[Node], jobs: int, spent: Spent) -> float:
-    work = sum(map(spent.weigh(), waiting))
+def _seconds(spec: StudySpec, problem: Problem, waiting: list[Node], jobs: int, history: CostHistory) -> float:
+    work = sum(map(history.model(), waiting))
     if not work:
         return 0.0
     busy = min(jobs, len(waiting))
     with contained():
-        rate = spent.rate or costs.rate(study.problem, study.spec.train, study.spec.threads)
+        rate = history.rate or costs.rate(problem, spec.train, spec.threads)
     return work / rate / busy + (STARTUP if busy > 1 else 0.0)

@@ -9,125 +9,29 @@ sublevel-runs/NAME/report.html, figures/
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sublevel.engine.schedule import Outcome
-from sublevel.engine.store import Store, canonical, digest, relative, resolved, trusted
+from sublevel.engine.store import Store, canonical, digest, resolved, trusted
 from sublevel.errors import ConfigError, StoreError, SublevelError
-from sublevel.files import replacing
+from sublevel.files import write_text
 from sublevel.foreign import csv_cell, read_json
+from sublevel.problem import Problem
+from sublevel.problem.spec import ProblemSpec
+from sublevel.space import Point
 from sublevel.study import manifest
 from sublevel.study.cells import stored_point
-from sublevel.study.machine import machine, versions
+from sublevel.study.machine import versions
 from sublevel.study.named_code import check_trusted
+from sublevel.study.tickets import of_training
 from sublevel.tables import COLUMNS
+from sublevel.tickets import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from sublevel.problem import Problem
-    from sublevel.space import Point
-    from sublevel.study.study import Study
-    from sublevel.tickets import Ticket
-
-MANIFEST = manifest.MANIFEST
-
-
-def write_manifest(
-    study: Study,
-    outcomes: Mapping[str, Outcome],
-    seconds: float,
-    damaged: Sequence[str] = (),
-    problem: Mapping[str, Any] | None = None,
-) -> None:
-    """Say which cell of the study has which key, and what it was run with; ``problem`` as other processes get it."""
-    computed = len({o.key for o in outcomes.values() if o.status == "done"})
-    p, splits = study.problem, study.problem.splits
-    folder = study.folder
-    cells = [
-        {
-            "cell": o.node.id,
-            "kind": o.node.kind,
-            "labels": dict(o.node.labels),
-            "key": o.key,
-            "status": _lasting(o),
-        }
-        | ({"error": o.error} if not o.good else {})
-        for o in (outcomes[name] for name in study.cells[0].nodes)
-    ]
-    spent: dict[str, float] = {}
-    for o in {o.key: o for o in outcomes.values() if o.key}.values():
-        spent[o.node.kind] = spent.get(o.node.kind, 0.0) + o.entry.get("seconds", 0.0)
-    document = {
-        "study": study.spec.document(),
-        "store": relative(study.store_at, folder),
-        "cells": cells,
-        "numerics": study.numerics,
-        "problem": problem,
-        "about": {
-            "data": {
-                "origin": splits.origin,
-                "classes": list(splits.classes),
-                "input_shape": splits.input_shape,
-                **{name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
-                "mean": list(splits.mean),
-                "std": list(splits.std),
-                "digest": splits.digest,
-            },
-            "model": {
-                "name": p.name,
-                "parameters": p.space.dim,
-                "prunable": int(p.space.prunable.sum()),
-                "prunable_by_kind": {kind: f"{some} of {every}" for kind, (some, every) in p.space.kinds.items()},
-            },
-            "notes": study.notes(),
-            "cells": {
-                "done": sum(o.good for o in outcomes.values()),
-                "failed": sum(o.status == "failed" for o in outcomes.values()),
-                "skipped": sum(o.status == "skipped" for o in outcomes.values()),
-                "waiting": sum(o.status == "waiting" for o in outcomes.values()),
-            },
-            **_computed_with(folder, computed),
-            "seconds": {"cells": {kind: round(s, 3) for kind, s in sorted(spent.items())}},
-        },
-        "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},
-    }
-    write_text(folder / MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
-
-
-def _computed_with(folder: Path, computed: int) -> dict[str, Any]:
-    """Versions and hardware of the last run that computed something; a look at old results changes neither."""
-    try:
-        about = manifest.read(folder)["about"]
-        before = {name: about[name] for name in ("versions", "hardware")}
-    except (SublevelError, KeyError):
-        before = None
-    return before if before and not computed else {"versions": versions(), "hardware": machine()}
-
-
-def _lasting(outcome: Outcome) -> str:
-    return "done" if outcome.good else outcome.status
-
-
-def check_writable(folder: Path) -> None:
-    """Fail now, with one sentence, rather than after an hour of training."""
-    probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
-    write_text(probe, "")
-    probe.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole. StoreError where that is impossible."""
-    try:
-        with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class Result:
@@ -140,9 +44,7 @@ class Result:
     def __init__(
         self, folder: str | Path, *, problem: Problem | None = None, trusted: Collection[str] | None = None
     ) -> None:
-        self.folder, self._trusted = Path(folder), trusted
-        if problem is not None:
-            self.__dict__["problem"] = problem
+        self.folder, self._trusted, self._problem = Path(folder), trusted, problem
         self.document = manifest.read(self.folder)
 
     @cached_property
@@ -179,9 +81,8 @@ class Result:
     @cached_property
     def problem(self) -> Problem:
         """The problem that was studied, built again: this imports code of the study's own, if it has any."""
-        from sublevel.problem import Problem
-        from sublevel.problem.spec import ProblemSpec
-
+        if self._problem is not None:
+            return self._problem
         if self.document["problem"] is None:
             raise ConfigError(
                 "this run's network was defined in its own script or notebook and cannot be built from here"
@@ -202,12 +103,10 @@ class Result:
 
     def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
         """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""
-        from sublevel.study.tickets import of_result
-
         entry = self._training(branch, level, seed)
         if "start" not in entry["inputs"]:
             raise ConfigError(f"{branch!r} was trained elsewhere: where it started from is not known here")
-        return of_result(self, entry)
+        return of_training(self.document, self.problem, self.identity, self.store, entry, self._end(entry))
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:

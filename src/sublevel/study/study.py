@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sublevel.engine.events import Log, Several
+from sublevel.engine.events import Listener, Stream
 from sublevel.engine.executors import LOCAL, TORCHRUN, Executor, Workers
-from sublevel.engine.graph import Graph, Node
+from sublevel.engine.graph import Graph, Node, Outcome
 from sublevel.engine.job import Job
-from sublevel.engine.schedule import TIME, Listener, Outcome, Schedule, urgencies
-from sublevel.engine.store import Store, canonical, digest, roots, user_address
+from sublevel.engine.log import Log
+from sublevel.engine.schedule import MakeJob, Schedule
+from sublevel.engine.store import Document, Store, canonical, digest, relative, roots, user_address
 from sublevel.errors import ConfigError
+from sublevel.files import check_writable, write_text
 from sublevel.own_code import contained
 from sublevel.problem import Problem
-from sublevel.study import costs, placement
+from sublevel.study import costs, manifest, placement
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
 from sublevel.study.cells import TRAININGS, key, numerics
 from sublevel.study.checks import check, check_loop
 from sublevel.study.compute import FUNCTION
-from sublevel.study.cost_history import Spent, Weigh
+from sublevel.study.cost_history import CostHistory
 from sublevel.study.documents import merged, read
 from sublevel.study.given import Given, gathered
+from sublevel.study.notes import notes
+from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
-from sublevel.study.problems import device_for, is_own
-from sublevel.study.result import Result, check_writable, write_manifest
+from sublevel.study.result import Result
 from sublevel.study.spec import parse
 from sublevel.study.trackers import check_trackers, trackers
 
@@ -96,15 +101,15 @@ class Study:
 
     def plan(self, jobs: int | None = None) -> Plan:
         """What a run would do and cost; nothing is written."""
-        placement.check(self, LOCAL, jobs)
-        spent = self._spent()
-        schedule = self._schedule(Store(self.store_at), spent.weigh())
-        return make(self, schedule, schedule.look(), jobs or self.jobs, spent)
+        placement.check(self.spec, self.problem, LOCAL, jobs)
+        history = self._cost_history()
+        schedule = self._schedule(Store(self.store_at), history)
+        return make(self.spec, self.problem, schedule, jobs=jobs or self.jobs, history=history, notes=self.notes())
 
     @property
     def jobs(self) -> int:
-        """Jobs at once on this machine unless told otherwise: cores / threads, or one for each GPU."""
-        return placement.jobs(self)
+        """Jobs at once on this machine by default: cores / threads, or one for each GPU."""
+        return placement.jobs(self.spec.threads, self.problem.device)
 
     def run(
         self,
@@ -122,11 +127,12 @@ class Study:
         Without ``figures`` the page has all of them, and none is written for print (half a second each).
         ``jobs`` cells at once (default: cores / threads, or the room on a cluster) do not change any number, nor does
         the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or one of one's own. A failed
-        cell is reported, and stops only what needs it. A ``listener`` is told what happens, and so are the trackers
-        named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run end.
+        cell is reported, and stops only what needs it. A ``listener`` is called with every `Event`, and so are the
+        trackers named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run
+        end.
         """
         started = time.time()
-        placement.check(self, executor, jobs, max_hours)
+        placement.check(self.spec, self.problem, executor, jobs, max_hours)
         check_trackers(track)
         _ = self.cells
         for note in self.notes() if listener is None else ():
@@ -138,32 +144,28 @@ class Study:
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
         problem = self._description(store)
-        log = Log(self.folder, {"study": self.spec.name, "executor": placement.called(executor)})
-        spent = self._spent()
-        weigh = spent.weigh()
-        told = Several([log, spent, *trackers(track, self), listener or Listener()])
-        schedule = self._schedule(store, weigh, told)
+        called = executor if isinstance(executor, str) else type(executor).__name__
+        history = self._cost_history()
+        listeners = [Log(self.folder, {"study": self.spec.name, "executor": called}), history]
+        listeners += [*trackers(track, self.folder, self.spec), *([listener] if listener else [])]
+        schedule = self._schedule(store, history, Stream(*listeners))
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
-        why = "interrupted"
-        try:
-            told.begin(len(schedule.outcomes), waiting, {n.id: weigh(n) for n in waiting})
+        with schedule.told():
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
-                by = placement.make(self, executor, jobs, len(waiting)) if isinstance(executor, str) else executor
+                by = executor if not isinstance(executor, str) else placement.make(
+                    self.spec, self.problem, executor, store=self.store_at, folder=self.folder, asked=jobs,
+                    waiting=len(waiting),
+                )  # fmt: skip
                 try:
                     splits = self.problem.share() if isinstance(by, Workers) else None
-                    schedule.run(by, self._jobs(problem, splits), placement.seconds(max_hours, started))
+                    rest = math.inf if max_hours is None else started + 3600 * max_hours - time.time()
+                    schedule.run(by, self._jobs(problem, splits), rest)
                 finally:
                     by.shutdown()
-            why = TIME if schedule.left else "done"
-        except Exception as error:
-            why = str(error)
-            raise
-        finally:
-            told.ended(why)
         aside = sorted(set(store.damaged()) - damaged)
         roots.finish(store, self._root(schedule.outcomes, problem, finished=True))
-        write_manifest(self, schedule.outcomes, seconds=time.time() - started, damaged=aside, problem=problem)
+        self._write_manifest(schedule.outcomes, problem, seconds=time.time() - started, damaged=aside)
         result = Result(self.folder, problem=self.problem)
         if report:
             result.write(figures=figures)
@@ -171,44 +173,7 @@ class Study:
 
     def notes(self) -> list[str]:
         """What a reader should know about how this study runs."""
-        notes = [note for each in self._given for note in each.notes]
-        notes += self._of_network()
-        if self._fingerprint is None:
-            code = ["network", *(name for name in ("loss", "loop") if is_own(getattr(self.problem, name)))]
-            notes.append(
-                f"the code of the {' or the '.join(code)} cannot be read whole (it was typed, edited since it was "
-                "imported, or holds objects that no text tells) and has no version, so its cells are not cached: "
-                "give Problem(version=...) to keep them"
-            )
-        if not self.problem.portable:
-            notes.append(
-                "the network, or code of your own beside it, is defined where other processes cannot import "
-                "it, so cells run one at a time in this process: put it in a module of its own to use several"
-            )
-        rates = self.spec.train.rates(len(self.problem.splits.train))
-        rate = next((r for r in reversed(rates) if r > 0), self.spec.train.lr)
-        tunes = any(b.name.startswith("finetune") for b in self.spec.branches)
-        if tunes and self.spec.finetune_lr is None and rate < self.spec.train.lr / 1000:
-            notes.append(
-                f"fine-tuning runs at the schedule's last rate, {rate:.2g}, which hardly moves a weight: "
-                "set finetune_lr (chosen on held-out images) to compare with it"
-            )
-        return notes
-
-    def _of_network(self) -> list[str]:
-        """Remarks on parameters that training does not reach, and on a network most of which cannot be pruned."""
-        space, notes = self.problem.space, []
-        if not self.spec.given and self.problem.loop is None and (unused := self.problem.unused):
-            some = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
-            notes.append(
-                f"the training loss does not depend on {some}: their gradient is 0, and only weight decay moves them"
-            )
-        if 2 * int(space.prunable.sum()) < space.dim:
-            notes.append(
-                f"only {space.describe_prunable()}; a density is a share of the prunable ones; prunable = 'matrices' "
-                "(--set 'model.prunable=[\"matrices\"]') adds recurrent weights, attention's in_proj and GPT-2's Conv1D"
-            )
-        return notes
+        return notes(self.spec, self.problem, self._given, cached=self._fingerprint is not None)
 
     @cached_property
     def _given(self) -> list[Given]:
@@ -226,7 +191,7 @@ class Study:
     def _fingerprint(self) -> dict[str, Any] | None:
         return self.problem.fingerprint()
 
-    def _description(self, store: Store) -> dict[str, Any] | None:
+    def _description(self, store: Store) -> Document | None:
         """The problem for other processes; which device of its kind it is on is the executor's business."""
         if not self.problem.portable:
             return None
@@ -234,26 +199,47 @@ class Study:
         spec = self.problem.spec(stored=None if tensors is None else store.put_tensors(tensors))
         return spec.model_copy(update={"device": torch.device(self.problem.device).type}).document()
 
-    def _root(self, outcomes: Mapping[str, Outcome], problem: Mapping[str, Any] | None, finished: bool) -> roots.Root:
+    def _root(self, outcomes: Mapping[str, Outcome], problem: Document | None, finished: bool) -> roots.Root:
         """What the study reaches, for the collection of garbage."""
         keys = [o.key for o in outcomes.values() if o.entry]
         return roots.of_run(self.spec.document(), self.numerics, keys, problem, finished)
 
-    def _spent(self) -> Spent:
+    def _write_manifest(
+        self, outcomes: Mapping[str, Outcome], problem: Document | None, *, seconds: float, damaged: Sequence[str]
+    ) -> None:
+        """Write which cell of the study has which key, and what it was run with."""
+        settled = [outcomes[name] for name in self.cells[0].nodes]
+        computed = len({o.key for o in settled if o.status == "done"})
+        document = {
+            "study": self.spec.document(),
+            "store": relative(self.store_at, self.folder),
+            "cells": [manifest.cell(o) for o in settled],
+            "numerics": self.numerics,
+            "problem": problem,
+            "about": {
+                **manifest.about_problem(self.problem),
+                **manifest.about_cells(settled),
+                **manifest.made_with(self.folder, computed),
+                "notes": self.notes(),
+            },
+            "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},
+        }
+        write_text(self.folder / manifest.MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+    def _cost_history(self) -> CostHistory:
         """What cells like this study's have cost on this machine."""
         of = {"problem": self._fingerprint or self.problem.name, "numerics": self.numerics}
-        return Spent(self.out, of, costs.units(self.problem))
+        return CostHistory(self.out, of, costs.units(self.problem))
 
-    def _schedule(self, store: Store, weigh: Weigh, listener: Listener | None = None) -> Schedule:
-        graph, _ = self.cells
+    def _schedule(self, store: Store, history: CostHistory, tell: Listener = lambda event: None) -> Schedule:
         identity = self._fingerprint or {"uncached": uuid.uuid4().hex}
 
         def keyed(node: Node, inputs: Any) -> str:
             return key(node.kind, inputs, identity, self.numerics)
 
-        return Schedule(graph, store, keyed, urgencies(graph, weigh), listener or Listener())
+        return Schedule(self.cells[0], store, keyed, history.model(), tell)
 
-    def _jobs(self, problem: Mapping[str, Any] | None, splits: str | None) -> Callable[[Node, str, Any], Job]:
+    def _jobs(self, problem: Document | None, splits: str | None) -> MakeJob:
         """What makes the job of a cell, for processes that find the ``splits`` by that name."""
         identity = self._fingerprint and digest(canonical(self._fingerprint))
         context = {"problem": problem, "identity": identity, "splits": splits, "threads": self.spec.threads}

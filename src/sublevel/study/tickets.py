@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from sublevel.engine.store import canonical, digest
+from sublevel.engine.store import Document, Store, canonical, digest
 from sublevel.errors import ConfigError, DataError, ModelError
+from sublevel.problem import Problem
 from sublevel.space import Point
 from sublevel.study.arithmetic import arithmetic
 from sublevel.study.cells import key, stored_mask, stored_point
 from sublevel.study.machine import versions
 from sublevel.tickets import Ticket
-
-if TYPE_CHECKING:
-    from sublevel.problem import Problem
-    from sublevel.study.result import Result
+from sublevel.train.recipe import Recipe
 
 SOLUTION = ("branch", "level", "seed")
 TRAINING = ("recipe", "seed", "order", "first", "lr")
 MADE_WITH = ("python", "sublevel", "torch", "numpy", "safetensors")
 
 
-def of_result(result: Result, entry: Mapping[str, Any]) -> Ticket:
-    """The ticket of a training's entry in the store, with its recipe and provenance."""
-    problem, inputs = result.problem, entry["inputs"]
-    began = inputs["start"]
+def of_training(
+    document: Document, problem: Problem, identity: Document | None, store: Store, entry: Document, end: str
+) -> Ticket:
+    """The ticket of a training in the run of a manifest: of its ``entry``, whose ``end`` is an object of the store.
+
+    ``identity`` is the problem's fingerprint.
+    """
+    inputs, began = entry["inputs"], entry["inputs"]["start"]
     point = "point" in began
-    start = stored_point(result.store, began["point"]) if point else problem.init(inputs["seed"], began["init"])
+    start = stored_point(store, began["point"]) if point else problem.init(inputs["seed"], began["init"])
     constants = {n: p.detach().cpu().clone() for n, p in problem.module.named_parameters() if not p.requires_grad}
     return Ticket(
-        stored_mask(result.store, inputs["mask"]) if inputs["mask"] else problem.space.full_mask(),
-        {"start": start.to("cpu"), "end": stored_point(result.store, result._end(entry))},
+        stored_mask(store, inputs["mask"]) if inputs["mask"] else problem.space.full_mask(),
+        {"start": start.to("cpu"), "end": stored_point(store, end)},
         problem.space,
         constants,
-        provenance(result, entry),
+        provenance(document, entry, identity),
         lambda: copy.deepcopy(problem.module),
     )
 
 
-def provenance(result: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(d: Document, entry: Document, identity: Document | None) -> Document:
     """Everything that a training is repeated from, and what names it: no path, no host name.
 
     ``model.fingerprint`` is None where the code is no longer the one that the study ran, or cannot be read.
     """
-    d, inputs = result.document, entry["inputs"]
+    inputs = entry["inputs"]
     data, model = d["about"]["data"], d["study"]["model"]
     return {
         "source": "sublevel",
@@ -60,7 +61,7 @@ def provenance(result: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
         "model": {
             "name": model["name"],
             "options": {name: value for name, value in model["options"].items() if not _is_path(value)},
-            "fingerprint": _fingerprint(result, entry),
+            "fingerprint": _fingerprint(d, entry, identity),
         },
         "loss": d["study"]["loss"],
         "cell": entry["key"],
@@ -76,8 +77,6 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
     Raises ConfigError for a ticket without a recipe, ModelError and DataError where the problem has another network
     or other data than the study had.
     """
-    from sublevel.train.recipe import Recipe
-
     if "training" not in ticket.about:
         raise ConfigError("the ticket does not tell how it was trained: it has no recipe")
     how = ticket.about["training"]
@@ -108,9 +107,8 @@ def _is_path(value: Any) -> bool:
     return any(sign in str(value) for sign in ("/", "\\", "~"))
 
 
-def _fingerprint(result: Result, entry: Mapping[str, Any]) -> str | None:
+def _fingerprint(document: Document, entry: Document, identity: Document | None) -> str | None:
     """The digest of the network's identity, if the key of the cell proves that it is the one that was trained."""
-    identity = result.identity
-    if identity is None or key(entry["kind"], entry["inputs"], identity, result.document["numerics"]) != entry["key"]:
+    if identity is None or key(entry["kind"], entry["inputs"], identity, document["numerics"]) != entry["key"]:
         return None
     return digest(canonical(identity["model"] | {"values": identity["values"]}))

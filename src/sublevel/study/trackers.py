@@ -1,20 +1,18 @@
 """Trackers of experiments: what trainings and solutions report, as scalars of TensorBoard or Weights & Biases.
 
-Each is a listener with one method of its own, ``scalar``; the packages are extras, imported when they are asked for.
+Each is a listener with two methods of its own; the packages are extras, imported when they are asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from sublevel.engine.graph import Node
-from sublevel.engine.schedule import Listener, Outcome
+from sublevel.engine.events import Event
 from sublevel.errors import ConfigError, unknown
-
-if TYPE_CHECKING:
-    from sublevel.study.study import Study
+from sublevel.study.spec import StudySpec
 
 TRAINING = ("train_loss", "validation_loss", "validation_error", "lr")
 """What a training reports, by its step."""
@@ -23,24 +21,27 @@ SOLUTION = ("train_loss", "train_error", "validation_error", "test_loss", "test_
 """What is known of a solution, by its level."""
 
 
-class Tracker(Listener):
+class Tracker:
     """Scalars with names and steps: ``train/imp/L3/s0/train_loss`` by step, ``imp/s0/test_error`` by level."""
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Keep a number."""
         raise NotImplementedError
 
-    def progressed(self, node: Node, row: Mapping[str, Any]) -> None:
-        """The row of a training."""
-        if "step" in row:
-            self._keep(node.id, row, TRAINING, row["step"])
+    def close(self, done: bool) -> None:
+        """The run has ended, having ``done`` all that there was to do."""
+        raise NotImplementedError
 
-    def finished(self, outcome: Outcome) -> None:
-        """The row of a solution, also of one that was in the store."""
-        if outcome.good and outcome.node.kind == "solution":
-            labels = outcome.node.labels
-            name = f"{labels['branch']}/s{labels['seed']}"
-            self._keep(name, outcome.entry["values"]["row"], SOLUTION, labels["level"])
+    def __call__(self, event: Event) -> None:
+        """Take the rows of trainings and solutions, those that were in the store too."""
+        node, outcome, said = event.node, event.outcome, event.about.get("said", {})
+        if node and "step" in said:
+            self._keep(node.id, said, TRAINING, said["step"])
+        elif node and outcome and outcome.good and node.kind == "solution":
+            name = f"{node.labels['branch']}/s{node.labels['seed']}"
+            self._keep(name, outcome.entry["values"]["row"], SOLUTION, node.labels["level"])
+        elif event.what == "end":
+            self.close(event.about["why"] == "done")
 
     def _keep(self, name: str, row: Mapping[str, Any], columns: Sequence[str], step: int) -> None:
         for column in columns:
@@ -51,16 +52,16 @@ class Tracker(Listener):
 class TensorBoard(Tracker):
     """Event files in the run's folder: ``tensorboard --logdir sublevel-runs``."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, folder: Path, spec: StudySpec) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(study.folder / "tensorboard"))
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Write a scalar."""
         self._writer.add_scalar(name, value, step)
 
-    def ended(self, why: str) -> None:
+    def close(self, done: bool) -> None:
         """Close the files."""
         self._writer.close()
 
@@ -68,12 +69,11 @@ class TensorBoard(Tracker):
 class WandB(Tracker):
     """A run of the project ``sublevel``; with WANDB_MODE=offline it stays in the run's folder."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, folder: Path, spec: StudySpec) -> None:
         import wandb
 
-        study.folder.mkdir(parents=True, exist_ok=True)
-        spec = study.spec
-        self._run = wandb.init(project="sublevel", name=spec.name, dir=study.folder, config=spec.document())
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(project="sublevel", name=spec.name, dir=folder, config=spec.document())
         self._steps: set[str] = set()
 
     def scalar(self, name: str, value: float, step: int) -> None:
@@ -84,12 +84,12 @@ class WandB(Tracker):
             self._run.define_metric(f"{group}/*", step_metric=f"{group}/step")
         self._run.log({name: value, f"{group}/step": step})
 
-    def ended(self, why: str) -> None:
+    def close(self, done: bool) -> None:
         """Finish the run."""
-        self._run.finish(exit_code=0 if why == "done" else 1)
+        self._run.finish(exit_code=0 if done else 1)
 
 
-TRACKERS: dict[str, Callable[[Study], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
+TRACKERS: dict[str, Callable[[Path, StudySpec], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
 """By name, which is the package's and the extra's too."""
 
 
@@ -102,6 +102,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ConfigError(f"the tracker {name} is not installed: pip install 'sublevel[{name}]'")
 
 
-def trackers(names: Sequence[str], study: Study) -> list[Tracker]:
-    """The trackers of those names."""
-    return [TRACKERS[name](study) for name in dict.fromkeys(names)]
+def trackers(names: Sequence[str], folder: Path, spec: StudySpec) -> list[Tracker]:
+    """The trackers of those names, for a study whose outputs go to ``folder``."""
+    return [TRACKERS[name](folder, spec) for name in dict.fromkeys(names)]

@@ -22,7 +22,8 @@ from typing import Any
 
 from sublevel.engine.executors import sight
 from sublevel.engine.executors.base import import_from
-from sublevel.engine.worker import finite, run_job
+from sublevel.engine.store.content import finite
+from sublevel.engine.worker import run_job
 
 BEAT = 5.0
 """Seconds between two signs of life."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,15 @@ def canonical(document: object) -> bytes:
     b'{"a":[1,null],"b":0.1}'
     """
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def finite(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become null, an empty field of a table."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def digest(data: bytes) -> str:

@@ -1,14 +1,16 @@
-"""What a store is kept for: known studies, garbage, archives."""
+"""What a store is kept for: the studies it knows, garbage, archives."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from sublevel.cli.output import say
 from sublevel.engine.store import (
     Archive,
+    Collected,
     Document,
+    Merged,
     Root,
     Store,
     absolute,
@@ -24,61 +26,70 @@ from sublevel.engine.store.archive import Source
 from sublevel.engine.store.entries import parsed_entry
 from sublevel.engine.store.names import CELLS, STUDIES, key_of
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
-from sublevel.study.result import MANIFEST, Result
+from sublevel.study.manifest import MANIFEST
+from sublevel.study.result import Result
 from sublevel.study.tables import extracted
 
+RELEASED = {
+    "all": lambda output: False,
+    "ends": lambda output: output.startswith("step-"),
+    "none": lambda output: output != "mask",
+}
+"""By the weights that finished studies keep: which outputs of their cells are let go."""
 
-def clear(where: str, out: Path, forget: Sequence[str], dry_run: bool, weights: str = "all") -> int:
-    """Collect the garbage of a store; say which studies it is kept for, and what went.
+
+@dataclass(frozen=True)
+class Cleared:
+    """The studies that a store knows, those of them that it was told to forget, and what was collected."""
+
+    known: list[Root]
+    forgotten: list[Root]
+    collected: Collected
+
+
+def clear(store: Store, out: Path, *, forget: Sequence[str], remove: bool, weights: str = "all") -> Cleared:
+    """Collect the garbage of a store, or only count it, with the runs in ``out`` as studies that are kept.
 
     ``weights`` of finished studies that stay: ``all``, the ``ends`` of trainings without the points on the way, or
     ``none``.
     """
-    store = Store(where, create=False)
     known = _known(store, out)
-    gone = {root.digest for word in forget for root in roots.named(known.values(), word)}
-    kept = [root for digest, root in known.items() if digest not in gone]
     if not known:
         raise ConfigError(
             f"the store in {store.where} knows no study, so all of it would go: run a study that is to be kept, say "
             "with --out where the runs are, or remove the folder"
         )
-    for root in sorted(known.values(), key=lambda root: (root.name, root.digest)):
-        state = "forgotten" if root.digest in gone else "kept" if root.finished else "kept, not finished"
-        say(f"{root.name} {root.digest[:12]}: {len(root.keys)} entries, {state}")
+    gone = {root.digest: root for word in forget for root in roots.named(known.values(), word)}
+    kept = [root for digest, root in known.items() if digest not in gone]
+
+    def release(body: Document) -> list[str]:
+        return [name for output, name in body["objects"].items() if RELEASED[weights](output)]
+
     with refusing(f"cannot clear up the store in {store.where}"):
-        if not dry_run:
-            for root in (known[digest] for digest in gone):
-                store.files.remove(root.file)
-        done = collect(store, kept, remove=not dry_run, release=lambda body: _released(body, weights))
-    for name, count in sorted(done.entries.items()):
-        say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}")
-    say(
-        f"{'would remove' if dry_run else 'removed'} {done.entries.total()} entries, {done.objects} objects and "
-        f"{done.other} other files: {done.size / 2**20:.1f} MiB; {done.kept} entries stay",
-    )
-    return 0
+        for root in gone.values() if remove else ():
+            store.files.remove(root.file)
+        done = collect(store, kept, remove=remove, release=release)
+    return Cleared(sorted(known.values(), key=lambda root: (root.name, root.digest)), list(gone.values()), done)
 
 
-def _released(body: Document, weights: str) -> list[str]:
-    """The objects of an entry that the rule lets go."""
-    goes = {
-        "all": lambda output: False,
-        "ends": lambda output: output.startswith("step-"),
-        "none": lambda output: output != "mask",
-    }
-    return [name for output, name in body["objects"].items() if goes[weights](output)]
+def _known(store: Store, out: Path) -> dict[str, Root]:
+    """The roots of a store and the runs in a folder that keep their results there, by digest."""
+    known = {root.digest: root for root in roots.roots(store)}
+    for path in sorted(out.glob(f"*/{MANIFEST}")):
+        result = Result(path.parent)
+        if result.store_at == store.where:
+            root = roots.of_manifest(result.document)
+            known[root.digest] = root.joined(known.get(root.digest))
+    return known
 
 
 def export(study: str, archive: Path, out: Path, where: str | None) -> int:
-    """Write a study's results as an archive."""
+    """Write a study's results as an archive; the number of entries."""
     folder = Path(study) if (Path(study) / MANIFEST).exists() else out / study
     if (folder / MANIFEST).exists():
         result = Result(folder)
-        store, root = (
-            result.store if where is None else Store(user_address(where), create=False),
-            roots.of_manifest(result.document),
-        )
+        store = result.store if where is None else Store(user_address(where), create=False)
+        root = roots.of_manifest(result.document)
     else:
         store = Store(user_address(where or out / ".store"), create=False)
         found = roots.named(roots.roots(store), study)
@@ -88,12 +99,10 @@ def export(study: str, archive: Path, out: Path, where: str | None) -> int:
         root = found[0]
     if not root.finished:
         raise ConfigError(f"{root.name} has not been run to its end: run it before it is exported")
-    count = write_archive(store, root, archive)
-    say(f"{archive}: {count} entries, {archive.stat().st_size / 2**20:.1f} MiB")
-    return 0
+    return write_archive(store, root, archive)
 
 
-def take_in(source: str, where: str) -> int:
+def take_in(source: str, where: str) -> Merged:
     """Take the results of an archive or of another store into a store."""
     at, path = user_address(source), Path(source)
     if at == absolute(where):
@@ -108,13 +117,7 @@ def take_in(source: str, where: str) -> int:
     store = Store(where)
     store.check_writable()
     with refusing(f"cannot read {taken.where}"):
-        done = merge(store, taken)
-    say(f"{done.added} entries added, {done.there} were there; {done.studies} studies")
-    if done.different:
-        say(f"{done.different} of those that were there have other numbers in {source}; they stay")
-    if done.broken:
-        say(f"{done.broken} entries of {source} are not whole, and are left out")
-    return 0
+        return merge(store, taken)
 
 
 def check_rows(source: Source) -> None:
@@ -135,14 +138,3 @@ def check_rows(source: Source) -> None:
             extracted(studies[key], str(body.get("kind")), body.get("labels", {}), body)
         except DamagedEntry as error:
             raise StoreError(f"{source.where} cannot be imported: {error}") from None
-
-
-def _known(store: Store, out: Path) -> dict[str, Root]:
-    """The roots of a store and the runs in a folder that keep their results there, by digest."""
-    known = {root.digest: root for root in roots.roots(store)}
-    for path in sorted(out.glob(f"*/{MANIFEST}")):
-        result = Result(path.parent)
-        if result.store_at == store.where:
-            root = roots.of_manifest(result.document)
-            known[root.digest] = root.joined(known.get(root.digest))
-    return known

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-Row = dict[str, Any]
+from sublevel.engine.events import Row
 
 FIELDS: dict[str, dict[str, type]] = {
     "begin": {"cells": int, "cached": int, "work": float},
@@ -30,7 +30,7 @@ def number(value: object) -> TypeGuard[int | float]:
 
 
 def proper(row: object) -> bool:
-    """Whether a row is one that `Tally` can take: a log may be cut, or come from anybody."""
+    """Whether a row is one that `RunProgress` can take: a log may be cut, or come from anybody."""
     if not isinstance(row, dict) or not number(row.get("time")) or not isinstance(row.get("event"), str):
         return False
     fields = FIELDS.get(row["event"])
@@ -84,7 +84,7 @@ class _Pace:
         return seconds, self.work * seconds / (seconds + rest) if seconds > 0 else 0.0
 
 
-class Tally:
+class RunProgress:
     """Where a run stands, from its rows."""
 
     def __init__(self) -> None:

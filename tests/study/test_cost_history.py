@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import sublevel as sl
-from sublevel.engine.graph import Node
-from sublevel.engine.schedule import Outcome
-from sublevel.study.cost_history import FADING, NAME, Spent
+from sublevel.engine.events import Event, finished
+from sublevel.engine.graph import Node, Outcome
+from sublevel.study.cost_history import FADING, NAME, CostHistory
 
 NODES = {kind: Node(kind, kind, {}, {}) for kind in ("train", "spectrum", "leg")}
 UNITS = {"train": 1000.0, "spectrum": 500.0, "leg": 10.0}
@@ -20,12 +20,15 @@ def units(node: Node) -> float:
     return UNITS[node.kind]
 
 
-def spent(folder: Path, of: str = "here", **seconds: float) -> Spent:
+END = Event("end", about={"why": "done"})
+
+
+def spent(folder: Path, of: str = "here", **seconds: float) -> CostHistory:
     """After a run of cells that took these seconds."""
-    made = Spent(folder, {"problem": of}, units)
+    made = CostHistory(folder, {"problem": of}, units)
     for kind, value in seconds.items():
-        made.finished(Outcome(NODES[kind], "done", entry={"seconds": value}))
-    made.ended("done")
+        made(finished(Outcome(NODES[kind], "done", entry={"seconds": value}), UNITS[kind]))
+    made(END)
     return made
 
 
@@ -33,9 +36,9 @@ def test_costs_are_those_seen_and_the_others_stand_as_they_were(tmp_path: Path) 
     assert spent(tmp_path).rate is None
     assert not (tmp_path / NAME).exists(), "a run that computed nothing keeps nothing"
     after = spent(tmp_path, train=2.0, spectrum=3.0)
-    weigh = after.weigh()
+    cost = after.model()
     assert after.rate == pytest.approx(500)
-    assert [weigh(node) for node in NODES.values()] == pytest.approx([1000, 1500, 10])
+    assert [cost(node) for node in NODES.values()] == pytest.approx([1000, 1500, 10])
 
 
 def test_a_new_run_counts_more_than_the_one_before(tmp_path: Path) -> None:
@@ -55,10 +58,10 @@ def test_other_problems_and_damaged_files_are_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_not_computed_is_not_counted(tmp_path: Path) -> None:
-    made = Spent(tmp_path, {}, units)
+    made = CostHistory(tmp_path, {}, units)
     for status in ("cached", "failed", "skipped"):
-        made.finished(Outcome(NODES["train"], status, entry={"seconds": 1.0}))
-    made.ended("done")
+        made(finished(Outcome(NODES["train"], status, entry={"seconds": 1.0}), 1.0))
+    made(END)
     assert not (tmp_path / NAME).exists()
 
 

@@ -1,0 +1,133 @@
+"""The commands run and measure: a study of what is trained here, or of checkpoints that were trained elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, announce, near, raw_study
+from sublevel.cli.output import say
+from sublevel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sublevel.study.study import Study
+
+TIME_IS_UP = 75
+"""The exit code of a run that goes on when it is called again (EX_TEMPFAIL of sysexits.h)."""
+
+GEOMETRY: dict[str, Any] = {
+    "paths": {"size": 2000},
+    "spectra": {"size": 1000, "spaces": ["own", "all"]},
+    "density": {"size": 1000},
+    "overlaps": {"size": 1000},
+    "volumes": {"size": 1000, "methods": ["logdet", "importance"]},
+    "topology": {"size": 1000},
+}
+"""What is measured of checkpoints unless ``--set geometry...`` says otherwise."""
+
+
+def run(
+    study: str,
+    *,
+    overrides: Set = (),
+    jobs: int | None = None,
+    executor: Where = "local",
+    track: Track = (),
+    max_hours: float | None = None,
+    figures: bool = True,
+    out: Out = RUNS,
+    store: StoreAt = None,
+    device: Device = "auto",
+) -> int:
+    """Run a study: a preset, or a TOML file. What is in the store already is not computed again.
+
+    Parameters
+    ----------
+    study
+        A preset (demo, mini, paper, paper-vgg16) or a study file.
+    jobs
+        Cells at once; the numbers do not depend on it. Default: cores / threads of the study, or a cluster's room.
+    max_hours
+        Begin no cell after so many hours; those that run end. Exit code 75 then: the same command goes on.
+    figures
+        Write every figure for print too, as SVG and PDF; the report shows them all in any case.
+    """
+    from sublevel.study import placement
+    from sublevel.study.study import Study
+
+    if placement.helped(executor):
+        return 0
+    chosen = Study(raw_study(study, overrides), out=out, store=store, device=device)
+    announce(chosen)
+    return _carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures)
+
+
+def measure(
+    *checkpoints: Path,
+    model: str,
+    data: str = "fashion-mnist-small",
+    root: str | None = None,
+    mask: tuple[Path, ...] = (),
+    name: str = "measured",
+    overrides: Set = (),
+    jobs: int | None = None,
+    executor: Where = "local",
+    out: Out = RUNS,
+    store: StoreAt = None,
+    device: Device = "auto",
+) -> int:
+    """Measure checkpoints that were trained elsewhere: losses, paths between them, spectra, volumes.
+
+    Parameters
+    ----------
+    checkpoints
+        State dicts: safetensors, or files of torch.save (loaded with weights_only). The first is the reference.
+    model
+        A registered network, or module:function.
+    data
+        A data source, with its root.
+    mask
+        Files of 0/1 tensors by weight name: one for each checkpoint, or one for all.
+    name
+        The run's name.
+    """
+    from sublevel.study.documents import override
+    from sublevel.study.study import Study
+
+    source = {"name": data} | ({"root": root} if root is not None else {})
+    given = _given(checkpoints, mask)
+    study = {"name": name, "given": given, "model": {"name": model}, "data": source, "geometry": GEOMETRY}
+    chosen = Study(override(study, *overrides), out=out, store=store, device=device)
+    announce(chosen)
+    return _carry_out(chosen, jobs=jobs, executor=executor)
+
+
+def _given(checkpoints: Sequence[Path], masks: Sequence[Path]) -> list[dict[str, str]]:
+    """The checkpoints as a study names them: by file name, or by path where two files share their name."""
+    if not checkpoints:
+        raise ConfigError("name at least one checkpoint to measure")
+    if len(masks) not in (0, 1, len(checkpoints)):
+        raise ConfigError(f"{len(masks)} masks for {len(checkpoints)} checkpoints: give none, one, or one for each")
+    stems = [path.stem for path in checkpoints]
+    own = list(masks) * len(checkpoints) if len(masks) == 1 else masks or [None] * len(checkpoints)
+    return [
+        {"name": path.stem if stems.count(path.stem) == 1 else str(path), "path": str(path)}
+        | ({"mask": str(mask)} if mask else {})
+        for path, mask in zip(checkpoints, own, strict=True)
+    ]
+
+
+def _carry_out(study: Study, **how: Any) -> int:
+    """Run a study while somebody watches; the exit code."""
+    from sublevel.cli.watching import watching
+
+    for note in study.notes():
+        say(f"note: {note}")
+    with watching() as listener:
+        result = study.run(listener=listener, **how)
+    listener.summary(result)
+    print(f"report: {near(result.folder / 'report.html')}")
+    if any(cell["status"] == "waiting" for cell in result.unfinished):
+        return TIME_IS_UP
+    return 1 if result.unfinished else 0

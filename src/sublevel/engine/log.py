@@ -1,0 +1,134 @@
+"""The log of a run: its events as rows, written while it runs, and read from elsewhere.
+
+sublevel-runs/NAME/events.jsonl    one JSON row for each event: begin, waits, started, progress, retried, finished,
+end, each with its ``time`` (seconds since 1970) and ``run``
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from sublevel.engine.events import Event, Row
+from sublevel.engine.progress import RunProgress, proper
+from sublevel.engine.store.content import finite
+from sublevel.errors import StoreError
+from sublevel.processes import dead, machine, own
+
+LOG = "events.jsonl"
+
+BEAT = 5.0
+"""Seconds between two signs of life of a run: the time at which its log was last changed."""
+
+SILENT = 12 * BEAT
+"""Seconds without a sign of life after which a run on another machine counts as dead."""
+
+LONGEST_ROW = 2**20
+"""Characters of a row that is still read."""
+
+
+class Log:
+    """The log of a run, in its folder; nothing is written for a run that has nothing to compute."""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self._path, self._about = folder / LOG, dict(about)
+        self._run = uuid.uuid4().hex[:8]
+        self._file: TextIO | None = None
+        self._over = threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        """Write the event's row; the first one also says who and where the run is."""
+        row = {**event.row, "run": self._run}
+        if event.what == "begin" and row["cells"] > row["cached"]:
+            self._open()
+            row |= {"host": socket.gethostname(), **own(), **self._about}
+        if self._file is None or event.what == "tick":
+            return
+        self._file.write(json.dumps(finite(row)) + "\n")
+        self._file.flush()
+        if event.what == "end":
+            self._over.set()
+            self._file.close()
+
+    def _open(self) -> None:
+        """Open the log, and show from now on that the run lives."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            cut = _is_cut(self._path)
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed when the run ends
+            self._file.write("\n" if cut else "")
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
+        with suppress(RuntimeError):  # a user who can start no more threads; others then see no sign of life
+            threading.Thread(target=self._live, daemon=True).start()
+
+    def _live(self) -> None:
+        while not self._over.wait(BEAT):
+            with suppress(OSError):  # a file server that is away may come back
+                os.utime(self._path)
+
+
+def _is_cut(log: Path) -> bool:
+    """Whether the last row of a log has no end: a kill or a full disk has cut it."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:  # there is none, or nothing in it
+        return False
+
+
+def read_log(log: Path) -> RunProgress:
+    """Count the rows of the log's last run; what is no row, cut short or misshapen, is passed over.
+
+    StoreError if the log cannot be read.
+    """
+    progress, run = RunProgress(), object()
+    try:
+        for row in _rows(log):
+            if row["event"] == "begin":
+                progress, run = RunProgress(), row.get("run")
+            if row.get("run") == run:
+                progress.take(row)
+    except OSError as error:
+        raise StoreError(f"cannot read {log}: {error.strerror or error}") from error
+    return progress
+
+
+def _rows(log: Path) -> Iterator[Row]:
+    with open(log, encoding="utf-8", errors="replace") as file:
+        while line := file.readline(LONGEST_ROW):
+            if not line.endswith("\n"):
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if proper(row):
+                yield row
+
+
+def changed(log: Path) -> float:
+    """When a log was last changed; never, where that cannot be known."""
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return -math.inf
+
+
+def lives(progress: RunProgress, log: Path) -> bool:
+    """Whether the run's process is there, or, on another machine, has given a sign of life lately."""
+    if progress.why is not None or not progress.about:
+        return False
+    if progress.about.get("machine") == machine() != "":
+        return not dead(progress.about)
+    return abs(time.time() - changed(log)) < SILENT

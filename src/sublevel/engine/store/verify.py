@@ -1,0 +1,56 @@
+"""Reading everything in a store: what is damaged is set aside, what cannot be read is named and stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sublevel.engine.store import roots
+from sublevel.engine.store.entries import Store
+from sublevel.engine.store.names import cell_name
+from sublevel.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a look at every file found: ``damaged`` names that were set aside, keys that are ``incomplete`` with the
+    names of their cells, and ``unreadable`` names with the reasons. ``entries`` were looked at.
+    """
+
+    entries: int
+    damaged: list[str]
+    incomplete: dict[str, str]
+    unreadable: dict[str, str]
+
+
+def verify(store: Store) -> Verified:
+    """Read every root, object and entry; set aside what is damaged."""
+    before = set(store.damaged())
+    unreadable: dict[str, str] = {}
+    roots.check(store)
+    _absent(store.object_whole, list(store.objects()), unreadable)
+    keys = list(store.keys())
+    broken = _absent(store.read_entry, keys, unreadable)
+    incomplete = {key: _name_of_cell(store, key) for key in broken}
+    return Verified(len(keys), sorted(set(store.damaged()) - before), incomplete, unreadable)
+
+
+def _absent(look: Callable[[str], Any], names: Iterable[str], unreadable: dict[str, str]) -> list[str]:
+    """The names at which a look finds nothing whole; those that cannot be read are noted."""
+    found = []
+    for name in names:
+        try:
+            if look(name) is None:
+                found.append(name)
+        except StoreError as error:
+            unreadable[name] = str(error)
+    return found
+
+
+def _name_of_cell(store: Store, key: str) -> str:
+    try:
+        return json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,47 @@
+"""What a reader should know about how a study runs: remarks, none of which stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sublevel.problem import Problem
+from sublevel.study.given import Given
+from sublevel.study.spec import StudySpec
+
+
+def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: bool) -> list[str]:
+    """The remarks on a study; ``cached`` says whether its cells have keys that another run finds again."""
+    space = problem.space
+    found = [note for each in given for note in each.notes]
+    if not given and problem.loop is None and (unused := problem.unused):
+        some = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
+        found.append(
+            f"the training loss does not depend on {some}: their gradient is 0, and only weight decay moves them"
+        )
+    if 2 * int(space.prunable.sum()) < space.dim:
+        found.append(
+            f"only {space.describe_prunable()}; a density is a share of the prunable ones; prunable = 'matrices' "
+            "(--set 'model.prunable=[\"matrices\"]') adds recurrent weights, attention's in_proj and GPT-2's Conv1D"
+        )
+    if not cached:
+        own = ["network"]
+        own += (name for name in ("loss", "loop") if callable(code := getattr(problem, name)) or ":" in str(code))
+        found.append(
+            f"the code of the {' or the '.join(own)} cannot be read whole (it was typed, edited since it was "
+            "imported, or holds objects that no text tells) and has no version, so its cells are not cached: "
+            "give Problem(version=...) to keep them"
+        )
+    if not problem.portable:
+        found.append(
+            "the network, or code of your own beside it, is defined where other processes cannot import "
+            "it, so cells run one at a time in this process: put it in a module of its own to use several"
+        )
+    rates = spec.train.rates(len(problem.splits.train))
+    rate = next((r for r in reversed(rates) if r > 0), spec.train.lr)
+    tunes = any(b.name.startswith("finetune") for b in spec.branches)
+    if tunes and spec.finetune_lr is None and rate < spec.train.lr / 1000:
+        found.append(
+            f"fine-tuning runs at the schedule's last rate, {rate:.2g}, which hardly moves a weight: "
+            "set finetune_lr (chosen on held-out images) to compare with it"
+        )
+    return found
