@@ -31,7 +31,8 @@ import fuzz
 import sublevel as sl
 from sublevel.cli import main
 from sublevel.engine.log import read_log
-from sublevel.engine.store import Archive, Store
+from sublevel.engine.store import Store
+from sublevel.engine.store.archive import Archive
 from sublevel.engine.store.content import sealed, unsealed
 from sublevel.engine.store.leases import leased
 from sublevel.study.store_admin import check_rows

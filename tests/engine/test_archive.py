@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from small_stores import put, root
-from sublevel.engine.store import Archive, Root, Store, cell_name, digest, merge, object_name, roots, write_archive
+from sublevel.engine.store import Root, Store, cell_name, digest, object_name, roots
+from sublevel.engine.store.archive import Archive, write_archive
+from sublevel.engine.store.merge import merge
 from sublevel.errors import StoreError
 from tiny_runs import cli, entries, tables
 

@@ -12,18 +12,10 @@ import tiny_runs
 from small_stores import manifest, put, root
 from sublevel import open as open_run
 from sublevel.cli import main
-from sublevel.engine.store import (
-    Archive,
-    Leases,
-    Store,
-    cell_name,
-    collect,
-    digest,
-    merge,
-    object_name,
-    roots,
-    write_archive,
-)
+from sublevel.engine.store import Leases, Store, cell_name, digest, object_name, roots
+from sublevel.engine.store.archive import Archive, write_archive
+from sublevel.engine.store.garbage import collect
+from sublevel.engine.store.merge import merge
 from sublevel.errors import ConfigError, StoreError
 from tiny_runs import cli, tables
 

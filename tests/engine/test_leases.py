@@ -137,7 +137,7 @@ def test_a_process_that_is_dead_on_this_machine_is_not_waited_for(files: Folder)
 def test_the_seconds_of_a_lease_are_a_number(files: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for said in ("soon", "0.1", "inf"):
         monkeypatch.setenv("SUBLEVEL_LEASE", said)
-        with pytest.raises(ConfigError, match=f"at least 0.5; got '{said}'"):
+        with pytest.raises(ConfigError, match=f"0.5 or more and at most 3600; got '{said}'"):
             Leases(files)
 
 

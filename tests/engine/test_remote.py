@@ -15,20 +15,12 @@ import pytest
 from small_stores import put, root
 from sublevel import Study
 from sublevel import open as open_run
-from sublevel.engine.store import (
-    Archive,
-    Backend,
-    Leases,
-    Store,
-    collect,
-    digest,
-    garbage,
-    merge,
-    object_name,
-    opened,
-    write_archive,
-)
+from sublevel.engine.store import Leases, Store, digest, garbage, object_name, opened
 from sublevel.engine.store.address import absolute, relative, resolved
+from sublevel.engine.store.archive import Archive, write_archive
+from sublevel.engine.store.backend import Backend
+from sublevel.engine.store.garbage import collect
+from sublevel.engine.store.merge import merge
 from sublevel.engine.store.remote import Bucket
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
 from tiny_runs import Running, cli, furnish, tables

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import sublevel
-from sublevel.engine.store import FORMAT, Store, canonical, cell_name, digest, object_name
+from sublevel.engine.store import Store, canonical, cell_name, digest, object_name
+from sublevel.engine.store.entries import FORMAT
 from sublevel.errors import DamagedEntry, StoreError
 from tiny_runs import entries, objects
 

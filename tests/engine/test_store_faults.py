@@ -23,7 +23,9 @@ import pytest
 import sublevel as sl
 from faulty import ANSWERS, CALLS, ERRORS, REQUESTS, Between, failing
 from small_stores import put, root
-from sublevel.engine.store import Leases, Store, backend, cell_name, collect, digest, merge, object_name, roots
+from sublevel.engine.store import Leases, Store, backend, cell_name, digest, object_name, roots
+from sublevel.engine.store.garbage import collect
+from sublevel.engine.store.merge import merge
 from sublevel.errors import StoreError, SublevelError
 from sublevel.study.result import to_csv
 from sublevel.study.tables import build

@@ -17,8 +17,9 @@ from faulty import failing
 from small_stores import put
 from sublevel import cache
 from sublevel.engine.executors import local
-from sublevel.engine.store import Folder, Leases, Store, collect
+from sublevel.engine.store import Folder, Leases, Store
 from sublevel.engine.store.content import sealed
+from sublevel.engine.store.garbage import collect
 from sublevel.engine.store.index import look
 from sublevel.engine.store.leases import LONGEST
 from sublevel.errors import ConfigError, StoreError
@@ -217,7 +218,8 @@ def test_garbage_is_counted_where_nothing_can_be_written(tmp_path: Path) -> None
 USER = """
 import os, sys
 from sublevel.errors import StoreError
-from sublevel.engine.store import Leases, Store, collect, roots
+from sublevel.engine.store import Leases, Store, roots
+from sublevel.engine.store.garbage import collect
 sys.path.insert(0, sys.argv[4])
 from small_stores import put, root
 os.setgroups([]), os.setgid(2000), os.setuid(int(sys.argv[1]))

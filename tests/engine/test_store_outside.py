@@ -17,8 +17,9 @@ import pytest
 
 from small_stores import manifest, put, root
 from sublevel.cli import main
-from sublevel.engine.store import Leases, Store, cell_name, collect, digest, object_name, roots
+from sublevel.engine.store import Leases, Store, cell_name, digest, object_name, roots
 from sublevel.engine.store.address import user_address
+from sublevel.engine.store.garbage import collect
 from sublevel.engine.store.names import key_of, lease_name, partial_name, study_name
 from sublevel.errors import StoreError
 

@@ -7,13 +7,16 @@ whole, replaced as a whole, and gone when the cell has its entry.
 from __future__ import annotations
 
 import json
-import os
+import math
 import time
 from contextlib import suppress
 
-from sublevel.engine.store import Backend, Document, digest, partial_name, refusing
-from sublevel.engine.store.entries import checked_read
-from sublevel.errors import ConfigError, DamagedEntry, StoreError
+from sublevel.engine.store import Document, digest, refusing
+from sublevel.engine.store.backend import Backend
+from sublevel.engine.store.entries import whole
+from sublevel.engine.store.leases import seconds_of
+from sublevel.engine.store.names import partial_name
+from sublevel.errors import StoreError
 
 SECONDS = 300.0
 """Seconds between two times that a cell is kept, unless ``SUBLEVEL_KEEP`` says otherwise."""
@@ -27,7 +30,7 @@ class Partial:
 
     def __init__(self, files: Backend, key: str, *, keeps: bool = True) -> None:
         self._files, self._name, self._key = files, partial_name(key), key
-        self._every = _seconds() if keeps else float("inf")
+        self._every = seconds_of("SUBLEVEL_KEEP", SECONDS, 0, math.inf) if keeps else math.inf
         self._next = time.monotonic() + self._every
 
     def due(self) -> bool:
@@ -48,11 +51,8 @@ class Partial:
 
     def read(self) -> tuple[Document, bytes] | None:
         """What was kept last; None where there is nothing, or nothing whole. StoreError if it cannot be read."""
-        try:
-            with refusing(f"cannot read the store in {self._files.where}", but=FileNotFoundError):
-                return checked_read(self._files, self._name, self._parsed)
-        except (FileNotFoundError, DamagedEntry):
-            return None
+        with refusing(f"cannot read the store in {self._files.where}"):
+            return whole(self._files, self._name, self._parsed)
 
     def drop(self) -> None:
         """Remove it: the cell has its entry."""
@@ -68,14 +68,3 @@ class Partial:
             return (about, kept) if about.pop("key") == self._key else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-
-
-def _seconds() -> float:
-    said = os.environ.get("SUBLEVEL_KEEP", "")
-    try:
-        seconds = float(said) if said else SECONDS
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ConfigError(f"SUBLEVEL_KEEP is a number of seconds, 0 or more; got {said!r}")
-    return seconds

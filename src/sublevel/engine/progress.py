@@ -34,13 +34,11 @@ def proper(row: object) -> bool:
     if not isinstance(row, dict) or not number(row.get("time")) or not isinstance(row.get("event"), str):
         return False
     fields = FIELDS.get(row["event"])
-    return fields is not None and all(_is(row.get(name), kind) for name, kind in fields.items())
-
-
-def _is(value: object, kind: type) -> bool:
-    return (
-        number(value) and (kind is float or isinstance(value, int)) if kind in (int, float) else isinstance(value, kind)
-    )
+    if fields is None:
+        return False
+    allowed = {name: (int, float) if kind is float else kind for name, kind in fields.items()}
+    numbers = [row.get(name) for name, kind in fields.items() if kind in (int, float)]
+    return all(isinstance(row.get(name), kind) for name, kind in allowed.items()) and all(map(number, numbers))
 
 
 @dataclass

@@ -58,8 +58,8 @@ def difference(
 
     Raises ConfigError for what is no study, and for overrides of a finished run.
     """
-    first, second = sides = _Side.of(a, (), Path(out)), _Side.of(b, overrides, Path(out))
-    settings = [dict(flat(_named(side.spec))) for side in (first, second)]
+    first, second = sides = _Compared.of(a, (), Path(out)), _Compared.of(b, overrides, Path(out))
+    settings = [dict(flat(_by_name(side.spec))) for side in (first, second)]
     both = {name: (settings[0].get(name, ABSENT), settings[1].get(name, ABSENT)) for s in settings for name in s}
     fields = {name: values for name, values in both.items() if values[0] != values[1] and set(values) != {ABSENT, "{}"}}
     names = a, " --set ".join((b, *overrides))
@@ -72,19 +72,19 @@ def difference(
     except SublevelError as error:
         return Difference(names, fields, {}, str(error))
     kinds = dict.fromkeys(kind for side in keys for kind in side)
-    cells = {kind: _counts(*(side.get(kind, set()) for side in keys)) for kind in kinds}
-    return Difference(names, fields, cells)
+    pairs = {kind: [side.get(kind, set()) for side in keys] for kind in kinds}
+    return Difference(names, fields, {kind: (len(a), len(b), len(a & b)) for kind, (a, b) in pairs.items()})
 
 
 @dataclass(frozen=True)
-class _Side:
+class _Compared:
     """One of the two: its study, and the run that it was read from."""
 
     spec: StudySpec
     run: Result | None
 
     @classmethod
-    def of(cls, target: str, overrides: Sequence[str], out: Path) -> _Side:
+    def of(cls, target: str, overrides: Sequence[str], out: Path) -> _Compared:
         run = _run(target, out)
         if run is None:
             return cls(parse(override(read(target), *overrides), target), None)
@@ -125,7 +125,7 @@ def _run(target: str, out: Path) -> Result | None:
     raise ConfigError(f"{target!r} is neither a study file (.toml), nor a preset, nor a run{nearest(target, known)}")
 
 
-def _named(spec: StudySpec) -> dict[str, Any]:
+def _by_name(spec: StudySpec) -> dict[str, Any]:
     """The resolved study with its branches and given points by name."""
     document = spec.document()
     document["branches"] = {
@@ -147,7 +147,3 @@ def _keys(graph: Graph, identity: Mapping[str, Any] | None, numerics: Mapping[st
         known[node.id] = key(node.kind, inputs, identity, numerics)
         out.setdefault(node.kind, set()).add(known[node.id])
     return out
-
-
-def _counts(a: set[str], b: set[str]) -> tuple[int, int, int]:
-    return len(a), len(b), len(a & b)

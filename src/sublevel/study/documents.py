@@ -66,11 +66,7 @@ def _extended(source: Path) -> dict[str, Any]:
         return document
     if base not in preset_names():
         raise ConfigError(f"{source.name}: extends names no preset: {base!r}{nearest(str(base), preset_names())}")
-    return merged(_without(read(base), "name"), document)
-
-
-def _without(document: dict[str, Any], key: str) -> dict[str, Any]:
-    return {k: v for k, v in document.items() if k != key}
+    return merged({key: value for key, value in read(base).items() if key != "name"}, document)
 
 
 def preset_names() -> list[str]:

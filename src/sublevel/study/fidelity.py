@@ -93,13 +93,13 @@ def expanded(document: Mapping[str, Any], network: str, data: str) -> dict[str, 
     says all of its keys, and a study with a data order for one of its branches says the order of all of them.
     """
     fidelity = document.get("fidelity", "paper")
-    keys = rules(fidelity, _named(document, "model", network), _named(document, "data", data))
+    keys = rules(fidelity, _name_in(document, "model", network), _name_in(document, "data", data))
     out, branches = dict(document), document.get("branches")
     written = branches if isinstance(branches, list | tuple) else []
     if any(each.get("order") if isinstance(each, Mapping) else getattr(each, "order", None) for each in written):
         keys.pop("order", None)
     for path, value in keys.items():
-        if not any(_said(document, each) for each in _alike(path)):
+        if not any(_said(document, each) for each in next((keys for keys in _TOGETHER if path in keys), (path,))):
             out = placed(out, path.split("."), value, path)
     if fidelity == "open_lth" and written:
         out["branches"] = [_branch(each) for each in written]
@@ -115,13 +115,9 @@ def followed(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         yield path, value, rule
 
 
-def _named(document: Mapping[str, Any], group: str, default: str) -> str:
+def _name_in(document: Mapping[str, Any], group: str, default: str) -> str:
     inside = document.get(group)
     return str(inside.get("name", default) if isinstance(inside, Mapping) else getattr(inside, "name", default))
-
-
-def _alike(path: str) -> tuple[str, ...]:
-    return next((keys for keys in _TOGETHER if path in keys), (path,))
 
 
 def _said(document: Any, path: str) -> bool:

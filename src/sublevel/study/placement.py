@@ -74,7 +74,7 @@ def _check_together(processes: int, executor: str) -> None:
 
 
 def make(
-    spec: StudySpec, problem: Problem, name: str, *, store: str, folder: Path, asked: int | None, waiting: int
+    spec: StudySpec, problem: Problem, name: str, asked: int | None, waiting: int, *, store: str, folder: Path
 ) -> Executor:
     """The executor of that name for so many waiting cells."""
     usual = jobs(spec.threads, problem.device) if name == LOCAL else None

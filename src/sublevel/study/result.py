@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sublevel.engine.store import Store, canonical, digest, resolved, trusted
+from sublevel.engine.store import Store, canonical, digest
+from sublevel.engine.store.address import resolved, trusted
 from sublevel.errors import ConfigError, StoreError, SublevelError
 from sublevel.files import write_text
 from sublevel.foreign import csv_cell, read_json

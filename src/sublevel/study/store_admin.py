@@ -6,24 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sublevel.engine.store import (
-    Archive,
-    Collected,
-    Document,
-    Merged,
-    Root,
-    Store,
-    absolute,
-    collect,
-    is_url,
-    merge,
-    refusing,
-    roots,
-    user_address,
-    write_archive,
-)
-from sublevel.engine.store.archive import Source
+from sublevel.engine.store import Document, Root, Store, refusing, roots, user_address
+from sublevel.engine.store.address import absolute, is_url
+from sublevel.engine.store.archive import Archive, Source, write_archive
 from sublevel.engine.store.entries import parsed_entry
+from sublevel.engine.store.garbage import Collected, collect
+from sublevel.engine.store.merge import Merged, merge
 from sublevel.engine.store.names import CELLS, STUDIES, key_of
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
 from sublevel.study.manifest import MANIFEST

@@ -21,7 +21,8 @@ from sublevel.engine.graph import Graph, Node, Outcome
 from sublevel.engine.job import Job
 from sublevel.engine.log import Log
 from sublevel.engine.schedule import MakeJob, Schedule
-from sublevel.engine.store import Document, Store, canonical, digest, relative, roots, user_address
+from sublevel.engine.store import Document, Store, canonical, digest, roots, user_address
+from sublevel.engine.store.address import relative
 from sublevel.errors import ConfigError
 from sublevel.files import check_writable, write_text
 from sublevel.own_code import contained
@@ -143,26 +144,17 @@ class Study:
         damaged = set(store.damaged())
         for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
             store.put(data)
-        problem = self._description(store)
+        problem, history = self._description(store), self._cost_history()
         called = executor if isinstance(executor, str) else type(executor).__name__
-        history = self._cost_history()
-        listeners = [Log(self.folder, {"study": self.spec.name, "executor": called}), history]
-        listeners += [*trackers(track, self.folder, self.spec), *([listener] if listener else [])]
-        schedule = self._schedule(store, history, Stream(*listeners))
+        log = Log(self.folder, {"study": self.spec.name, "executor": called})
+        others = [*trackers(track, self.folder, self.spec), *([listener] if listener else [])]
+        schedule = self._schedule(store, history, Stream(log, history, *others))
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
         with schedule.told():
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
-                by = executor if not isinstance(executor, str) else placement.make(
-                    self.spec, self.problem, executor, store=self.store_at, folder=self.folder, asked=jobs,
-                    waiting=len(waiting),
-                )  # fmt: skip
-                try:
-                    splits = self.problem.share() if isinstance(by, Workers) else None
-                    rest = math.inf if max_hours is None else started + 3600 * max_hours - time.time()
-                    schedule.run(by, self._jobs(problem, splits), rest)
-                finally:
-                    by.shutdown()
+                seconds = math.inf if max_hours is None else started + 3600 * max_hours - time.time()
+                self._compute(schedule, problem, executor, jobs, seconds)
         aside = sorted(set(store.damaged()) - damaged)
         roots.finish(store, self._root(schedule.outcomes, problem, finished=True))
         self._write_manifest(schedule.outcomes, problem, seconds=time.time() - started, damaged=aside)
@@ -170,6 +162,20 @@ class Study:
         if report:
             result.write(figures=figures)
         return result
+
+    def _compute(
+        self, schedule: Schedule, problem: Document | None, executor: Executor | str, jobs: int | None, seconds: float
+    ) -> None:
+        """Run what is not in the store, on the executor that is named or given; it is shut down in any case."""
+        if isinstance(executor, str):
+            executor = placement.make(
+                self.spec, self.problem, executor, jobs, len(schedule.look()), store=self.store_at, folder=self.folder
+            )
+        try:
+            splits = self.problem.share() if isinstance(executor, Workers) else None
+            schedule.run(executor, self._jobs(problem, splits), seconds)
+        finally:
+            executor.shutdown()
 
     def notes(self) -> list[str]:
         """What a reader should know about how this study runs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 
@@ -60,7 +59,8 @@ def provenance(d: Document, entry: Document, identity: Document | None) -> Docum
         | {"name": d["study"]["data"]["name"], "classes": len(data["classes"])},
         "model": {
             "name": model["name"],
-            "options": {name: value for name, value in model["options"].items() if not _is_path(value)},
+            # what may tell of a person's folders is left out
+            "options": {n: value for n, value in model["options"].items() if not set(str(value)) & set("/\\~")},
             "fingerprint": _fingerprint(d, entry, identity),
         },
         "loss": d["study"]["loss"],
@@ -100,11 +100,6 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
             first=how["first"],
             rates=None if how["lr"] is None else [how["lr"]] * recipe.steps(len(problem.splits.train)),
         ).end
-
-
-def _is_path(value: Any) -> bool:
-    """Whether an option may tell of a person's folders."""
-    return any(sign in str(value) for sign in ("/", "\\", "~"))
 
 
 def _fingerprint(document: Document, entry: Document, identity: Document | None) -> str | None:

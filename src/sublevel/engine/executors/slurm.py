@@ -55,7 +55,7 @@ class _Task:
 
 
 @dataclass
-class _Worker:
+class _WorkerJob:
     """A worker job: ``waiting`` for its node, then ``ready``, and ``gone`` when it has ended."""
 
     name: str
@@ -92,7 +92,7 @@ class Slurm:
             raise ConfigError(f"run.slurm: {' '.join(str(error).split())}") from None
         self._new: SimpleQueue[_Task] = SimpleQueue()
         self._tasks: deque[_Task] = deque()
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerJob] = []
         self._asked_at, self._mute = 0.0, 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._attend, daemon=True)
@@ -132,12 +132,15 @@ class Slurm:
                 for worker in self._workers:
                     self._listen(worker)
                 self._hire()
-                self._hand_out()
+                for worker in self._workers:
+                    if worker.state == "ready" and worker.task is None and self._tasks:
+                        worker.task = task = self._tasks.popleft()
+                        append(self._folder / "mail" / f"{worker.name}.in", {"task": task.name, "job": task.job})
                 self._ask()
             except Exception as error:  # the study must end, not hang
                 self._give_up(error if isinstance(error, SublevelError) else StoreError(f"slurm: {error}"))
 
-    def _listen(self, worker: _Worker) -> None:
+    def _listen(self, worker: _WorkerJob) -> None:
         for row in worker.lines.new():
             worker.heard = time.monotonic()
             if "hello" in row:
@@ -175,14 +178,8 @@ class Slurm:
         except Exception as error:  # sbatch says why it refuses
             said = " ".join(str(error).split())
             raise ConfigError(f"slurm does not take the worker jobs (run.slurm): {said}") from None
-        self._workers += [_Worker(n, j, Lines(mail / f"{n}.out")) for n, j in zip(names, jobs, strict=True)]
+        self._workers += [_WorkerJob(n, j, Lines(mail / f"{n}.out")) for n, j in zip(names, jobs, strict=True)]
         self._asked_at = time.monotonic()
-
-    def _hand_out(self) -> None:
-        for worker in self._workers:
-            if worker.state == "ready" and worker.task is None and self._tasks:
-                worker.task = task = self._tasks.popleft()
-                append(self._folder / "mail" / f"{worker.name}.in", {"task": task.name, "job": task.job})
 
     def _ask(self) -> None:
         """Whose job has ended, as Slurm says; who is silent, whatever it says."""
@@ -204,23 +201,21 @@ class Slurm:
             elif worker.state == "ready" and now - worker.heard > SILENCE:
                 self._lose(worker, f"no sign of life for {SILENCE:.0f} s")
 
-    def _lose(self, worker: _Worker, why: str) -> None:
+    def _lose(self, worker: _WorkerJob, why: str) -> None:
         if worker.state == "waiting":
             self._mute += 1
             if self._mute >= STARTS:
-                raise ConfigError(f"the worker jobs of slurm end before they begin ({why}): {_end(self._log(worker))}")
+                last = _last_line(Path(worker.job.paths.stdout))
+                raise ConfigError(f"the worker jobs of slurm end before they begin ({why}): {last}")
         worker.state = "gone"
         self._bury(worker, why)
 
-    def _bury(self, worker: _Worker, why: str) -> None:
+    def _bury(self, worker: _WorkerJob, why: str) -> None:
         """The cell of a worker that is no more."""
         if worker.task is not None:
             said = f"slurm job {worker.job.job_id} on {worker.node or 'no node'} died: {why}"
             worker.task.future.set_exception(WorkerDied(said))
             worker.task = None
-
-    def _log(self, worker: _Worker) -> Path:
-        return Path(worker.job.paths.stdout)
 
     def _give_up(self, error: Exception) -> None:
         for task in [*self._tasks, *(w.task for w in self._workers if w.task is not None)]:
@@ -248,7 +243,7 @@ def _command(*words: str) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def _end(log: Path) -> str:
+def _last_line(log: Path) -> str:
     """The last line of a job's output."""
     try:
         lines = log.read_text(errors="replace").split("\n")

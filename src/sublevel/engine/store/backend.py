@@ -93,27 +93,30 @@ def reason(error: OSError) -> str:
 
 
 PASSING = {
-    errno.EINTR,
-    errno.EAGAIN,
-    errno.EIO,
-    errno.EBUSY,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOBUFS,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.ENETRESET,
-    errno.ECONNABORTED,
-    errno.ECONNRESET,
-    errno.ECONNREFUSED,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.EPIPE,
-    errno.EPROTO,
-    getattr(errno, "EREMOTEIO", errno.EIO),
+    getattr(errno, name, errno.EIO)
+    for name in [
+        "EINTR",
+        "EAGAIN",
+        "EIO",
+        "EBUSY",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
+        "ENOBUFS",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ENETRESET",
+        "ECONNABORTED",
+        "ECONNRESET",
+        "ECONNREFUSED",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "EPIPE",
+        "EPROTO",
+        "EREMOTEIO",
+    ]
 }
 """Errors that may be gone a moment later: a file server that restarts, a descriptor that another thread gives back."""
 

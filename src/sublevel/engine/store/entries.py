@@ -79,9 +79,16 @@ def whole_object(name: str) -> Callable[[bytes], bytes | None]:
     return lambda data: data if digest(data) == name else None
 
 
-def whole_entry(key: str) -> Callable[[bytes], Document | None]:
-    """The entry of a key from bytes, None for what is none."""
-    return lambda data: parsed_entry(data, key)
+def whole(files: Readable, name: str, understood: Callable[[bytes], T | None]) -> T | None:
+    """What is in a file; None where it is missing or damaged. OSError where that is not known."""
+    with suppress(FileNotFoundError, DamagedEntry):
+        return checked_read(files, name, understood)
+    return None
+
+
+def entry_in(files: Readable, key: str) -> Document | None:
+    """The entry of a key, as `whole` finds it."""
+    return whole(files, cell_name(key), lambda data: parsed_entry(data, key))
 
 
 def parsed_entry(data: bytes, key: str) -> Document | None:
@@ -178,16 +185,22 @@ class Store:
 
         What is damaged is set aside, so that the cell is computed again; `set_aside` tells what.
         """
+        body = self.find(cell_name(key), lambda data: parsed_entry(data, key))
+        if body is None:
+            return None
+        found = [self.object_whole(name) for name in sorted(there(body))]  # every damaged one is set aside
+        return body if all(found) else None
+
+    def find(self, name: str, understood: Callable[[bytes], T | None]) -> T | None:
+        """What is in a file, as in `checked_read`; None where it is missing or damaged. Then it is set aside."""
         try:
             with refusing(f"cannot read the store in {self.where}", but=FileNotFoundError):
-                body = checked_read(self.files, cell_name(key), whole_entry(key))
+                return checked_read(self.files, name, understood)
         except FileNotFoundError:
             return None
         except DamagedEntry:
-            self.set_aside(cell_name(key), whole_entry(key))
+            self.set_aside(name, understood)
             return None
-        whole = [self.object_whole(name) for name in sorted(there(body))]  # every damaged one is set aside
-        return body if all(whole) else None
 
     def touch(self, key: str) -> None:
         """Say that an entry is in use; one that is not there is no error."""
@@ -280,7 +293,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except DamagedEntry:
-            if any(map(self._is_whole, self.keys())):
+            if any(entry_in(self.files, key) for key in self.keys()):
                 return False
             raise StoreError(f"{self.where}/{MARKER} is damaged, and no entry in the store is whole") from None
         if found != FORMAT:
@@ -289,11 +302,6 @@ class Store:
                 "use the version that wrote it, or another store (--store)"
             )
         return True
-
-    def _is_whole(self, key: str) -> bool:
-        with suppress(DamagedEntry, FileNotFoundError):
-            return bool(checked_read(self.files, cell_name(key), whole_entry(key)))
-        return False
 
 
 def _format(data: bytes) -> Any:

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 
 from sublevel.engine.store.backend import Backend, File
 from sublevel.engine.store.content import Document
-from sublevel.engine.store.entries import Store, checked_read, there, whole_entry
+from sublevel.engine.store.entries import Store, entry_in, there
 from sublevel.engine.store.leases import leased
 from sublevel.engine.store.names import CELLS, DAMAGED, LEASES, OBJECTS, PARTIAL, TMP, key_of
 from sublevel.engine.store.roots import Root, used
-from sublevel.errors import DamagedEntry
 
 HOUR = 3600.0
 """Seconds that everything is left alone for after it was written or touched."""
@@ -83,7 +82,7 @@ class _Collection:
 
     def _entry(self, file: File) -> None:
         key = key_of(file.name)
-        body = self._body(file.name, key)
+        body = entry_in(self._files, key) or {} if key else {}
         name = str(body.get("labels", {}).get("study", "?"))
         unfinished = name in self._names or key in self._open | self._held
         if key in self._keys or unfinished or not self._gone(file):
@@ -103,13 +102,6 @@ class _Collection:
         self._objects.update(used(body))
         if whole:
             self._wanted.update(used(body))
-
-    def _body(self, name: str, key: str) -> Document:
-        """An entry; {} for one that is gone, or damaged. OSError where it cannot be read: all ends there."""
-        try:
-            return checked_read(self._files, name, whole_entry(key))
-        except (FileNotFoundError, DamagedEntry):
-            return {}
 
     def _gone(self, file: File) -> bool:
         """Whether a file is old, and if so remove it; one that was touched since it was listed stays."""

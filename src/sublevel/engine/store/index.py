@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from sublevel.cache import cache_dir
-from sublevel.engine.store.backend import File, reason, refusing
+from sublevel.engine.store.backend import reason, refusing
 from sublevel.engine.store.content import digest
-from sublevel.engine.store.entries import Store, checked_read, whole_entry
+from sublevel.engine.store.entries import Store, entry_in
 from sublevel.engine.store.names import CELLS, key_of
-from sublevel.errors import DamagedEntry
 
-VERSION = 1
+VERSION = 2
 TABLE = "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, size INTEGER, modified REAL, seen TEXT)"
 
 
 @dataclass(frozen=True)
-class Seen:
+class Indexed:
     """What an entry says of itself; ``unreadable`` is why one that cannot be read says nothing."""
 
     key: str
@@ -43,7 +42,7 @@ def index_path(store: Store) -> Path:
     return cache_dir() / "stores" / f"{digest(os.fsencode(store.where))[:16]}.sqlite"
 
 
-def look(store: Store, *, rebuild: bool = False) -> list[Seen]:
+def look(store: Store, *, rebuild: bool = False) -> list[Indexed]:
     """Every entry that is whole or cannot be read, by key; from the index, after it was brought up to date."""
     path = index_path(store)
     if rebuild:
@@ -59,7 +58,7 @@ def look(store: Store, *, rebuild: bool = False) -> list[Seen]:
     return _look(store, ":memory:")
 
 
-def _look(store: Store, path: str) -> list[Seen]:
+def _look(store: Store, path: str) -> list[Indexed]:
     if path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=5)) as db:
@@ -69,11 +68,11 @@ def _look(store: Store, path: str) -> list[Seen]:
         db.execute(TABLE)
         unreadable = _refresh(store, db)
         db.commit()
-        known = [_seen(key, json.loads(said)) for key, said in _rows(db, "key, seen") if said]
+        known = [Indexed(key, **json.loads(said)) for key, said in _rows(db, "key, seen") if said]
         return sorted([*known, *unreadable], key=lambda seen: seen.key)
 
 
-def _refresh(store: Store, db: sqlite3.Connection) -> list[Seen]:
+def _refresh(store: Store, db: sqlite3.Connection) -> list[Indexed]:
     """Bring the index up to date; what cannot be read is not in it, and given back."""
     known = {key: (size, modified) for key, size, modified in _rows(db, "key, size, modified")}
     with refusing(f"cannot read the store in {store.where}"):
@@ -83,10 +82,10 @@ def _refresh(store: Store, db: sqlite3.Connection) -> list[Seen]:
     for key, file in there.items():
         if known.get(key) != (file.size, file.modified):
             try:
-                row = (key, file.size, file.modified, _said(store, file, key))
+                row = (key, file.size, file.modified, _said(store, key))
             except OSError as error:
                 db.execute("DELETE FROM cells WHERE key = ?", (key,))
-                unreadable.append(Seen(key, unreadable=reason(error)))
+                unreadable.append(Indexed(key, unreadable=reason(error)))
                 continue
             db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
     return unreadable
@@ -96,15 +95,10 @@ def _rows(db: sqlite3.Connection, columns: str) -> Iterator[tuple[Any, ...]]:
     yield from db.execute(f"SELECT {columns} FROM cells ORDER BY key").fetchall()
 
 
-def _said(store: Store, file: File, key: str) -> str:
+def _said(store: Store, key: str) -> str:
     """What the index keeps of an entry; nothing of one that is damaged, which the next run will find."""
-    try:
-        body = checked_read(store.files, file.name, whole_entry(key))
-    except (FileNotFoundError, DamagedEntry):
+    body = entry_in(store.files, key)
+    if body is None:
         return ""
-    kept = {name: body.get(name) for name in ("kind", "labels", "seconds")}
+    kept = {"kind": body.get("kind", ""), "labels": body.get("labels", {}), "seconds": body.get("seconds")}
     return json.dumps(kept | {"failure": body.get("failure", {}).get("message", "")})
-
-
-def _seen(key: str, said: dict[str, Any]) -> Seen:
-    return Seen(key, str(said["kind"]), said["labels"] or {}, said["seconds"], said["failure"])

@@ -11,6 +11,7 @@ Leases save work and decide nothing: two runs that compute one cell write equiva
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -49,7 +50,8 @@ class Leases:
     """
 
     def __init__(self, files: Backend, seconds: float | None = None) -> None:
-        self.seconds = _seconds() if seconds is None else seconds
+        usual = seconds_of("SUBLEVEL_LEASE", SECONDS, LEAST, LONGEST)
+        self.seconds = usual if seconds is None else seconds
         self._files = files
         self._held: dict[str, str] = {}
         self._holding = threading.Lock()
@@ -82,7 +84,8 @@ class Leases:
             if before and alive(self._files, before[-1], self.seconds, self._watched):
                 return False
             name = lease_name(key, generation(before[-1]) + 1 if before else 0)
-            if not self._files.create(name, self._text()):
+            text = sealed({"run": self._run, "seconds": self.seconds, **own()})
+            if not self._files.create(name, text):
                 return False
             if [file for file in standing(self._files, key) if file.name != name] != before:
                 self._files.remove(name)  # another run came between; both step back and come again
@@ -99,22 +102,16 @@ class Leases:
         with self._holding:
             mine = self._held.pop(key)
             for file in standing(self._files, key):
-                if generation(file) <= _generation(mine):
+                if generation(file) <= generation(mine):
                     self._files.remove(file.name)
 
     def _beat(self) -> None:
         while not self._over.wait(self.seconds / BEATS):
             for key in list(self._held):
-                self._touch(key)
-
-    def _touch(self, key: str) -> None:
-        """Not while it is dropped: where a touch is a write, it would make the lease again."""
-        with self._holding, suppress(OSError):  # taken over, or a server that is away: others will see the silence
-            if key in self._held:
-                self._files.touch(self._held[key])
-
-    def _text(self) -> bytes:
-        return sealed({"run": self._run, "seconds": self.seconds, **own()})
+                # held back while one is dropped: where a touch is a write, it would make the lease again
+                with self._holding, suppress(OSError):  # taken over, or a server that is away: others see the silence
+                    if key in self._held:
+                        self._files.touch(self._held[key])
 
 
 def standing(files: Backend, key: str) -> list[File]:
@@ -139,41 +136,32 @@ def alive(files: Backend, lease: File, seconds: float, watched: dict[File, float
         return False
     if dead(about):
         return False
-    allowed = _allowed(about.get("seconds"), seconds)
+    said = about.get("seconds")
+    if not isinstance(said, bool) and isinstance(said, int | float) and said == said:
+        seconds = min(max(said, LEAST), LONGEST)
     now = files.now()
     found = files.look(lease.name)
     if found is None:
         return False
     if found.modified <= now + CLOSE:
-        return now - found.modified < allowed
-    return time.monotonic() - watched.setdefault(found, time.monotonic()) < allowed
+        return now - found.modified < seconds
+    return time.monotonic() - watched.setdefault(found, time.monotonic()) < seconds
 
 
-def _allowed(said: object, usual: float) -> float:
-    """The silence that a lease asks for, within bounds."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or said != said:
-        return usual
-    return float(min(max(said, LEAST), LONGEST))
-
-
-def generation(file: File) -> int:
+def generation(lease: File | str) -> int:
     """The number at the end of a lease's name."""
-    return _generation(file.name)
-
-
-def _generation(name: str) -> int:
-    end = name.rpartition(".")[2]
+    end = (lease if isinstance(lease, str) else lease.name).rpartition(".")[2]
     return int(end) if end.isdecimal() else -1
 
 
-def _seconds() -> float:
-    said = os.environ.get("SUBLEVEL_LEASE", "")
+def seconds_of(variable: str, usual: float, least: float, most: float) -> float:
+    """The seconds that an environment variable sets, or the usual ones. ConfigError for what is out of bounds."""
+    said = os.environ.get(variable, "")
     try:
-        seconds = float(said) if said else SECONDS
+        seconds = float(said) if said else usual
     except ValueError:
-        seconds = 0.0
-    if not LEAST <= seconds <= LONGEST:
-        raise ConfigError(
-            f"SUBLEVEL_LEASE is a number of seconds, at most {LONGEST:g} and at least {LEAST}; got {said!r}"
-        )
+        seconds = -1.0
+    if not least <= seconds <= most or seconds == math.inf:
+        bounds = f"{least:g} or more" + (f" and at most {most:g}" if most < math.inf else "")
+        raise ConfigError(f"{variable} is a number of seconds, {bounds}; got {said!r}")
     return seconds

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from sublevel.engine.store import roots
 from sublevel.engine.store.archive import Source
 from sublevel.engine.store.content import Document
-from sublevel.engine.store.entries import Store, checked_read, there, whole_entry, whole_object
-from sublevel.engine.store.names import CELLS, STUDIES, cell_name, key_of, object_name
-from sublevel.errors import DamagedEntry
+from sublevel.engine.store.entries import Store, checked_read, entry_in, there, whole, whole_object
+from sublevel.engine.store.names import CELLS, STUDIES, key_of, object_name
 
 
 @dataclass
@@ -33,11 +32,8 @@ def merge(store: Store, source: Source) -> Merged:
         if key := key_of(file.name):
             _entry(store, source, key, done)
     for file in source.files(STUDIES):
-        try:
-            root = roots.read(source, file.name)
-        except (FileNotFoundError, DamagedEntry):
-            continue
-        if root.file != file.name:
+        root = whole(source, file.name, roots.whole_root)
+        if root is None or root.file != file.name:
             continue
         for name in sorted(root.objects):
             _object(store, source, name)
@@ -58,28 +54,20 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
         for name in sorted(set(roots.used(body)) - there(body)):
             _object(store, source, name)
         for name in sorted(there(body)):
-            store.put(_read(source, name))
+            store.put(checked_read(source, object_name(name), whole_object(name)))
         store.write_entry(key, body)
         done.added += 1
 
 
 def _whole(source: Source, key: str) -> Document | None:
-    try:
-        body = checked_read(source, cell_name(key), whole_entry(key))
-        for name in there(body):
-            _read(source, name)
-    except (FileNotFoundError, DamagedEntry):
-        return None
-    return body
+    """The entry of a key with all its objects, or None."""
+    body = entry_in(source, key)
+    found = (whole(source, object_name(name), whole_object(name)) for name in there(body or {"objects": {}}))
+    return body if all(data is not None for data in found) else None
 
 
 def _object(store: Store, source: Source, name: str) -> None:
     """Take over an object that may be there or not, such as data that a cell was computed from."""
-    try:
-        store.put(_read(source, name))
-    except (FileNotFoundError, DamagedEntry):
-        return
-
-
-def _read(source: Source, name: str) -> bytes:
-    return checked_read(source, object_name(name), whole_object(name))
+    data = whole(source, object_name(name), whole_object(name))
+    if data is not None:
+        store.put(data)

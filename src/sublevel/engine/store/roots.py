@@ -13,7 +13,7 @@ from typing import Any
 
 from sublevel.engine.store.backend import refusing
 from sublevel.engine.store.content import DIGEST, Document, canonical, digest, sealed, unsealed
-from sublevel.engine.store.entries import Readable, Store, checked_read, there
+from sublevel.engine.store.entries import Store, checked_read, there
 from sublevel.engine.store.names import STUDIES, study_name
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
 
@@ -86,13 +86,7 @@ def begin(store: Store, root: Root) -> None:
 
 def join(store: Store, root: Root) -> None:
     """Note a root beside what is known of its study; what is damaged is set aside."""
-    try:
-        before = _read(store, root.file)
-    except FileNotFoundError:
-        before = None
-    except DamagedEntry:
-        before = None
-        store.set_aside(root.file, whole_root)
+    before = store.find(root.file, whole_root)
     store.write(root.file, sealed(root.joined(before).document()))
 
 
@@ -106,7 +100,8 @@ def roots(store: Store) -> list[Root]:
     found = []
     for name in _names(store):
         try:
-            found.append(_read(store, name))
+            with refusing(f"cannot read the store in {store.where}", but=FileNotFoundError):
+                found.append(checked_read(store.files, name, whole_root))
         except FileNotFoundError:
             continue
         except DamagedEntry:
@@ -120,12 +115,7 @@ def roots(store: Store) -> list[Root]:
 def check(store: Store) -> None:
     """Set damaged roots aside."""
     for name in _names(store):
-        try:
-            _read(store, name)
-        except FileNotFoundError:
-            continue
-        except DamagedEntry:
-            store.set_aside(name, whole_root)
+        store.find(name, whole_root)
 
 
 def named(found: Iterable[Root], word: str) -> list[Root]:
@@ -148,17 +138,6 @@ def used(body: Document) -> Iterator[str]:
 def _names(store: Store) -> list[str]:
     with refusing(f"cannot read the store in {store.where}"):
         return [file.name for file in store.files.files(STUDIES) if file.name.endswith(".json")]
-
-
-def _read(store: Store, name: str) -> Root:
-    """A root. FileNotFoundError if it is not there, DamagedEntry if it is none, StoreError if it cannot be read."""
-    with refusing(f"cannot read the store in {store.where}", but=FileNotFoundError):
-        return read(store.files, name)
-
-
-def read(files: Readable, name: str) -> Root:
-    """The root in a file. FileNotFoundError, DamagedEntry or another OSError as `checked_read` raises them."""
-    return checked_read(files, name, whole_root)
 
 
 def whole_root(data: bytes) -> Root | None:
