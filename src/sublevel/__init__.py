@@ -23,6 +23,7 @@ _NAMES = {
     "open": "sublevel.study.result:Result",
     "compare": "sublevel.study.compare:compare",
     "Ticket": "sublevel.tickets:Ticket",
+    "Tickets": "sublevel.loop:Tickets",
     "load_ticket": "sublevel.tickets:load_ticket",
     "Point": "sublevel.space:Point",
     "Space": "sublevel.space:Space",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sublevel.errors import SublevelError
     from sublevel.field import EveryExample, Field, Likelihood, Quadratic, Stochastic, Wells
     from sublevel.geometry import curvature, distance, paths, planes, topology, volume
+    from sublevel.loop import Tickets
     from sublevel.problem import Problem
     from sublevel.risk import EmpiricalRisk, MiniBatches
     from sublevel.space import Point, Space
@@ -75,6 +77,7 @@ __all__ = [
     "Study",
     "SublevelError",
     "Ticket",
+    "Tickets",
     "Wells",
     "compare",
     "curvature",
