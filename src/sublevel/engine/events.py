@@ -28,7 +28,7 @@ class Event:
     node: Node | None = None
     about: Row = field(default_factory=dict)
     outcome: Outcome | None = None
-    time: float = field(default_factory=time.time)
+    time: float = field(default_factory=lambda: time.time())  # looked up when it is called
 
     @property
     def row(self) -> Row:
