@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sublevel.engine.executors import sight
+from sublevel.engine.executors import visibility
 from sublevel.engine.executors.mailbox import Lines, append
 from tiny_runs import environment, until
 
@@ -33,7 +33,7 @@ def test_a_line_is_read_once_and_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_worker_answers_leaves_and_takes_up_nothing_old(tmp_path: Path) -> None:
-    token = sight.place(str(tmp_path / "store"))
+    token = visibility.place(str(tmp_path / "store"))
     said = Lines(tmp_path / "0.out")
     first = worker(tmp_path, token)
     rows: list[dict[str, object]] = []
@@ -46,7 +46,7 @@ def test_a_worker_answers_leaves_and_takes_up_nothing_old(tmp_path: Path) -> Non
     assert "error" in str(answer["answer"])
     assert rows[-1] == {"bye": True}
 
-    sight.take_away(token)
+    visibility.take_away(token)
     assert worker(tmp_path, token).wait(30) == 0
     rows = [row for row in said.new() if row]
     assert rows[0]["sees"] is False
@@ -55,11 +55,11 @@ def test_a_worker_answers_leaves_and_takes_up_nothing_old(tmp_path: Path) -> Non
 
 def test_a_file_at_the_same_path_on_another_machine_is_not_enough(tmp_path: Path) -> None:
     """What counts is that it holds what was written here."""
-    token = sight.place(str(tmp_path))
-    assert sight.sees(token)
+    token = visibility.place(str(tmp_path))
+    assert visibility.sees(token)
     Path(token).write_text("another store")
-    assert not sight.sees(token)
-    assert sight.refusal(token, "n1") == (
+    assert not visibility.sees(token)
+    assert visibility.refusal(token, "n1") == (
         f"node n1 does not see the store in {tmp_path}: put it where all nodes have the same files (--store), "
         "or leave them out"
     )

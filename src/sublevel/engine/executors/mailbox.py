@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sublevel.engine.executors import sight
+from sublevel.engine.executors import visibility
 from sublevel.engine.executors.base import import_from
 from sublevel.engine.store.content import finite
 from sublevel.engine.worker import run_job
@@ -84,7 +84,7 @@ def serve(folder: str, name: str, paths: list[str], token: str, idle: float = ID
             except OSError:  # the driver is through and has taken the folder away
                 os._exit(0)
 
-    say(hello=uuid.uuid4().hex, node=socket.gethostname(), sees=sight.sees(token))
+    say(hello=uuid.uuid4().hex, node=socket.gethostname(), sees=visibility.sees(token))
     threading.Thread(target=live, daemon=True).start()
     last = time.monotonic()
     while time.monotonic() - last < idle:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from sublevel.engine.executors import sight
+from sublevel.engine.executors import visibility
 from sublevel.engine.executors.base import Setting, WorkerDied, import_from, own_paths
 from sublevel.engine.job import Progress
 from sublevel.engine.worker import run_job
@@ -53,8 +53,8 @@ def work(job: str, task: str, paths: list[str], token: str, board: Any) -> str:
 
 def look(token: str) -> None:
     """StoreError where this machine does not see the store."""
-    if not sight.sees(token):
-        raise StoreError(sight.refusal(token, socket.gethostname()))
+    if not visibility.sees(token):
+        raise StoreError(visibility.refusal(token, socket.gethostname()))
 
 
 class Ray:
@@ -77,7 +77,7 @@ class Ray:
         self._looked, self._room = 0.0, 0
         self._closed = threading.Event()
         self._join(address)
-        self._token = sight.place(setting.store)
+        self._token = visibility.place(setting.store)
         try:
             self._prove()
             # a GPU belongs to a process for as long as it lives, so one that had a GPU ends with its cell
@@ -123,7 +123,7 @@ class Ray:
                 self._ray.cancel(reference, force=True)
         if self._ours:
             self._ray.shutdown()
-        sight.take_away(self._token)
+        visibility.take_away(self._token)
 
     def _join(self, address: str) -> None:
         if not self._ours:
@@ -160,7 +160,7 @@ class Ray:
                     raise ConfigError(f"node {node} of the Ray cluster cannot run sublevel: {_first(error)}") from None
                 blind.append(node)
         if blind:
-            raise StoreError(sight.refusal(self._token, *blind))
+            raise StoreError(visibility.refusal(self._token, *blind))
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The living nodes that offer what a cell takes."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sublevel.engine.executors import sight
+from sublevel.engine.executors import visibility
 from sublevel.engine.executors.base import Setting, WorkerDied, own_paths
 from sublevel.engine.executors.mailbox import POLL, Lines, append, serve
 from sublevel.engine.job import Progress
@@ -83,7 +83,7 @@ class Slurm:
         self.slots = setting.jobs or JOBS
         self._setting = setting
         self._folder = setting.folder / f".slurm-{uuid.uuid4().hex[:8]}"
-        self._token = sight.place(setting.store)
+        self._token = visibility.place(setting.store)
         try:
             self._submitter = submitit.SlurmExecutor(self._folder / "jobs")
             self._submitter.update_parameters(**self._asked())
@@ -114,7 +114,7 @@ class Slurm:
 
     def _tidy(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-        sight.take_away(self._token)
+        visibility.take_away(self._token)
 
     def _asked(self) -> dict[str, Any]:
         s = self._setting
@@ -145,7 +145,7 @@ class Slurm:
             worker.heard = time.monotonic()
             if "hello" in row:
                 if not row["sees"]:
-                    raise StoreError(sight.refusal(self._token, row["node"]))
+                    raise StoreError(visibility.refusal(self._token, row["node"]))
                 self._bury(worker, "slurm started it again")  # on another node, after its own failed
                 worker.state, worker.node, self._mute = "ready", row["node"], 0
             elif "bye" in row:

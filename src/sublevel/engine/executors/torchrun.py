@@ -18,7 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from sublevel.engine.executors import sight
+from sublevel.engine.executors import visibility
 from sublevel.engine.executors.base import Setting
 from sublevel.engine.job import Job, Progress
 from sublevel.engine.worker import run_job, take_part
@@ -45,17 +45,17 @@ class Torchrun:
 
     def __init__(self, setting: Setting) -> None:
         _join()
-        token = sight.place(setting.store)
+        token = visibility.place(setting.store)
         try:
             _send(token)
             blind = [f"process {rank}" for rank, sees in enumerate(_seen(token)) if not sees]
             if blind:
-                raise StoreError(sight.refusal(token, *blind))
+                raise StoreError(visibility.refusal(token, *blind))
         except BaseException:
             self.shutdown()
             raise
         finally:
-            sight.take_away(token)
+            visibility.take_away(token)
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
         """Run the job now, with all processes if it says so."""
@@ -109,6 +109,6 @@ def _received() -> str:
 def _seen(token: str) -> list[bool]:
     """Which processes see the store."""
     found = torch.zeros(dist.get_world_size(), dtype=torch.int64)
-    found[dist.get_rank()] = sight.sees(token)
+    found[dist.get_rank()] = visibility.sees(token)
     dist.all_reduce(found)
     return [bool(sees) for sees in found]

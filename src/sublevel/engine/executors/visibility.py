@@ -1,4 +1,4 @@
-"""Whether another machine sees the store: it must read there what this one wrote."""
+"""Check that every worker reads the same store: each must find there what this process wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLACE = "/tmp/sight-"
 
 
 def place(store: str) -> str:
-    """Write a file with a word of its own into the store at an address, and return where it is."""
+    """Write a file that holds a random word into the store at an address; return its place."""
     token = f"{store}{PLACE}{uuid.uuid4().hex}"
     with refusing(f"cannot write to the store in {store}"):
         opened(store).write(*_parts(token))
@@ -20,7 +20,7 @@ def place(store: str) -> str:
 
 
 def sees(token: str) -> bool:
-    """Whether that file, whole, is what stands at its place on this machine."""
+    """Whether this machine reads that file at that place, whole."""
     name, word = _parts(token)
     with suppress(OSError, ConfigError):
         return opened(_store(token)).read(name) == word
@@ -34,7 +34,7 @@ def take_away(token: str) -> None:
 
 
 def refusal(token: str, *nodes: str) -> str:
-    """What to say of machines that do not see it."""
+    """The sentence about machines that do not see it."""
     who = f"node {nodes[0]} does" if len(nodes) == 1 else f"nodes {', '.join(nodes)} do"
     return (
         f"{who} not see the store in {_store(token)}: "
@@ -47,6 +47,6 @@ def _store(token: str) -> str:
 
 
 def _parts(token: str) -> tuple[str, bytes]:
-    """Its name in the store, and what is in it."""
+    """The file's name in the store, and its content."""
     word = token.rpartition(PLACE)[2]
     return f"{PLACE[1:]}{word}", word.encode()
