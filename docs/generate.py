@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -70,42 +70,38 @@ def attributes(source: str) -> dict[str, str]:
     return said
 
 
-# --- The tables of a run, from the comments of sublevel.tables.
-
-TABLE = re.compile(r'^"(\w+)": \(')
-COLUMN = re.compile(r'^"(\w+)",(?:\s+# (.*))?$')
-
-
-def described() -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    """What the comments say of every table, and of its columns."""
-    source = SCHEMA.read_text(encoding="utf-8")
-    tables, columns, above, table = {}, {}, [], ""
-    for line in map(str.strip, source.partition("COLUMNS")[2].splitlines()):
-        if line.startswith("#"):
-            above.append(line.removeprefix("#"))
-        elif begins := TABLE.match(line):
-            table, above, tables[begins[1]] = begins[1], [], prose(" ".join(above))
-        elif column := COLUMN.match(line):
-            columns[table, column[1]] = prose(column[2] or "")
-    return tables, columns
+# --- The tables of a run, as they are declared.
 
 
 @generated("tables")
 def tables() -> str:
     """Every table with its columns and their meaning, those that identify a row above it."""
-    from sublevel.tables import COLUMNS, PATH, SOLUTION, SPECTRUM
+    import sublevel.study.result  # noqa: F401 - all tables are declared below it
+    from sublevel.tables import PATH, SOLUTION, SPECTRUM, TABLES
 
-    about, meaning = described()
+    about = dict(_about_tables())
     shared = {"path": PATH, "spectrum": SPECTRUM, "solution": SOLUTION}
     parts = []
-    for name, columns in COLUMNS.items():
+    for name, table in sorted(TABLES.items()):
+        columns = tuple(table.columns)
         what = next((word for word, group in shared.items() if columns[: len(group)] == group), "")
         own = columns[len(shared[what]) :] if what else columns
-        said = [(f"`{column}`", meaning[name, column]) for column in own if meaning.get((name, column))]
+        said = [(f"`{column}`", prose(table.columns[column])) for column in own if table.columns[column]]
         notes = f"{rows(('column', 'meaning'), said)}\n" if said else ""
         whose = f"Of a [{what}](#what-identifies-a-row): {listed(shared[what])}.\n\n" if what else ""
         parts.append(f"## {name}\n\n{about[name]}\n\n{whose}Columns: {listed(own)}.\n\n{notes}")
     return "\n".join(parts)
+
+
+def _about_tables() -> Iterator[tuple[str, str]]:
+    """What the docstring below the declaration of every table says."""
+    from sublevel.tables import TABLES
+
+    names = {id(table): name for name, table in TABLES.items()}
+    for module in [m for n, m in sys.modules.items() if n.startswith("sublevel.")]:
+        here = {variable: names[id(value)] for variable, value in vars(module).items() if id(value) in names}
+        said = attributes(inspect.getsource(module)) if here else {}
+        yield from ((name, said[variable]) for variable, name in here.items() if variable in said)
 
 
 @generated("identity")
@@ -133,7 +129,9 @@ def commands() -> str:
 @generated("keys")
 def keys() -> str:
     """The keys of a study and of its groups, with their defaults."""
-    from sublevel.study.spec import BranchSpec, DataSpec, GivenSpec, ModelSpec, PlaceSpec, StudySpec
+    from sublevel.problem.spec import DataSpec, ModelSpec
+    from sublevel.study.solutions import BranchSpec, GivenSpec
+    from sublevel.study.spec import PlaceSpec, StudySpec
     from sublevel.train.recipe import Recipe
 
     groups = {"A study": StudySpec, "data": DataSpec, "model": ModelSpec, "branches": BranchSpec, "given": GivenSpec}
@@ -145,7 +143,9 @@ def keys() -> str:
 @generated("blocks")
 def blocks() -> str:
     """The blocks of ``geometry`` and the keys of each, with their defaults."""
-    from sublevel.study.blocks import GeometrySpec, InstabilitySpec, Where
+    from sublevel.study.measurements.paths import InstabilitySpec
+    from sublevel.study.options import Where
+    from sublevel.study.spec import GeometrySpec
 
     inside = {"PathsSpec": {"geometry.paths.instability": InstabilitySpec}}
     parts = [_group("Which solutions (of most blocks)", Where, Where.model_fields)]

@@ -20,11 +20,12 @@ import pytest
 import sublevel.data
 import sublevel.models
 import sublevel.report
+import sublevel.study.tables
 from sublevel.cli import app
 from sublevel.study import cells
 from sublevel.study.documents import override, preset_names, read
 from sublevel.study.spec import parse
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -216,10 +217,10 @@ def test_the_names_of_studies_are_presets():
 
 def test_every_column_that_a_page_names_exists():
     named = {found for text in TEXTS.values() for found in re.findall(r"`(\w+)\.(\w+)`", text)}
-    columns = {(table, column) for table, column in named if table in COLUMNS}
+    columns = {(table, column) for table, column in named if table in TABLES}
     assert len(columns) >= 15
     blocks_of = set(type(parse(read("demo")).geometry).model_fields)
-    assert not [f"{t}.{c}" for t, c in columns if c not in COLUMNS[t] and t not in blocks_of]
+    assert not [f"{t}.{c}" for t, c in columns if c not in TABLES[t].columns and t not in blocks_of]
 
 
 def test_every_block_of_the_table_of_studies_names_tables_that_exist():
@@ -227,7 +228,7 @@ def test_every_block_of_the_table_of_studies_names_tables_that_exist():
     found = {block: re.findall(r"`(\w+)`", tables) for block, tables in rows}
     assert len(found) >= 12
     assert set(found) <= set(type(parse(read("demo")).geometry).model_fields)
-    assert not [table for tables in found.values() for table in tables if table not in COLUMNS]
+    assert not [table for tables in found.values() for table in tables if table not in TABLES]
 
 
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if "::test_" in text])

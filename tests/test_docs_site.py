@@ -13,9 +13,8 @@ from types import ModuleType
 import pytest
 
 from sublevel.cli import app
-from sublevel.study.blocks import GeometrySpec
-from sublevel.study.spec import StudySpec
-from sublevel.tables import COLUMNS, PATH, SOLUTION, SPECTRUM
+from sublevel.study.spec import GeometrySpec, StudySpec
+from sublevel.tables import PATH, SOLUTION, SPECTRUM, TABLES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -42,19 +41,18 @@ def test_every_marker_of_a_page_is_written_and_every_text_has_a_marker(generate)
 def test_the_tables_are_all_there_with_all_their_columns(generate):
     text = generate.tables()
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
-    assert list(sections) == list(COLUMNS)
-    for table, columns in COLUMNS.items():
-        assert [c for c in columns if f"`{c}`" not in sections[table]] == []
-        assert len(sections[table].split("\n")[1]) > 20, f"nothing is said of {table}"
+    assert list(sections) == sorted(TABLES)
+    for name, table in TABLES.items():
+        assert [c for c in table.columns if f"`{c}`" not in sections[name]] == []
+        assert len(sections[name].split("\n")[1]) > 20, f"nothing is said of {name}"
 
 
-def test_what_the_comments_say_is_said_of_the_column_that_they_stand_beside(generate):
-    about, meaning = generate.described()
-    assert meaning["levels", "density"] == "remaining / prunable"
-    assert about["layers"] == "Weights left per layer."
-    stray = [(t, c) for t, c in meaning if c not in COLUMNS[t]]
-    assert stray == []
-    assert sum(bool(m) for m in meaning.values()) > 20
+def test_what_is_declared_of_a_column_is_said_beside_it(generate):
+    text = generate.tables()
+    assert TABLES["levels"].columns["density"] == "remaining / prunable"
+    assert "| `density` | remaining / prunable |" in text
+    assert "Weights left per layer." in text
+    assert sum(bool(meaning) for table in TABLES.values() for meaning in table.columns.values()) > 20
 
 
 def test_what_identifies_a_row_is_told_from_the_rest(generate):

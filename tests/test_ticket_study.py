@@ -20,7 +20,7 @@ import tiny_runs
 from sublevel.cli import main
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.study.given import read
-from sublevel.study.spec import GivenSpec
+from sublevel.study.solutions import GivenSpec
 from sublevel.study.tickets import retrain
 from tickets_at_hand import odd, ticket_of
 
@@ -75,7 +75,7 @@ AGAIN = """
 import sys
 import sublevel as sl
 from sublevel.study.tickets import retrain
-from sublevel.study.cells import point_tensors
+from sublevel.codec import point_tensors
 from sublevel.engine.store import digest, serialised
 
 problem = sl.Problem("tiny_net:tiny", data="arrays", root="data.npz", validation=40)
@@ -219,8 +219,8 @@ def test_a_state_with_masks_is_measured_as_the_sparse_network(
     assert torch.equal(given.at.theta, ticket.end.theta)
     tensors = sl.load_ticket("imp.safetensors").to_torch_prune(result.problem.build(0, "init"))
     assert prune.is_pruned(tensors)
+    from sublevel.codec import mask_tensors
     from sublevel.engine.store import serialised
-    from sublevel.study.cells import mask_tensors
 
     assert given.mask == serialised(mask_tensors(ticket.mask))
 

@@ -17,9 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
 from sublevel.bits import pack
 from sublevel.claims.margins import DENSITIES, ERROR_MARGIN, PREDICTION, RISE_MARGIN
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES as KNOWN
 
 Shift = float | tuple[float, float, float]
 Values = NDArray[np.float64]
@@ -112,7 +113,7 @@ class Study:
         """Rows for every seed and level; a value of a part is a constant, or one number for each of them."""
         where = {"seed": np.repeat(np.arange(self.seeds), 3), "level": np.tile([1, 2, 3], self.seeds)}
         where |= {"level_to": where["level"], "level_from": where["level"] - 1}
-        columns: dict[str, list[Any]] = {c: [] for c in COLUMNS[name]}
+        columns: dict[str, list[Any]] = {c: [] for c in KNOWN[name].columns}
         for part in parts:
             for column, values in columns.items():
                 values += self.spread((where | part).get(column))

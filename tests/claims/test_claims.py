@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
 from sublevel.claims import CLAIMS, claims
 from sublevel.claims.margins import LEVEL
 from sublevel.stats import paired
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES
 
 
 def table(effects: dict[tuple[str, int], float], seeds: int = 5, noise: float = 1e-4) -> pd.DataFrame:
@@ -129,11 +130,11 @@ def test_pairs_that_all_failed_are_listed_with_none_left():
 
 
 def test_no_branches_no_rows_but_the_columns():
-    empty = pd.DataFrame(columns=list(COLUMNS["levels"]))
+    empty = pd.DataFrame(columns=list(TABLES["levels"].columns))
     for levels in (empty, table({("dense", 0): 0}), table({("imp", 1): 0})):
         found = claims({"levels": levels})
         assert found.empty
-        assert tuple(found.columns) == COLUMNS["claims"]
+        assert list(found.columns) == list(TABLES["claims"].columns)
 
 
 def test_the_order_does_not_depend_on_that_of_the_rows():

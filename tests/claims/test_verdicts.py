@@ -12,7 +12,7 @@ from known_effects import KEYS, TABLES, Field, study
 
 from sublevel.claims import CLAIMS, ClaimPart, claim, claims, compared, tickets, verdicts
 from sublevel.errors import ConfigError
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES as KNOWN
 
 MIXED = {"match": (6.0, 6.0, -6.0), "error barrier shared": (6.0, 6.0, -6.0)}
 """C11 needs densities at which both sides fail."""
@@ -86,7 +86,7 @@ def test_fewer_than_three_seeds_are_never_enough(claim, seeds):
 
 @pytest.mark.parametrize("claim", KEYS)
 def test_without_its_tables_a_claim_is_not_measured_and_says_what_it_lacks(claim):
-    for tables in ({}, {name: pd.DataFrame(columns=list(COLUMNS[name])) for name in TABLES[claim]}):
+    for tables in ({}, {name: pd.DataFrame(columns=list(KNOWN[name].columns)) for name in TABLES[claim]}):
         row = verdicts(tables, [claim]).iloc[0]
         assert row["verdict"] == "not measured"
         assert "not measured: no rows of" in row["why"]
@@ -96,7 +96,7 @@ def test_without_its_tables_a_claim_is_not_measured_and_says_what_it_lacks(claim
 
 def test_columns_and_order():
     found = verdicts({})
-    assert tuple(found.columns) == COLUMNS["verdicts"]
+    assert list(found.columns) == list(KNOWN["verdicts"].columns)
     assert found["claim"].tolist() == ["C1", "C2", "C3", "C4a", "C4b", *(f"C{i}" for i in range(5, 13))]
 
 

@@ -11,9 +11,8 @@ from torch import nn
 import sublevel as sl
 from sublevel.geometry.curvature import log_determinant
 from sublevel.geometry.volume import log_volume
-from sublevel.study.blocks import VolumesSpec
-from sublevel.study.measurements.density import density_cell
-from sublevel.study.measurements.volumes import OPTIONS, volume_cell
+from sublevel.study.cells import KINDS
+from sublevel.study.measurements.volumes import OPTIONS, VolumesSpec
 
 
 class Net(nn.Sequential):
@@ -40,6 +39,9 @@ class Scene:
     def point(self, name, mask=None):
         return self.end
 
+    def field(self, options, part):
+        return self.problem.field("train", size=options.size, policy=options.policy, part=part)
+
     def mask(self, name):
         return None if name is None else self.masks[name]
 
@@ -49,11 +51,8 @@ BLOCK = VolumesSpec(probes=2, steps=20, k=3, rays=60, chains=2, draws=20, burn_i
 
 
 def ask(method, block=BLOCK, *, mask="half", eps=(0.3,), **more):
-    options = OPTIONS[method](block)
-    made = volume_cell(
-        SCENE, point="end", mask=mask, method=method, eps=list(eps), options=options, size=40, policy="stored", **more
-    )
-    return made.values
+    inputs = {"point": "end", "mask": mask, "method": method, "eps": list(eps), "options": OPTIONS[method](block)}
+    return KINDS["volume"].run(SCENE, {**inputs, "size": 40, "policy": "stored", **more}).values
 
 
 def test_log_determinants_are_of_the_gauss_newton_matrix_and_exact_where_that_costs_no_more():
@@ -91,7 +90,7 @@ def test_dead_filters_are_left_out_where_the_mask_that_kills_them_is_given():
     assert living["dimension"] == int(alive.sum())
     options = {"point": "end", "mask": None, "probes": 3, "steps": 60, "size": 40, "policy": "stored"}
     options |= {"operator": "ggn", "damping": [0.05]}
-    rows = density_cell(SCENE, **options, alive="dead").values["estimates"]
+    rows = KINDS["density"].run(SCENE, {**options, "alive": "dead"}).values["estimates"]
     value = next(row["value"] for row in rows if row["quantity"] == "log-determinant")
     field = SCENE.problem.field("train", size=40)
     same = log_determinant(field, SCENE.end, damping=0.05, probes=3, steps=60, mask=alive, operator="ggn")

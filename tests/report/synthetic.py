@@ -11,7 +11,8 @@ import pandas as pd
 import synthetic_claims as claimed
 import synthetic_geometry as geometry
 
-from sublevel.tables import COLUMNS
+import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
+from sublevel.tables import TABLES
 
 BRANCHES = ("imp", "oneshot", "finetune", "reinit", "random-prune", "random-imp")
 PENALTY = {
@@ -45,7 +46,7 @@ ALPHAS = np.linspace(0, 1, 21)
 
 def empty() -> dict[str, pd.DataFrame]:
     """Every table of the schema with its columns and no rows."""
-    return {name: pd.DataFrame(columns=list(columns)) for name, columns in COLUMNS.items()}
+    return {name: pd.DataFrame(columns=list(columns)) for name, columns in TABLES.items()}
 
 
 def make(
@@ -55,7 +56,7 @@ def make(
     draw = np.random.default_rng(0)
     keys = [("dense", 0, s) for s in range(seeds)]
     keys += [(b, v, s) for b in branches for v in range(1, levels + 1) for s in range(seeds)]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for branch, level, seed in keys:
         key = {"branch": branch, "level": level, "seed": seed}
         density = 0.8**level
@@ -76,7 +77,7 @@ def make(
     claimed.sweep(rows, seeds, lambda name, density: _level(name, 1, density, draw))
     rows["claims"] = _claims(seeds)
     rows["verdicts"] = claimed.verdicts(seeds)
-    return {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
+    return {name: pd.DataFrame(rows[name], columns=list(TABLES[name].columns)) for name in TABLES}
 
 
 def repeated(seeds: int, levels: int, branches: tuple[str, ...]) -> dict[str, pd.DataFrame]:
@@ -211,7 +212,7 @@ def failures() -> pd.DataFrame:
         "kind": "train",
         "error": "Diverged: the train loss was nan at step 1204 (learning rate 0.1)",
     }
-    return pd.DataFrame([row], columns=list(COLUMNS["failures"]))
+    return pd.DataFrame([row], columns=list(TABLES["failures"].columns))
 
 
 def summary(name: str = "paper") -> dict[str, Any]:

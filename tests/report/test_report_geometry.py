@@ -10,6 +10,7 @@ import pytest
 import synthetic
 import synthetic_geometry as geometry
 
+import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
 from sublevel.report.describe import Figure, Panel, Series, View
 from sublevel.report.figures import FIGURES, Drawn, figures
 from sublevel.report.figures.planes import SIDE, grid, persistence, planes
@@ -17,7 +18,7 @@ from sublevel.report.figures.tree import bound
 from sublevel.report.prepare import clean
 from sublevel.report.render_mpl import draw
 from sublevel.report.render_plotly import payload
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES
 
 GEOMETRY = (
     "densities", "estimates", "coordinates", "slices", "overlaps", "training", "membership", "planes", "landmarks",
@@ -344,10 +345,10 @@ def test_columns_of_names_stay_names(tables):
     assert set(ready["tree"]["part"]) == {"leaf", "line"}
     assert set(ready["estimates"]["operator"]) == {"hessian", ""}
     assert ready["estimates"]["part"].dtype == float
-    assert set(ready) == set(COLUMNS)
+    assert set(ready) == set(TABLES)
 
 
 def test_synthetic_tables_have_only_columns_of_the_schema():
     made = synthetic.make(1, 2, ("imp",), curves=2)
-    assert all(list(f.columns) == list(COLUMNS[name]) for name, f in made.items())
+    assert all(list(f.columns) == list(TABLES[name].columns) for name, f in made.items())
     assert all(len(made[name]) for name in GEOMETRY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import shutil
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ import pytest
 import sublevel as sl
 import tiny_runs
 from sublevel.engine.store import cell_name
-from sublevel.study import kernels  # noqa: F401 - registers them
-from sublevel.study.cells import KERNELS, key, numerics, register
+from sublevel.study.catalogue import KINDS, key, numerics
 from sublevel.train.recipe import Recipe
 from tiny_runs import python
 
@@ -27,13 +26,12 @@ NUMERICS = {"device": "cpu", "dtype": "float32", "tf32": False, "torch": "2.9", 
 
 def test_a_key_is_the_same_everywhere() -> None:
     """Frozen: every stored result hangs on it. It changes with the kernel's version and for no other reason."""
-    register()
     document = (
         '{"inputs":{"eps":0.1,"mask":null,"point":"POINT","size":10},"kind":"leg","numerics":{"device":"cpu",'
         '"dtype":"float32","engine":"eager-2","tf32":false,"threads":1,"torch":"2.9"},"problem":{"data":"DATA",'
         '"loss":"cross-entropy","model":{"name":"lenet-300-100","options":{}}},"version":VERSION}'
     )
-    for name, value in (("POINT", "ab" * 32), ("DATA", "cd" * 32), ("VERSION", KERNELS["leg"][1])):
+    for name, value in (("POINT", "ab" * 32), ("DATA", "cd" * 32), ("VERSION", KINDS["leg"].version)):
         document = document.replace(name, str(value))
     assert key("leg", INPUTS, PROBLEM, NUMERICS) == hashlib.sha256(document.encode()).hexdigest()
     shuffled = dict(reversed(INPUTS.items()))
@@ -48,8 +46,7 @@ def test_everything_that_decides_is_in_the_key(monkeypatch: pytest.MonkeyPatch) 
         seen.add(key("leg", INPUTS, PROBLEM | {name: "other"}, NUMERICS))
     for name in NUMERICS:
         seen.add(key("leg", INPUTS, PROBLEM, NUMERICS | {name: "other"}))
-    function, version = KERNELS["leg"]
-    monkeypatch.setitem(KERNELS, "leg", (function, version + 1))
+    monkeypatch.setitem(KINDS, "leg", replace(KINDS["leg"], version=KINDS["leg"].version + 1))
     seen.add(key("leg", INPUTS, PROBLEM, NUMERICS))
     assert len(seen) == 2 + len(INPUTS) + len(PROBLEM) + len(NUMERICS) + 1
     assert set(numerics("cpu", "float32", 1)) == set(NUMERICS)
@@ -232,7 +229,7 @@ TWICE = """
 import sys, sublevel as sl
 study = sl.Study("small.toml")
 print(*[study.cells[0].nodes["train/dense/L0/s0"].id], sl.Study("small.toml").plan(jobs=1).to_run)
-from sublevel.study.cells import key
+from sublevel.study.catalogue import key
 print(key("train", study.cells[0].nodes["train/dense/L0/s0"].inputs, study.problem.fingerprint(), study.numerics))
 """
 

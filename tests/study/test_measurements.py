@@ -10,10 +10,7 @@ import pytest
 import sublevel as sl
 import tiny_runs
 from sublevel.errors import ConfigError
-from sublevel.study.blocks import GeometrySpec
-from sublevel.study.cells import COSTS, EXTRACT, KERNELS, register
-from sublevel.study.measurements.base import EMITTERS
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES
 from tiny_runs import cli, tables
 
 EVERY = """
@@ -127,16 +124,9 @@ def table(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / "sublevel-runs" / "every" / "tables" / f"{name}.csv")
 
 
-def test_every_kind_of_cell_has_rows_and_every_block_an_emitter() -> None:
-    register()
-    assert set(EXTRACT) == set(KERNELS)
-    assert set(COSTS) <= set(KERNELS)
-    assert set(EMITTERS) == set(GeometrySpec.model_fields)
-
-
 @pytest.mark.slow
 def test_every_table_has_rows(measured: Path) -> None:
-    empty = [name for name in COLUMNS if name not in ("claims", "verdicts", "failures") and table(measured, name).empty]
+    empty = [name for name in TABLES if name not in ("claims", "verdicts", "failures") and table(measured, name).empty]
     assert empty == []
     assert table(measured, "failures").empty
 

@@ -23,7 +23,8 @@ from sublevel.geometry.planes import random_plane
 from sublevel.risk import EmpiricalRisk
 from sublevel.risk.diagonal import constant_inputs
 from sublevel.space import Point, lerp
-from sublevel.study.cells import KERNELS, Context, stored_point
+from sublevel.study.catalogue import KINDS
+from sublevel.study.cells import Context, stored_point
 from sublevel.study.measurements.base import drawn
 from sublevel.study.measurements.pairs import matched
 
@@ -425,7 +426,7 @@ def test_a_join_spends_nothing_on_the_chord(result, monkeypatch) -> None:
         lean, rich = (paths.along(field, path, **how, chord=chord) for chord in (False, True))
         seen.clear()
         ends = {"a": dense, "a_mask": None, "b": other, "b_mask": None}
-        found = KERNELS["join"][0](context, **ends, **how, size=SIZE, policy="averaged").values
+        found = KINDS["join"].run(context, {**ends, **how, "size": SIZE, "policy": "averaged"}).values
         assert found["loss"]["maximum"] == float(lean.loss.max())
         assert len(seen) == lean.evaluations
         richer += rich.evaluations > lean.evaluations

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sublevel.study.measurements.pairs import pair_rows
-from sublevel.study.measurements.spectra import spectrum_rows
+from sublevel.study.catalogue import KINDS
 
 LABELS = {"operator": "hessian", "space": "all"}
 
@@ -17,7 +16,7 @@ def spectrum(negative, lowest):
 
 
 def volume(entry):
-    rows = spectrum_rows({"geometry": {"spectra": None}}, LABELS, entry)
+    rows = KINDS["spectrum"].rows({"geometry": {"spectra": None}}, LABELS, entry)
     return next(row for table, row in rows if table == "volumes")
 
 
@@ -32,7 +31,9 @@ def pair(kind, seen, **more):
     """The rows of a pair of volumes, of whose second point ``seen`` is known."""
     side = {"loss": 0.1, "weight_norm": 1.0, "values": [2.0], "slopes": [0.0], "error": 1e-9, "converged": True}
     values = {"buffers": "stored", "moved": 0.0, "excluded": 0, "reason": "", "sides": [side, {**side, **seen}]}
-    return list(pair_rows({"geometry": {"pairs": None}}, {**LABELS, "pair": kind}, {"values": values | more}))
+    return list(
+        KINDS["volume-pair"].rows({"geometry": {"pairs": None}}, {**LABELS, "pair": kind}, {"values": values | more})
+    )
 
 
 SEEN = [({"negative": 1, "lowest": -3.0}, True), ({"negative": 0, "lowest": 0.1}, False), ({}, False)]

@@ -14,7 +14,7 @@ from torch import nn
 
 import sublevel as sl
 import tiny_runs
-from sublevel.study.cells import EXTRACT, register
+from sublevel.study.catalogue import KINDS
 
 BRANCHES = [
     "imp",
@@ -129,7 +129,6 @@ def test_tokens_and_numbers_have_no_bits() -> None:
 
 def test_a_result_of_before_has_its_rows() -> None:
     """An entry of a store that held no bits, and no loss at the rewind step."""
-    register()
     entry = {"values": {"row": {"train_loss": 0.5}, "layers": []}, "inputs": {}}
     labels = {"branch": "imp", "level": 1, "seed": 0}
-    assert list(EXTRACT["solution"]({}, labels, entry)) == [("levels", {**labels, "train_loss": 0.5})]
+    assert list(KINDS["solution"].rows({}, labels, entry)) == [("levels", {**labels, "train_loss": 0.5})]

@@ -12,7 +12,8 @@ from sublevel import Study
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.study.builder import BRANCHES
 from sublevel.study.documents import override, preset_names, read
-from sublevel.study.spec import label, parse
+from sublevel.study.solutions import label
+from sublevel.study.spec import parse
 from sublevel.train.recipe import Duration, Recipe
 
 SMALL: dict[str, Any] = {

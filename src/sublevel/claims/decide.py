@@ -21,7 +21,41 @@ from sublevel.claims.sentence import quotable
 from sublevel.claims.words import filled, probability, reading, seeds_text
 from sublevel.errors import ConfigError, unknown
 from sublevel.stats import holm, paired
-from sublevel.tables import COLUMNS
+from sublevel.tables import table
+
+VERDICTS = table(
+    "verdicts",
+    (),
+    """
+    claim, statement, verdict
+    family: primary | exploratory: exploratory claims are not corrected for how many there are
+    why: what decided it density by density, or what is missing
+    sentence: to quote, with effect, interval and seeds
+    effect: at ``density``, of the part on which the verdict rests
+    low, high, unit, margin
+    margin_flip: the margin at which that part would read otherwise; empty where the margin is 0
+    density
+    interval: over what the interval is: seeds, and test examples or the error of a threshold
+    n
+    p: of the claim's test
+    p_holm: after Holm's correction over the primary claims but C1, which is tested first and by itself
+    p_contrary: of the opposite's test
+    p_contrary_holm: after Holm's correction over the opposites, by themselves
+    figure: the key of the figure that shows it
+    """,
+)
+"""One row per claim: what this study says about it. verdict = supported | contradicted | undecided | not measured."""
+
+COMPARISONS = table(
+    "claims",
+    (),
+    """
+    claim, statement, comparison, level, density, unit, n, effect, low, high, p, p_exact, reading, margin,
+    margin_flip, interval
+    role: decides | beyond (a fixed density at which the ticket does not match) | comparison | empty
+    """,
+)
+"""What the verdicts rest on: comparisons with paired 95% intervals, each read alone."""
 
 FIRST = "C1"
 """The claim that is tested first, by itself."""
@@ -42,7 +76,7 @@ def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | 
     Raises ConfigError for a name that is not registered.
     """
     rows = [each.row() for each in judged(tables, names, study)]
-    return pd.DataFrame(rows, columns=list(COLUMNS["verdicts"]))
+    return pd.DataFrame(rows, columns=list(VERDICTS.columns))
 
 
 def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | None = None) -> list[Judged]:
@@ -175,7 +209,7 @@ def claims(tables: Tables, study: Study | None = None) -> pd.DataFrame:
                 role = "comparison" if not part.decisive else "decides" if line["level"] in deciding else "beyond"
                 role = role if line["level"] in at else ""
                 lines.append({"claim": each.name, "statement": each.statement, "role": role} | line)
-    return pd.DataFrame(lines, columns=list(COLUMNS["claims"]))
+    return pd.DataFrame(lines, columns=list(COMPARISONS.columns))
 
 
 def _comparisons(part: ClaimPart) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from sublevel.claims.branches import Branches
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.frame import Column, Frame
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES
 
 TEXT = {
     *("branch", "buffers", "layer", "leg", "split", "path", "order", "subspace", "space", "end", "stop"),
@@ -30,16 +30,17 @@ FLAGS = {"converged", "stationary"}
 
 
 def clean(tables: Mapping[str, Frame]) -> dict[str, Frame]:
-    """Every table of the schema with every column, of one type; what is missing is empty, not an error.
+    """Every table that is known or given with every column, of one type; what is missing is empty, not an error.
 
     Numbers become floats, names become strings (empty for a missing one), flags become 1.0, 0.0 or NaN.
     """
-    return {name: _clean(tables.get(name), name) for name in COLUMNS}
+    columns = {name: list(frame) for name, frame in tables.items()}
+    columns |= {name: list(each.columns) for name, each in TABLES.items()}
+    return {name: _clean(tables.get(name), name, columns[name]) for name in columns}
 
 
-def _clean(frame: Frame | None, name: str) -> Frame:
-    columns = COLUMNS[name]
-    frame = pd.DataFrame(columns=list(columns)) if frame is None else frame
+def _clean(frame: Frame | None, name: str, columns: list[str]) -> Frame:
+    frame = pd.DataFrame(columns=columns) if frame is None else frame
     text = TEXT | ALSO_TEXT.get(name, set())
     out = pd.DataFrame({c: _column(frame, c, c in text) for c in columns}).reset_index(drop=True)
     if "part" in columns and "part" not in text:

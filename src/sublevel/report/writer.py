@@ -29,7 +29,7 @@ def write(
 ) -> Path:
     """Write the report of a study and return the path of its page, ``out / page``.
 
-    ``tables`` has the keys of ``sublevel.tables.COLUMNS``; any may be missing or empty. ``summary`` is the
+    ``tables`` has the keys of ``sublevel.tables.TABLES``; any may be missing or empty. ``summary`` is the
     run's ``summary.json``; missing keys are left out of the page. With ``figures=False`` only the page is
     written; else each figure's first view (of planes the contours and the surface) as SVG and PDF, or with
     ``views="all"`` every branch and split too

@@ -15,7 +15,8 @@ from sublevel.study.builder import BRANCHES, OPTIONS, Builder, Solution
 from sublevel.study.given import Given
 from sublevel.study.given import assemble as assemble_given
 from sublevel.study.levels import check_levels
-from sublevel.study.spec import BranchSpec, Order, StudySpec, label
+from sublevel.study.solutions import BranchSpec, Order, SolutionsSpec, label
+from sublevel.study.spec import StudySpec
 from sublevel.train.recipe import LONGEST
 
 
@@ -28,11 +29,12 @@ def assemble(spec: StudySpec, space: Space, examples: int, given: Sequence[Given
     graph, solutions, builders = Graph(), [], {}
     if given:
         solutions, builder = assemble_given(spec, space, graph, list(given))
-        measurements.add(measurements.Scene(spec, space, graph, solutions, {builder.seed: builder}))
+        measurements.add(measurements.Scene(spec, space, graph, solutions, {builder.seed: builder}), spec.geometry)
         return graph, solutions
     check(spec, space, examples)
+    left = [mark for steps in measurements.marks(spec.geometry).values() for mark in steps]
     for seed in spec.seeds:
-        base = builders[seed] = Builder(spec, space, examples, graph, seed, order=spec.order)
+        base = builders[seed] = Builder(spec, space, examples, graph, seed, order=spec.order, left=left)
         solutions.append(base.dense())
         for chosen in spec.branches:
             order = chosen.order or spec.order
@@ -42,7 +44,7 @@ def assemble(spec: StudySpec, space: Space, examples: int, given: Sequence[Given
                 b.solve(chosen.name, level)
                 for level in (range(1, spec.levels + 1) if chosen.levels is None else chosen.levels)
             ]
-    measurements.add(measurements.Scene(spec, space, graph, solutions, builders))
+    measurements.add(measurements.Scene(spec, space, graph, solutions, builders), spec.geometry)
     return graph, solutions
 
 
@@ -75,9 +77,7 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
 
 def _check_marks(spec: StudySpec, per_epoch: int, rewind: int) -> None:
     """Refuse a look at the dense network before its own training starts."""
-    paths = spec.geometry.paths
-    left = paths.instability.steps if paths and paths.instability else ()
-    for name, at in {"train.checkpoints": spec.train.checkpoints, "geometry.paths.instability.steps": left}.items():
+    for name, at in {"train.checkpoints": spec.train.checkpoints, **measurements.marks(spec.geometry)}.items():
         for mark in at:
             if spec.dense_start == "rewind" and mark.steps(per_epoch) < rewind:
                 raise ConfigError(
@@ -99,7 +99,7 @@ def check_branch(chosen: BranchSpec) -> None:
             raise ConfigError(f"option {option!r} of branch {chosen.name!r} is a {kind}, got {value!r}")
 
 
-def check_label(spec: StudySpec, chosen: BranchSpec) -> None:
+def check_label(spec: SolutionsSpec, chosen: BranchSpec) -> None:
     """Refuse a label under which a branch's own solutions stand, whether asked for or needed by others."""
     own = label(spec, chosen.model_copy(update={"label": ""}))
     taken = {"dense", *BRANCHES, *(f"{name}-{order}" for name in BRANCHES for order in get_args(Order))}

@@ -15,7 +15,7 @@ from sublevel.prune import Criterion, score_function
 from sublevel.prune.select import protected
 from sublevel.space import Space
 from sublevel.study.levels import remaining
-from sublevel.study.spec import StudySpec
+from sublevel.study.solutions import SolutionsSpec
 from sublevel.train.recipe import Duration
 
 
@@ -69,7 +69,7 @@ def branch(name: str, **options: Any) -> Callable[[Branch], Branch]:
 class Builder:
     """What a branch needs to emit its cells, for one seed."""
 
-    spec: StudySpec
+    spec: SolutionsSpec
     space: Space
     examples: int
     graph: Graph
@@ -79,6 +79,8 @@ class Builder:
     name: str = "imp"
     options: Mapping[str, Any] = field(default_factory=dict)
     memo: dict[tuple[Any, ...], Solution] = field(default_factory=dict)
+    left: Sequence[Duration] = ()
+    """Where measurements need a checkpoint of the dense run."""
     first: Solution | None = None
     """The given point that stands for the dense network in a study that trains nothing."""
 
@@ -125,8 +127,7 @@ class Builder:
         """The dense network: level 0 of every branch."""
         if self.first is not None:
             return self.first
-        paths = self.spec.geometry.paths
-        left = [d.steps(self.per_epoch) for d in paths.instability.steps] if paths and paths.instability else []
+        left = (duration.steps(self.per_epoch) for duration in self.left)
         marks = [*self.marks, *(step for step in left if step)]
         plain = replace(self, label="dense", name="dense", order=self.spec.order, options={})
         if self.spec.dense_start == "init" or not plain.rewind:

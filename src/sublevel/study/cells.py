@@ -1,4 +1,4 @@
-"""Cells: what a kernel is given and gives back, and the key of its result.
+"""Cells: one object for each kind, what its computation is given, and what it gives back.
 
 The inputs of a cell are JSON in which every object is a digest, so its key says exactly what it was computed from.
 """
@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
-
 from sublevel._types import Bool, Tensor
-from sublevel.engine.store import Store, canonical, digest
-from sublevel.errors import unknown
+from sublevel.codec import mask_of, point_of
+from sublevel.engine.store import Store
 from sublevel.problem import Problem
+from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point
-from sublevel.train.engines import ENGINE
+from sublevel.study.options import Examples, Options
 from sublevel.train.resume import Keeper
 
 Json = Any
@@ -29,10 +27,13 @@ Rows = Iterator[tuple[str, Row]]
 BESIDE = "levels (more columns)"
 """The table of what a cell adds to the row of a solution that another cell makes."""
 
+KEEP = 2**29
+"""Bytes of graphs that a cell keeps between its Hessian products: they change its speed and no bit of its result."""
+
 
 @dataclass(frozen=True)
 class Output:
-    """What a kernel returns: JSON ``values`` and named ``objects`` of tensors."""
+    """What a computation returns: JSON ``values`` and named ``objects`` of tensors."""
 
     values: dict[str, Json] = field(default_factory=dict)
     objects: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -40,8 +41,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a kernel runs: its problem, the store it loads from, whom it tells about its progress, and what keeps a
-    long training for the case that it is cut short.
+    """Where a cell is computed: its problem, the store it loads from, whom it tells about its progress, and what keeps
+    a long training for the case that it is cut short.
     """
 
     problem: Problem
@@ -59,114 +60,74 @@ class Context:
         """A stored mask on the problem's device; None is the dense one."""
         return None if name is None else stored_mask(self.store, name).to(self.problem.device)
 
-
-Kernel = Callable[..., Output]
-KERNELS: dict[str, tuple[Kernel, int]] = {}
-TRAININGS: set[str] = set()
-"""Kinds of cells that train: those that several processes may carry out together."""
-
-
-def kernel(kind: str, version: int, *, trains: bool = False) -> Callable[[Kernel], Kernel]:
-    """Register the kernel of a kind of cell, with the version that is part of its key, and whether it ``trains``."""
-
-    def register(function: Kernel) -> Kernel:
-        KERNELS[kind] = (function, version)
-        if trains:
-            TRAININGS.add(kind)
-        return function
-
-    return register
+    def field(self, options: Examples, part: int) -> EmpiricalRisk:
+        """The loss on a part of the training examples that a measurement asks for, ready for Hessian products."""
+        return self.problem.field("train", size=options.size, policy=options.policy, part=part, keep_bytes=KEEP)
 
 
 Extract = Callable[[Mapping[str, Any], Row, Row], Rows]
-EXTRACT: dict[str, Extract] = {}
-
-
-def rows(kind: str) -> Callable[[Extract], Extract]:
-    """Register how an entry becomes rows: ``(resolved study, labels, entry) -> rows``."""
-
-    def register(extract: Extract) -> Extract:
-        EXTRACT[kind] = extract
-        return extract
-
-    return register
-
-
 Cost = Callable[[Mapping[str, Any], Mapping[str, int]], float]
-COSTS: dict[str, Cost] = {}
 
 
-def cost(kind: str) -> Callable[[Cost], Cost]:
-    """Register what a cell costs: ``(inputs, sizes of the splits) ->`` forward and backward passes of one example.
+def no_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+    """The rows of a cell that shows only in what is computed from it."""
+    return iter(())
 
-    A kind without a registered cost takes no time to speak of.
+
+def no_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """The cost of a cell that takes no time to speak of."""
+    return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of cell: how it is computed, which rows of tables it becomes, and what it costs.
+
+    ``compute(context, options, **others)`` gets those inputs that are fields of ``options`` as one object, and the
+    others by name; without ``options`` it gets all of them by name. A kind whose numbers change gets a new ``version``,
+    which is part of its key. ``rows(study, labels, entry)`` gives pairs of a table and a row; ``study`` is the resolved
+    study as JSON. ``cost(inputs, sizes of the splits)`` is in forward and backward passes of one example; no number
+    depends on it. Several processes may compute a cell that ``trains`` together. One with ``products`` takes Hessian
+    products, whose graphs are kept in memory.
     """
 
-    def register(weigh: Cost) -> Cost:
-        COSTS[kind] = weigh
-        return weigh
+    name: str
+    version: int
+    compute: Callable[..., Output]
+    rows: Extract = no_rows
+    cost: Cost = no_cost
+    options: type[Options] | None = None
+    trains: bool = False
+    products: bool = False
 
-    return register
-
-
-def register() -> None:
-    """Make every kind of cell known."""
-    from sublevel.study import given, gradual, kernels, learned, measurements, starts  # noqa: F401
-
-
-def numerics(device: str, dtype: str, threads: int, processes: int = 1) -> dict[str, Json]:
-    """The numerics class: bits are promised within one of these, on one kind of processor.
-
-    ``processes`` train together; sums over several are rounded otherwise.
-    """
-    together = {"processes": processes} if processes > 1 else {}
-    return together | {
-        "device": torch.device(device).type,
-        "dtype": dtype,
-        "tf32": False,
-        "torch": ".".join(torch.__version__.split(".")[:2]),
-        "engine": ENGINE,
-        "threads": threads,
-    }
+    def run(self, context: Context, inputs: Mapping[str, Any]) -> Output:
+        """Compute a cell from its inputs."""
+        if self.options is None:
+            return self.compute(context, **inputs)
+        own = self.options.inputs()
+        options = self.options.model_validate({name: value for name, value in inputs.items() if name in own})
+        return self.compute(context, options, **{name: value for name, value in inputs.items() if name not in own})
 
 
-def key(kind: str, inputs: Json, problem: Json, numerics: Json) -> str:
-    """A cell's key: SHA-256 of everything its result depends on."""
-    register()
-    if kind not in KERNELS:
-        raise unknown("kind of cell", kind, KERNELS)
-    document = {
-        "kind": kind,
-        "version": KERNELS[kind][1],
-        "inputs": inputs,
-        "problem": problem,
-        "numerics": numerics,
-    }
-    return digest(canonical(document))
+KINDS: dict[str, Kind] = {}
 
 
-def point_tensors(point: Point) -> dict[str, Tensor]:
-    """A point as named tensors."""
-    return {"theta": point.theta, **{f"buffer:{name}": b for name, b in point.buffers.items()}}
+def cell(name: str, version: int, compute: Callable[..., Output], **more: Any) -> Kind:
+    """Register a kind of cell under its name (see `Kind`)."""
+    KINDS[name] = Kind(name=name, version=version, compute=compute, **more)
+    return KINDS[name]
 
 
-def mask_tensors(mask: Bool[Tensor, "D"]) -> dict[str, Tensor]:
-    """A mask as packed bits, first coordinate in the highest bit."""
-    return {"bits": torch.from_numpy(np.packbits(mask.cpu().numpy())), "dim": torch.tensor(len(mask))}
+def used(inputs: Mapping[str, Any], sizes: Mapping[str, int], split: str = "train") -> int:
+    """How many examples of a split a cell looks at."""
+    return min(inputs.get("size") or sizes[split], sizes[split])
 
 
 def stored_point(store: Store, name: str) -> Point:
-    """The way back from `point_tensors`, on the CPU."""
+    """A stored point, on the CPU."""
     return point_of(store.get_tensors(name))
 
 
-def point_of(tensors: Mapping[str, Tensor]) -> Point:
-    """A point from its named tensors."""
-    return Point(tensors["theta"], {k.removeprefix("buffer:"): t for k, t in tensors.items() if k != "theta"})
-
-
 def stored_mask(store: Store, name: str) -> Bool[Tensor, "D"]:
-    """The way back from `mask_tensors`, on the CPU."""
-    tensors = store.get_tensors(name)
-    bits = np.unpackbits(tensors["bits"].numpy(), count=int(tensors["dim"]))
-    return torch.from_numpy(bits.astype(bool))
+    """A stored mask, on the CPU."""
+    return mask_of(store.get_tensors(name))

@@ -21,7 +21,8 @@ from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.problem.spec import ProblemSpec
 from sublevel.study.arithmetic import arithmetic
-from sublevel.study.cells import KERNELS, Context, register
+from sublevel.study.catalogue import KINDS
+from sublevel.study.cells import Context
 from sublevel.train import resume
 from sublevel.train.resume import Standing
 
@@ -34,13 +35,12 @@ def compute(
     """Call a cell's kernel in the study's arithmetic; ``problem`` where this process has it already."""
     about = job.context
     with arithmetic(about["threads"]), contained():  # whatever forks or ends in here, one process goes on to write
-        register()
         if problem is None:
             text = canonical(about["problem"]).decode()
             problem = _problem(text, about["identity"], about["splits"], store.get_tensors)
-        kernel, version = KERNELS[job.kind]
-        output = kernel(Context(problem, store, progress, Checkpointer(partial)), **job.inputs)
-    return {"version": version, "values": output.values}, output.objects
+        kind = KINDS[job.kind]
+        output = kind.run(Context(problem, store, progress, Checkpointer(partial)), job.inputs)
+    return {"version": kind.version, "values": output.values}, output.objects
 
 
 @lru_cache(maxsize=1)

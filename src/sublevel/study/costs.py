@@ -9,12 +9,9 @@ from sublevel.engine.graph import Node
 from sublevel.problem import Problem
 from sublevel.risk.empirical import together
 from sublevel.study.arithmetic import arithmetic
-from sublevel.study.cells import COSTS, register
-from sublevel.study.measurements.base import KEEP
+from sublevel.study.catalogue import KINDS
+from sublevel.study.cells import KEEP
 from sublevel.train.recipe import Recipe
-
-PRODUCTS = ("spectrum", "density", "eigenvectors", "along-training", "volume-pair")
-"""Kinds of cells that keep graphs between their Hessian products."""
 
 TOGETHER = 8
 """Lanczos runs of a quadrature that advance together, each with a basis of its own."""
@@ -26,9 +23,7 @@ BASE = 450 * 2**20
 def units(problem: Problem) -> Callable[[Node], float]:
     """The cost of a node in training-example passes (forward and backward); a forward pass alone is a third."""
     sizes = {name: len(part) for name, part in problem.splits.parts.items()}
-
-    register()
-    return lambda node: COSTS[node.kind](node.inputs, sizes) if node.kind in COSTS else 0.0
+    return lambda node: KINDS[node.kind].cost(node.inputs, sizes)
 
 
 def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -> float:
@@ -53,7 +48,7 @@ def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
     asked = [n.inputs.get("options", n.inputs) for n in waiting if n.kind in ("spectrum", "volume-pair")]
     basis = max((o["steps"] * min(o.get("probes", 1), TOGETHER) for o in asked if "steps" in o), default=0) / 2
     vectors = problem.space.dim * width * (8 + basis)
-    graphs = KEEP if any(n.kind in PRODUCTS for n in waiting) else 0
+    graphs = KEEP if any(KINDS[n.kind].products for n in waiting) else 0
     points = problem.space.dim * width * together(problem.space.dim)
     return int(BASE + graphs + vectors + points + 3 * width * problem.field_batch * problem.activations)
 

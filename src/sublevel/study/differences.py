@@ -10,14 +10,15 @@ from typing import Any
 from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, SublevelError, nearest
 from sublevel.study.assemble import assemble
-from sublevel.study.cells import key
+from sublevel.study.catalogue import key
 from sublevel.study.compare import flat
 from sublevel.study.documents import override, preset_names, read
 from sublevel.study.given import read as read_given
 from sublevel.study.manifest import MANIFEST
 from sublevel.study.named_code import check_trusted, own_code
 from sublevel.study.result import Result
-from sublevel.study.spec import StudySpec, label, parse
+from sublevel.study.solutions import label
+from sublevel.study.spec import StudySpec, parse
 from sublevel.study.study import Study
 
 ABSENT = "-"

@@ -8,19 +8,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from sublevel._types import Tensor
+from sublevel.codec import mask_tensors, point_of, point_tensors
 from sublevel.engine.graph import Graph, Node, Ref
 from sublevel.engine.store import digest, serialised
 from sublevel.errors import DataError
 from sublevel.problem import Problem
 from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution
-from sublevel.study.cells import Context, Output, Row, Rows, kernel, mask_tensors, point_of, point_tensors, rows
-from sublevel.study.spec import GivenSpec, StudySpec
+from sublevel.study.cells import Context, Output, cell
+from sublevel.study.solutions import GivenSpec, SolutionsSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def _taken(spec: GivenSpec, problem: Problem) -> Given:
     return Given(spec.name, serialised(point_tensors(found.point)), mask, found.constants, found.notes)
 
 
-def assemble(spec: StudySpec, space: Space, graph: Graph, given: list[Given]) -> tuple[list[Solution], Builder]:
+def assemble(spec: SolutionsSpec, space: Space, graph: Graph, given: list[Given]) -> tuple[list[Solution], Builder]:
     """The points as solutions, one level each; the first stands where a study has its dense network."""
     seed, found = spec.seeds[0], []
     for level, each in enumerate(given):
@@ -89,14 +89,10 @@ def assemble(spec: StudySpec, space: Space, graph: Graph, given: list[Given]) ->
     return found, builder
 
 
-@kernel("given", 1)
 def given_cell(c: Context, *, point: str, mask: str | None) -> Output:
     """The point and its mask, as they were read."""
     names = {"end": point} | ({} if mask is None else {"mask": mask})
     return Output({}, {output: c.store.get_tensors(name) for output, name in names.items()})
 
 
-@rows("given")
-def given_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """None: a point is seen in what is measured of it."""
-    return iter(())
+cell("given", 1, given_cell)

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from sublevel.codec import mask_tensors, point_tensors
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError
 from sublevel.prune import prune, score_function
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Builder, Solution, branch
-from sublevel.study.cells import Context, Json, Output, Row, Rows, cost, kernel, mask_tensors, point_tensors, rows
+from sublevel.study.cells import Context, Json, Output, Row, Rows, cell
 from sublevel.study.kernels import SAMPLE, sight, watching
 from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe
@@ -65,7 +66,6 @@ def _step(b: Builder, option: str, default: int) -> int:
         raise ConfigError(f"branch {b.label!r}: {option}: {error}") from None
 
 
-@kernel("gradual", 1, trains=True)
 def gradual_cell(
     c: Context,
     *,
@@ -96,16 +96,17 @@ def gradual_cell(
     return Output({"history": done.history}, objects)
 
 
-@rows("gradual")
 def gradual_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``history``, up to the last pruning: the first part of the solution's own curve."""
     for row in entry["values"]["history"]:
         yield "history", {**labels, **row}
 
 
-@cost("gradual")
 def gradual_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """The epochs to the last pruning, with a look at the held-out examples, and what the criterion looks at."""
     steps = Recipe.from_document(dict(inputs["recipe"])).steps_per_epoch(sizes["train"])
     looks = len(inputs["at"]) * score_function(inputs["criterion"]).passes * min(SAMPLE, sizes["train"])
     return inputs["at"][-1] / steps * (sizes["train"] + sizes["validation"] / 3) + looks
+
+
+cell("gradual", 1, gradual_cell, rows=gradual_rows, cost=gradual_cost, trains=True)

@@ -13,33 +13,25 @@ from typing import Any
 import torch
 
 from sublevel._types import Bool, Tensor
+from sublevel.codec import mask_tensors, point_tensors
 from sublevel.errors import Diverged
 from sublevel.problem import Problem
 from sublevel.prune import Criterion, Sight, layer_counts, prune, score_function
 from sublevel.risk.flow import flow
 from sublevel.rng import generator
 from sublevel.space import Point
-from sublevel.study.cells import (
-    BESIDE,
-    Context,
-    Json,
-    Output,
-    Row,
-    Rows,
-    cost,
-    kernel,
-    mask_tensors,
-    point_tensors,
-    rows,
-)
+from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, cell
+from sublevel.tables import SOLUTION, table
 from sublevel.train.engine import Progress, Watch
 from sublevel.train.recipe import Recipe
 
 SAMPLE = 1000
 """Training examples that a pruning score may look at: the same fixed sample everywhere."""
 
+HISTORY = table("history", SOLUTION, "step, epoch, lr, train_loss, validation_loss, validation_error")
+"""Learning curves: running train loss (augmented, with the moving weights) and held-out loss per epoch."""
 
-@kernel("train", 1, trains=True)
+
 def train_cell(
     c: Context,
     *,
@@ -93,7 +85,6 @@ def watching(c: Context, what: str = "training") -> Watch:
     return watch
 
 
-@kernel("mask", 1)
 def mask_cell(
     c: Context,
     *,
@@ -133,7 +124,6 @@ def sight(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point |
     return Sight(p.space, mask, start, passed)
 
 
-@rows("train")
 def train_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``history``, and the number of steps beside the row of ``levels``."""
     yield BESIDE, {**labels, "steps": entry["values"]["history"][-1]["step"] - entry["inputs"]["first"]}
@@ -141,15 +131,6 @@ def train_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
         yield "history", {**labels, **row}
 
 
-@rows("mask")
-def mask_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """None: a mask is seen in the solutions that have it."""
-    return iter(())
-
-
-@cost("train")
-@cost("edge-popup")
-@cost("continuous-sparsification")
 def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """The epochs from the start to the end, with a look at the held-out examples after each."""
     recipe = Recipe.from_document(dict(inputs["recipe"]))
@@ -158,7 +139,10 @@ def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     return epochs * (sizes["train"] + sizes["validation"] / 3)
 
 
-@cost("mask")
 def mask_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """What the criterion looks at."""
     return score_function(inputs["criterion"]).passes * min(SAMPLE, sizes["train"])
+
+
+cell("train", 1, train_cell, rows=train_rows, cost=train_cost, trains=True)
+cell("mask", 1, mask_cell, cost=mask_cost)

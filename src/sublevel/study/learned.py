@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sublevel.codec import mask_tensors, point_tensors
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, unknown
 from sublevel.prune.budgets import SCOPES, apportion, erk, least, protected
@@ -19,19 +20,8 @@ from sublevel.prune.select import select
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Builder, Solution, branch
-from sublevel.study.cells import (
-    BESIDE,
-    Context,
-    Json,
-    Output,
-    Row,
-    Rows,
-    kernel,
-    mask_tensors,
-    point_tensors,
-    rows,
-)
-from sublevel.study.kernels import watching
+from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, cell
+from sublevel.study.kernels import train_cost, watching
 from sublevel.train import learned
 from sublevel.train.recipe import Recipe
 
@@ -135,7 +125,6 @@ def _shares(b: Builder, level: int, scope: str) -> list[int]:
     return erk(b.space, sum(keep), low) if scope == "erk" else apportion(sum(keep), sizes, low, sizes)
 
 
-@kernel("edge-popup", 1, trains=True)
 def popup_cell(
     c: Context,
     *,
@@ -164,7 +153,6 @@ def popup_cell(
     return Output({"history": done.history}, {"mask": mask_tensors(mask), **points})
 
 
-@kernel("continuous-sparsification", 1, trains=True)
 def round_cell(
     c: Context,
     *,
@@ -207,11 +195,13 @@ def round_cell(
     return Output({"history": done.history, "soft_remaining": on}, objects)
 
 
-@rows("edge-popup")
-@rows("continuous-sparsification")
 def learned_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``history`` under the branch's name with ``(mask)``; beside the row of ``levels``, the masks that were on."""
     if "soft_remaining" in entry["values"]:
         yield BESIDE, {**labels, "soft_remaining": entry["values"]["soft_remaining"]}
     for row in entry["values"]["history"]:
         yield "history", {**labels, "branch": f"{labels['branch']} (mask)", **row}
+
+
+cell("edge-popup", 1, popup_cell, rows=learned_rows, cost=train_cost, trains=True)
+cell("continuous-sparsification", 1, round_cell, rows=learned_rows, cost=train_cost, trains=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sublevel.errors import ConfigError
 from sublevel.prune import counts, counts_at
 from sublevel.space import Space
-from sublevel.study.spec import StudySpec
+from sublevel.study.solutions import SolutionsSpec
 
 
-def remaining(spec: StudySpec, space: Space, level: int, fraction: float = 0.0) -> list[int]:
+def remaining(spec: SolutionsSpec, space: Space, level: int, fraction: float = 0.0) -> list[int]:
     """Weights left at a level: [total], or one number per prunable layer, as `sublevel.prune.counts` gives them.
 
     By ``fraction`` where one is given, else as the study says: by its ``prune``, or by its own fraction. Raises
@@ -21,7 +21,7 @@ def remaining(spec: StudySpec, space: Space, level: int, fraction: float = 0.0) 
     return counts_at(space, density, **held)
 
 
-def check_levels(spec: StudySpec, space: Space) -> None:
+def check_levels(spec: SolutionsSpec, space: Space) -> None:
     """Refuse a level that removes no weight, or every one."""
     for level in range(1, spec.levels + 1):
         before, after = (sum(remaining(spec, space, n)) for n in (level - 1, level))

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sublevel.claims import claims, verdicts
 from sublevel.engine.store import Store, canonical, digest
 from sublevel.engine.store.address import resolved, trusted
 from sublevel.errors import ConfigError, StoreError, SublevelError
@@ -27,8 +28,9 @@ from sublevel.study import manifest
 from sublevel.study.cells import stored_point
 from sublevel.study.machine import versions
 from sublevel.study.named_code import check_trusted
+from sublevel.study.tables import build
 from sublevel.study.tickets import of_training
-from sublevel.tables import COLUMNS
+from sublevel.tables import TABLES
 from sublevel.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -61,18 +63,15 @@ class Result:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name (see ``sublevel.tables``)."""
-        from sublevel.claims import claims, verdicts
-        from sublevel.study.tables import build
-
         about = self.document["study"]
         with reading(f"the results of {self.folder}"):
             measured = build(self.document, self.store)
             return {**measured, "claims": claims(measured, about), "verdicts": verdicts(measured, study=about)}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
-        if name in COLUMNS:
+        if name in TABLES:
             return self.tables[name]
-        raise AttributeError(f"a result has no {name!r}; its tables are {', '.join(COLUMNS)}")
+        raise AttributeError(f"a result has no {name!r}; its tables are {', '.join(TABLES)}")
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -134,7 +133,7 @@ class Result:
     @property
     def files(self) -> list[str]:
         """The outputs that are checked against the summary."""
-        return ["report.html", *(f"tables/{name}.csv" for name in COLUMNS)]
+        return ["report.html", *(f"tables/{name}.csv" for name in TABLES)]
 
     def _written(self, summary: Path, state: str) -> bool:
         """Whether the outputs on disk are those of this state."""

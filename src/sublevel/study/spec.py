@@ -1,188 +1,70 @@
-"""What the user writes: a study as TOML or as keyword arguments, refused with one sentence where it is invalid."""
+"""What the user writes: a study as TOML or as keyword arguments, refused where it is invalid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from sublevel.errors import ConfigError, nearest
 from sublevel.foreign import bounded
-from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 from sublevel.strict import Strict
-from sublevel.study.blocks import GeometrySpec, PlaceSpec
-from sublevel.study.fidelity import expanded
-from sublevel.train.recipe import LONGEST, Duration, Recipe
+from sublevel.study.measurements import MEASUREMENTS
+from sublevel.study.options import Where
+from sublevel.study.solutions import SolutionsSpec, label
+from sublevel.train.recipe import Recipe
 
-Order = Literal["shared", "independent"]
-
-
-SEEDS = 10_000
-"""The most seeds of a study: each trains every network anew."""
+BLOCKS: dict[str, Any] = {name: (each.options | None, None) for name, each in MEASUREMENTS.items() if each.options}
 
 
-class BranchSpec(Strict):
-    """A way to find sparse solutions, the levels it is followed at, and its options.
+class GeometrySpec(create_model("Blocks", __base__=Strict, **BLOCKS)):
+    """What is measured beside the losses of every solution; an absent block is not measured."""
 
-    ``label`` names it in the tables. ``order`` is the data order of its levels, by default the study's.
+    def wheres(self) -> Iterator[tuple[str, Where]]:
+        """Every choice of solutions among the blocks, with the name of its key."""
+        return _wheres("geometry", self)
+
+
+def _wheres(name: str, block: Any) -> Iterator[tuple[str, Where]]:
+    if isinstance(block, Where):
+        yield name, block
+    elif isinstance(block, BaseModel):
+        for inner in type(block).model_fields:
+            yield from _wheres(f"{name}.{inner}", getattr(block, inner))
+
+
+class PlaceSpec(Strict):
+    """Where cells run, which no number depends on and no result's identity holds: ``gpus`` of one that a cell takes on
+    Ray or Slurm when the study runs on a GPU (a quarter: four cells share one, on Ray), and what to ask of Slurm for a
+    worker job, in submitit's words (``partition``, ``account``, ``time`` in minutes, ``mem``, ``gres``, ``setup``).
     """
 
-    name: str
-    levels: tuple[int, ...] | None = None
-    label: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._()-]*)?$")
-    order: Order | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    gpus: float = Field(default=1.0, gt=0)
+    slurm: dict[str, Any] = Field(default_factory=dict)
 
 
-class PruneSpec(Strict):
-    """How many weights each level leaves, where ``fraction`` of those before it is not what is meant.
-
-    ``densities`` are the shares of the prunable weights that are left at levels 1, 2, ..., and so say how many levels
-    there are. ``target`` is the share at the last level; those before it fall geometrically.
+class StudySpec(SolutionsSpec):
+    """A whole study: its solutions, what is measured of them, and where its cells run. ``primary`` names the claims
+    that it is to decide (absent: all), ``claim_densities`` the shares of weights left at which they are judged; no
+    result depends on either.
     """
 
-    densities: tuple[float, ...] = ()
-    target: float | None = None
-
-    @model_validator(mode="after")
-    def _falling(self) -> PruneSpec:
-        if self.densities and self.target is not None:
-            raise ValueError("densities and target both say what a level leaves: give one of them")
-        for density in (*self.densities, *([] if self.target is None else [self.target])):
-            if not 0 < density < 1:
-                raise ValueError(f"a density lies between 0 and 1, got {density:g}")
-        for before, after in pairwise(self.densities):
-            if after >= before:
-                raise ValueError(f"densities fall from level to level, got {after:g} after {before:g}")
-        return self
-
-
-class GivenSpec(Strict):
-    """A point that was trained elsewhere: its name in the tables, its checkpoint, and a mask's file."""
-
-    name: str = Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
-    path: str
-    mask: str | None = None
-
-
-def _recipe(value: Any) -> Any:
-    """``epochs = 8`` is short for ``length = "8ep"``; true and false are no numbers."""
-    if not isinstance(value, Mapping):
-        return value
-    fields = Recipe.__dataclass_fields__
-    for key, given in value.items():
-        if isinstance(given, bool) and key in fields and not isinstance(fields[key].default, bool):
-            raise ValueError(f"{key}: expected a number, not a boolean, got {given}")
-    if "epochs" not in value:
-        return value
-    if "length" in value:
-        raise ValueError("epochs and length say the same thing: give one of them")
-    epochs = value["epochs"]
-    if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs <= LONGEST:
-        allowed = f"a number above 0 and at most {LONGEST:,}"
-        raise ValueError(f"epochs is {allowed}, got {epochs!r}; for steps use length = '2000it'")
-    return {**{k: v for k, v in value.items() if k != "epochs"}, "length": str(Duration(epochs, "ep"))}
-
-
-def _branches(value: Any) -> Any:
-    """A branch's name alone stands for it at every level."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
-
-
-def _seeds(value: Any) -> Any:
-    """``seeds = 3`` is short for [0, 1, 2]."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if value > SEEDS:
-        raise ValueError(f"a study has at most {SEEDS:,} seeds, got {value}")
-    return list(range(value))
-
-
-class StudySpec(Strict):
-    """A whole study. ``fraction`` of the remaining weights goes at each of ``levels``; survivors are rewound to
-    ``rewind``. ``criterion`` chooses the weights; ``scope`` is where its scores compete, layers that match ``protect``
-    are left whole, no layer falls below ``floor`` weights, ``rounding`` counts as we or as open_lth do. ``dense_start``
-    is where the dense network's own training starts: at ``init``, or at ``rewind`` as every level does, with a fresh
-    optimizer from step k of a first run. ``fidelity`` sets keys that the study does not say to those of a paper or a
-    package. ``prune`` says what levels leave in place of ``fraction``. ``order`` is the data order of the levels,
-    ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads`` per cell
-    and ``processes`` that train together are part of a result's identity, the number of jobs is not. ``loss`` is a name
-    or an import path, ``loop`` the import path of a training loop. With ``given`` points nothing is trained: they are
-    measured. ``primary`` names the claims that the study is to decide (absent: all), ``claim_densities`` the shares of
-    weights left at which they are judged; no result depends on either.
-    """
-
-    name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
-    levels: int = Field(default=10, ge=1)
-    fraction: float = Field(default=0.2, gt=0, lt=1)
-    rewind: Duration = Duration(0, "it")
-    branches: Annotated[tuple[BranchSpec, ...], BeforeValidator(_branches)] = (BranchSpec(name="imp"),)
-    prune: PruneSpec = PruneSpec()
-    criterion: str = "magnitude"
-    scope: Literal["global", "layer", "erk"] = "global"
-    rounding: Literal["exact", "open_lth"] = "exact"
-    dense_start: Literal["init", "rewind"] = "init"
-    fidelity: Literal["paper", "open_lth"] = "paper"
-    protect: tuple[str, ...] = ()
-    floor: int = Field(default=0, ge=0)
-    order: Order = "shared"
-    finetune_lr: float | None = Field(default=None, gt=0)
-    threads: int = Field(default=1, ge=1, le=1024)
-    processes: int = Field(default=1, ge=1, le=4096)
-    loss: str = "cross-entropy"
-    loop: str | None = None
-    data: DataSpec = DataSpec()
-    model: ModelSpec = ModelSpec()
-    train: Annotated[Recipe, BeforeValidator(_recipe)] = Field(default_factory=Recipe)
     geometry: GeometrySpec = GeometrySpec()
     primary: tuple[str, ...] = ()
     claim_densities: tuple[float, ...] = ()
-    given: tuple[GivenSpec, ...] = ()
     run: PlaceSpec = PlaceSpec()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _faithful(cls, document: Any) -> Any:
-        if not isinstance(document, Mapping):
-            return document
-        written = {**document, "branches": _branches(document["branches"])} if "branches" in document else document
-        prune = written.get("prune")
-        listed = prune.get("densities") if isinstance(prune, Mapping) else getattr(prune, "densities", None)
-        if isinstance(listed, list | tuple) and listed:
-            written = {"levels": len(listed), **written}
-        return expanded(written, network=ModelSpec().name, data=DataSpec().name)
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
-        self._check_prune()
         for density in self.claim_densities:
             if not 0 < density < 1:
                 raise ValueError(f"claim_densities lie between 0 and 1, got {density:g}")
         for name, listed in (("primary", self.primary), ("claim_densities", self.claim_densities)):
             if len(set(listed)) != len(listed):
                 raise ValueError(f"{name} names one twice: {list(listed)}")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds are given twice: {list(self.seeds)}")
-        labels = [label(self, branch) for branch in self.branches]
-        for name in {n for n in labels if labels.count(n) > 1}:
-            raise ValueError(f"two branches are called {name!r}: give one of them a label")
-        for branch, known in ((b, labels[i]) for i, b in enumerate(self.branches)):
-            if branch.levels == ():
-                raise ValueError(f"branch {known!r} asks for no level; leave levels out for all of them")
-            for level in branch.levels or ():
-                if not 1 <= level <= self.levels:
-                    raise ValueError(
-                        f"branch {known!r} asks for level {level}; the study has levels 1 to {self.levels}"
-                    )
-        points = [point.name for point in self.given]
-        if len(set(points)) != len(points):
-            raise ValueError(f"two given points have one name: {points}")
-        known, last = (points, len(points) - 1) if points else ([*labels, "dense"], self.levels)
+        points, branches = [point.name for point in self.given], [label(self, branch) for branch in self.branches]
+        known, last = (points, len(points) - 1) if points else ([*branches, "dense"], self.levels)
         for name, where in self.geometry.wheres():
             for branch in where.branches or ():
                 if branch not in known:
@@ -192,70 +74,9 @@ class StudySpec(Strict):
                     raise ValueError(f"{name} asks for level {level}; the study has levels 0 (dense) to {last}")
         return self
 
-    def _check_prune(self) -> None:
-        """Refuse what ``prune`` and another key both say."""
-        said = "densities" if self.prune.densities else "target" if self.prune.target is not None else ""
-        if said == "densities" and len(self.prune.densities) != self.levels:
-            raise ValueError(
-                f"prune.densities has {len(self.prune.densities)} levels, and levels is {self.levels}: leave levels out"
-            )
-        for name in ("fraction", "rounding") if said else ():
-            given, usual = getattr(self, name), StudySpec.model_fields[name].default
-            if given != usual:
-                raise ValueError(
-                    f"prune.{said} and {name} = {given!r} both say how many weights a level leaves: give one of them"
-                )
-
-    def density(self, level: int) -> float | None:
-        """The share of the prunable weights that ``prune`` leaves at a level; None where ``fraction`` says it.
-
-        Raises ConfigError beyond the last of ``prune.densities``.
-        """
-        if self.prune.target is not None:
-            return self.prune.target ** (level / self.levels)
-        if not self.prune.densities:
-            return None
-        if level > self.levels:
-            raise ConfigError(f"prune.densities ends at level {self.levels}: it says nothing of level {level}")
-        return (1.0, *self.prune.densities)[level]
-
-    def share(self, fraction: float = 0.0) -> float | None:
-        """The share of the remaining weights that each level prunes: a branch's own ``fraction``, or the study's.
-
-        None where ``prune.densities`` lists what levels leave.
-        """
-        if fraction:
-            return fraction
-        if self.prune.target is not None:
-            return 1 - self.prune.target ** (1 / self.levels)
-        return None if self.prune.densities else self.fraction
-
-    @property
-    def selection(self) -> dict[str, Any]:
-        """How many weights a level leaves, and where: what `sublevel.prune.counts` takes by name."""
-        return {name: getattr(self, name) for name in ("scope", "rounding", "protect", "floor")}
-
-    def problem(self, device: str) -> ProblemSpec:
-        """The problem that the study poses."""
-        return ProblemSpec(
-            model=self.model, data=self.data, loss=self.loss, loop=self.loop, device=device, dtype=self.train.dtype
-        )
-
     def document(self) -> dict[str, Any]:
         """The resolved study as JSON, every default written out; where it runs is no part of it."""
         return {**self.model_dump(mode="json", exclude={"train", "run"}), "train": self.train.settings()}
-
-
-def label(spec: StudySpec, branch: BranchSpec) -> str:
-    """A branch's name in the tables: its label, or its name with what it does not share with the study.
-
-    That is a fraction, a criterion, a step to rewind to and a data order of its own: ``imp-0.9``, ``oneshot-snip``,
-    ``imp-0it``, ``imp-independent``.
-    """
-    options = [branch.options.get(name) for name in ("fraction", "criterion", "rewind")]
-    own = branch.order is not None and branch.order != spec.order
-    parts = [branch.name, *options, branch.order if own else None]
-    return branch.label or "-".join(str(part) for part in parts if part)
 
 
 def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:

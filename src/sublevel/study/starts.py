@@ -5,17 +5,18 @@ Against `imp` each changes one thing, and so says whether that thing matters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from sublevel.codec import point_tensors
 from sublevel.engine.graph import Node, Ref
 from sublevel.rng import generator
 from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution, branch
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, point_tensors, rows
+from sublevel.study.cells import Context, Output, cell
 
 
 @branch("reinit-signs")
@@ -81,7 +82,6 @@ def _start(b: Builder, level: int, how: str, **inputs: Any) -> Ref:
     return Ref(b.graph.add(node).id, "point")
 
 
-@kernel("start", 1)
 def start_cell(c: Context, *, how: str, seed: int, stream: str, point: str | None, mask: str | None) -> Output:
     """A point to train from: the initialisation, or ``point`` with other magnitudes or in another order."""
     if point is None:
@@ -116,13 +116,4 @@ def _places(space: Space, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
         yield inside if mask is None else inside[mask[inside]]
 
 
-@rows("start")
-def start_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """None: a start is seen in what is trained from it."""
-    return iter(())
-
-
-@cost("start")
-def start_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """No pass over the data."""
-    return 0.0
+cell("start", 1, start_cell)

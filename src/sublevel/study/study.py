@@ -30,7 +30,7 @@ from sublevel.problem import Problem
 from sublevel.study import costs, manifest, placement
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import Solution
-from sublevel.study.cells import TRAININGS, key, numerics
+from sublevel.study.catalogue import KINDS, key, numerics
 from sublevel.study.checks import check, check_loop
 from sublevel.study.compute import FUNCTION
 from sublevel.study.cost_history import CostHistory
@@ -252,7 +252,7 @@ class Study:
 
         def job(node: Node, name: str, inputs: Any) -> Job:
             labels = {**node.labels, "cell": node.id, "study": self.spec.name}
-            together = node.kind in TRAININGS
+            together = KINDS[node.kind].trains
             return Job(name, node.kind, inputs, labels, self.store_at, FUNCTION, context, together)
 
         return job

@@ -9,17 +9,20 @@ import pandas as pd
 
 from sublevel.engine.store import Store
 from sublevel.errors import DamagedEntry
-from sublevel.study.cells import BESIDE, EXTRACT, Row, register
-from sublevel.study.trees import trees
-from sublevel.tables import COLUMNS
+from sublevel.study.catalogue import KINDS
+from sublevel.study.cells import BESIDE, Row
+from sublevel.study.measurements.topology import trees
+from sublevel.tables import SOLUTION, TABLES, table
+
+FAILURES = table("failures", SOLUTION, "cell, kind, error")
+"""What did not finish, and why."""
 
 LOST = {"kind": "lost", "message": "its result is no longer in the store: run the study again"}
 
 
 def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
     """Every table of a run but claims and verdicts, from its manifest and the store."""
-    register()
-    rows: dict[str, list[Row]] = {name: [] for name in COLUMNS}
+    rows: dict[str, list[Row]] = {name: [] for name in TABLES}
     beside: dict[tuple[Any, ...], Row] = {}
     for cell in document["cells"]:
         if cell["status"] != "done":
@@ -34,29 +37,28 @@ def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
         except DamagedEntry as error:
             rows["failures"].append(_failure({**cell, "error": {"kind": "misshapen", "message": str(error)}}))
             continue
-        for table, row in found:
-            if table == BESIDE:
+        for name, row in found:
+            if name == BESIDE:
                 beside.setdefault(_solution(row), {}).update(row)
             else:
-                rows[table].append(row)
+                rows[name].append(row)
     for row in rows["levels"]:
         row.update(beside.get(_solution(row), {}))
     rows["tree"] = list(trees(rows["joins"]))
-    return {name: _frame(name, rows[name]) for name in COLUMNS if name not in ("claims", "verdicts")}
+    return {name: _frame(name, rows[name]) for name in TABLES if name not in ("claims", "verdicts")}
 
 
 def extracted(study: Mapping[str, Any], kind: str, labels: Row, entry: Row) -> list[tuple[str, Row]]:
     """The rows of a cell's entry. DamagedEntry where it has another shape than what such cells write."""
-    register()
-    name = str(labels.get("cell", kind))
-    if kind not in EXTRACT:
-        raise DamagedEntry(f"{name}: this version knows no cells of kind {kind!r}")
+    cell = str(labels.get("cell", kind))
+    if kind not in KINDS:
+        raise DamagedEntry(f"{cell}: this version knows no cells of kind {kind!r}")
     try:
-        found = [(table, dict(row)) for table, row in EXTRACT[kind](study, labels, entry)]
-        for table, row in found:
-            _check_row(row, COLUMNS["levels" if table == BESIDE else table])
+        found = [(name, dict(row)) for name, row in KINDS[kind].rows(study, labels, entry)]
+        for name, row in found:
+            _check_row(row, TABLES["levels" if name == BESIDE else name].columns)
     except Exception as error:  # values of somebody else's may be wrong in any way
-        raise DamagedEntry(f"{name}: its values are not those of a {kind}: {type(error).__name__}: {error}") from error
+        raise DamagedEntry(f"{cell}: its values are not those of a {kind}: {type(error).__name__}: {error}") from error
     return found
 
 
@@ -90,5 +92,5 @@ def _solution(labels: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _frame(name: str, rows: list[Row]) -> pd.DataFrame:
     """Columns as declared; rows as the study lists them, which no job count changes."""
-    columns = list(COLUMNS[name])
+    columns = list(TABLES[name].columns)
     return pd.DataFrame.from_records([{c: row.get(c) for c in columns} for row in rows], columns=columns)

@@ -11,7 +11,8 @@ from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.problem import Problem
 from sublevel.space import Point
 from sublevel.study.arithmetic import arithmetic
-from sublevel.study.cells import key, stored_mask, stored_point
+from sublevel.study.catalogue import key
+from sublevel.study.cells import stored_mask, stored_point
 from sublevel.study.machine import versions
 from sublevel.tickets import Ticket
 from sublevel.train.recipe import Recipe

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sublevel._types import Bool, Tensor
+from sublevel.codec import packed, unpacked
 from sublevel.errors import ConfigError, DataError, ModelError, StoreError
 from sublevel.files import replacing
 from sublevel.foreign import load_json
@@ -51,7 +51,7 @@ def serialised(c: Contents) -> bytes:
     """The bytes of the file. ConfigError where ``about`` is not JSON, ModelError for a tensor of no type of `TYPES`."""
     from safetensors.torch import save
 
-    tensors = {"mask": torch.from_numpy(np.packbits(c.mask.cpu().numpy()))}
+    tensors = {"mask": packed(c.mask)}
     tensors |= {f"{at}/{name}": t for at, point in c.points.items() for name, t in _named(c.space, point).items()}
     tensors |= {f"constant/{name}": t for name, t in c.constants.items()}
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
@@ -221,9 +221,8 @@ def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
     unknown = set(tensors) - known.union(f"{at}/{entry['name']}" for at in named for entry in whole)
     if "start" in named and unknown:
         raise ValueError(f"it holds {min(unknown)!r}, which nothing in it names")
-    bits = np.unpackbits(mask.numpy(), count=space.dim)
     points = {at: _point(space, tensors) for at, tensors in named.items()}
-    return Contents(space, torch.from_numpy(bits.astype(bool)), points, constants, document["about"])
+    return Contents(space, unpacked(mask, space.dim), points, constants, document["about"])
 
 
 def _check_document(document: Document) -> None:

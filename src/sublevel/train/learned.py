@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.codec import under, within
 from sublevel.data.splits import Part
 from sublevel.errors import Diverged
 from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
 from sublevel.train.engine import Watch, descend
 from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Keeper, State, overwrite, under, within
+from sublevel.train.resume import Keeper, State, overwrite
 from sublevel.train.step import Loss
 from sublevel.train.update import flat, update
 from sublevel.train.weights import Slope

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from sublevel._types import Tensor
+from sublevel.codec import point_of, point_tensors, under, within
 from sublevel.space import Point
 
 State = dict[str, Tensor]
@@ -46,41 +47,22 @@ class Keeper(Protocol):
 
 
 def tensors(standing: Standing) -> State:
-    """A standing's tensors by name, the way to a file; see `standing` for the way back."""
-    found = {f"state:{name}": t for name, t in standing.state.items()}
+    """A standing's tensors by name, the way to a file; see `points` and `state` for the way back."""
+    found = under("state", standing.state)
     for step, point in standing.saved.items():
-        found |= {f"saved:{step}:theta": point.theta}
-        found |= {f"saved:{step}:buffer:{name}": b for name, b in point.buffers.items()}
+        found |= under(f"saved:{step}", point_tensors(point))
     return {name: t.detach().contiguous() for name, t in found.items()}
 
 
 def points(found: Mapping[str, Tensor]) -> dict[int, Point]:
     """The points among named tensors, by step."""
-    out: dict[int, Point] = {}
-    for name, tensor in found.items():
-        kind, _, rest = name.partition(":")
-        step, _, what = rest.partition(":")
-        if kind == "saved" and what == "theta":
-            prefix = f"saved:{step}:buffer:"
-            out[int(step)] = Point(
-                tensor, {n.removeprefix(prefix): b for n, b in found.items() if n.startswith(prefix)}
-            )
-    return out
+    steps = [name.split(":")[1] for name in found if name.startswith("saved:") and name.endswith(":theta")]
+    return {int(step): point_of(within(f"saved:{step}", found)) for step in steps}
 
 
 def state(found: Mapping[str, Tensor]) -> State:
     """What the run moves, among named tensors."""
-    return {name.removeprefix("state:"): t for name, t in found.items() if name.startswith("state:")}
-
-
-def under(prefix: str, found: Mapping[str, Tensor]) -> State:
-    """Tensors with a name before theirs."""
-    return {f"{prefix}:{name}": t for name, t in found.items()}
-
-
-def within(prefix: str, found: Mapping[str, Tensor]) -> State:
-    """The way back from `under`."""
-    return {name.removeprefix(f"{prefix}:"): t for name, t in found.items() if name.startswith(f"{prefix}:")}
+    return within("state", found)
 
 
 def overwrite(at: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.codec import under, within
 from sublevel.inputs import Inputs, call
 from sublevel.space import Point, Space, project
 from sublevel.train.recipe import Recipe
-from sublevel.train.resume import State, overwrite, under, within
+from sublevel.train.resume import State, overwrite
 from sublevel.train.step import Loss
 from sublevel.train.team import team
 from sublevel.train.update import Moments, flat, update

@@ -22,7 +22,8 @@ from sublevel import models
 from sublevel.space import Space
 from sublevel.study.assemble import assemble
 from sublevel.study.builder import BRANCHES
-from sublevel.study.cells import KERNELS, key, numerics
+from sublevel.study.catalogue import KINDS as KNOWN
+from sublevel.study.catalogue import key, numerics
 from sublevel.study.documents import preset_names, read
 from sublevel.study.given import Given
 from sublevel.study.spec import parse
@@ -147,7 +148,7 @@ def test_the_cells_of_the_presets_keep_their_keys(name: str) -> None:
 
 def test_every_kind_of_cell_is_frozen() -> None:
     known = {kind for kind, _, _ in (*keyed(*EVERY["set"]), *keyed(*EVERY["given"]))}
-    assert known | set(KINDS) == set(KERNELS)
+    assert known | set(KINDS) == set(KNOWN)
 
 
 def test_a_change_of_the_recipe_changes_every_key_of_a_training() -> None:

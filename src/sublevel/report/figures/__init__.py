@@ -109,7 +109,11 @@ def _made(entry: Entry, tables: dict[str, Frame]) -> tuple[list[Figure], str]:
 
     A table that its function cannot take costs this figure and no other: the page says which, and what happened.
     """
-    if tables[entry.table].empty or (entry.sweep and not Branches(tables["levels"]).steps()):
+    if (
+        entry.table not in tables
+        or tables[entry.table].empty
+        or (entry.sweep and not Branches(tables["levels"]).steps())
+    ):
         return [], UNMEASURED
     try:
         made = entry.make(tables)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from sublevel.report.describe import Figure
 from sublevel.report.frame import Frame
-from sublevel.tables import COLUMNS
 
 Tables = dict[str, Frame]
 Make = Callable[[Tables], Figure | list[Figure]]
@@ -48,8 +47,6 @@ def figure(section: str, name: str, table: str, *, sweep: bool = False) -> Calla
     """
     if section not in SECTIONS:
         raise ValueError(f"unknown section {section!r} of the report; allowed: {', '.join(SECTIONS)}")
-    if table not in COLUMNS:
-        raise ValueError(f"unknown table {table!r} of the figure {name!r}; allowed: {', '.join(COLUMNS)}")
 
     def register(make: Make) -> Make:
         FIGURES.append(Entry(section, name, table, make, sweep))

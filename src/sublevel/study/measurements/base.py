@@ -1,24 +1,21 @@
-"""What a measurement is made of: the cells it adds to a study, what they cost, and the rows of tables they become.
+"""What a measurement is made of: its options, the cells that it adds to a study, and their kinds.
 
-A measurement is one file of this folder: an emitter under ``@measurement("block")``, a kernel under ``@kernel``,
-``@rows`` and ``@cost`` for its kind of cell. Its block of options stands in ``study.blocks``, its columns in
-``sublevel.tables``.
+A measurement is one file of this folder: a block of options, the tables that it fills, a function that adds its cells,
+and for each kind of cell a computation, its rows and its cost. `measurement` at its end registers all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sublevel.engine.graph import Graph, Node, Ref
 from sublevel.space import Space
-from sublevel.study.blocks import Examples, Where
 from sublevel.study.builder import Builder, Solution
-from sublevel.study.spec import StudySpec
-
-KEEP = 2**29
-"""Bytes of graphs that a cell keeps between its Hessian products: speed, and no bit of a result."""
+from sublevel.study.options import Examples, Options, Where
+from sublevel.study.solutions import SolutionsSpec
+from sublevel.train.recipe import Duration
 
 End = tuple[Ref, Ref | None]
 """A point and the mask to project it with."""
@@ -28,7 +25,7 @@ End = tuple[Ref, Ref | None]
 class Scene:
     """A study whose solutions stand, ready to be measured."""
 
-    spec: StudySpec
+    spec: SolutionsSpec
     space: Space
     graph: Graph
     solutions: list[Solution]
@@ -79,9 +76,35 @@ class Scene:
             if name != "next" or mask is not None:
                 yield name, mask
 
-    def add(self, kind: str, s: Solution, *rest: str, inputs: Mapping[str, Any], **labels: Any) -> Node:
-        """Add a measuring cell of a solution."""
-        return self.graph.add(Node(name(kind, s, *rest), kind, inputs, {**s.labels, **labels}))
+    def add(
+        self,
+        kind: str,
+        s: Solution,
+        *names: str,
+        inputs: Mapping[str, Any],
+        options: Options | None = None,
+        **labels: Any,
+    ) -> None:
+        """Add the cells of a kind that measure a solution: one, or one for each part of the examples."""
+        parts = range(options.parts) if isinstance(options, Examples) else [None]
+        for part in parts:
+            self.cell(part, kind, s, *names, inputs=inputs, options=options, **labels)
+
+    def cell(
+        self,
+        part: int | None,
+        kind: str,
+        s: Solution,
+        *names: str,
+        inputs: Mapping[str, Any],
+        options: Options | None = None,
+        **labels: Any,
+    ) -> Node:
+        """Add one cell that measures a solution, on a part of the examples if it looks at any."""
+        whole = {**inputs, **(options.document() | ({"part": part} if part else {}) if options else {})}
+        called = name(kind, s, *names, *([f"part-{part}"] if part else []))
+        nth = {} if part is None else {"part": part}
+        return self.graph.add(Node(called, kind, whole, {**s.labels, **labels, **nth}))
 
 
 def name(kind: str, s: Solution, *rest: str) -> str:
@@ -112,26 +135,30 @@ def ends(a: End, b: End) -> dict[str, Any]:
     return {"a": a[0], "a_mask": a[1], "b": b[0], "b_mask": b[1]}
 
 
-def examples(block: Examples) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The part, and the inputs that say which examples, for every part of a block."""
-    for part in range(block.parts):
-        yield part, {"size": block.size, "policy": block.policy} | ({"part": part} if part else {})
+Marks = Mapping[str, Sequence[Duration]]
 
 
-Emit = Callable[[Scene, Any], None]
-EMITTERS: dict[str, Emit] = {}
+@dataclass(frozen=True)
+class Measurement:
+    """What a study can measure: the block of its ``options`` in the study's ``geometry``, and the cells that it adds.
+
+    ``cells(scene, block)`` adds them. A measurement without options is part of every study. ``marks(block)`` gives, by
+    the names of their keys, the steps at which the dense run is to leave a checkpoint.
+    """
+
+    options: type[Options] | None
+    cells: Callable[[Scene, Any], None]
+    marks: Callable[[Any], Marks]
 
 
-def measurement(block: str) -> Callable[[Emit], Emit]:
-    """Register the emitter of a block of the study's ``geometry``."""
-
-    def register(emit: Emit) -> Emit:
-        EMITTERS[block] = emit
-        return emit
-
-    return register
+MEASUREMENTS: dict[str, Measurement] = {}
 
 
-def used(inputs: Mapping[str, Any], sizes: Mapping[str, int], split: str = "train") -> int:
-    """How many examples of a split a cell looks at."""
-    return min(inputs.get("size") or sizes[split], sizes[split])
+def measurement(
+    name: str,
+    options: type[Options] | None,
+    cells: Callable[[Scene, Any], None],
+    marks: Callable[[Any], Marks] = lambda block: {},
+) -> None:
+    """Register a measurement under the name of its block in ``geometry``."""
+    MEASUREMENTS[name] = Measurement(options, cells, marks)

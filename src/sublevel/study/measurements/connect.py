@@ -5,17 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
 from sublevel.errors import ModelError
 from sublevel.geometry.align import infer_spec, weight_matching
 from sublevel.geometry.connection import connected
 from sublevel.risk import MiniBatches
-from sublevel.study.blocks import ConnectSpec
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, drawn, examples, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, drawn, measurement
+from sublevel.study.options import Chooses, Examples
+from sublevel.tables import SOLUTION, table
 
 
-@measurement("connect")
-def connections(scene: Scene, block: ConnectSpec) -> None:
+class ConnectSpec(Examples):
+    """Whether a solution can be joined to the dense one without leaving its sublevel set: a segment, then a curve.
+
+    ``aligned`` looks for both with the same effort once more after weight matching, where the solution has another
+    initialisation than the dense one and the network's hidden units are known.
+    """
+
+    bends: int = Field(default=1, ge=1)
+    iterations: int = Field(default=200, ge=1)
+    points: int = Field(default=21, ge=3)
+    batch_size: int = Field(default=128, ge=1)
+    aligned: Chooses[bool] = True
+
+
+MEMBERSHIP = table(
+    "membership",
+    SOLUTION,
+    """
+    part, buffers
+    aligned: 1: its hidden units were first permuted to match the dense one (of another initialisation) | 0
+    loss: of the solution, and of the dense one, on the same examples
+    loss_dense, threshold, found, segment_max, curve_max, lowest_max
+    excess: lowest_max - threshold
+    height: lowest_max - max(loss, loss_dense): 0 where the higher end is the highest point
+    evaluations, gradient_steps, reason
+    """,
+)
+"""Can a solution be joined to the dense one below a height? found = segment | curve | not found, at the height of the
+higher end; the maxima say it for every other height. Not found proves nothing: the effort stands beside it, and is
+the same before and after weight matching.
+"""
+
+
+def cells(scene: Scene, block: ConnectSpec) -> None:
     """From every chosen solution to the dense one of its seed, in R^D.
 
     One with another initialisation is looked at twice with the same effort: as it is, and with its hidden units
@@ -27,12 +62,9 @@ def connections(scene: Scene, block: ConnectSpec) -> None:
         origin = drawn(scene.graph, s.start)
         other = origin is None or origin != drawn(scene.graph, dense.start)
         for align in (0, 1) if matching and other else (0,):
-            for part, which in examples(block):
-                inputs = {"a": dense.end, "b": s.end, "bends": block.bends, "iterations": block.iterations}
-                inputs |= {"points": block.points, "batch_size": block.batch_size, **which}
-                inputs |= {"align": True} if align else {}
-                names = [*(["aligned"] if align else []), *([f"part-{part}"] if part else [])]
-                scene.add("connection", s, *names, inputs=inputs, part=part, aligned=align)
+            inputs = {"a": dense.end, "b": s.end} | ({"align": True} if align else {})
+            names = ["aligned"] if align else []
+            scene.add("connection", s, *names, options=block, inputs=inputs, aligned=align)
 
 
 def _can_be_matched(scene: Scene) -> bool:
@@ -44,28 +76,14 @@ def _can_be_matched(scene: Scene) -> bool:
     return True
 
 
-@kernel("connection", 1)
-def connection_cell(
-    c: Context,
-    *,
-    a: str,
-    b: str,
-    bends: int,
-    iterations: int,
-    points: int,
-    batch_size: int,
-    size: int | None,
-    policy: str,
-    part: int = 0,
-    align: bool = False,
-) -> Output:
+def compute(c: Context, options: ConnectSpec, *, a: str, b: str, part: int = 0, align: bool = False) -> Output:
     """The segment, then a curve unless the segment is nowhere above its higher end.
 
     The threshold of the search is the height of the higher end: no path can stay below less. What holds at other
     heights can be read off the maxima. A network whose units turn out not to be known has a reason and no path.
     """
     start, end = c.point(a), c.point(b)
-    field = c.problem.field("train", size=size, policy=policy, part=part)
+    field = c.problem.field("train", size=options.size, policy=options.policy, part=part)
     if align:
         try:
             end = weight_matching(c.problem.space, start, end).point
@@ -77,10 +95,10 @@ def connection_cell(
         start,
         end,
         threshold,
-        stochastic=MiniBatches(field, batch_size=batch_size),
-        effort=(iterations,),
-        bends=(bends,),
-        points=points,
+        stochastic=MiniBatches(field, batch_size=options.batch_size),
+        effort=(options.iterations,),
+        bends=(options.bends,),
+        points=options.points,
     )
     return Output(
         {
@@ -100,8 +118,7 @@ def connection_cell(
     )
 
 
-@rows("connection")
-def connection_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``membership``: every path begins at the dense solution and ends at the sparse one, whose losses these are."""
     values = {"aligned": 0, **labels, **entry["values"]}
     if "losses" in values:
@@ -110,7 +127,10 @@ def connection_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     yield "membership", values
 
 
-@cost("connection")
-def connection_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Two profiles, and the steps of one curve."""
     return 2 * inputs["points"] * used(inputs, sizes) / 3 + inputs["iterations"] * inputs["batch_size"]
+
+
+cell("connection", 1, compute, options=ConnectSpec, rows=rows, cost=cost)
+measurement("connect", ConnectSpec, cells)

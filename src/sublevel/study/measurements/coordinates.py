@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pydantic
 import torch
 
 from sublevel._types import Bool, Float, Tensor
@@ -20,11 +21,12 @@ from sublevel.risk import EmpiricalRisk
 from sublevel.risk.diagonal import constant_inputs, ggn_diagonal
 from sublevel.rng import generator
 from sublevel.space import Point
-from sublevel.study.blocks import CoordinatesSpec
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, examples, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.prunings import made_from
+from sublevel.study.options import Examples
+from sublevel.tables import SOLUTION, table
 
 SLICE = 9
 """Points on either side of a slice."""
@@ -40,8 +42,59 @@ OUTPUTS = 10
 """Backward passes that a Gauss-Newton diagonal takes, as a guess: one for each class."""
 
 
-@measurement("coordinates")
-def coordinates(scene: Scene, block: CoordinatesSpec) -> None:
+class CoordinatesSpec(Examples):
+    """Curvature and finite-scale widths along the weights that a level prunes, keeps, and random ones.
+
+    Before pruning (what the next level would prune) and at the retrained point (what its own level pruned), with equal
+    counts in every layer. ``probes`` vectors give the mean curvature of a set, ``directions`` random unit
+    vectors in it the widths at a rise of ``rise`` nats. Pruned and kept weights of a layer are ranked by each
+    ``diagonal``: the Gauss-Newton matrix's, exact where the network allows, or the Hessian's from ``probes`` vectors;
+    ``exact`` coordinates are checked against the Hessian's own entries. The dense network is always among the
+    solutions.
+    """
+
+    probes: int = pydantic.Field(default=16, ge=2)
+    directions: int = pydantic.Field(default=4, ge=0)
+    rise: float = pydantic.Field(default=0.1, gt=0)
+    diagonal: tuple[Literal["ggn", "hessian"], ...] = pydantic.Field(default=("ggn",), min_length=1)
+    exact: int = pydantic.Field(default=0, ge=0)
+
+
+COORDINATES = table(
+    "coordinates",
+    SOLUTION,
+    """
+    when, part, buffers, set, count
+    curvature: the mean of H_ii over the set
+    se, rise
+    width: the median over directions
+    width_low, width_high, directions
+    capped: directions along which the loss did not rise that far within the radius looked at
+    curvature_w2: the mean of d_i w_i^2, d the first diagonal of the block: no rescaling of layers changes it
+    rank: P(a pruned weight has a larger d_i than a kept one), ties half, mean over layers: 1/2 means no order
+    rank_se: of its estimate from probes, by the jackknife; 0 where the diagonal is exact
+    rank_hessian: the same by the Hessian's diagonal, where it is not the first; its noise draws it to 1/2
+    rank_hessian_se
+    excluded: weights that were there before, left out of all sets
+    exact: coordinates at which the Hessian's own entry was taken as a check
+    exact_rank: Spearman's correlation of d with it there
+    exact_z: root mean square of (estimate - entry) / se of the Hessian's diagonal: about 1
+    reason
+    """,
+)
+"""Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
+eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
+this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways,
+at which the loss has risen by ``rise`` along random unit vectors. Out of all sets: weights of inputs that are the
+same in every example, of dead filters, and those on which no output depends. What ranks the pruned weights against
+the kept ones stands in the row of the set pruned.
+"""
+
+SLICES = table("slices", SOLUTION, "when, part, buffers, set, radius, loss, error")
+"""The loss along one random unit vector of each of these sets, and along the steepest eigenvector."""
+
+
+def cells(scene: Scene, block: CoordinatesSpec) -> None:
     """Before pruning: along what the study's criterion would take next. Retrained: along what the own mask took.
 
     The latter in the subspace of the mask that the own one was made from, where that is known. The dense network of a
@@ -60,28 +113,18 @@ def coordinates(scene: Scene, block: CoordinatesSpec) -> None:
 
 
 def _add(scene: Scene, block: CoordinatesSpec, s: Solution, when: str, masks: Mapping[str, Ref | None]) -> None:
-    for part, which in examples(block):
-        inputs = {"point": s.end, "own": s.mask, **masks, "probes": block.probes, "directions": block.directions}
-        inputs |= {"rise": block.rise, "diagonal": list(block.diagonal), "exact": block.exact, **which}
-        names = [*([when] if when != "before" else []), *([f"part-{part}"] if part else [])]
-        scene.add("coordinates", s, *names, inputs=inputs, part=part, when=when)
+    names = [when] if when != "before" else []
+    scene.add("coordinates", s, *names, options=block, inputs={"point": s.end, "own": s.mask, **masks}, when=when)
 
 
-@kernel("coordinates", 3)
-def coordinates_cell(
+def compute(
     c: Context,
+    options: CoordinatesSpec,
     *,
     point: str,
     own: str | None,
     before: str | None,
     after: str,
-    probes: int,
-    directions: int,
-    rise: float,
-    diagonal: Sequence[str],
-    exact: int,
-    size: int | None,
-    policy: str,
     part: int = 0,
     within: str | None = None,
 ) -> Output:
@@ -93,14 +136,14 @@ def coordinates_cell(
     """
     at, space, new = c.point(point), c.problem.space, c.mask(after)
     assert new is not None
-    field = c.problem.field("train", size=size, policy=policy, part=part)
+    field = c.problem.field("train", size=options.size, policy=options.policy, part=part)
     full = space.full_mask().to(new.device)
     old, alive = c.mask(before) if before else full, c.mask(own) if own else full
     assert old is not None
     assert alive is not None
-    seen = {operator: _diagonals(field, at, operator, probes) for operator in diagonal}
+    seen = {operator: _diagonals(field, at, operator, options.probes) for operator in options.diagonal}
     entries = {operator: torch.stack(found).mean(dim=0) for operator, found in seen.items()}
-    main = entries[diagonal[0]]
+    main = entries[options.diagonal[0]]
     out = space.dead(alive) | constant_inputs(field, at) | (main == 0)
     excluded = int((out & old & space.prunable.to(out.device)).sum())
     old, new = old & ~out, new & ~out
@@ -112,24 +155,24 @@ def coordinates_cell(
     ranks: dict[str, Any] = {"excluded": excluded}
     for operator, found in seen.items():
         rank = steeper(space, found, old & ~new, new)
-        suffix = "" if operator == diagonal[0] else f"_{operator}"
+        suffix = "" if operator == options.diagonal[0] else f"_{operator}"
         ranks |= {f"rank{suffix}": rank.value, f"rank{suffix}_se": rank.se}
-    ranks |= _checked(field, at, old & space.prunable.to(old.device), entries, seen, exact)
-    found = curvature.along(field, at, sets, probes=probes)
+    ranks |= _checked(field, at, old & space.prunable.to(old.device), entries, seen, options.exact)
+    found = curvature.along(field, at, sets, probes=options.probes)
     out_rows, lines = [], []
     for name, index in sets.items():
-        along = [random_direction(index, len(at.theta), draw=i) for i in range(directions)]
+        along = [random_direction(index, len(at.theta), draw=i) for i in range(options.directions)]
         chosen = index.to(main.device)
         scaled = float((main[chosen] * at.theta[chosen].double().square()).mean())
         each = Seen(name, len(index), found[name].value, found[name].se, found[name].reason)
         more = {"curvature_w2": scaled} | (ranks if name == "pruned" else {})
-        out_rows.append(each.row(field, at, along, rise) | more)
-        lines += _slice(field, at, name, along[:1], rise)
+        out_rows.append(each.row(field, at, along, options.rise) | more)
+        lines += _slice(field, at, name, along[:1], options.rise)
     top = curvature.top_eigenvalues(field, at, k=1, mask=c.mask(within), restarts=0)
     doubt = "" if top.converged else f"eigenvalue not converged ({top.stop})"
     steepest = Seen("steepest", 1, float(top.values[0]), 0.0, doubt)
-    out_rows.append(steepest.row(field, at, [top.vectors[0]], rise))
-    lines += _slice(field, at, "steepest", [top.vectors[0]], rise)
+    out_rows.append(steepest.row(field, at, [top.vectors[0]], options.rise))
+    lines += _slice(field, at, "steepest", [top.vectors[0]], options.rise)
     return Output({"buffers": field.policy, "rows": out_rows, "slices": lines})
 
 
@@ -201,19 +244,21 @@ def _slice(field: Field, at: Point, name: str, along: list[Tensor], rise: float)
     return out
 
 
-@rows("coordinates")
-def coordinates_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``coordinates``: one row for each set; and ``slices``."""
     labels = {"when": "before", **labels}
-    for table, found in (("coordinates", "rows"), ("slices", "slices")):
+    for name, found in (("coordinates", "rows"), ("slices", "slices")):
         for row in entry["values"][found]:
-            yield table, {**labels, "buffers": entry["values"]["buffers"], **row}
+            yield name, {**labels, "buffers": entry["values"]["buffers"], **row}
 
 
-@cost("coordinates")
-def coordinates_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Three sets: a product for each probe, a search for each direction; the diagonals, and their check."""
     hessian = inputs["probes"] if "hessian" in inputs["diagonal"] else 0
     diagonals = 3 * (hessian + inputs["exact"]) + OUTPUTS * ("ggn" in inputs["diagonal"])
     sets = 3 * (3 * inputs["probes"] + WIDTHS * inputs["directions"] / 3)
     return (sets + diagonals) * used(inputs, sizes)
+
+
+cell("coordinates", 3, compute, options=CoordinatesSpec, rows=rows, cost=cost)
+measurement("coordinates", CoordinatesSpec, cells)

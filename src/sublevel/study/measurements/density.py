@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sublevel.geometry import curvature
 from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.quadrature import log_determinant_of
-from sublevel.study.blocks import DensitySpec
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living
+from sublevel.study.options import Chooses, Examples, Subspace
+from sublevel.tables import SPECTRUM, table
 
 
-@measurement("density")
-def density(scene: Scene, block: DensitySpec) -> None:
+class DensitySpec(Examples):
+    """The whole spectrum by stochastic Lanczos quadrature: its density, trace and log-determinant.
+
+    ``damping`` is the delta of log(max(lambda, 0) + delta): a prior precision over N, which decides the answer.
+    """
+
+    probes: int = Field(default=8, ge=1)
+    steps: int = Field(default=60, ge=2)
+    spaces: Chooses[tuple[Subspace, ...]] = ("own", "all")
+    operator: Literal["hessian", "ggn"] = "hessian"
+    damping: tuple[float, ...] = (1e-1, 1e-3)
+    exclude_dead: Chooses[bool] = False
+
+
+DENSITIES = table("densities", SPECTRUM, "probe, node, weight")
+"""The whole spectrum by stochastic Lanczos quadrature: nodes and weights of every probe (weights sum to 1)."""
+
+ESTIMATES = table("estimates", SPECTRUM, "quantity, setting, value, se, draws, r_hat, ess, reason")
+"""What is read off a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) | log-determinant
+(of max(A, 0) + setting for the operator A, in nats) | learning coefficient (at N beta = setting with N the number
+of training examples, from chains with their split R-hat and effective sample size).
+"""
+
+
+def cells(scene: Scene, block: DensitySpec) -> None:
     """One quadrature in every space; everything else is read off it."""
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
-            for part, which in examples(block):
-                inputs = {"point": s.end, "mask": mask, "probes": block.probes, "steps": block.steps}
-                inputs |= {**which, "operator": block.operator, "damping": list(block.damping)}
-                inputs |= {"alive": s.mask} if block.exclude_dead else {}
-                names = [space, *([f"part-{part}"] if part else [])]
-                scene.add("density", s, *names, inputs=inputs, space=space, operator=block.operator, part=part)
+            inputs = {"point": s.end, "mask": mask} | ({"alive": s.mask} if block.exclude_dead else {})
+            scene.add("density", s, space, options=block, inputs=inputs, space=space, operator=block.operator)
 
 
-@kernel("density", 3)
-def density_cell(
-    c: Context,
-    *,
-    point: str,
-    mask: str | None,
-    probes: int,
-    steps: int,
-    size: int | None,
-    policy: str,
-    operator: str,
-    damping: Sequence[float],
-    alive: str | None = None,
-    part: int = 0,
+def compute(
+    c: Context, options: DensitySpec, *, point: str, mask: str | None, alive: str | None = None, part: int = 0
 ) -> Output:
     """Nodes and weights of every probe, and what they integrate to; without the filters that are dead in ``alive``."""
     at, (space, _) = c.point(point), living(c, c.mask(mask), c.mask(alive))
-    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
-    found = curvature.spectral_density(field, at, probes=probes, steps=steps, mask=space, operator=operator)
+    field, how = c.field(options, part), options.model_dump(include={"probes", "steps", "operator"})
+    found = curvature.spectral_density(field, at, mask=space, **how)
     quantities = [
         ("trace", None, found.integrate(lambda x: x)),
         ("negative mass", None, found.negative_mass),
-        *(("log-determinant", delta, log_determinant_of(found, delta)) for delta in damping),
+        *(("log-determinant", delta, log_determinant_of(found, delta)) for delta in options.damping),
     ]
     return Output(
         {
@@ -73,8 +83,7 @@ def estimate_row(quantity: str, setting: float | None, e: Estimate) -> Row:
     }
 
 
-@rows("density")
-def density_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``densities`` and ``estimates``."""
     values = entry["values"]
     spectrum = {**labels, "buffers": values["buffers"]}
@@ -85,7 +94,10 @@ def density_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
         yield "estimates", {**spectrum, **row}
 
 
-@cost("density")
-def density_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """A product for every step of every probe."""
     return 3 * inputs["probes"] * inputs["steps"] * used(inputs, sizes)
+
+
+cell("density", 3, compute, options=DensitySpec, rows=rows, cost=cost, products=True)
+measurement("density", DensitySpec, cells)

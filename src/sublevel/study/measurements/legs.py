@@ -4,16 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sublevel.geometry.distance import displacement
-from sublevel.study.blocks import LegsSpec
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import End, Scene, ends, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import End, Scene, ends, measurement
+from sublevel.study.options import Chooses, Where
+from sublevel.tables import SOLUTION, table
 
 
-@measurement("legs")
-def legs(scene: Scene, block: LegsSpec) -> None:
+class LegsSpec(Where):
+    """Both legs of a level, on ``size`` training examples and as many of the test set (absent: all)."""
+
+    size: int | None = Field(default=None, ge=1)
+    buffers: Chooses[tuple[Literal["stored", "recomputed"], ...]] = ("stored", "recomputed")
+
+
+LEGS = table(
+    "legs",
+    SOLUTION,
+    """
+    leg, split, buffers, loss_start, loss_end, error_start, error_end, distance, cosine
+    sign_agreement: over the coordinates that are non-zero at both ends
+    norm_start, norm_end
+    """,
+)
+"""Both legs of a level. leg = prune: theta -> m_L * theta at the point that m_L was made from (the level before; the
+dense end for one-shot; absent where nothing was pruned); leg = retrain: start -> end.
+"""
+
+
+def cells(scene: Scene, block: LegsSpec) -> None:
     """``prune`` where a mask was made from a point, and ``retrain``."""
     for s in scene.admitted(block, dense=False):
         found: dict[str, tuple[End, End]] = {"retrain": ((s.start, s.mask), (s.end, None))}
@@ -21,19 +44,17 @@ def legs(scene: Scene, block: LegsSpec) -> None:
             found["prune"] = ((s.pruned, None), (s.pruned, s.mask))
         for leg, (a, b) in found.items():
             for policy in scene.policies(block.buffers):
-                inputs = {**ends(a, b), "size": block.size, "policy": policy}
-                scene.add("leg", s, leg, policy, inputs=inputs, leg=leg)
+                scene.add("leg", s, leg, policy, options=block, inputs={**ends(a, b), "policy": policy}, leg=leg)
 
 
-@kernel("leg", 2)
-def leg_cell(
-    c: Context, *, a: str, a_mask: str | None, b: str, b_mask: str | None, size: int | None, policy: str
+def compute(
+    c: Context, options: LegsSpec, *, a: str, a_mask: str | None, b: str, b_mask: str | None, policy: str
 ) -> Output:
     """Loss and error at both ends of a leg, on the training and the test set, and how far apart they are."""
     start, end = c.point(a, a_mask), c.point(b, b_mask)
     found = []
     for split in ("train", "test"):
-        field = c.problem.field(split, size=size, policy=policy)
+        field = c.problem.field(split, size=options.size, policy=policy)
         one, two = field.evaluations([start, end])
         found.append(
             {
@@ -49,14 +70,16 @@ def leg_cell(
     return Output({"rows": found})
 
 
-@rows("leg")
-def leg_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``legs``."""
     for row in entry["values"]["rows"]:
         yield "legs", {**labels, **row}
 
 
-@cost("leg")
-def leg_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Two evaluations of both splits."""
     return (used(inputs, sizes) + used(inputs, sizes, "test")) * 2 / 3
+
+
+cell("leg", 2, compute, options=LegsSpec, rows=rows, cost=cost)
+measurement("legs", LegsSpec, cells)

@@ -5,46 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sublevel.engine.graph import Node, Ref
+from pydantic import Field
+
+from sublevel.engine.graph import Ref
 from sublevel.geometry import curvature
-from sublevel.study.blocks import OverlapsSpec
-from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, name, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
+from sublevel.study.options import Examples
+from sublevel.tables import SOLUTION, table
 
 PRODUCTS = 6
 """Hessian products for each eigenvector, as a guess."""
 
 
-@measurement("overlaps")
-def overlaps(scene: Scene, block: OverlapsSpec) -> None:
+class OverlapsSpec(Examples):
+    """How much of the span of the ``k`` steepest directions a solution shares with the dense one's."""
+
+    k: int = Field(default=10, ge=1)
+
+
+OVERLAPS = table("overlaps", SOLUTION, "part, k, overlap, chance, smallest_angle, largest_angle")
+"""Share of the span of the k steepest directions that a solution has in common with the dense one's, and by chance;
+the smallest and the largest principal angle in radians.
+"""
+
+
+def cells(scene: Scene, block: OverlapsSpec) -> None:
     """The eigenvectors of R^D at both solutions, kept once each."""
     for s in scene.admitted(block, dense=False):
-        for part, which in examples(block):
-            of = [_vectors(scene, block, t, part, which) for t in (s, scene.builders[s.seed].dense())]
-            names = [f"part-{part}"] if part else []
-            scene.add("eigen-overlap", s, *names, inputs={"a": of[0], "b": of[1]}, part=part)
+        for part in range(block.parts):
+            both = [
+                scene.cell(part, "eigenvectors", each, options=block, inputs={"point": each.end})
+                for each in (s, scene.builders[s.seed].dense())
+            ]
+            vectors = [Ref(node.id, "vectors") for node in both]
+            scene.cell(part, "eigen-overlap", s, inputs=dict(zip("ab", vectors, strict=True)))
 
 
-def _vectors(scene: Scene, block: OverlapsSpec, s: Solution, part: int, which: Mapping[str, Any]) -> Ref:
-    inputs = {"point": s.end, "k": block.k, **which}
-    names = [f"part-{part}"] if part else []
-    node = Node(name("eigenvectors", s, *names), "eigenvectors", inputs, {**s.labels, "part": part})
-    return Ref(scene.graph.add(node).id, "vectors")
-
-
-@kernel("eigenvectors", 3)
-def eigenvectors_cell(c: Context, *, point: str, k: int, size: int | None, policy: str, part: int = 0) -> Output:
+def eigenvectors(c: Context, options: OverlapsSpec, *, point: str, part: int = 0) -> Output:
     """The k steepest directions of R^D at a point."""
     at = c.point(point)
-    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
-    found = curvature.top_eigenvalues(field, at, k=min(k, len(at.theta)))
+    field = c.field(options, part)
+    found = curvature.top_eigenvalues(field, at, k=min(options.k, len(at.theta)))
     values = {"buffers": field.policy, "converged": found.converged, "values": found.values.tolist()}
     return Output(values, {"vectors": {"vectors": found.vectors, "values": found.values}})
 
 
-@kernel("eigen-overlap", 1)
-def overlap_cell(c: Context, *, a: str, b: str) -> Output:
+def overlap(c: Context, *, a: str, b: str) -> Output:
     """The overlap of two spans, and what chance would give."""
     one, two = (c.store.get_tensors(name)["vectors"] for name in (a, b))
     found = curvature.eigenspace_overlap(one, two)
@@ -52,21 +59,18 @@ def overlap_cell(c: Context, *, a: str, b: str) -> Output:
     return Output({"k": len(one), "overlap": found.overlap, "chance": found.chance, "angles": angles})
 
 
-@rows("eigenvectors")
-def eigenvector_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """None: vectors are seen in what is measured with them."""
-    return iter(())
-
-
-@rows("eigen-overlap")
-def overlap_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``overlaps``."""
     values = entry["values"]
     angles = {"smallest_angle": values["angles"][0], "largest_angle": values["angles"][-1]}
     yield "overlaps", {**labels, **{n: values[n] for n in ("k", "overlap", "chance")}, **angles}
 
 
-@cost("eigenvectors")
-def eigenvectors_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Products of three passes."""
     return 3 * PRODUCTS * inputs["k"] * used(inputs, sizes)
+
+
+cell("eigenvectors", 3, eigenvectors, options=OverlapsSpec, cost=cost, products=True)
+cell("eigen-overlap", 1, overlap, rows=rows)
+measurement("overlaps", OverlapsSpec, cells)

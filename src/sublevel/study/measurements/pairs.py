@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import pydantic
 
 from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
@@ -20,11 +22,12 @@ from sublevel.geometry import curvature
 from sublevel.geometry.ellipsoids import logdets
 from sublevel.geometry.volume import Volume, ellipsoid, importance
 from sublevel.space import Point
-from sublevel.study.blocks import PairsSpec
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import PRODUCTS
+from sublevel.study.options import Chooses, Examples, Operator, Policy
+from sublevel.tables import SOLUTION, table
 
 SIDES = ("", "_reference")
 
@@ -32,21 +35,73 @@ RAY = 8
 """Evaluations that a ray takes, as a guess."""
 
 
-@measurement("pairs")
-def pairs(scene: Scene, block: PairsSpec) -> None:
+class PairsSpec(Examples):
+    """Volumes of two points in R^D, by the same method and without what is dead at either.
+
+    ``kinds``: a solution and the dense one of its seed at matched loss; a point and what pruning makes of it. The
+    points compared are not those at the end of a training run, so BatchNorm's statistics are recomputed by default.
+    Losses are matched at the points that each run stored of its own path (``train.trajectory``; without it they are not
+    measured), and say so where they differ by more than the share ``match``. ``methods``: the ellipsoid of the ``k``
+    steepest directions, by each of ``operators``; the log-determinant of the Gauss-Newton matrix at each ``damping``,
+    from ``probes`` runs of ``quadrature`` steps; ``rays`` in the span of the ``k`` steepest directions, within
+    ``radius``. ``tolerance``, ``steps`` and ``restarts`` are those of ``spectra``.
+    """
+
+    policy: Policy = "recomputed"
+    k: Chooses[int] = pydantic.Field(default=10, ge=1)
+    eps: Chooses[float] = pydantic.Field(default=0.1, gt=0)
+    methods: Chooses[tuple[Literal["top-k", "logdet", "rays"], ...]] = ("top-k", "logdet", "rays")
+    operators: Chooses[tuple[Operator, ...]] = ("hessian", "adaptive")
+    kinds: Chooses[tuple[Literal["matched-loss", "prune"], ...]] = ("matched-loss", "prune")
+    match: Chooses[float] = pydantic.Field(default=0.1, gt=0)
+    damping: Chooses[tuple[Annotated[float, pydantic.Field(gt=0)], ...]] = (1e-1, 1e-2, 1e-3)
+    probes: Chooses[int] = pydantic.Field(default=8, ge=2)
+    quadrature: Chooses[int] = pydantic.Field(default=60, ge=2)
+    rays: Chooses[int] = pydantic.Field(default=64, ge=2)
+    radius: Chooses[float] = pydantic.Field(default=100.0, gt=0)
+    tolerance: Chooses[float | None] = pydantic.Field(default=None, gt=0)
+    steps: Chooses[int] = pydantic.Field(default=200, ge=2)
+    restarts: Chooses[int] = pydantic.Field(default=3, ge=0)
+
+
+VOLUME_PAIRS = table(
+    "volume_pairs",
+    SOLUTION,
+    """
+    pair, method, operator
+    setting: the damping of logdet, else k
+    part, buffers
+    k: dimension of what has the volume
+    eps, log_volume, log_volume_reference, se, se_reference
+    trace_top: sum of the k eigenvalues (top-k)
+    trace_top_reference, loss, loss_reference
+    step: where on its run's path each point is, in steps of training (matched-loss)
+    step_reference, weight_norm, weight_norm_reference, nonstationarity, nonstationarity_reference
+    excluded: coordinates of dead filters left out
+    converged, reason
+    """,
+)
+"""Volumes of two points in R^D, by the same method, examples, and without the coordinates of filters that are dead at
+either: what may be compared. pair = matched-loss (a solution and the dense one of its seed, the one that ended
+lower at the point that its own run stored whose loss is nearest; no rows where train.trajectory stores none) |
+prune (theta, the point that the mask was made from, and mask * theta). ``reference`` is the dense one, or theta.
+method = top-k (the ellipsoid of the k steepest directions) | logdet (of the Gauss-Newton matrix, damped) | rays (by
+the loss along rays in the span of the k steepest).
+"""
+
+
+def cells(scene: Scene, block: PairsSpec) -> None:
     """One cell for each pair and way to measure; matched losses only where trainings stored points of their paths."""
     ways = list(_ways(block))
     for s in scene.admitted(block, dense=False):
         for pair, points in _points(scene, block, s):
             for method, operator, options in ways:
-                for part, which in examples(block):
-                    inputs = {**points, "method": method, "operator": operator, "options": options, **which}
-                    inputs |= {"match": block.match} if pair == "matched-loss" else {}
-                    inputs |= {"eps": block.eps} if method != "top-k" else {}
-                    said = [method] if method != "top-k" else []
-                    names = [pair, operator, *said, *([f"part-{part}"] if part else [])]
-                    about = {"pair": pair, "method": method, "operator": operator, "part": part}
-                    scene.add("volume-pair", s, *names, inputs=inputs, **about)
+                inputs = {**points, "method": method, "operator": operator, "options": options}
+                inputs |= {"match": block.match} if pair == "matched-loss" else {}
+                inputs |= {"eps": block.eps} if method != "top-k" else {}
+                names = [pair, operator, *([method] if method != "top-k" else [])]
+                about = {"pair": pair, "method": method, "operator": operator}
+                scene.add("volume-pair", s, *names, options=block, inputs=inputs, **about)
 
 
 def _ways(block: PairsSpec) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -76,9 +131,9 @@ def _path(scene: Scene, s: Solution) -> list[list[Any]]:
     return [*stored, [scene.builders[s.seed].steps, s.end]]
 
 
-@kernel("volume-pair", 4)
-def pair_cell(
+def compute(
     c: Context,
+    block: PairsSpec,
     *,
     point: str,
     mask: str | None,
@@ -86,8 +141,6 @@ def pair_cell(
     method: str,
     operator: str,
     options: Mapping[str, Any],
-    size: int | None,
-    policy: str,
     eps: float | None = None,
     match: float | None = None,
     path: Sequence[Sequence[Any]] = (),
@@ -95,7 +148,7 @@ def pair_cell(
     part: int = 0,
 ) -> Output:
     """What the volumes at mask * point and at the reference are made from; ``match`` matches their losses first."""
-    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
+    field = c.field(block, part)
     pair = Matched((c.point(point, mask), c.point(reference)), (None, None), "")
     if match is not None:
         stored = [
@@ -211,8 +264,7 @@ def matched(field: Field, paths: Sequence[Sequence[tuple[int, Point]]], toleranc
     return Matched((point, other_point), (step, other_step), reason)
 
 
-@rows("volume-pair")
-def pair_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``volume_pairs``; results of before, whose points lay on a segment, have no matched losses."""
     values = entry["values"]
     if "steps" not in values and labels["pair"] == "matched-loss":
@@ -253,8 +305,7 @@ def _ellipsoid(side: Mapping[str, Any], eps: float) -> Volume:
     return ellipsoid(side["values"], side["slopes"], eps=eps, converged=side["converged"], error=side["error"], **seen)
 
 
-@cost("volume-pair")
-def pair_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Products of three passes or evaluations along rays, at both points; and the losses along both paths."""
     o = inputs["options"]
     passes = 3 * PRODUCTS * o.get("k", 0) / 10
@@ -265,3 +316,7 @@ def pair_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     again = 2 if inputs["policy"] == "recomputed" else 1
     stored = len(inputs.get("path", ())) + len(inputs.get("reference_path", ()))
     return (2 * passes + again * stored / 3) * used(inputs, sizes)
+
+
+cell("volume-pair", 4, compute, options=PairsSpec, rows=rows, cost=cost, products=True)
+measurement("pairs", PairsSpec, cells)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sublevel.engine.graph import Node
 from sublevel.errors import ConfigError, ModelError
@@ -14,18 +16,82 @@ from sublevel.geometry.align import infer_spec, weight_matching
 from sublevel.geometry.distance import displacement
 from sublevel.prune import score_function
 from sublevel.space import Point, lerp
-from sublevel.study.blocks import PathsSpec
+from sublevel.strict import Strict
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import End, Scene, ends, measurement, name, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import End, Marks, Scene, ends, measurement, name
 from sublevel.study.measurements.prunings import made_from
+from sublevel.study.options import Chooses, Options, Where
+from sublevel.tables import PATH, table
+from sublevel.train.recipe import Duration
 
 Found = tuple[str, int, End, End, Any]
 """Kind of path, the level it begins at, its ends, and the level whose mask contains it ("all": R^D)."""
 
 
-@measurement("paths")
-def segments(scene: Scene, block: PathsSpec) -> None:
+class SegmentOptions(Options):
+    """At how many points a segment is evaluated, how often the grid is refined at its maxima, on how many examples."""
+
+    points: int = Field(default=21, ge=3)
+    refine: int = Field(default=2, ge=0)
+    size: int | None = Field(default=None, ge=1)
+
+
+class InstabilitySpec(Strict):
+    """Other data orders from the dense run's ``steps`` on, for the first ``seeds`` seeds (Frankle et al. 1912.05671).
+
+    ``orders`` of them train beside the dense run, and every two of the ``orders + 1`` ends are joined.
+    """
+
+    steps: tuple[Duration, ...] = Field(min_length=1)
+    orders: int = Field(default=1, ge=1)
+    seeds: int | None = Field(default=None, ge=0)
+
+
+class PathsSpec(SegmentOptions):
+    """Segments: from one level to the next, to the dense solution, from the rewound start, between data orders.
+
+    ``start_to_dense`` goes from the rewound start m * theta_k to the dense solution, ``aligned`` from the dense
+    solution to one whose hidden units are permuted to match it. ``orders`` trains each solution again from its start
+    under another data order; ``instability`` does so from the dense run's ``steps``.
+    """
+
+    buffers: Chooses[tuple[Literal["averaged", "recomputed", "batch"], ...]] = ("averaged", "recomputed")
+    successive: Chooses[Where | None] = Where()
+    to_dense: Chooses[Where | None] = Where()
+    from_start: Chooses[Where | None] = None
+    start_to_dense: Chooses[Where | None] = None
+    aligned: Chooses[Where | None] = None
+    orders: Chooses[Where | None] = None
+    instability: Chooses[InstabilitySpec | None] = None
+
+
+PATHS = table(
+    "paths",
+    PATH,
+    """
+    step: where a second data order began, for the instability of the dense run
+    pair: which two of its data orders: 0 is the dense run's own
+    points, loss_from, loss_to, loss_max
+    loss_alpha: where the maximum is
+    loss_height: max - max(L0, L1)
+    loss_barrier: max over alpha of L(alpha) - (1 - alpha) L0 - alpha L1
+    loss_barrier_alpha: where that is
+    loss_barrier_margin: what refining the grid added to it
+    loss_rise: max - (L0 + L1) / 2
+    loss_margin: what refining the grid added to the maximum
+    error_from, error_to, error_max, error_alpha, error_height, error_barrier, error_barrier_alpha,
+    error_barrier_margin, error_rise, error_margin, distance
+    subspace: the level whose mask contains the whole segment, "all" for R^D
+    """,
+)
+"""One row per path: its ends, its maximum, and the barrier in every definition in use."""
+
+PROFILES = table("profiles", PATH, "step, pair, alpha, loss, error")
+"""The profile of each path."""
+
+
+def cells(scene: Scene, block: PathsSpec) -> None:
     """From one level to the next, to and from the dense solution, from the rewound start, between data orders."""
     for s in scene.solutions:
         for kind, level_from, start, end, subspace in _of(scene, block, s) if s.level else ():
@@ -123,46 +189,31 @@ def _add(
     kind: str = "segment",
 ) -> None:
     for policy in scene.policies(block.buffers):
-        inputs = {**both, "points": block.points, "refine": block.refine, "size": block.size, "policy": policy}
-        before, after = called
-        scene.graph.add(Node(f"{before}{policy}{after}", kind, inputs, labels))
+        inputs = {**block.document(), **both, "policy": policy}
+        scene.graph.add(Node(policy.join(called), kind, inputs, labels))
 
 
-@kernel("segment", 3)
-def segment_cell(
-    c: Context,
-    *,
-    a: str,
-    a_mask: str | None,
-    b: str,
-    b_mask: str | None,
-    points: int,
-    refine: int,
-    size: int | None,
-    policy: str,
+def segment(
+    c: Context, options: PathsSpec, *, a: str, a_mask: str | None, b: str, b_mask: str | None, policy: str
 ) -> Output:
     """The profile of a segment and its barriers, on the training and the test set."""
     start, end = c.point(a, a_mask), c.point(b, b_mask)
-    return Output({"segments": _both_splits(c, start, end, points=points, refine=refine, size=size, policy=policy)})
+    return Output({"segments": _both_splits(c, start, end, options, policy)})
 
 
-@kernel("aligned-segment", 2)
-def aligned_cell(
-    c: Context, *, dense: str, point: str, points: int, refine: int, size: int | None, policy: str
-) -> Output:
+def aligned_segment(c: Context, options: PathsSpec, *, dense: str, point: str, policy: str) -> Output:
     """The same from the dense solution to a solution whose hidden units are permuted to match it."""
     start = c.point(dense)
     found = weight_matching(c.problem.space, start, c.point(point))
-    about = {"points": points, "refine": refine, "size": size, "policy": policy}
     matched = {"distance_before": found.distance_before, "rounds": found.rounds, "converged": found.converged}
-    return Output({"segments": _both_splits(c, start, found.point, **about), "alignment": matched})
+    return Output({"segments": _both_splits(c, start, found.point, options, policy), "alignment": matched})
 
 
-def _both_splits(c: Context, start: Point, end: Point, **how: Any) -> list[dict[str, Any]]:
+def _both_splits(c: Context, start: Point, end: Point, options: PathsSpec, policy: str) -> list[dict[str, Any]]:
     distance = displacement(start.theta, end.theta).distance
     out = []
     for split in ("train", "test"):
-        profile = profile_between(c, start, end, split=split, **how)
+        profile = profile_between(c, start, end, options, policy, split=split)
         out.append(
             {
                 "split": split,
@@ -182,27 +233,22 @@ def profile_between(
     c: Context,
     start: Point,
     end: Point,
-    *,
-    points: int,
-    refine: int,
-    size: int | None,
+    options: SegmentOptions,
     policy: str,
+    *,
     split: str = "train",
     chord: bool = True,
 ) -> paths.Profile:
-    """The profile of the segment between two points under a policy of the block; ``chord`` as in `paths.along`."""
-    field = c.problem.field(split, size=size, policy=_policy(policy))
-    return paths.along(field, lambda alpha: lerp(start, end, alpha), points=points, refine=refine, chord=chord)
+    """The profile of the segment between two points under a policy of the block; ``chord`` as in `paths.along`.
+
+    Statistics that are averaged along a path are stored in its points.
+    """
+    field = c.problem.field(split, size=options.size, policy="stored" if policy == "averaged" else policy)
+    grid = {"points": options.points, "refine": options.refine, "chord": chord}
+    return paths.along(field, lambda alpha: lerp(start, end, alpha), **grid)
 
 
-def _policy(policy: str) -> str:
-    """A field's policy: statistics that are averaged along a path are stored in its points."""
-    return "stored" if policy == "averaged" else policy
-
-
-@rows("segment")
-@rows("aligned-segment")
-def segment_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``paths`` and ``profiles``."""
     for s in entry["values"]["segments"]:
         path = {**labels, "split": s["split"], "buffers": s["buffers"]}
@@ -221,10 +267,18 @@ def segment_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
             yield "profiles", {**path, "alpha": alpha, "loss": loss, "error": error}
 
 
-@cost("segment")
-@cost("aligned-segment")
-def segment_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """An evaluation of both splits at every point, twice where statistics are computed anew."""
     again = 2 if inputs["policy"] == "recomputed" else 1
     both = used(inputs, sizes) + used(inputs, sizes, "test")
     return again * both * (inputs["points"] + 6 * inputs["refine"]) / 3
+
+
+def marks(block: PathsSpec) -> Marks:
+    """The steps at which other data orders leave the dense run."""
+    return {"geometry.paths.instability.steps": block.instability.steps} if block.instability else {}
+
+
+cell("segment", 3, segment, options=PathsSpec, rows=rows, cost=cost)
+cell("aligned-segment", 2, aligned_segment, options=PathsSpec, rows=rows, cost=cost)
+measurement("paths", PathsSpec, cells, marks)

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, nearest
@@ -17,17 +18,52 @@ from sublevel.geometry.adaptive import Mesh, adaptive_scan
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.planes import Frame, eigen_plane, plane_through, random_plane
 from sublevel.geometry.topology import persistence
-from sublevel.study.blocks import PlanesSpec
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
+from sublevel.study.options import Chooses, Options, Policy
+from sublevel.tables import table
 
 SEAM = "may be made by the seam where BatchNorm's statistics change from one solution's to the next's"
 """Why a feature of a plane is in doubt."""
 
 
-@measurement("planes")
-def planes(scene: Scene, block: PlanesSpec) -> None:
+class PlanesSpec(Options):
+    """Planes: through three solutions of one seed, along two random filter-normalised directions, or two eigenvectors.
+
+    A solution is written ``dense`` or ``branch/level``. Cells whose corners differ by more than ``tolerance`` nats are
+    refined ``refine`` times. Under the policy ``stored`` BatchNorm's statistics are those of the nearest solution: the
+    loss jumps half-way between two, where the figure draws a line.
+    """
+
+    through: Chooses[tuple[tuple[str, str, str], ...]] = ()
+    random: Chooses[tuple[str, ...]] = ()
+    eigen: Chooses[tuple[str, ...]] = ()
+    seeds: Chooses[int | None] = Field(default=1, ge=0)
+    size: int | None = Field(default=None, ge=1)
+    policy: Policy = "recomputed"
+    points: int = Field(default=15, ge=3)
+    refine: int = Field(default=1, ge=0)
+    radius: float = Field(default=1.0, gt=0)
+    tolerance: float = Field(default=0.5, gt=0)
+
+
+PLANES = table("planes", (), "plane, kind, seed, buffers, x, y, loss, error, level, reason")
+"""Train loss and error on planes; level = how often the grid was refined there."""
+
+LANDMARKS = table("landmarks", (), "plane, seed, name, branch, level, step, x, y, residual")
+"""Where solutions and checkpoints lie on a plane, and how far from it."""
+
+PERSISTENCE = table("persistence", (), "plane, seed, dimension, birth, death, x, y, reason")
+"""Sublevel persistence on a plane's grid: dimension 0 = basins, 1 = rings around peaks."""
+
+SEAMS = table("seams", (), "plane, seed, x0, y0, x1, y1, jump")
+"""Where on a plane BatchNorm's statistics change from one solution's to another's: a line, and how far (nats) the loss
+jumps across it. None where they are recomputed.
+"""
+
+
+def cells(scene: Scene, block: PlanesSpec) -> None:
     """One cell for every plane and seed."""
     for seed in scene.seeds(block.seeds):
         for kind, wanted in (("through", block.through), ("random", block.random), ("eigen", block.eigen)):
@@ -50,19 +86,14 @@ def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[So
     dense = scene.builders[chosen[0].seed].dense().train
     kept = {f"dense at step {n}": Ref(dense.id, f"step-{n}") for n in dense.inputs.get("checkpoints", ())}
     inputs = {
+        **block.document(),
         "kind": kind,
         "anchors": [s.end for s in chosen],
         "names": [f"{s.branch} L{s.level}" if s.level else s.branch for s in chosen],
         "mask": chosen[0].mask if kind != "through" else None,
         "trajectory": list(kept.values()),
         "steps": list(kept),
-        "points": block.points,
-        "refine": block.refine,
-        "radius": block.radius,
-        "tolerance": block.tolerance,
-        "size": block.size,
-        "policy": block.policy if scene.space.statistics else "stored",
-    }
+    } | ({} if scene.space.statistics else {"policy": "stored"})
     labels = {
         "plane": f"{kind}: {names}",
         "kind": kind,
@@ -75,9 +106,9 @@ def _add(scene: Scene, block: PlanesSpec, kind: str, names: str, chosen: list[So
     scene.graph.add(Node(f"plane/{kind}/{names}/s{chosen[0].seed}", "plane", inputs, labels))
 
 
-@kernel("plane", 3)
-def plane_cell(
+def compute(
     c: Context,
+    options: PlanesSpec,
     *,
     kind: str,
     anchors: list[str],
@@ -85,19 +116,13 @@ def plane_cell(
     mask: str | None,
     trajectory: list[str],
     steps: list[str],
-    points: int,
-    refine: int,
-    radius: float,
-    tolerance: float,
-    size: int | None,
-    policy: str,
 ) -> Output:
     """The frame, the mesh on it, the places of what is named, and the persistence of the mesh's grid.
 
     Random directions and eigenvectors lie in the subspace of ``mask``, the solution's own.
     """
     at = [c.point(name) for name in anchors]
-    field = c.problem.field("train", size=size, policy=policy)
+    field = c.problem.field("train", size=options.size, policy=options.policy)
     if kind == "through":
         frame = plane_through(*at)
     elif kind == "random":
@@ -107,9 +132,10 @@ def plane_cell(
     if field.policy == "stored":
         frame = replace(frame, buffers="nearest")
     places = dict(zip(names, at, strict=True)) | dict(zip(steps, map(c.point, trajectory), strict=True))
-    xs, ys = frame.window(points, 0.25)
-    grow = 1.0 if kind == "through" else radius
-    mesh = adaptive_scan(field, frame, xs * grow, ys * grow, tolerance=tolerance, levels=refine, points=places)
+    xs, ys = frame.window(options.points, 0.25)
+    grow = 1.0 if kind == "through" else options.radius
+    finely = {"tolerance": options.tolerance, "levels": options.refine}
+    mesh = adaptive_scan(field, frame, xs * grow, ys * grow, points=places, **finely)
     return Output(
         {
             "buffers": mesh.policy,
@@ -153,8 +179,7 @@ def _beside(frame: Frame, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     return around.min(axis=(2, 3)) != around.max(axis=(2, 3))
 
 
-@rows("plane")
-def plane_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``planes``, ``landmarks``, ``persistence`` and ``seams``."""
     values = entry["values"]
     labels = dict(labels)
@@ -170,7 +195,10 @@ def plane_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
         yield "seams", {**labels, **row}
 
 
-@cost("plane")
-def plane_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """The base grid, and a share of each refinement."""
     return inputs["points"] ** 2 * (1 + inputs["refine"]) * used(inputs, sizes) / 3
+
+
+cell("plane", 3, compute, options=PlanesSpec, rows=rows, cost=cost)
+measurement("planes", PlanesSpec, cells)

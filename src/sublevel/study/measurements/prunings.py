@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.prune.select import layer_counts, select
 from sublevel.rng import generator
 from sublevel.space import Space
-from sublevel.study.blocks import PruningsSpec
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
+from sublevel.study.options import Chooses, Where
+from sublevel.tables import SOLUTION, table
 
 
 def made_from(scene: Scene, s: Solution) -> tuple[bool, Ref | None]:
@@ -25,35 +27,46 @@ def made_from(scene: Scene, s: Solution) -> tuple[bool, Ref | None]:
     return (False, None) if node is None or node.kind == "given" else (True, node.inputs.get("parent"))
 
 
-@measurement("prunings")
-def prunings(scene: Scene, block: PruningsSpec) -> None:
+class PruningsSpec(Where):
+    """What a level's mask does to the loss against ``draws`` random ones with its counts in every layer."""
+
+    size: int | None = Field(default=None, ge=1)
+    buffers: Chooses[tuple[Literal["stored", "recomputed"], ...]] = ("stored", "recomputed")
+    draws: int = Field(default=20, ge=1)
+
+
+PRUNINGS = table("prunings", SOLUTION, "buffers, chosen_by, draw, loss_start, loss_end, error_start, error_end")
+"""What pruning does to the loss, by whom the weights were chosen: chosen_by = criterion (draw 0), or random with the
+criterion's counts in every layer (draw from 1).
+"""
+
+
+def cells(scene: Scene, block: PruningsSpec) -> None:
     """At the point that the mask of a solution was made from, where it was made from one."""
     for s in scene.admitted(block, dense=False):
         known, parent = made_from(scene, s)
         for policy in scene.policies(block.buffers) if known and s.pruned is not None else ():
-            inputs = {"point": s.pruned, "parent": parent, "mask": s.mask, "draws": block.draws, "seed": s.seed}
-            inputs |= {"stream": f"prune:random-legs:{s.level}", "size": block.size, "policy": policy}
-            scene.add("prunings", s, policy, inputs=inputs)
+            inputs = {"point": s.pruned, "parent": parent, "mask": s.mask, "policy": policy, "seed": s.seed}
+            inputs |= {"stream": f"prune:random-legs:{s.level}"}
+            scene.add("prunings", s, policy, options=block, inputs=inputs)
 
 
-@kernel("prunings", 2)
-def prunings_cell(
+def compute(
     c: Context,
+    options: PruningsSpec,
     *,
     point: str,
     parent: str | None,
     mask: str,
-    draws: int,
     seed: int,
     stream: str,
-    size: int | None,
     policy: str,
 ) -> Output:
     """Train loss and error before, after the criterion's mask (draw 0), and after every random one (from 1)."""
     at, chosen, before = c.point(point, parent), c.mask(mask), c.mask(parent)
     assert chosen is not None
-    field = c.problem.field("train", size=size, policy=policy)
-    masks = chain([chosen], random_masks(c.problem.space, chosen, before, draws, seed, stream))
+    field = c.problem.field("train", size=options.size, policy=policy)
+    masks = chain([chosen], random_masks(c.problem.space, chosen, before, options.draws, seed, stream))
     start, *ends = field.evaluations(chain([at], map(at.project, masks)))
     found = []
     for draw, end in enumerate(ends):
@@ -76,15 +89,17 @@ def random_masks(
         yield select(space, scores, parent, counts)
 
 
-@rows("prunings")
-def prunings_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``prunings``."""
     for row in entry["values"]["rows"]:
         yield "prunings", {**labels, "buffers": entry["values"]["buffers"], **row}
 
 
-@cost("prunings")
-def prunings_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """An evaluation before, one after every mask; twice where statistics are computed anew."""
     again = 2 if inputs["policy"] == "recomputed" else 1
     return again * (2 + inputs["draws"]) * used(inputs, sizes) / 3
+
+
+cell("prunings", 2, compute, options=PruningsSpec, rows=rows, cost=cost)
+measurement("prunings", PruningsSpec, cells)

@@ -13,11 +13,46 @@ from sublevel.errors import Diverged
 from sublevel.geometry.distance import mask_overlap
 from sublevel.problem import Problem
 from sublevel.space import Point
-from sublevel.study.cells import BESIDE, Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene
+from sublevel.study.cells import BESIDE, Context, Output, Row, Rows, cell
+from sublevel.study.measurements.base import Scene, measurement
+from sublevel.tables import SOLUTION, table
+
+LEVELS = table(
+    "levels",
+    SOLUTION,
+    """
+    base: the registered branch behind the label: dense, imp, ...; given for points trained elsewhere
+    fraction: share of the remaining weights that each level prunes; empty where prune lists densities
+    criterion: what chose the weights of the mask: the branch's or the study's; random for random masks
+    order: data order of the levels: shared | independent
+    density: remaining / prunable
+    remaining, prunable, train_loss, train_error, validation_loss, validation_error, test_loss, test_error, buffers
+    gradient_norm: of the train loss in R^D
+    gradient_norm_own: in the solution's own subspace
+    weight_norm
+    collapsed_layers: prunable layers with no weight left
+    dead_filters: rows of prunable layers with no weight left
+    max_bn_gain: max over channels of 1 / sqrt(running_var + eps)
+    overlap_imp: share of this mask's weights that imp's mask of the same level has too
+    overlap_chance: the same share for a random mask of the same count
+    steps
+    train_loss_start: of the dense network, without augmentation, at the rewind step k (0: the initialisation)
+    soft_remaining: weights that continuous sparsification keeps by itself, before the cut to ``remaining``
+    """,
+)
+"""One row per trained solution. Losses are means over the whole split; errors are fractions in [0, 1]."""
+
+CORRECT = table("correct", SOLUTION, "split, examples, bits")
+"""Which examples a solution answers right. split = validation | test; bits: base64 of one bit per example in the order
+of the split, the first in the highest bit of the first byte (numpy.packbits). No rows where targets are numbers, or
+classes of tokens: a sequence is right in a share of its tokens, which is no bit.
+"""
+
+LAYERS = table("layers", SOLUTION, "layer, index, prunable, remaining, density")
+"""Weights left per layer."""
 
 
-def add(scene: Scene) -> None:
+def cells(scene: Scene, block: None) -> None:
     """Every solution is evaluated, whatever else a study asks for; the dense network at its rewind step too."""
     for s in scene.solutions:
         start = {"start": scene.builders[s.seed].rewound} if s.base == "dense" else {}
@@ -27,8 +62,7 @@ def add(scene: Scene) -> None:
             scene.add("overlap", s, inputs={"mask": s.mask, "reference": reference.mask})
 
 
-@kernel("solution", 3)
-def solution_cell(c: Context, *, point: str, mask: str | None, start: str | None = None) -> Output:
+def compute(c: Context, *, point: str, mask: str | None, start: str | None = None) -> Output:
     """Losses, errors, norms, what is left where, and which held-out examples are answered right.
 
     ``start`` is the dense network's point at the rewind step, whose train loss stands beside that of the end.
@@ -71,8 +105,7 @@ def solution_cell(c: Context, *, point: str, mask: str | None, start: str | None
     return Output({"row": values, "layers": layers, "correct": [row for row in correct if row["examples"]]})
 
 
-@kernel("overlap", 1)
-def overlap_cell(c: Context, *, mask: str, reference: str) -> Output:
+def overlap(c: Context, *, mask: str, reference: str) -> Output:
     """How much of a mask is in another, and how much would be by chance."""
     a, b = c.mask(mask), c.mask(reference)
     assert a is not None
@@ -81,8 +114,7 @@ def overlap_cell(c: Context, *, mask: str, reference: str) -> Output:
     return Output({"overlap_imp": found.share, "overlap_chance": found.chance})
 
 
-@rows("solution")
-def solution_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``levels``, ``layers`` and ``correct`` (which results of before it was stored do not have)."""
     yield "levels", {**labels, **entry["values"]["row"]}
     for layer in entry["values"]["layers"]:
@@ -91,14 +123,12 @@ def solution_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
         yield "correct", {**labels, **row}
 
 
-@rows("overlap")
 def overlap_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """Beside the row of ``levels``."""
     yield BESIDE, {**labels, **entry["values"]}
 
 
-@cost("solution")
-def solution_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """A gradient over the training examples, a pass over all others, and one over the former for a start."""
     start = sizes["train"] if inputs.get("start") else 0
     return sizes["train"] + (sizes["validation"] + sizes["test"] + start) / 3
@@ -115,3 +145,8 @@ def gains(p: Problem, at: Point) -> Iterator[float]:
     for name in p.space.statistics:
         eps = float(modules[name].eps)  # type: ignore[arg-type]
         yield float(torch.rsqrt(at.buffers[f"{name}.running_var"] + eps).max())
+
+
+cell("solution", 3, compute, rows=rows, cost=cost)
+cell("overlap", 1, overlap, rows=overlap_rows)
+measurement("solution", None, cells)

@@ -5,22 +5,64 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
 from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.geometry import curvature
 from sublevel.geometry.volume import ellipsoid
 from sublevel.space import Point
-from sublevel.study.blocks import SpectraSpec
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
+from sublevel.study.options import Chooses, Examples, Operator, Subspace
+from sublevel.tables import SPECTRUM, table
 
 PRODUCTS = 60
 """Hessian products that a spectrum of ten takes, as a guess."""
 
 
-@measurement("spectra")
-def spectra(scene: Scene, block: SpectraSpec) -> None:
+class SpectraSpec(Examples):
+    """The ``k`` largest eigenvalues on ``size`` training examples, and the volume that they give.
+
+    ``operators``: the Hessian, the Gauss-Newton matrix (``ggn``), the Hessian between filter-normalised directions
+    (``adaptive``). ``layers`` adds the largest eigenvalues within each prunable layer.
+    """
+
+    k: int = Field(default=10, ge=1)
+    spaces: Chooses[tuple[Subspace, ...]] = ("own", "all", "next")
+    operators: Chooses[tuple[Operator, ...]] = ("hessian",)
+    layers: Chooses[bool] = False
+    tolerance: float | None = Field(default=None, gt=0)
+    steps: int = Field(default=200, ge=2)
+    restarts: int = Field(default=3, ge=0)
+    negative: int = Field(default=3, ge=0)
+    exclude_dead: Chooses[bool] = False
+    eps: Chooses[float] = Field(default=0.1, gt=0)
+
+
+SPECTRA = table("spectra", SPECTRUM, "end, index, eigenvalue, residual, converged")
+"""Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions); space =
+own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest; index from 1.
+converged: the residual is small, and no copy of a larger eigenvalue may be missing.
+"""
+
+CURVATURE = table(
+    "curvature",
+    SPECTRUM,
+    """
+    dimension, examples
+    excluded: coordinates of dead filters left out
+    largest, smallest
+    negative_count: Ritz values below 0 beyond rounding: a lower bound on the index of the Hessian
+    negative_mass: share of a random vector's squared norm on them
+    gradient_norm, products, converged, stop
+    """,
+)
+"""One row per spectrum: dimension, effort and what Lanczos saw."""
+
+
+def cells(scene: Scene, block: SpectraSpec) -> None:
     """Every operator in every space, and in every layer of R^D if asked for."""
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
@@ -33,38 +75,19 @@ def spectra(scene: Scene, block: SpectraSpec) -> None:
 def _add(
     scene: Scene, block: SpectraSpec, s: Solution, space: str, mask: Ref | None, operator: str, **more: Any
 ) -> None:
-    for part, which in examples(block):
-        inputs = {
-            "point": s.end,
-            "mask": mask,
-            "alive": s.mask if block.exclude_dead else None,
-            "k": block.k,
-            **which,
-            "tolerance": block.tolerance,
-            "steps": block.steps,
-            "restarts": block.restarts,
-            "negative": block.negative,
-            **more,
-        }
-        inputs |= {"operator": operator} if operator != "hessian" else {}
-        names = [space, *([operator] if operator != "hessian" else []), *([f"part-{part}"] if part else [])]
-        scene.add("spectrum", s, *names, inputs=inputs, space=space, operator=operator, part=part)
+    inputs = {"point": s.end, "mask": mask, "alive": s.mask if block.exclude_dead else None, **more}
+    inputs |= {"operator": operator} if operator != "hessian" else {}
+    names = [space, *([operator] if operator != "hessian" else [])]
+    scene.add("spectrum", s, *names, options=block, inputs=inputs, space=space, operator=operator)
 
 
-@kernel("spectrum", 4)
-def spectrum_cell(
+def compute(
     c: Context,
+    options: SpectraSpec,
     *,
     point: str,
     mask: str | None,
     alive: str | None,
-    k: int,
-    size: int | None,
-    policy: str,
-    tolerance: float | None,
-    steps: int,
-    restarts: int,
-    negative: int,
     operator: str = "hessian",
     layer: str | None = None,
     part: int = 0,
@@ -73,16 +96,13 @@ def spectrum_cell(
     at = c.point(point)
     space, dead = living(c, c.mask(mask), c.mask(alive))
     space = space if layer is None else _inside(c, space, layer)
-    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
+    field = c.field(options, part)
     found = curvature.top_eigenvalues(
         field,
         at,
-        k=min(k, len(at.theta) if space is None else int(space.sum())),
+        k=min(options.k, len(at.theta) if space is None else int(space.sum())),
         mask=space,
-        tolerance=tolerance,
-        steps=steps,
-        restarts=restarts,
-        negative=negative,
+        **options.model_dump(include={"tolerance", "steps", "restarts", "negative"}),
         **_operator(c, at, operator),
     )
     gradient = field.grad(at)
@@ -140,8 +160,7 @@ def _inside(c: Context, space: Bool[Tensor, "D"] | None, layer: str) -> Bool[Ten
     return inside if space is None else space & inside
 
 
-@rows("spectrum")
-def spectrum_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``curvature``, ``spectra`` and, for the Hessian of a whole space, the top-k ``volumes``."""
     values = entry["values"]
     row, buffers = values["row"], values["row"]["buffers"]
@@ -174,7 +193,10 @@ def spectrum_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     )
 
 
-@cost("spectrum")
-def spectrum_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """A product is about three passes."""
     return 3 * PRODUCTS * inputs["k"] / 10 * used(inputs, sizes)
+
+
+cell("spectrum", 4, compute, options=SpectraSpec, rows=rows, cost=cost, products=True)
+measurement("spectra", SpectraSpec, cells)

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sublevel.engine.graph import Node
-from sublevel.study.blocks import TopologySpec
+from sublevel.geometry.topology import MergeTree, disconnectivity
 from sublevel.study.builder import Solution
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import Scene, ends, measurement, used
-from sublevel.study.measurements.paths import profile_between
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, ends, measurement
+from sublevel.study.measurements.paths import SegmentOptions, profile_between
+from sublevel.study.options import Chooses, Where
+from sublevel.tables import table
 
 
-@measurement("topology")
-def joins(scene: Scene, block: TopologySpec) -> None:
+class TopologySpec(Where, SegmentOptions):
+    """The disconnectivity graph of all chosen solutions: a segment between every two of them."""
+
+    points: int = Field(default=11, ge=3)
+    refine: int = Field(default=1, ge=0)
+    buffers: Chooses[Literal["averaged", "recomputed", "batch"]] = "recomputed"
+
+
+JOINS = table("joins", (), "of, a, b, buffers, height_a, height_b, maximum")
+"""Every two solutions, joined at the maximum of their segment (an upper bound). of = loss | error."""
+
+TREE = table("tree", (), "of, part, name, x0, y0, x1, y1")
+"""The disconnectivity graph that the joins make, as its drawing: a leaf is a solution at its height (x0, y0), a line
+rises to the height at which sublevel sets merge, or leads across there.
+"""
+
+
+def cells(scene: Scene, block: TopologySpec) -> None:
     """A segment between every two chosen solutions, of one seed or of two."""
     for a, b in combinations(scene.admitted(block), 2):
         inputs = {
+            **block.document(),
             **ends((a.end, None), (b.end, None)),
-            "points": block.points,
-            "refine": block.refine,
-            "size": block.size,
             "policy": block.buffers if scene.space.statistics else "averaged",
         }
         labels = {"a": called(a), "b": called(b), "branch": b.branch, "level": b.level, "seed": b.seed}
@@ -34,22 +52,12 @@ def called(s: Solution) -> str:
     return f"{s.branch} L{s.level} s{s.seed}"
 
 
-@kernel("join", 3)
-def join_cell(
-    c: Context,
-    *,
-    a: str,
-    a_mask: str | None,
-    b: str,
-    b_mask: str | None,
-    points: int,
-    refine: int,
-    size: int | None,
-    policy: str,
+def compute(
+    c: Context, options: TopologySpec, *, a: str, a_mask: str | None, b: str, b_mask: str | None, policy: str
 ) -> Output:
     """The ends and the maximum of a segment, in train loss and train error, refined beside the maximum alone."""
     start, end = c.point(a, a_mask), c.point(b, b_mask)
-    profile = profile_between(c, start, end, points=points, refine=refine, size=size, policy=policy, chord=False)
+    profile = profile_between(c, start, end, options, policy, chord=False)
     found = {of: profile.barrier(of) for of in ("loss", "error")}
     return Output(
         {
@@ -59,8 +67,7 @@ def join_cell(
     )
 
 
-@rows("join")
-def join_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``joins``: what the trees are made from."""
     for of in ("loss", "error"):
         heights = entry["values"][of]
@@ -68,8 +75,37 @@ def join_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
         yield "joins", {**row, "height_a": heights["start"], "height_b": heights["end"], "maximum": heights["maximum"]}
 
 
-@cost("join")
-def join_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """An evaluation at every point, twice where statistics are computed anew."""
     again = 2 if inputs["policy"] == "recomputed" else 1
     return again * used(inputs, sizes) * (inputs["points"] + 4 * inputs["refine"]) / 3
+
+
+def trees(joins: Sequence[Row]) -> Iterator[Row]:
+    """The rows of ``tree``: every line of the drawing and every leaf, for the loss and for the error.
+
+    A pair whose path met a loss that is not finite has no join; a leaf without a height is left out.
+    """
+    for of in dict.fromkeys(row["of"] for row in joins):
+        mine = [row for row in joins if row["of"] == of]
+        leaves = {row[end]: row[f"height_{end}"] for row in mine for end in ("a", "b")}
+        known = {name: height for name, height in leaves.items() if height is not None}
+        pairs = {
+            (row["a"], row["b"]): row["maximum"]
+            for row in mine
+            if row["maximum"] is not None and row["a"] in known and row["b"] in known
+        }
+        if known:
+            yield from _drawing(of, disconnectivity(known, pairs))
+
+
+def _drawing(of: str, tree: MergeTree) -> Iterator[Row]:
+    places, lines = tree.layout()
+    for name, x in places.items():
+        yield {"of": of, "part": "leaf", "name": name, "x0": x, "y0": tree.minimax(name, name)}
+    for line in lines:
+        yield {"of": of, "part": "line", "name": "", "x0": line.x0, "y0": line.y0, "x1": line.x1, "y1": line.y1}
+
+
+cell("join", 3, compute, options=TopologySpec, rows=rows, cost=cost)
+measurement("topology", TopologySpec, cells)

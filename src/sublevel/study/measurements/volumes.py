@@ -9,17 +9,20 @@ number of training examples, also where the loss is measured on a part of them: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import log
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sublevel.geometry.curvature import subspace_dimension
 from sublevel.geometry.local_law import STEPS
 from sublevel.geometry.volume import Volume, sweep
-from sublevel.study.blocks import VolumesSpec
-from sublevel.study.cells import Context, Output, Row, Rows, cost, kernel, rows
-from sublevel.study.measurements.base import KEEP, Scene, examples, measurement, used
+from sublevel.study.cells import Context, Output, Row, Rows, cell, used
+from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living
+from sublevel.study.options import Chooses, Examples, Subspace
+from sublevel.tables import SOLUTION, table
 
 RESCALED = 20
 """The steepest directions along which chains take shorter steps than along the others."""
@@ -34,36 +37,74 @@ OPTIONS: dict[str, Callable[[VolumesSpec], dict[str, Any]]] = {
 """What each estimator is asked for, from the options of the block."""
 
 
-@measurement("volumes")
-def volumes(scene: Scene, block: VolumesSpec) -> None:
+class VolumesSpec(Examples):
+    """Volumes by several estimators, over several heights ``eps``; what their draws are is said in the release."""
+
+    methods: Chooses[tuple[Literal["logdet", "radial", "importance", "llc", "thermodynamic"], ...]] = (
+        "logdet",
+        "radial",
+        "importance",
+        "llc",
+    )
+    eps: tuple[float, ...] = (0.03, 0.1, 0.3)
+    spaces: Chooses[tuple[Subspace, ...]] = ("own", "all")
+    rays: Chooses[int] = Field(default=64, ge=2)
+    radius: Chooses[float] = Field(default=100.0, gt=0)
+    damping: Chooses[float] = Field(default=1e-3, gt=0)
+    k: Chooses[int] = Field(default=10, ge=1)
+    probes: Chooses[int] = Field(default=8, ge=1)
+    steps: Chooses[int] = Field(default=60, ge=2)
+    chains: Chooses[int] = Field(default=4, ge=2)
+    draws: Chooses[int] = Field(default=200, ge=10)
+    burn_in: Chooses[int] = Field(default=200, ge=0)
+    gamma: Chooses[float] = Field(default=100.0, gt=0)
+    exclude_dead: Chooses[bool] = False
+
+
+VOLUMES = table(
+    "volumes",
+    SOLUTION,
+    """
+    space, part, buffers, method
+    k: dimension of what has the volume: k steepest for top-k and importance, else that of the space
+    dimension: of the space: own, all or next, without the dead filters left out
+    eps, log_volume
+    effective_radius: (V / omega_k)^(1/k); thermodynamic: exp(log Z / k) / sqrt(gamma), a width
+    se
+    nonstationarity: 1/2 g^T A^-1 g: A = H on the span (top-k), GGN + damping (logdet); empty for others
+    stationary: nonstationarity <= eps
+    reason: why log_volume is empty or not to be trusted
+    """,
+)
+"""Volume of the basin, one row per method. top-k, logdet: the ellipsoid of the quadratic at theta, at the height eps +
+nonstationarity over its own minimum; no sublevel set of the loss. logdet: of max(GGN, 0) + damping. radial,
+importance: by the loss along rays. thermodynamic: the log of the partition function, no volume at eps.
+"""
+
+
+def cells(scene: Scene, block: VolumesSpec) -> None:
     """One cell for each estimator and space: what does not depend on eps is done once."""
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
             for method in block.methods:
-                for part, which in examples(block):
-                    inputs = {"point": s.end, "mask": mask, "method": method, "eps": list(block.eps)}
-                    inputs |= {"options": OPTIONS[method](block), **which}
-                    inputs |= {"alive": s.mask} if block.exclude_dead else {}
-                    names = [method, space, *([f"part-{part}"] if part else [])]
-                    scene.add("volume", s, *names, inputs=inputs, space=space, part=part)
+                inputs = {"point": s.end, "mask": mask, "method": method, "options": OPTIONS[method](block)}
+                inputs |= {"alive": s.mask} if block.exclude_dead else {}
+                scene.add("volume", s, method, space, options=block, inputs=inputs, space=space)
 
 
-@kernel("volume", 4)
-def volume_cell(
+def compute(
     c: Context,
+    block: VolumesSpec,
     *,
     point: str,
     mask: str | None,
     method: str,
-    eps: Sequence[float],
     options: Mapping[str, Any],
-    size: int | None,
-    policy: str,
     alive: str | None = None,
     part: int = 0,
 ) -> Output:
     """A sweep of one estimator over eps; without the filters that are dead in ``alive``."""
-    field = c.problem.field("train", size=size, policy=policy, part=part, keep_bytes=KEEP)
+    field = c.field(block, part)
     at, (space, _) = c.point(point), living(c, c.mask(mask), c.mask(alive))
     n, examples = subspace_dimension(at, space), len(c.problem.part("train"))
     more: dict[str, Any] = {}
@@ -75,7 +116,7 @@ def volume_cell(
         more = {"n_beta": examples / log(examples), "rescale": RESCALED}
     if method == "thermodynamic":
         more = {"examples": examples, "rescale": RESCALED}
-    found = sweep(field, at, method=method, eps=eps, mask=space, **{**options, **more})
+    found = sweep(field, at, method=method, eps=block.eps, mask=space, **{**options, **more})
     volumes = [_plain(v) for v in found]
     return Output({"buffers": field.policy, "method": method, "dimension": n, "volumes": volumes})
 
@@ -94,8 +135,7 @@ def _plain(v: Volume) -> dict[str, Any]:
     }
 
 
-@rows("volume")
-def volume_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
+def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     """``volumes``, or ``estimates`` for what is no volume."""
     values = entry["values"]
     about = {**labels, "buffers": values["buffers"]}
@@ -127,8 +167,7 @@ def _coefficient(v: Mapping[str, Any]) -> Row:
     }
 
 
-@cost("volume")
-def volume_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Products, rays or steps of chains."""
     o, n = inputs["options"], used(inputs, sizes)
     if inputs["method"] == "logdet":
@@ -140,3 +179,7 @@ def volume_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     steps = ladder * o["chains"] * (o["draws"] + o["burn_in"])
     products = 100 + STEPS * (o["chains"] // 2)
     return steps * n * 4 / 3 + 3 * products * n
+
+
+cell("volume", 4, compute, options=VolumesSpec, rows=rows, cost=cost)
+measurement("volumes", VolumesSpec, cells)
