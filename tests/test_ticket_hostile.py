@@ -192,7 +192,7 @@ def test_a_header_of_any_shape_is_refused_in_a_sentence(tmp_path, data):
 
 
 def test_what_is_no_file_is_refused():
-    with pytest.raises(DataError, match="it is no file"):
+    with pytest.raises(DataError, match="it is no plain file"):
         Ticket.load("/dev/zero")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import json
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,6 +228,60 @@ def test_a_state_with_masks_is_measured_as_the_sparse_network(
     assert given.mask == serialised(mask_tensors(ticket.mask))
 
 
+@pytest.fixture
+def hostile(shop: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Make a ticket that says other things of itself, with every checksum."""
+
+    def make(**about: Any) -> Path:
+        true = sl.load_ticket("imp.safetensors")
+        return dataclasses.replace(true, about={**true.about, **about}).save(tmp_path / "hostile.safetensors")
+
+    return make
+
+
+def test_code_of_ones_own_is_called_with_the_options_of_its_user(do, hostile, tmp_path: Path) -> None:
+    """Not with those that a ticket names, which are left out and named."""
+    path = hostile(model={"name": "tiny_net:tiny", "options": {"width": 9, "command": "rm -rf \x1b[2J"}})
+    apply = ("ticket", "apply", path, "--model", "tiny_net:tiny", "--out", tmp_path / "state")
+    code, said, _ = do(*apply)
+    assert code == 0
+    assert "note: own code that would run: tiny_net:tiny (network, " in said
+    assert "called with input_shape [1, 6, 6], classes 3\n" in said
+    assert "left out: command rm -rf \\x1b[2J, width 9 (--option NAME=VALUE)" in said
+    code, said, error = do(*apply, "--option", "width=9")
+    assert code == 2
+    assert "called with input_shape [1, 6, 6], classes 3, width 9\n" in said
+    assert "'conv.weight' [9, 1, 3, 3] in Net" in error
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "sentence"),
+    [
+        ({"input_shape": [10**6, 10**6], "classes": 3}, {}, r"lenet-300-100 cannot be built|another network"),
+        ({"input_shape": [2**62, 2**62], "classes": 2**62}, {}, "lenet-300-100 cannot be built"),
+        ({"input_shape": [1, 6, 6], "classes": 10**9}, {}, "another network"),
+        ({"input_shape": 5, "classes": 3}, {}, "input_shape is 5"),
+        ({"input_shape": "x", "classes": "y"}, {}, "input_shape is 'x'"),
+        ({"input_shape": {"a": []}, "classes": 3}, {}, "lenet-300-100 cannot be built"),
+        ({"input_shape": [1, 6, 6], "classes": [1]}, {}, r"classes is \[1\]"),
+        ({"input_shape": [1, 6, 6], "classes": 3}, {"command": "x"}, "unknown option 'command'"),
+        ({"input_shape": [1, 6, 6], "classes": 3}, {"input_shape": [10**9]}, "another network"),
+        ({"input_shape": [1, 6, 6], "classes": 3}, [1], "another network"),
+    ],
+    ids=range(10),
+)
+def test_a_ticket_may_ask_a_registered_network_for_anything(
+    do, hostile, tmp_path: Path, data: dict[str, Any], options: Any, sentence: str
+) -> None:
+    """One sentence, and no memory: the network is first built without."""
+    path = hostile(model={"name": "lenet-300-100", "options": options}, data=data)
+    code, _, error = do("ticket", "apply", path, "--model", "lenet-300-100", "--out", tmp_path / "state")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert re.search(sentence, error), error
+    assert not (tmp_path / "state").exists()
+
+
 APPLY = ("--model", "tiny_net:tiny", "--out", "out")
 BAD: list[tuple[tuple[object, ...], str]] = [
     (("export", "small", "--level", 2, "--seed", 3), "--out"),
@@ -260,4 +317,4 @@ def test_bad_input_is_one_line_and_writes_nothing(do, shop: Path, arguments: tup
     assert err.startswith("sublevel: ")
     assert len(err.splitlines()) == 1 or "tinny" in str(arguments), err
     assert files(shop) == before
-    assert out == ""
+    assert out == "" or out.startswith("note: own code that would run: ")

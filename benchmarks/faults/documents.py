@@ -3,19 +3,22 @@
     python benchmarks/faults/documents.py            # 5,000 cases, with a record
     python benchmarks/faults/documents.py 0.05       # a twentieth of them
 
-A case changes one to three places of a manifest, a ticket, an archive, an entry, a log or a lease, seals it again, and
-reads it as the commands do. It must be read or refused, within 10 seconds and 1 GiB. A folder beside it must stay as it
-was.
+A case changes one to three places of a manifest, a ticket, an archive, an entry, an object, a root, a log, a lease or
+a training under way, seals it again, and hands it to the commands that read it. It must be read or refused, within 10
+seconds and 1 GiB. Nothing may be touched but the folder of runs, no code of the document's imported, no address asked.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
+import contextlib
+import io
 import json
+import os
 import random
 import resource
+import select
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -27,244 +30,228 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import fuzz
+import torch
+from mutations import VALUES, changed, changed_files, changed_ticket, dumped, resealed, write_tar
+from safetensors.torch import save
 
 import sublevel as sl
+from sublevel import models
 from sublevel.cli import main
+from sublevel.cli.output import console
 from sublevel.engine.log import read_log
+from sublevel.engine.partial import Partial
 from sublevel.engine.store import Store
 from sublevel.engine.store.archive import Archive
-from sublevel.engine.store.content import sealed, unsealed
-from sublevel.engine.store.leases import leased
-from sublevel.study.store_admin import check_rows
-from sublevel.tickets.file import KEY
+from sublevel.engine.store.content import digest
+from sublevel.engine.store.leases import Leases
+from sublevel.space import Space
+from sublevel.study.tickets import retrain
 
-Case = Callable[[random.Random], str]
 CASES = 5_000
 SECONDS, MEMORY = 10.0, 2**30
 KINDS = ("manifests", "tickets", "archives", "stored", "logs", "leases")
+GOOD = ("understood", "refused")
 
-VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**70, -0.5, 1e308, float("inf"), float("-inf"), float("nan"),
-    "", "x", "../../../canary/kept", "/etc/passwd", "\x1b[2J", "\ud800", "=1+1", "http://127.0.0.1:9/x", "os:system",
-    "0" * 64, "f" * 64, "a" * 100_000, [], [1], [[]], [None] * 1_000, {}, {"a": 1}, {"": {}}, {"name": []},
-)  # fmt: skip
+MORE = """
+[geometry.spectra]
+branches = ["imp"]
+k = 2
+steps = 8
+restarts = 0
+negative = 0
+spaces = ["own"]
+[geometry.legs]
+[geometry.topology]
+points = 3
+refine = 0
+"""
 
-
-def deep(kind: str, levels: int) -> Any:
-    """Lists or groups inside each other."""
-    out: Any = 0
-    for _ in range(levels):
-        out = [out] if kind == "list" else {"a": out}
-    return out
-
-
-def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value."""
-    inner = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    )
-    for key, value in inner:
-        yield (*path, key)
-        yield from places(value, (*path, key))
-
-
-def changed(document: Any, rng: random.Random) -> Any:
-    """A copy with one to three values replaced, dropped, doubled or renamed."""
-    out = copy.deepcopy(document)
-    for _ in range(rng.randrange(1, 4)):
-        found = list(places(out))
-        if not found:
-            return out
-        *way, last = rng.choice(found)
-        at = out
-        for key in way:
-            at = at[key]
-        how = rng.randrange(10)
-        if how == 0:
-            del at[last]
-        elif how == 1 and isinstance(at, dict):
-            at[rng.choice(["x", "", "__class__", "key", "name"])] = at.pop(last)
-        elif how == 2 and isinstance(at, list):
-            at.insert(0, copy.deepcopy(at[last]))
-        elif how == 3:
-            at[last] = deep(rng.choice(["list", "group"]), rng.choice([50, 150, 400]))
-        elif how == 4:
-            at[last] = {"was": at[last]}
-        else:
-            at[last] = copy.deepcopy(rng.choice(VALUES))
-    return out
-
-
-def dumped(document: Any) -> bytes:
-    """JSON, with the numbers and texts that JSON has not; 5,000 levels where it is too deep to write."""
-    try:
-        return json.dumps(document).encode()
-    except RecursionError:
-        return b"[" * 5_000 + b"]" * 5_000
+CODE = "open('ran', 'w').close()\n\n\ndef run(*_, **__):\n    pass\n"
+"""A module that documents name, and that nothing may import."""
 
 
 class Shapes:
-    """A finished run, its archive and a ticket, and the ways to make them wrong."""
+    """A finished run, its archive and tickets, and the ways to make them wrong."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        result = fuzz.a_run(folder)
+        (folder / "fuzz_net.py").write_text(fuzz.NET)
+        (folder / "canary_code.py").write_text(CODE)
+        result = fuzz.a_run(folder, MORE)
+        self.problem = result.problem
         self.run, self.store = result.folder, folder / "runs" / ".store"
         self.manifest = json.loads((self.run / "study.json").read_text())
         self.log = (self.run / "events.jsonl").read_text().splitlines()
-        result.ticket("imp", 1).save(folder / "t.safetensors")
-        self.ticket = (folder / "t.safetensors").read_bytes()
-        fuzz_command("export", str(self.run), str(folder / "a.tar"))
-        self.archive = Archive(folder / "a.tar")
-        self.names = [file.name for file in self.archive.files("")]
-        self.entries = sorted((self.store / "cells").rglob("*.json"))
+        result.ticket("imp", 1).save(folder / "own.safetensors", end=True)
+        registered().save(folder / "lenet.safetensors")
+        self.tickets_ = {"fuzz_net:tiny": folder / "own.safetensors", "lenet-300-100": folder / "lenet.safetensors"}
+        assert command("export", self.run, folder / "a.tar") == "understood"
+        archive = Archive(folder / "a.tar")
+        self.files = {file.name: archive.read(file.name) for file in archive.files("")}
+        for path in self.run.parent.rglob("*"):
+            os.utime(path, (1e9, 1e9))
+
+    def scratch(self) -> Path:
+        """A folder of runs as they were before any case."""
+        shutil.rmtree(self.folder / "scratch", ignore_errors=True)
+        shutil.copytree(self.run.parent, self.folder / "scratch")
+        return self.folder / "scratch"
 
     def manifests(self, rng: random.Random) -> str:
-        """A changed study.json beside a good run, listed and reported."""
-        bad = self.run.with_name("bad")
-        shutil.rmtree(bad, ignore_errors=True)
+        """A changed study.json beside a good run."""
+        runs = self.scratch()
+        bad, good = runs / "bad", runs / "tiny"
         bad.mkdir()
         (bad / "study.json").write_bytes(dumped(changed(self.manifest, rng)))
-        result = fuzz_command("ls", "--out", str(self.run.parent))
-        if result not in ("understood", "refused"):
-            return result
-        command = rng.choice(["compare", "ls", "gc", "export", "tables", "tables", "tables"])
-        words = {
-            "compare": ("compare", str(self.run), str(bad)),
-            "ls": ("ls", "bad", "--out", str(self.run.parent)),
-            "gc": ("gc", "--dry-run", "--out", str(self.run.parent)),
-            "export": ("export", str(bad), str(self.folder / "bad.tar")),
-        }
-        out = fuzz.tried(lambda: read_tables(bad)) if command == "tables" else fuzz_command(*words[command])
-        shutil.rmtree(bad)
-        return out
+        found = command("ls", "--out", runs)
+        if found not in GOOD:
+            return found
+        return chosen(
+            rng,
+            {
+                4: lambda: command("compare", good, bad),
+                3: lambda: command("ls", "bad", "--out", runs),
+                2: lambda: command("gc", *rng.choice([(), ("--dry-run",), ("--weights", "none")]), "--out", runs),
+                1: lambda: command("report", "--no-figures", bad),
+                5: lambda: command("export", bad, self.folder / "bad.tar"),
+                6: lambda: command(*export_ticket(bad, self.folder)),
+                7: lambda: command("plan", "--diff", good, bad, "--out", runs),
+                8: lambda: command("status", bad, "--out", runs),
+            },
+        )
 
     def tickets(self, rng: random.Random) -> str:
-        """A changed document in a ticket, with its checksum."""
-        n = int.from_bytes(self.ticket[:8], "little")
-        header = json.loads(self.ticket[8 : 8 + n])
-        document = json.loads(header["__metadata__"][KEY])
-        document.pop("checksum")
-        if rng.random() < 0.8:
-            document = changed(document, rng)
-        else:
-            header = changed(header, rng)
-        if isinstance(header.get("__metadata__"), dict) and KEY in header["__metadata__"]:
-            text = dumped_canonical(document)
-            if isinstance(document, dict):
-                sum_ = hashlib.sha256(text.encode()).hexdigest()
-                text = dumped_canonical(document | {"checksum": sum_})
-            header["__metadata__"][KEY] = text
-        head = dumped(header)
+        """A changed document or tensor in a ticket, with its checksums."""
+        model = rng.choice(list(self.tickets_))
         path = self.folder / "bad.safetensors"
-        path.write_bytes(len(head).to_bytes(8, "little") + head + self.ticket[8 + n :])
-        return fuzz_command("ticket", "show", str(path))
+        path.write_bytes(changed_ticket(self.tickets_[model].read_bytes(), rng))
+        out = self.folder / "state.safetensors"
+        return chosen(
+            rng,
+            {
+                4: lambda: command("ticket", "show", path),
+                5: lambda: command("ticket", "apply", path, "--model", model, "--out", out),
+                3: lambda: command("ticket", "apply", path, "--model", model, "--out", out, "--masks", "--at", "start"),
+                2: lambda: fuzz.tried(lambda: str(retrain(sl.load_ticket(path), self.problem)) and "understood"),
+            },
+        )
 
     def archives(self, rng: random.Random) -> str:
-        """A changed entry or root in an archive, or a changed header, all with right checksums."""
-        import tarfile
-
-        files = {name: self.archive.read(name) for name in self.names}
-        victim = rng.choice([name for name in files if name.endswith(".json")])
-        body = unsealed(files[victim])
-        files[victim] = resealed(changed(body, rng))
-        about: Any = {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in files.items()}
-        header: Any = {"format": 1, "files": about}
-        if rng.random() < 0.1:
-            header = changed(header, rng)
-        path = self.folder / "bad.tar"
-        with path.open("wb") as out:
-            for name, data in {"archive.json": dumped(header), **files}.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                out.write(member.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512))
-            out.write(bytes(1024))
-
-        def case() -> str:
-            check_rows(Archive(path))
-            return "understood"
-
-        return fuzz.tried(case)
+        """A changed file in an archive, or a changed header, all with right checksums, taken into a store."""
+        path, runs = self.folder / "bad.tar", self.scratch()
+        write_tar(path, changed_files(self.files, rng), rng)
+        shutil.rmtree(runs / ".store") if rng.random() < 0.5 else None
+        before = state(runs)
+        found = command("import", path, "--out", runs)
+        if found != "understood":
+            return found if state(runs) == before else "a refused archive was written"
+        return self.used(rng, runs)
 
     def stored(self, rng: random.Random) -> str:
-        """A changed entry in the store itself, sealed again: the tables of the run, and the store's own commands."""
-        path = rng.choice(self.entries)
-        true = path.read_bytes()
-        path.write_bytes(resealed(changed(unsealed(true), rng)))
-        try:
-            how = rng.choice(["tables", "tables", "ls"])
-            if how == "ls":
-                return fuzz_command("ls", "--stored", "--out", str(self.run.parent))
-            return fuzz.tried(lambda: read_tables(self.run))
-        finally:
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(true)
+        """A changed file in the store itself, sealed again."""
+        runs = self.scratch()
+        shutil.rmtree(runs / ".store")
+        for name, data in changed_files(self.files, rng).items():
+            (runs / ".store" / name).parent.mkdir(parents=True, exist_ok=True)
+            (runs / ".store" / name).write_bytes(data)
+        (runs / ".store" / "format.json").write_bytes((self.store / "format.json").read_bytes())
+        return self.used(rng, runs)
+
+    def used(self, rng: random.Random, runs: Path) -> str:
+        """What the commands make of a store."""
+        out, run = ("--out", runs), runs / "tiny"
+        return chosen(
+            rng,
+            {
+                8: lambda: fuzz.tried(lambda: "understood" if sl.open(run).tables else "no tables"),
+                7: lambda: command("ls", "--stored", *out),
+                6: lambda: command("verify", *rng.choice([(), ("--rebuild",)]), *out),
+                5: lambda: command("gc", *rng.choice([(), ("--dry-run",), ("--weights", "ends")]), *out),
+                4: lambda: command("export", "tiny", self.folder / "bad.tar", *out),
+                3: lambda: command("import", runs / ".store", "--out", self.folder / "other"),
+                9: lambda: command(*export_ticket(run, self.folder)),
+                2: lambda: command("compare", run, self.run),
+                1: lambda: command(
+                    *rng.choice([("report", run), ("run", self.folder / "tiny.toml", *out)]), "--no-figures"
+                ),
+            },
+        )
 
     def logs(self, rng: random.Random) -> str:
         """Changed lines of a log."""
-        path = self.run / "bad.jsonl"
+        runs = self.folder / "logs"
+        (runs / "bad").mkdir(parents=True, exist_ok=True)
+        path = runs / "bad" / "events.jsonl"
         lines = [dumped(changed(json.loads(line), rng)) if rng.random() < 0.3 else line.encode() for line in self.log]
-        path.write_bytes(b"\n".join(lines) + b"\n")
-        return fuzz.tried(lambda: str(read_log(path)) and "understood")
+        path.write_bytes(
+            b"\n".join(lines[: rng.randrange(len(lines)) + 1]) + rng.choice([b"\n", b"", b'{"event": "beg'])
+        )
+        found = command("status", "--out", runs)
+        return found if found not in GOOD else fuzz.tried(lambda: str(read_log(path).left(2e9)) and "understood")
 
     def leases(self, rng: random.Random) -> str:
-        """Leases of other types and times."""
-        key = rng.choice(["0" * 64, "f" * 64])
-        path = self.store / "leases" / f"{key}.{rng.choice([0, 1, 10**20, 'x'])}"
-        path.parent.mkdir(exist_ok=True)
-        good = {"host": "elsewhere", "pid": 1, "born": 0.0, "token": "t", "until": 1e9, "lease": 60.0}
-        path.write_bytes(dumped(changed(good, rng)))
-        try:
-            return fuzz.tried(lambda: str(leased(Store(self.store).files)) and "understood")
-        finally:
-            path.unlink()
+        """Leases and trainings under way of other types and times."""
+        runs = self.scratch()
+        files, key = Store(runs / ".store").files, rng.choice(["0" * 64, "f" * 64])
+        good = {"run": "x", "seconds": 60.0, "machine": "another", "pid": os.getpid(), "born": "1"}
+        half = {"key": key, "step": 1, "total": 0.5, "seen": 2, "history": [{"step": 1, "train_loss": 0.5}]}
+        name = f"{key}.{rng.choice([0, 1, 10**20, 'x', -1, '٣'])}"
+        body = resealed(changed(good, rng)) if rng.random() < 0.8 else dumped(changed(good, rng))
+        rest = (
+            dumped(changed(half, rng)) + b"\n" + save({"state:theta": torch.zeros(3), "saved:1:theta": torch.zeros(3)})
+        )
+        for place, data in (("leases", body), ("partial", f"{digest(rest)}\n".encode() + rest)):
+            (runs / ".store" / place).mkdir(exist_ok=True)
+            (runs / ".store" / place / (name if place == "leases" else key)).write_bytes(data)
+
+        def case() -> str:
+            with Leases(files, seconds=20) as held:
+                held.claim(key)
+            return "understood" if Partial(files, key).kept() else "refused"
+
+        found = command("gc", "--out", runs)
+        return found if found not in GOOD else fuzz.tried(case)
 
 
-def read_tables(run: Path) -> str:
-    """Every table of a run."""
-    return "understood" if sl.open(run).tables else "no tables"
+def registered() -> sl.Ticket:
+    """A ticket of a registered network for the inputs of the small study."""
+    net = models.build("lenet-300-100", input_shape=(1, 6, 6), classes=3)
+    about = {"model": {"name": "lenet-300-100", "options": {}}, "data": {"input_shape": [1, 6, 6], "classes": 3}}
+    space = Space.of(net)
+    return sl.Ticket(space.full_mask(), {"start": space.point(net)}, space, {}, about)
 
 
-def resealed(body: Any) -> bytes:
-    """An entry or a root with its checksum; plain JSON where it cannot have one."""
-    try:
-        return sealed(body)
-    except (ValueError, RecursionError, TypeError):
-        return dumped({"body": body, "checksum": ""})
+def chosen(rng: random.Random, acts: dict[int, Callable[[], str]]) -> str:
+    """What became of one of several commands, which are given by their weights."""
+    return rng.choices(list(acts.values()), list(acts))[0]()
 
 
-def dumped_canonical(document: Any) -> str:
-    try:
-        return json.dumps(document, sort_keys=True, separators=(",", ":"))
-    except (RecursionError, TypeError):
-        return "[" * 5_000
+def export_ticket(run: Path, folder: Path) -> tuple[object, ...]:
+    named = ("--branch", "imp", "--level", 1, "--seed", 0, "--code", "fuzz_net:tiny")
+    return "ticket", "export", run, *named, "--out", folder / "out.safetensors", "--end"
 
 
-def fuzz_command(*words: str) -> str:
+def command(*words: object) -> str:
     """What became of a command: a traceback or another exit code than 0, 1 and 2 is a fault."""
-    import contextlib
-    import io
-
-    from sublevel.cli.output import console
-
     console.cache_clear()
     out, err = io.StringIO(), io.StringIO()
 
     def case() -> str:
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                main(list(words))
+                main(list(map(str, words)))
         except SystemExit as end:
             said = out.getvalue() + err.getvalue()
             if "\x1b" in said:
                 return "an escape sequence was printed"
             if "Traceback" in said or end.code not in (0, 1, 2):
-                return f"exit code {end.code}: {said[-200:]}"
+                return f"{words[:2]}: exit code {end.code}: {said[-300:]}"
             return "understood" if end.code == 0 else "refused"
         return "no exit code"
 
     try:
-        return fuzz.tried(case)
+        found = fuzz.tried(case)
+        return found if found in GOOD else f"{' '.join(map(str, words[:2]))}: {found}"
     finally:
         console.cache_clear()
 
@@ -276,39 +263,57 @@ def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+@contextlib.contextmanager
+def workplace(top: Path) -> Iterator[tuple[Path, Callable[[], bool]]]:
+    """A folder to work in with a canary and a home beside it, an address nobody may ask; whether any was touched."""
+    for name in ("work", "canary", "home"):
+        (top / name).mkdir()
+    (top / "canary" / "kept").write_text("kept")
+    (top / "canary" / "settings.json").write_text("{}")
+    here, before = Path.cwd(), dict(os.environ)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        VALUES.append(f"http://127.0.0.1:{listening.getsockname()[1]}/x")
+        os.chdir(top / "work")
+        os.environ |= {"HOME": str(top / "home"), "SUBLEVEL_CACHE": str(top / "cache")}
+        sys.path.insert(0, str(top / "work"))
+        untouched = state(top / "canary"), state(top / "home")
+
+        def touched() -> bool:
+            asked = bool(select.select([listening], [], [], 0)[0])
+            return asked or (top / "work" / "ran").exists() or (state(top / "canary"), state(top / "home")) != untouched
+
+        try:
+            yield top / "work", touched
+        finally:
+            VALUES.pop()
+            os.chdir(here)
+            os.environ.clear()
+            os.environ.update(before)
+            sys.path.remove(str(top / "work"))
+            for module in ("fuzz_net", "canary_code"):
+                sys.modules.pop(module, None)
+
+
 def shapes(cases: int = CASES, seed: int = 0, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
     """Run the cases; verdicts by kind, the slowest one in seconds of this process, and the largest memory in bytes."""
-    with tempfile.TemporaryDirectory() as name:
-        top = Path(name)
-        (top / "work").mkdir()
-        (top / "canary").mkdir()
-        (top / "canary" / "kept").write_text("kept")
-        (top / "canary" / "settings.json").write_text("{}")
-        (top / "work" / "fuzz_net.py").write_text(fuzz.NET)
-        sys.path.insert(0, str(top / "work"))
-        try:
-            made = Shapes(top / "work")
-            before, found, slowest = state(top / "canary"), {}, 0.0
-            for kind in kinds:
-                case: Case = getattr(made, kind)
-                rng, verdicts = random.Random(f"{seed}:{kind}"), Counter[str]()
-                for _ in range(-(-cases // len(kinds))):
-                    began = time.process_time()
-                    verdicts[case(rng)] += 1
-                    slowest = max(slowest, time.process_time() - began)
-                found[kind] = dict(verdicts)
-            touched = state(top / "canary") != before
-        finally:
-            sys.path.remove(str(top / "work"))
-            sys.modules.pop("fuzz_net", None)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"cases": found, "slowest": round(slowest, 2), "memory": memory, "touched": touched}
+    with tempfile.TemporaryDirectory() as name, workplace(Path(name)) as (work, touched):
+        made = Shapes(work)
+        found, slowest = {}, 0.0
+        for kind in kinds:
+            case: Callable[[random.Random], str] = getattr(made, kind)
+            verdicts = Counter[str]()
+            for i in range(-(-cases // len(kinds))):
+                began = time.process_time()
+                verdicts[case(random.Random(f"{seed}:{kind}:{i}"))] += 1
+                slowest = max(slowest, time.process_time() - began)
+            found[kind] = dict(verdicts)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {"cases": found, "slowest": round(slowest, 2), "memory": memory, "touched": touched()}
 
 
 def wrong(found: dict[str, Any]) -> dict[str, Any]:
     """What should not have been."""
-    good = ("understood", "refused")
-    bad = {kind: {v: n for v, n in counts.items() if v not in good} for kind, counts in found["cases"].items()}
+    bad = {kind: {v: n for v, n in counts.items() if v not in GOOD} for kind, counts in found["cases"].items()}
     out: dict[str, Any] = {kind: counts for kind, counts in bad.items() if counts}
     return out | {name: found[name] for name, over in over_limit(found).items() if over}
 
@@ -326,8 +331,9 @@ if __name__ == "__main__":
     from common import record
 
     share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    began = time.perf_counter()
     found = shapes(round(share * CASES))
     print(json.dumps(found, indent=1))
     if share == 1.0:
-        record("documents", __file__, {**found, "wrong": wrong(found)})
+        record("fuzz-documents", __file__, found | {"seconds": time.perf_counter() - began, "wrong": wrong(found)})
     sys.exit(bool(wrong(found)))

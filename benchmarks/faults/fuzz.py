@@ -188,10 +188,10 @@ def study_files(folder: Path, n: int, rng: random.Random) -> Counter[Verdict]:
     return found
 
 
-def a_run(folder: Path) -> sl.Result:
-    """A finished run of the small study."""
+def a_run(folder: Path, more: str = "") -> sl.Result:
+    """A finished run of the small study, with ``more`` keys of its groups."""
     path = folder / "tiny.toml"
-    path.write_text(STUDY.format(root=arrays(folder)))
+    path.write_text(STUDY.format(root=arrays(folder)) + more)
     return sl.Study(str(path), out=folder / "runs").run(jobs=1, report=False)
 
 

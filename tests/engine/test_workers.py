@@ -14,6 +14,7 @@ import pytest
 import sublevel as sl
 from sublevel.engine.events import Event
 from sublevel.engine.executors import WorkerDied, Workers
+from sublevel.engine.job import Job
 from sublevel.study.result import to_csv
 from tiny_runs import arrays, furnish, until
 
@@ -96,6 +97,50 @@ def test_a_file_of_ones_own_does_not_hide_the_library(tmp_path, monkeypatch) -> 
         assert "error" in ask(pool, "{}")
     finally:
         pool.shutdown()
+
+
+FORKS = """
+import os, time
+
+def compute(job, *_):
+    if os.fork() == 0:
+        with open("child", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename("child", "born")
+        time.sleep(600)
+    while not os.path.exists("born"):
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9) if job.kind == "dies" else time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["dies", "waits"])
+def test_what_a_worker_has_forked_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """One that dies by itself; one whose run was killed, so that its jobs end."""
+    (tmp_path / "forks.py").write_text(FORKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = Workers(1, threads=1)
+    try:
+        job = Job("ab" * 32, kind, {}, {}, str(tmp_path / "store"), "forks:compute")
+        future = pool.submit(job.text(), lambda row: None)
+        child = int(str(until(lambda: (tmp_path / "born").exists() and (tmp_path / "born").read_text())))
+        if kind == "waits":
+            stdin = pool._all[0].process.stdin
+            assert stdin is not None
+            stdin.close()
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            future.result(timeout=60)
+        until(lambda: not running(child))
+    finally:
+        pool.shutdown()
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def removing(event: Event) -> None:

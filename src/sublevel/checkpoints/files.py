@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from sublevel._types import Tensor
 from sublevel.errors import DataError
-from sublevel.foreign import check_zip
+from sublevel.foreign import check_zip, read_json
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 """Keys under which training scripts keep a network's state dict, the likeliest first."""
@@ -44,7 +43,10 @@ def load(path: str | Path) -> dict[str, Tensor]:
     found = _loaded(path)
     if not isinstance(found, Mapping):
         raise DataError(f"{path} holds {type(found).__name__}; a checkpoint is a state dict: names and tensors")
-    return _state(found, path)
+    try:
+        return _state(found, path)
+    except RecursionError:
+        raise DataError(f"{path} holds dicts too many levels deep, or a dict in itself") from None
 
 
 def _inside(folder: Path) -> Path:
@@ -63,7 +65,7 @@ def _inside(folder: Path) -> Path:
 def _shards(index: Path) -> dict[str, Tensor]:
     """The tensors that an index names, each from its shard beside the index."""
     try:
-        document = json.loads(index.read_text(encoding="utf-8"))
+        document = read_json(index)
         places = {str(name): str(file) for name, file in document["weight_map"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -71,8 +73,8 @@ def _shards(index: Path) -> dict[str, Tensor]:
         ) from None
     out: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
-        if Path(file).name != file:
-            raise DataError(f"{index} names the shard {file!r}; a shard lies in the folder of its index")
+        if Path(file).name != file or file.endswith(".index.json"):
+            raise DataError(f"{index} names the shard {file!r}; a shard lies in the folder of its index, and is none")
         if not (index.parent / file).is_file():
             raise DataError(f"{index} names the shard {file}, which is not there: copy it beside the index")
         shard = load(index.parent / file)
@@ -107,7 +109,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_bytes(path.read_bytes())
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise DataError(
             f"{path} is no checkpoint that can be loaded without running its code: it is damaged, or no safetensors "
             f"file ({_line(error)})"

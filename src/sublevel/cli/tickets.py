@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,9 +10,11 @@ from cyclopts import App, Parameter
 
 from sublevel.cli.options import Shape, folder
 from sublevel.cli.output import say
-from sublevel.errors import ConfigError
+from sublevel.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sublevel.tickets import Ticket
 
 ticket = App(
@@ -123,6 +125,7 @@ def apply(
     masks: bool = False,
     input_shape: Shape = (),
     classes: int = 0,
+    option: Annotated[tuple[str, ...], Parameter(negative=())] = (),
 ) -> None:
     """Write a network's state dict (safetensors) at the masked weights of a ticket.
 
@@ -138,23 +141,53 @@ def apply(
         Shape of an input, channels first, where the ticket does not tell.
     classes
         Number of classes, where the ticket does not tell.
+    option
+        An option of the network, as name=value. Those that the ticket names go to a registered network only.
     """
-    from sublevel import models
     from sublevel.engine.store import serialised
-    from sublevel.inputs import shapes_of
     from sublevel.tickets import Ticket
     from sublevel.tickets.file import write
 
     found = Ticket.load(file)
-    data, known = found.about.get("data", {}), found.about.get("model", {})
-    shape = shapes_of(input_shape or data.get("input_shape", ()))
+    data = found.about.get("data", {})
+    shape = input_shape or data.get("input_shape", ())
     if not shape:
         raise ConfigError(f"{file} does not tell the shape of the inputs: give --input-shape and --classes")
-    options = known.get("options", {}) if known.get("name") == model else {}
-    net = models.build(model, input_shape=shape, classes=classes or max(data.get("classes", 0), 1), **options)
+    net = _network(found, model, shape, classes or data.get("classes") or 1, option)
     net = found.to_torch_prune(net, at) if masks else found.apply(net, at)
     write(out, serialised(net.state_dict()))
     say(f"state dict: {out} ({_left(found)}; {at or ('end' if 'end' in found.points else 'start')} weights)")
+
+
+def _network(found: Ticket, model: str, shape: Any, classes: Any, option: Sequence[str]) -> nn.Module:
+    """Build the network that the user names. The ticket's own options reach a registered network alone.
+
+    One that is registered is built without memory first, since the ticket may ask for any size.
+    """
+    import torch
+
+    from sublevel import models
+    from sublevel.study.documents import override
+    from sublevel.study.named_code import told
+
+    known = found.about.get("model", {})
+    theirs = known.get("options") if known.get("name") == model else None
+    theirs = theirs if isinstance(theirs, dict) else {}
+    options = override({} if ":" in model else theirs, *option)
+    how = {"input_shape": shape, "classes": classes, **options}
+    if ":" in model:
+        for line in told({"model": model}):
+            say(f"note: {line}, called with {_listed(how)}")
+        if left_out := {name: value for name, value in theirs.items() if name not in options}:
+            say(f"note: options that only the ticket names are left out: {_listed(left_out)} (--option NAME=VALUE)")
+        return models.build(model, **how)
+    try:
+        with torch.device("meta"):
+            found.check_fits(models.build(model, **how))
+    except (RuntimeError, TypeError, OverflowError) as error:
+        why = str(error).partition("\n")[0]
+        raise ModelError(f"{model} cannot be built for the inputs that the ticket names: {why}") from None
+    return models.build(model, **how)
 
 
 def _save(found: Ticket, out: Path, end: bool) -> None:

@@ -6,6 +6,7 @@ end, each with its ``time`` (seconds since 1970) and ``run``
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from sublevel.engine.events import Event, Row
 from sublevel.engine.progress import RunProgress, proper
 from sublevel.engine.store.content import finite
 from sublevel.errors import StoreError
+from sublevel.foreign import opened
 from sublevel.processes import dead, machine, own
 
 LOG = "events.jsonl"
@@ -33,7 +35,10 @@ SILENT = 12 * BEAT
 """Seconds without a sign of life after which a run on another machine counts as dead."""
 
 LONGEST_ROW = 2**20
-"""Characters of a row that is still read."""
+"""Bytes of a row that is still read."""
+
+LARGEST_LOG = 2**30
+"""Bytes of a log that is still read: some five million rows."""
 
 
 class Log:
@@ -64,7 +69,7 @@ class Log:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             cut = _is_cut(self._path)
-            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed when the run ends
+            self._file = open(self._path, "a", encoding="utf-8", opener=_opener)  # noqa: SIM115 - closed at the end
             self._file.write("\n" if cut else "")
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
@@ -77,10 +82,15 @@ class Log:
                 os.utime(self._path)
 
 
+def _opener(path: str, flags: int) -> int:
+    """Neither through a link nor into a pipe: a run's folder may come from anybody."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 def _is_cut(log: Path) -> bool:
     """Whether the last row of a log has no end: a kill or a full disk has cut it."""
     try:
-        with open(log, "rb") as file:
+        with opened(log) as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
     except OSError:  # there is none, or nothing in it
@@ -105,9 +115,12 @@ def read_log(log: Path) -> RunProgress:
 
 
 def _rows(log: Path) -> Iterator[Row]:
-    with open(log, encoding="utf-8", errors="replace") as file:
+    with opened(log) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_LOG:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: {LARGEST_LOG:,}")
         while line := file.readline(LONGEST_ROW):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 continue
             try:
                 row = json.loads(line)

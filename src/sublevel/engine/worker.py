@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -110,12 +111,17 @@ def main() -> None:
 
 
 def _lines(jobs: TextIO) -> Iterator[str]:
-    """Lines of ``jobs``; when it ends, so does the process, even in the middle of a job: the parent is gone."""
+    """Lines of ``jobs``; when it ends, so does the process, even in the middle of a job: the parent is gone.
+
+    What the process has forked goes with it, where it has a session of its own.
+    """
     lines: Queue[str] = Queue()
 
     def read() -> None:
         for line in jobs:
             lines.put(line)
+        if os.getsid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
@@ -124,7 +130,5 @@ def _lines(jobs: TextIO) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     main()

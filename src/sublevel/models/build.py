@@ -19,7 +19,7 @@ from sublevel.models.registry import STARTS, find, initialise
 from sublevel.own_code import contained
 
 
-def build(name: str | Callable[..., nn.Module], *, input_shape: Shapes, classes: int, **options: Any) -> nn.Module:
+def build(name: str | Callable[..., nn.Module], /, *, input_shape: Shapes, classes: int, **options: Any) -> nn.Module:
     """Build a network for inputs of ``input_shape`` (channels first, no batch) and ``classes`` outputs.
 
     Several inputs are a tuple of shapes, or a dict by name.
@@ -67,7 +67,10 @@ def copied(network: nn.Module) -> nn.Module:
 
 def check_shape(input_shape: Shapes, classes: int) -> Shapes:
     """Return the shapes as tuples; refuse what is empty or holds anything but whole numbers above 0."""
-    shape = shapes_of(input_shape)
+    try:
+        shape = shapes_of(input_shape)
+    except TypeError:
+        shape = ()
     if not shape or any(type(n) is not int or n < 1 for part in parts(shape) for n in part):
         raise ModelError(f"input_shape is {input_shape!r}; it must be sizes of at least 1, such as (3, 32, 32)")
     if type(classes) is not int or classes < 1:

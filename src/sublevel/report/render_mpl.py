@@ -18,6 +18,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from sublevel.files import replacing
 from sublevel.report.describe import SHARE, Axis, Heat, Landscape, Panel, Series, View, legend
 from sublevel.report.numbers import percent
 from sublevel.report.palette import HEAT
@@ -49,10 +50,12 @@ def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
     """Write one view of a figure as ``stem.svg`` and ``stem.pdf``."""
     with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         canvas = draw(view, title, columns)
-        svg, pdf = stem.parent / f"{stem.name}.svg", stem.parent / f"{stem.name}.pdf"
-        canvas.savefig(svg, metadata={"Date": None, "Creator": MARK}, dpi=DPI)
-        canvas.savefig(pdf, metadata={"CreationDate": None, "Creator": MARK}, dpi=DPI)
-    return [svg, pdf]
+        written = []
+        for kind, date in (("svg", "Date"), ("pdf", "CreationDate")):
+            written.append(stem.with_name(f"{stem.name}.{kind}"))
+            with replacing(written[-1]) as beside:
+                canvas.savefig(beside, format=kind, metadata={date: None, "Creator": MARK}, dpi=DPI)
+    return written
 
 
 def draw(view: View, title: str, columns: int = 2) -> Canvas:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sublevel.files import replacing
-from sublevel.foreign import plain_all
+from sublevel.foreign import LARGEST, opened, plain_all
 from sublevel.report.describe import Figure, View
 from sublevel.report.figures import Drawn
 from sublevel.report.figures import figures as describe_figures
@@ -82,7 +82,15 @@ def stale(folder: Path, written: Collection[Path]) -> list[Path]:
     from sublevel.report.render_mpl import MARK
 
     others = (p for ending in ("svg", "pdf") for p in sorted(folder.glob(f"*.{ending}")))
-    return [p for p in others if p not in written and MARK.encode() in p.read_bytes()]
+    return [p for p in others if p not in written and _says(p, MARK.encode())]
+
+
+def _says(path: Path, mark: bytes) -> bool:
+    try:
+        with opened(path) as file:
+            return mark in file.read(LARGEST)
+    except OSError:
+        return False
 
 
 def names(figure: Figure) -> list[str]:

@@ -16,6 +16,7 @@ from sublevel.engine.graph import Node
 from sublevel.engine.store import canonical, digest
 from sublevel.errors import StoreError
 from sublevel.files import write_text
+from sublevel.foreign import read_json
 from sublevel.study.machine import processor
 
 NAME = ".costs.json"
@@ -77,7 +78,7 @@ class CostHistory:
 
 def _whole(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

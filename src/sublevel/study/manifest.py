@@ -19,6 +19,17 @@ from sublevel.study.machine import machine, versions
 MANIFEST = "study.json"
 
 Status = Literal["done", "failed", "skipped", "waiting"]
+EXPECTED = {
+    "string": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "names and values",
+    "model": "names and values",
+}
+"""What a value of the manifest should have been, by the type in the name of pydantic's error."""
+
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -181,4 +192,20 @@ def _said(document: Any, error: Any) -> str:
     absent = set(_Manifest.model_fields) - set(document) if isinstance(document, dict) else set(_Manifest.model_fields)
     if absent:
         return f"it has no {', '.join(sorted(absent))}"
-    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+    where = ".".join(map(str, error["loc"])) or "it"
+    if error["type"] == "missing":
+        return f"it has no {where}"
+    got = ascii(error["input"])
+    return f"{where} is {got if len(got) <= 70 else f'{got[:66]}...'}, expected {_expected(error)}"
+
+
+def _expected(error: Any) -> str:
+    match error["type"]:
+        case "string_pattern_mismatch":
+            return "a key of 64 hexadecimal digits"
+        case "greater_than_equal":
+            return "0 or more"
+        case "literal_error":
+            return str(error["ctx"]["expected"])
+        case kind:
+            return EXPECTED.get(kind.rpartition("_")[0], "another kind of value")

@@ -20,7 +20,7 @@ from sublevel.engine.store import Store, canonical, digest
 from sublevel.engine.store.address import resolved, trusted
 from sublevel.errors import ConfigError, StoreError, SublevelError
 from sublevel.files import write_text
-from sublevel.foreign import csv_cell, read_json
+from sublevel.foreign import csv_cell, opened, read_json
 from sublevel.problem import Problem
 from sublevel.problem.spec import ProblemSpec
 from sublevel.space import Point
@@ -114,11 +114,17 @@ class Result:
         return [cell for cell in self.document["cells"] if cell["status"] != "done"]
 
     def write(self, force: bool = False, *, figures: bool = True) -> bool:
-        """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed."""
+        """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed.
+
+        StoreError where a folder of the run is a link: the run may be somebody else's.
+        """
         keys = {cell["cell"]: [cell["key"], cell["status"]] for cell in self.document["cells"]}
         made_of = {"cells": keys, "study": self.document["study"], "versions": versions(), "figures": figures}
         state = digest(canonical(made_of))
         path = self.folder / "summary.json"
+        for inside in (self.folder / "tables", self.folder / "figures"):
+            if inside.is_symlink():
+                raise StoreError(f"{inside} is a link, and nothing is written through it: remove it")
         if not force and self._written(path, state):
             return False
         for name, table in self.tables.items():
@@ -126,8 +132,8 @@ class Result:
         summary = self.summary()
         summary |= {"written_with": versions()}
         self.report(self.folder / "report.html", summary, figures=figures)
-        files = {name: digest((self.folder / name).read_bytes()) for name in self.files}
-        write_text(path, json.dumps(summary | {"state": state, "files": files}, indent=1, sort_keys=True) + "\n")
+        summary |= {"state": state, "files": self._digests()}
+        write_text(path, json.dumps(summary, indent=1, sort_keys=True) + "\n")
         return True
 
     @property
@@ -139,10 +145,17 @@ class Result:
         """Whether the outputs on disk are those of this state."""
         try:
             said = read_json(summary)
-            same = said["files"] == {name: digest((self.folder / name).read_bytes()) for name in self.files}
+            same = said["files"] == self._digests()
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return same and said["state"] == state
+
+    def _digests(self) -> dict[str, str]:
+        found = {}
+        for name in self.files:
+            with opened(self.folder / name) as file:
+                found[name] = digest(file.read())
+        return found
 
     def summary(self) -> dict[str, Any]:
         """What was run, with what, on what, and how long it took."""

@@ -18,7 +18,7 @@ from sublevel._types import Bool, Tensor
 from sublevel.codec import packed, unpacked
 from sublevel.errors import ConfigError, DataError, ModelError, StoreError
 from sublevel.files import replacing
-from sublevel.foreign import load_json
+from sublevel.foreign import load_json, opened
 from sublevel.space import Layer, Point, Space
 
 KEY = "sublevel-ticket"
@@ -93,9 +93,8 @@ def read(path: Path) -> Contents:
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataError(f"{path} is not a ticket: it is no file")
-        return path.read_bytes()
+        with opened(path) as file:
+            return file.read()
     except FileNotFoundError:
         raise DataError(f"there is no ticket {path}") from None
     except OSError as error:

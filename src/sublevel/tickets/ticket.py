@@ -116,7 +116,7 @@ class Ticket:
         ModelError where the ticket was read from a file and no ``net`` is given, or where ``net`` is another network.
         """
         if net is not None:
-            self._check_fits(net)
+            self.check_fits(net)
             return self.apply(copy.deepcopy(net), at).eval()
         if self.network is None:
             raise ModelError("a ticket from a file holds weights and no code: give the network, as module(net)")
@@ -128,7 +128,7 @@ class Ticket:
         Raises ModelError naming the first parameter or buffer that differs; then nothing is written.
         """
         point = self.point(at)
-        self._check_fits(module)
+        self.check_fits(module)
         self.space.write(module, point)
         parameters = dict(module.named_parameters())
         with torch.no_grad():
@@ -177,7 +177,8 @@ class Ticket:
         except ModelError as error:
             raise DataError(f"{path}: the parts of the ticket do not fit together: {error}") from None
 
-    def _check_fits(self, module: nn.Module) -> None:
+    def check_fits(self, module: nn.Module) -> None:
+        """ModelError, naming the first that differs, where a network has other parameters or buffers."""
         buffers = {name: self.start.buffers[name] for name in self.space.buffers}
         check_fits(self.space, buffers, self.constants, module)
 

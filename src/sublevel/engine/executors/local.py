@@ -164,7 +164,18 @@ class _Worker:
             if "answer" in row:
                 return row["answer"]
             progress(row["progress"])
-        raise WorkerDied(ending(process.wait()))
+        raise WorkerDied(ending(self._death()))
+
+    def _death(self) -> int:
+        """Wait until the process ends by itself, and end what it has started; its exit code.
+
+        Until it is waited for, its number is its own: no other group of processes can have it.
+        """
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):  # waited for already
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+            self.end()
+        return self.process.wait()
 
     def end(self) -> None:
         """Send the process the signal to die, and what it has started in its session."""

@@ -9,7 +9,6 @@ An archive is data from anybody. Only plain files of a plain tar are read, whose
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
@@ -25,12 +24,10 @@ from sublevel.engine.store.names import cell_name, object_name
 from sublevel.engine.store.roots import Root, parsed, used
 from sublevel.errors import DamagedEntry, StoreError
 from sublevel.files import replacing
+from sublevel.foreign import LARGEST, load_json, opened
 
 FORMAT = 1
 HEADER = "archive.json"
-LARGEST_HEADER = 2**26
-"""Bytes of a header that is still read: some 400,000 files."""
-
 BLOCK = tarfile.BLOCKSIZE
 NAME = re.compile(r"(?:cells/(..)/(?=\1)[0-9a-f]{64}\.json|objects/(..)/(?=\2)[0-9a-f]{64}|studies/[0-9a-f]{64}\.json)")
 
@@ -85,11 +82,14 @@ class Archive:
         self.where = str(path)
         self._path = path
         self._places: dict[str, tuple[int, int]] = {}
-        with refusing(f"cannot read {path}"), open(path, "rb") as file:
+        with refusing(f"cannot read {path}"), opened(path) as file:
             members = _members(file, path)
             about = self._header(file, next(members, None))
-            for name, start, size in members:
-                self._admit(file, about, name, start, size)
+            try:
+                for name, start, size in members:
+                    self._admit(file, about, name, start, size)
+            except MemoryError:
+                raise self._refused("it has a file that does not fit into the memory") from None
         missing = set(about) - set(self._places)
         if missing:
             raise self._refused(f"{len(missing)} files of its header are missing, such as {min(missing)}")
@@ -99,7 +99,7 @@ class Archive:
         if name not in self._places:
             raise FileNotFoundError(name)
         start, size = self._places[name]
-        with refusing(f"cannot read {self._path}"), open(self._path, "rb") as file:
+        with refusing(f"cannot read {self._path}"), opened(self._path) as file:
             file.seek(start)
             return file.read(size)
 
@@ -114,12 +114,12 @@ class Archive:
                 yield File(name, size, 0.0)
 
     def _header(self, file: BinaryIO, first: tuple[str, int, int] | None) -> dict[str, tuple[int, str]]:
-        if first is None or first[0] != HEADER or first[2] > LARGEST_HEADER:
+        if first is None or first[0] != HEADER or first[2] > LARGEST:
             raise self._refused(f"it does not begin with {HEADER}")
         try:
-            document = json.loads(file.read(first[2]))
+            document = load_json(file.read(first[2]))
             form, files = document["format"], {name: (int(n), str(sha)) for name, (n, sha) in document["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise self._refused(f"its {HEADER} is damaged") from None
         if form != FORMAT:
             raise self._refused(f"its format is {form}, and this version of sublevel reads format {FORMAT}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sublevel.foreign import bounded
+from sublevel.foreign import LARGEST, bounded
 
 Document = dict[str, Any]
 
@@ -41,12 +41,17 @@ def digest(data: bytes) -> str:
 
 
 def sealed(body: Document) -> bytes:
-    """A document with its own checksum, as canonical JSON."""
-    return canonical({"body": body, "checksum": digest(canonical(body))})
+    """A document with its own checksum, as canonical JSON. ValueError where it is too large to be read again."""
+    text = canonical({"body": body, "checksum": digest(canonical(body))})
+    if len(text) > LARGEST:
+        raise ValueError(f"it has {len(text):,} bytes; allowed: {LARGEST:,}")
+    return text
 
 
 def unsealed(data: bytes) -> Document | None:
     """The way back from `sealed`; None for what is damaged, or was never sealed."""
+    if len(data) > LARGEST:
+        return None
     try:
         document = bounded(json.loads(data), numbers=False)
         body: Document = document["body"]

@@ -38,7 +38,10 @@ class Folder:
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         with self._opened(name) as handle:
-            return _drained(handle)
+            try:
+                return _drained(handle)
+            except (MemoryError, OverflowError):
+                raise OSError(errno.EFBIG, "it does not fit into the memory", name) from None
 
     @patient
     def write(self, name: str, data: bytes) -> None:
