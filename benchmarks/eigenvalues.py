@@ -16,13 +16,13 @@ import torch
 
 from common import record, spread
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "geometry"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "geometry" / "curvature"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from test_curvature_products import OPERATORS, K, arpack, draw
+from test_product_counts import OPERATORS, K, arpack, draw
 
 from cases import CASES_BY_POLICY, dense
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.extremes import extremes
+from sublevel.geometry.curvature.top_eigenpairs import extremes
 
 STARTS = (0, 10, 20, 30, 40)
 TOLERANCES = (1e-5, 1e-7)

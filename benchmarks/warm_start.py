@@ -14,7 +14,7 @@ import torch
 
 from common import record, spread
 from sublevel.geometry.curvature import hessian, top_eigenvalues
-from sublevel.geometry.extremes import extremes
+from sublevel.geometry.curvature.top_eigenpairs import extremes
 from sublevel.problem import Problem
 from sublevel.prune import counts, select
 from sublevel.prune.scores import magnitude

@@ -14,8 +14,8 @@ from cases import CASES_BY_POLICY, Case, ids, named
 from sublevel.errors import ModelError
 from sublevel.field import EveryExample, Restricted, Sum
 from sublevel.geometry import curvature, paths, planes, volume
-from sublevel.geometry.control_points import Curve
-from sublevel.geometry.sampling import sample
+from sublevel.geometry.paths.curves import Curve
+from sublevel.geometry.volume.langevin import sample
 from sublevel.risk import MiniBatches
 from sublevel.space import Point, lerp
 

@@ -78,7 +78,7 @@ y, ty = torch.arange(200).remainder(2).split([160, 40])
 
 REGISTRIES = (
     "study.builder", "prune.registry", "models.registry", "data.sources", "study.cells", "study.measurements.base",
-    "geometry.basin", "report.figures.registry", "claims",
+    "geometry.volume.estimators", "report.figures.registry", "claims",
 )  # fmt: skip
 """Modules with a registry that a page adds to."""
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import sublevel as sl
 from networks import kinds
 from sublevel.errors import ConfigError, DataError, ModelError
-from sublevel.geometry.subspaces import filter_norms
+from sublevel.geometry.curvature.subspaces import filter_norms
 from sublevel.probes import Probe
 
 pytestmark = pytest.mark.full

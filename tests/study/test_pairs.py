@@ -18,7 +18,7 @@ import tiny_runs
 from sublevel.errors import ConfigError
 from sublevel.field import Quadratic
 from sublevel.geometry import curvature, paths
-from sublevel.geometry.align import weight_matching
+from sublevel.geometry.paths.matching import weight_matching
 from sublevel.geometry.planes import random_plane
 from sublevel.risk import EmpiricalRisk
 from sublevel.risk.diagonal import constant_inputs

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sublevel.geometry import curvature
 from sublevel.geometry.estimate import Estimate
-from sublevel.geometry.quadrature import log_determinant_of
+from sublevel.geometry.curvature import log_determinant_of
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living

@@ -19,7 +19,7 @@ from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.field import Field
 from sublevel.geometry import curvature
-from sublevel.geometry.ellipsoids import logdets
+from sublevel.geometry.volume.ellipsoids import logdets
 from sublevel.geometry.volume import Volume, ellipsoid, importance
 from sublevel.space import Point
 from sublevel.study.builder import Solution

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, nearest
-from sublevel.geometry.adaptive import Mesh, adaptive_scan
+from sublevel.geometry.planes import Mesh, adaptive_scan
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.planes import Frame, eigen_plane, plane_through, random_plane
 from sublevel.geometry.topology import persistence

@@ -1,0 +1,60 @@
+"""Curvature of a field: extreme eigenvalues, densities, traces, log-determinants, in R^D or in a mask's subspace.
+
+By Cauchy interlacing the k-th eigenvalue at one theta is never larger in a subspace than in R^D: a difference between
+two *solutions* must be read in one space. Every estimator takes ``operator`` (`OPERATORS`: the Hessian, the GGN, a
+Fisher matrix) and ``scale`` (`filter_norms`: the adaptive curvature D_s A D_s, which rescaling does not change).
+"""
+
+from __future__ import annotations
+
+from sublevel.geometry.curvature.eigenvalues import Spectrum, top_eigenvalues
+from sublevel.geometry.curvature.operators import (
+    OPERATORS,
+    Operator,
+    fisher,
+    ggn,
+    hessian,
+    subspace_dimension,
+)
+from sublevel.geometry.curvature.quadrature import (
+    SpectralDensity,
+    log_determinant,
+    log_determinant_of,
+    spectral_density,
+)
+from sublevel.geometry.curvature.subspaces import (
+    EigenspaceOverlap,
+    eigenspace_overlap,
+    filter_norms,
+    layer_masks,
+    matched_sets,
+)
+from sublevel.geometry.curvature.traces import Diagonal, along, diagonal, diagonal_entries, trace
+from sublevel.precision import ieee_functions
+
+__all__ = [
+    "OPERATORS",
+    "Diagonal",
+    "EigenspaceOverlap",
+    "Operator",
+    "SpectralDensity",
+    "Spectrum",
+    "along",
+    "diagonal",
+    "diagonal_entries",
+    "eigenspace_overlap",
+    "filter_norms",
+    "fisher",
+    "ggn",
+    "hessian",
+    "layer_masks",
+    "log_determinant",
+    "log_determinant_of",
+    "matched_sets",
+    "spectral_density",
+    "subspace_dimension",
+    "top_eigenvalues",
+    "trace",
+]
+
+ieee_functions(globals())

@@ -1,0 +1,128 @@
+"""The largest eigenvalues of the curvature at a point, with their residuals and whether each has converged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sublevel._types import Bool, Float, Tensor
+from sublevel.field import At, Field, require_field
+from sublevel.geometry.curvature.operators import check_counts, curvature_operator, subspace_dimension
+from sublevel.geometry.curvature.top_eigenpairs import MISSED, extremes
+from sublevel.space import as_point
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The largest algebraic eigenvalues of a curvature operator, and what is needed to trust them.
+
+    ``values`` [k] descending (float64), ``vectors`` [k, D] (zero outside the mask), ``residuals`` [k] =
+    |H v - lambda v|, ``pair_converged`` [k]. A pair is converged when its residual is at most its own of the ``bounds``
+    [k], and no eigenvalue that would move it down is missing, but for a ``chance_missed`` of at most 1e-3;
+    ``converged`` holds for all k of them, and ``stop`` says why it ended.
+    ``smallest`` are the lowest Ritz values (ascending), upper bounds on the lowest eigenvalues, each to be trusted as
+    far as its ``smallest_residuals``, and converged where these are at most ``bound``. ``negative_count`` is the number
+    of Ritz values below -``rounding``, a lower bound on the index of H; ``negative_mass`` the share of a random
+    vector's squared norm on them. ``products`` are all that were taken, those that look for missing eigenvalues
+    (``search_products``) among them. ``asymmetry`` is |C - C^T| / |C| of the operator's compression C to the first
+    run: rounding, or the operator is not symmetric, and no pair converged.
+    """
+
+    values: Float[Tensor, "k"]
+    vectors: Float[Tensor, "k D"]
+    residuals: Float[Tensor, "k"]
+    pair_converged: list[bool]
+    converged: bool
+    stop: str
+    bound: float
+    bounds: Float[Tensor, "k"]
+    rounding: float
+    asymmetry: float
+    chance_missed: float
+    products: int
+    search_products: int
+    dimension: int
+    smallest: Float[Tensor, "low"]
+    smallest_residuals: Float[Tensor, "low"]
+    negative_count: int
+    negative_mass: float
+
+
+def top_eigenvalues(
+    field: Field,
+    theta: At,
+    *,
+    k: int,
+    mask: Bool[Tensor, "D"] | None = None,
+    tolerance: float | None = None,
+    steps: int = 200,
+    restarts: int = 3,
+    negative: int = 1,
+    seed: int = 0,
+    operator: str = "hessian",
+    scale: Float[Tensor, "D"] | None = None,
+) -> Spectrum:
+    """The k largest algebraic eigenvalues of the curvature at ``theta``, by Lanczos with full reorthogonalisation.
+
+    ``mask`` restricts to its subspace. ``tolerance`` bounds each residual, relative to the value's own size (default
+    1e-7 in float64, 1e-4 in float32: an eigenvalue lies no further than the residual, and for an isolated one the error
+    is of the order of its square), or rounding does where it leaves more, up to 1% of the value; ``steps`` bounds the
+    products of one run; ``restarts`` the searches for copies of multiple eigenvalues, each of which takes products of
+    its own: without any, only a first pair can be converged; ``negative`` eigenvalues at the lower end are waited for
+    too, with residuals relative to the largest |eigenvalue|. Negative eigenvalues are never made positive.
+
+    The chance that an eigenvalue is missing from among pairs that are called converged is at most ``chance_missed``:
+    it is that of a random start with almost no component along the eigenvector (`lanczos.Seen.chance_of_more`).
+
+    With a ``scale`` the vectors are in scaled coordinates (see `Operator.scaled`).
+
+    Raises ValueError where the subspace is empty, the mask of another length, k not positive or larger than the
+    subspace (`subspace_dimension` tells it), FloatingPointError where a product is not finite.
+
+    >>> from sublevel.field import Quadratic
+    >>> field = Quadratic(torch.tensor([4.0, 4.0, 1.0, -2.0], dtype=torch.float64))
+    >>> spectrum = top_eigenvalues(field, torch.zeros(4, dtype=torch.float64), k=3)
+    >>> [round(float(value), 6) for value in spectrum.values], spectrum.converged
+    ([4.0, 4.0, 1.0], True)
+    """
+    require_field(field, "top_eigenvalues")
+    n, dtype = subspace_dimension(theta, mask), as_point(theta).theta.dtype
+    if not 1 <= k <= n:
+        what = "no eigenvalues to find" if k < 1 or not n else "more eigenvalues than there are"
+        raise ValueError(f"{what}: k = {k} in a subspace of dimension {n}")
+    check_counts(steps=steps)
+    check_counts(0, restarts=restarts, negative=negative)
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
+    tolerance = tolerance or (1e-7 if dtype == torch.float64 else 1e-4)
+    of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
+    found = extremes(
+        of,
+        lambda run: of.draw(seed, run),
+        k=k,
+        tolerance=tolerance,
+        steps=steps,
+        restarts=restarts,
+        negative=min(negative, n - 1),
+    )
+    return Spectrum(
+        values=found.values,
+        vectors=of.embed(found.vectors),
+        residuals=found.residuals,
+        pair_converged=found.converged,
+        converged=found.stop == "converged",
+        stop=found.stop,
+        bound=tolerance * found.scale,
+        bounds=found.bounds,
+        rounding=found.rounding,
+        asymmetry=found.asymmetry,
+        chance_missed=MISSED,
+        products=found.products,
+        search_products=found.products - found.first.products - 1,
+        dimension=n,
+        smallest=found.lowest,
+        smallest_residuals=found.lowest_residuals,
+        negative_count=int(found.negative.sum()),
+        negative_mass=float(found.first.weights[found.negative].sum()),
+    )

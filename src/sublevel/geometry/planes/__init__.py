@@ -1,0 +1,33 @@
+"""Planes and lines through weight space: frames, scans of them, and widths at a finite height.
+
+``plane_through`` three points, ``random_plane`` along filter-normalised directions, ``eigen_plane`` along two vectors;
+``scan`` evaluates a grid, ``adaptive_scan`` more of it where the loss changes. ``profile`` and ``width`` are the same
+along one direction.
+"""
+
+from __future__ import annotations
+
+from sublevel.geometry.planes.quadtree import Mesh, adaptive_scan
+from sublevel.geometry.planes.frames import Frame, Plane, Projection, Seam, eigen_plane, plane_through, random_plane, scan
+from sublevel.geometry.planes.lines import Line, Width, profile, random_direction, width
+from sublevel.precision import ieee_functions
+
+__all__ = [
+    "Frame",
+    "Line",
+    "Mesh",
+    "Plane",
+    "Projection",
+    "Seam",
+    "Width",
+    "adaptive_scan",
+    "eigen_plane",
+    "plane_through",
+    "profile",
+    "random_direction",
+    "random_plane",
+    "scan",
+    "width",
+]
+
+ieee_functions(globals())

@@ -1,0 +1,53 @@
+"""Volumes of basins.
+
+A basin is S = {theta : L(theta) - L(theta*) <= eps} as far as rays from theta* reach it. Its volume spans thousands of
+orders of magnitude, so everything is in nats, and volumes of different dimension are compared by the effective radius
+(V / omega_n)^(1/n), never by V: log V_n - log V_k contains (n-k)/2 log 2 eps and changes its sign with eps.
+omega_n = pi^(n/2) / Gamma(n/2 + 1) is the unit ball's volume.
+
+| method | what it gives | source |
+|---|---|---|
+| ``top-k`` | the ellipsoid of the k steepest directions | |
+| ``logdet`` | the ellipsoid of the whole damped curvature | Laplace's method |
+| ``radial`` | the star-shaped part in a ball, by rays in random directions | Huang et al. 1906.03291 |
+| ``importance`` | the same set, by rays that follow the curvature | Scherlis and Belrose 2501.18812 |
+| ``thermodynamic`` | the partition function under a Gaussian prior | Gelman and Meng 1998 |
+| ``llc`` | no volume: how it scales with eps, the local learning coefficient | Lau et al. 2308.12108 |
+
+>>> sorted(METHODS)
+['importance', 'llc', 'logdet', 'radial', 'thermodynamic', 'top-k']
+"""
+
+from __future__ import annotations
+
+from sublevel.geometry.volume.ellipsoids import ellipsoid, logdet, top_k
+from sublevel.geometry.volume.estimators import METHODS, Estimator, Volume, estimator, log_unit_ball
+from sublevel.geometry.volume.local_learning_coefficient import LearningCoefficient, learning_coefficient, llc
+from sublevel.geometry.volume.preconditioners import Preconditioner
+from sublevel.geometry.volume.rays import importance, radial
+from sublevel.geometry.volume.sweeps import dimension_slope, log_volume, sweep
+from sublevel.geometry.volume.thermodynamic_integration import thermodynamic
+from sublevel.precision import ieee_functions
+
+__all__ = [
+    "METHODS",
+    "Estimator",
+    "LearningCoefficient",
+    "Preconditioner",
+    "Volume",
+    "dimension_slope",
+    "ellipsoid",
+    "estimator",
+    "importance",
+    "learning_coefficient",
+    "llc",
+    "log_unit_ball",
+    "log_volume",
+    "logdet",
+    "radial",
+    "sweep",
+    "thermodynamic",
+    "top_k",
+]
+
+ieee_functions(globals())

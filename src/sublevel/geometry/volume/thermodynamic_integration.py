@@ -1,0 +1,151 @@
+"""The local partition function, by thermodynamic integration over a ladder of temperatures (Gelman and Meng 1998)."""
+
+from __future__ import annotations
+
+from math import exp, log1p, sqrt
+
+import numpy as np
+
+from sublevel._types import Bool, Tensor
+from sublevel.field import At, EveryExample, Field, Stochastic, require_field
+from sublevel.geometry.volume.estimators import AtHeight, Volume, because, estimator, positive
+from sublevel.geometry.volume.energies import sampled_energy
+from sublevel.geometry.volume.laplace import local_law
+from sublevel.geometry.curvature.operators import check_counts, subspace_dimension
+
+
+@estimator("thermodynamic")
+def thermodynamic(
+    field: Field,
+    theta: At,
+    *,
+    gamma: float,
+    examples: int | None = None,
+    mask: Bool[Tensor, "D"] | None = None,
+    stochastic: Stochastic | None = None,
+    rungs: int = 8,
+    stability: float = 0.1,
+    chains: int = 4,
+    burn_in: int = 200,
+    draws: int = 500,
+    every: int = 1,
+    rescale: int = 0,
+    seed: int = 0,
+) -> AtHeight:
+    """The local partition function under a Gaussian prior, by thermodynamic integration over a ladder of beta:
+
+    log Z = log E_prior[exp(-N (L - L*))] = -int_0^1 N E_b[L - L*] db,
+
+    E_b under exp(-b N L - gamma/2 |w - theta|^2). On a quadratic it is -1/2 sum log(1 + N h_i / gamma). It is not the
+    volume at a height and the same for every eps: ``log_volume`` is log Z, the log-volume under the normalised prior.
+    ``effective_radius`` is exp(log Z / n) / sqrt(gamma), a width and no radius of a set at a height: on a quadratic the
+    geometric mean of the posterior's standard deviations, the radius that `logdet` has at the height 1 / 2N with the
+    damping gamma / N. ``diagnostics["radius"]`` says so.
+
+    ``examples`` is N, the number of training examples that the posterior is of (by default the field's: give it where
+    the field is on a part of them, whose mean then stands for that of all). The ladder is `ladder`'s. ``stability`` =
+    eta (b N lambda_1 + gamma) sets each rung's step size (`LocalLaw.step_size`: less in many dimensions): the flattest
+    direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. With the ``rescale`` steepest
+    directions rescaled, the steepest other curvature stands for lambda_1 in both.
+
+    Chains follow ``stochastic``, or the field; L is always the field's. Chains of the field, or of any `EveryExample`,
+    are corrected (MALA), so that the step has no part in the value; those of batches are not, and ``se`` includes an
+    estimate of what step and batches add. `sampled_energy` says where each rung's chains start and what is checked.
+    ``se`` includes what the ladder misses on a quadratic of this spectrum (``diagnostics["ladder_error"]``).
+
+    Raises ValueError for a gamma or counts that are not positive, a stability outside (0, 4), FloatingPointError where
+    a loss is not finite.
+    """
+    require_field(field, "thermodynamic")
+    positive(gamma=gamma)
+    check_counts(rungs=rungs)
+    if not 0 < stability < 4:
+        raise ValueError(f"stability is step size times steepest curvature, between 0 and 4, got {stability}")
+    count = field.evaluate(theta).examples if examples is None else examples
+    check_counts(chains=chains)
+    seen = stochastic.field if isinstance(stochastic, EveryExample) else field
+    law = local_law(seen, theta, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    betas, weights = ladder(rungs, count * law.steepest / gamma)
+    found = [
+        sampled_energy(
+            stochastic or EveryExample(field),
+            theta,
+            law,
+            step_size=law.step_size(beta * count, gamma, stability),
+            n_beta=beta * count,
+            gamma=gamma,
+            chains=chains,
+            burn_in=burn_in,
+            draws=draws,
+            every=every,
+            seed=seed + rung * 1_000_003,
+            mask=mask,
+            field=field,
+        )
+        for rung, beta in enumerate(betas)
+    ]
+    shares = [weight / beta for weight, beta in zip(weights, betas, strict=True)]
+    log_z = -sum(share * rung.value for share, rung in zip(shares, found, strict=True))
+    step_bias = sum(share * rung.step_bias for share, rung in zip(shares, found, strict=True))
+    noise = sum(share**2 * (rung.se**2 - rung.step_bias**2) for share, rung in zip(shares, found, strict=True))
+    kappa, directions = law.rule()
+    missed = float(directions @ np.abs(ladder_errors(betas, weights, count * kappa / gamma)))
+    se = sqrt(noise + step_bias**2 + missed**2)
+    n = subspace_dimension(theta, mask)
+    bad = [rung for rung in found if rung.reason]
+    worst = min(bad, key=lambda rung: rung.ess).reason if bad else ""
+    reason = because(
+        {
+            f"{len(bad)} of {rungs} rungs, the worst: {worst}": bool(bad),
+            f"{rungs} rungs miss up to {missed:.2g} nats on a quadratic": missed > 0.01 * abs(log_z),
+        }
+    )
+    about = {
+        "measure": f"a Gaussian prior of precision {gamma:g} around theta, normalised",
+        "assumes": "the chains have mixed; no height eps enters",
+        "radius": "a width: on a quadratic the geometric mean of the posterior's standard deviations",
+        "examples": count,
+        "gamma": gamma,
+        "stability": stability,
+        "betas": betas,
+        "energies": [rung.value / beta for rung, beta in zip(found, betas, strict=True)],
+        "energy_se": [rung.se / beta for rung, beta in zip(found, betas, strict=True)],
+        "r_hat": max(rung.r_hat for rung in found),
+        "ess": min(rung.ess for rung in found),
+        "acceptance": min(rung.acceptance for rung in found),
+        "step_bias": step_bias,
+        "rescale": len(law.values),
+        "products": law.products,
+        "ladder_error": missed,
+    }
+    radius = exp(log_z / n) / sqrt(gamma)
+    return lambda eps: Volume(log_z, radius, n, eps, se, reason, about)
+
+
+def ladder(rungs: int, steepest: float) -> tuple[list[float], list[float]]:
+    """Values of beta in (0, 1) and weights, for the integral of an energy whose steepest N h / gamma is ``steepest``.
+
+    A direction with kappa = N h / gamma has the energy kappa / 2 (1 + beta kappa): nearly all its integral,
+    log(1 + kappa) / 2, lies near 0. In s = log(1 + beta steepest) the steepest direction's integrand is constant and
+    the others' are smooth: Gauss-Legendre in s.
+
+    >>> betas, weights = ladder(1, 100.0)
+    >>> round(weights[0] * 100 / (2 * (1 + betas[0] * 100)), 9) == round(log1p(100.0) / 2, 9)
+    True
+    """
+    scale = max(steepest, 1e-3)
+    top = log1p(scale)
+    x, w = np.polynomial.legendre.leggauss(rungs)
+    s = (x + 1) / 2 * top
+    return (np.expm1(s) / scale).tolist(), (w / 2 * top * np.exp(s) / scale).tolist()
+
+
+def ladder_error(betas: list[float], weights: list[float], steepest: float) -> float:
+    """The largest error of a ladder in nats for one direction of a quadratic, over all kappa up to the steepest."""
+    return float(np.abs(ladder_errors(betas, weights, np.logspace(-6, 0, 200) * steepest)).max())
+
+
+def ladder_errors(betas: list[float], weights: list[float], kappa: np.ndarray) -> np.ndarray:
+    """The errors of a ladder in nats, one for each direction kappa = N h / gamma of a quadratic."""
+    found = (kappa[:, None] / (2 * (1 + kappa[:, None] * np.array(betas)))) @ np.array(weights)
+    return found - np.log1p(kappa) / 2
