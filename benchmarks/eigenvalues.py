@@ -22,7 +22,7 @@ from test_product_counts import OPERATORS, K, arpack, draw
 
 from cases import CASES_BY_POLICY, dense
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.curvature.top_eigenpairs import extremes
+from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 
 STARTS = (0, 10, 20, 30, 40)
 TOLERANCES = (1e-5, 1e-7)
@@ -67,7 +67,7 @@ def beside_arpack(name: str, tolerance: float) -> dict:
     for seed in STARTS:
         for kind, restarts in (("search", 0), ("with copies", 3)):
             start = lambda run, seed=seed: draw(n, seed + run)  # noqa: E731
-            found = extremes(operator, start, k=K, tolerance=tolerance, steps=400, restarts=restarts)
+            found = top_eigenpairs(operator, start, k=K, tolerance=tolerance, steps=400, restarts=restarts)
             counts[kind].append(found.products)
         counts["eigsh"].append(arpack(operator, n, float(found.residuals.max()), seed))
     ratio = {

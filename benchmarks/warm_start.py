@@ -14,7 +14,7 @@ import torch
 
 from common import record, spread
 from sublevel.geometry.curvature import hessian, top_eigenvalues
-from sublevel.geometry.curvature.top_eigenpairs import extremes
+from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 from sublevel.problem import Problem
 from sublevel.prune import counts, select
 from sublevel.prune.scores import magnitude
@@ -49,7 +49,7 @@ def main() -> None:
             known = known[mask] if mask is not None else known
             noise = operator.draw(0, 0)
             first = known + 0.01 * known.norm() / noise.norm() * noise
-            warm = extremes(operator, lambda run, v=first: v, k=K, tolerance=TOLERANCE, steps=400, restarts=0)
+            warm = top_eigenpairs(operator, lambda run, v=first: v, k=K, tolerance=TOLERANCE, steps=400, restarts=0)
             rows.append(warm.products / cold.products)
             apart.append(float(abs(warm.values - cold.values).max() / cold.values.max()))
         before = cold

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import sublevel as sl
 from networks.kinds import KINDS, Kind, N
 from sublevel.inputs import each, output_of
-from sublevel.prune import SCORES, Sight, prune
-from sublevel.risk.flow import flow
+from sublevel.prune import SCORES, ScoreContext, prune
+from sublevel.risk.synflow import flow
 from sublevel.rng import generator
 from sublevel.study.given import gathered
 from sublevel.study.solutions import GivenSpec
@@ -128,7 +128,7 @@ def test_pruned_is_exactly_zero_and_a_ticket_comes_back(kind: Kind, tmp_path: Pa
     net, p = trained(kind), problem(kind)
     at, space = p.point(net), p.space
     keep = int(space.prunable.sum()) // 2
-    found = prune("magnitude", at, None, torch.Generator(), Sight(space, space.full_mask()), [keep])
+    found = prune("magnitude", at, None, torch.Generator(), ScoreContext(space, space.full_mask()), [keep])
     assert space.remaining(found.mask) == keep
     ticket = Ticket.of_checkpoints(p.module, net, prunable=kind.prunable)
     ticket = Ticket(found.mask, ticket.points, ticket.space, ticket.constants)
@@ -165,10 +165,10 @@ def test_every_criterion_scores_it(kind: Kind, dtype: str):
     p = problem(kind, dtype)
     at, space, field = p.init(1), p.space, p.field("train", batch_size=10)
     first = p.prepare(p.splits.train.x[:1])
-    sight = Sight(space, space.full_mask(), start=p.init(0), flow=flow(space, p.module, first))
+    context = ScoreContext(space, space.full_mask(), start=p.init(0), flow=flow(space, p.module, first))
     for name, criterion in SCORES.items():
         if not criterion.own and name != "synflow":
-            found = criterion.look(at, field, generator(0, "prune"), sight)
+            found = criterion.look(at, field, generator(0, "prune"), context)
             assert bool(found.values[space.prunable].isfinite().all()), name
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from cases import Case, dense, dense_example_grads, naive_losses, naive_outputs
 from sublevel.errors import ConfigError
-from sublevel.prune import Sight, prune, score_function
+from sublevel.prune import ScoreContext, prune, score_function
 from sublevel.prune.select import counts, layer_counts
-from sublevel.risk.flow import flow
+from sublevel.risk.synflow import flow
 from sublevel.space import Point
 
 
@@ -26,16 +26,16 @@ def start(case: Case) -> Point:
     return Point(theta, case.point.buffers)
 
 
-def sight(case: Case, mask: str = "all") -> Sight:
+def context(case: Case, mask: str = "all") -> ScoreContext:
     """All that a criterion may ask for."""
     chosen = case.masks()[mask]
     whole = case.space.full_mask() if chosen is None else chosen
-    return Sight(case.space, whole, start(case), flow(case.space, case.module, torch.zeros(1, *case.shape)))
+    return ScoreContext(case.space, whole, start(case), flow(case.space, case.module, torch.zeros(1, *case.shape)))
 
 
 def look(name: str, case: Case, mask: str = "all", **options) -> Tensor:
     """The scores of a criterion at the case's point, pruned by one of its masks."""
-    seen = sight(case, mask)
+    seen = context(case, mask)
     rng = torch.Generator().manual_seed(3)
     return score_function(name).look(case.point.project(seen.mask), case.field(**options), rng, seen).values
 
@@ -46,7 +46,7 @@ def look(name: str, case: Case, mask: str = "all", **options) -> Tensor:
 def at_mask(case: Case, mask: str) -> Case:
     """The case moved to its pruned point."""
     moved = copy.copy(case)
-    chosen = sight(case, mask).mask
+    chosen = context(case, mask).mask
     moved.__dict__["point"] = case.point.project(chosen)
     object.__setattr__(moved, "name", f"{case.name}/{mask}")
     return moved
@@ -156,7 +156,7 @@ def shape_and_kind(name: str, case: Case) -> None:
 def determinism(name: str, case: Case) -> None:
     """No randomness but the generator's, and another generator says so where the criterion draws."""
     assert torch.equal(look(name, case), look(name, case))
-    criterion, seen = score_function(name), sight(case)
+    criterion, seen = score_function(name), context(case)
     other = criterion.look(case.point, case.field(), torch.Generator().manual_seed(9), seen).values
     if not criterion.draws:
         assert torch.equal(other, look(name, case))
@@ -169,7 +169,7 @@ def batches(name: str, case: Case) -> None:
 
 def nothing_written(name: str, case: Case) -> None:
     """Point, start, mask and the module's own weights are as before."""
-    seen, module = sight(case), {k: v.clone() for k, v in case.module.state_dict().items()}
+    seen, module = context(case), {k: v.clone() for k, v in case.module.state_dict().items()}
     before = case.point.theta.clone(), start(case).theta.clone(), seen.mask.clone()
     mode = case.module.training
     score_function(name).look(case.point, case.field(), torch.Generator().manual_seed(3), seen)
@@ -181,7 +181,7 @@ def nothing_written(name: str, case: Case) -> None:
 def exact_masks(name: str, case: Case) -> None:
     """Exact counts under every scope, level after level, each nested in the one before; what is gone is exactly 0."""
     for scope in ("global", "layer", "erk"):
-        at, seen = case.point, sight(case)
+        at, seen = case.point, context(case)
         for level in (1, 2):
             keep = counts(case.space, 0.5, level, scope)
             done = prune(name, at, case.field(), torch.Generator().manual_seed(level), seen, keep)
@@ -192,7 +192,7 @@ def exact_masks(name: str, case: Case) -> None:
             assert bool((done.theta[~done.mask] == 0).all())
             if not score_function(name).updates:
                 assert torch.equal(done.theta, case.point.project(done.mask).theta)
-            at, seen = Point(done.theta, at.buffers), Sight(seen.space, done.mask, seen.start, seen.flow)
+            at, seen = Point(done.theta, at.buffers), ScoreContext(seen.space, done.mask, seen.start, seen.flow)
 
 
 CHECKS = (shape_and_kind, determinism, batches, nothing_written, exact_masks)

@@ -12,9 +12,9 @@ from torch import nn
 import sublevel as sl
 import tiny_runs
 from sublevel.errors import ConfigError
-from sublevel.prune import SCORES, Sight, layer_counts, prune, score
-from sublevel.prune.budgets import counts
-from sublevel.risk.flow import flow
+from sublevel.prune import SCORES, ScoreContext, layer_counts, prune, score
+from sublevel.prune.allocation import counts
+from sublevel.risk.synflow import flow
 from sublevel.rng import generator
 from sublevel.study.cells import stored_point
 
@@ -64,9 +64,9 @@ def test_every_criterion_is_a_branch_with_exact_counts(result: sl.Result, name: 
     p = result.problem
     end, start = result.point("dense", seed=0), p.init(0)
     field = p.field("train", size=1000)
-    sight = Sight(p.space, p.space.full_mask(), start, flow(p.space, p.module, torch.zeros(1, 1, 6, 6)))
+    context = ScoreContext(p.space, p.space.full_mask(), start, flow(p.space, p.module, torch.zeros(1, 1, 6, 6)))
     ticket, keep = result.ticket(f"oneshot-{name}", 2, seed=0), counts(p.space, 0.5, 2)
-    want = prune(name, end, field, generator(0, f"prune:oneshot-{name}:2"), sight, keep)
+    want = prune(name, end, field, generator(0, f"prune:oneshot-{name}:2"), context, keep)
     assert torch.equal(ticket.mask, want.mask)
     assert p.space.remaining(ticket.mask) == keep[0]
     assert torch.equal(ticket.start.theta, stored(result, "train/dense/L0/s0", "step-1").theta)
@@ -85,8 +85,8 @@ def test_movement_of_an_iterated_branch_is_from_its_own_rewound_start(result: sl
 def test_finetuning_goes_on_from_where_the_surgeon_left_the_weights(result: sl.Result) -> None:
     p = result.problem
     dense, ticket = result.point("dense", seed=0), result.ticket("finetune-woodfisher", 1, seed=0)
-    sight = Sight(p.space, p.space.full_mask())
-    want = prune("woodfisher", dense, p.field("train", size=1000), torch.Generator(), sight, counts(p.space, 0.5, 1))
+    context = ScoreContext(p.space, p.space.full_mask())
+    want = prune("woodfisher", dense, p.field("train", size=1000), torch.Generator(), context, counts(p.space, 0.5, 1))
     assert torch.equal(ticket.mask, want.mask)
     assert torch.equal(ticket.start.theta, want.theta)
     assert not torch.equal(want.theta, dense.project(want.mask).theta)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cases import CASES, convolution
 from sublevel.errors import ConfigError
-from sublevel.prune.budgets import counts
+from sublevel.prune.allocation import counts
 from sublevel.prune.repeated import repeated
 from sublevel.prune.select import select
 from sublevel.space import Space

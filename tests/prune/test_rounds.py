@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from scored import sight
+from scored import context
 from torch import nn
 
 from cases import named, relu
 from sublevel.models import build
-from sublevel.prune import Sight, layer_counts, prune, score_function
+from sublevel.prune import ScoreContext, layer_counts, prune, score_function
 from sublevel.prune.masks import schedule
-from sublevel.risk.flow import flow
+from sublevel.risk.synflow import flow
 from sublevel.space import Point, Space
 
 
@@ -76,7 +76,7 @@ def test_counts_fall_exponentially_to_exactly_the_last() -> None:
 def test_scores_are_new_in_every_round() -> None:
     """100 rounds are a hundred looks, at points that were pruned so far; one round is another mask."""
     case = named("relu")
-    seen, keep = sight(case), [12]
+    seen, keep = context(case), [12]
     many = prune("synflow", case.point, None, torch.Generator(), seen, keep)
     once = prune("synflow", case.point, None, torch.Generator(), seen, keep, rounds=1)
     assert once.looks == 1
@@ -104,7 +104,7 @@ def kept(name: str, density: float, **options) -> list[int]:
     """Weights that are left in each of the fourteen layers of VGG-16 at its initial point."""
     net, space = vgg()
     at, keep = space.point(net), round(density * int(space.prunable.sum()))
-    seen = Sight(space, space.full_mask(), at, flow(space, net, torch.zeros(1, 3, 32, 32)))
+    seen = ScoreContext(space, space.full_mask(), at, flow(space, net, torch.zeros(1, 3, 32, 32)))
     left = layer_counts(space, prune(name, at, None, torch.Generator(), seen, [keep], **options).mask)
     assert sum(left) == keep
     return left

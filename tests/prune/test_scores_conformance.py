@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored import CHECKS, NAIVE, at_mask, look, refused, sight
+from scored import CHECKS, NAIVE, at_mask, look, refused, context
 
 from cases import CASES, Case, named
 from sublevel.errors import ConfigError
 from sublevel.field import Quadratic
-from sublevel.prune import SCORES, Sight, prune, score, score_function
+from sublevel.prune import SCORES, ScoreContext, prune, score, score_function
 from sublevel.prune.sensitivity import hessian_diagonal
 from sublevel.space import Point, Space
 
@@ -41,8 +41,8 @@ def test_it_is_its_definition(name: str, case: Case, mask: str) -> None:
     """To 1e-10 of the largest score, at the dense point and at one where half of the weights are gone already."""
     there = at_mask(case, mask)
     mine = look(name, case, mask).double()
-    want = NAIVE[name](there, sight(case, mask).mask)
-    left = case.space.prunable & sight(case, mask).mask
+    want = NAIVE[name](there, context(case, mask).mask)
+    left = case.space.prunable & context(case, mask).mask
     scale = float(want[left].abs().max())
     assert scale > 0
     torch.testing.assert_close(mine[left], want[left], rtol=1e-10, atol=1e-10 * scale)
@@ -66,7 +66,7 @@ def test_masks_are_exact_whatever_the_ties(name: str, data: st.DataObject) -> No
     space = case.space
     few = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=space.dim, max_size=space.dim)
     at = Point(torch.tensor(data.draw(few), dtype=torch.float64))
-    seen = replace(sight(case), start=Point(torch.tensor(data.draw(few), dtype=torch.float64)))
+    seen = replace(context(case), start=Point(torch.tensor(data.draw(few), dtype=torch.float64)))
     total = space.remaining(seen.mask)
     keep = data.draw(st.integers(0, total))
     one = prune(name, at, case.field(), torch.Generator().manual_seed(1), seen, [keep])
@@ -141,7 +141,7 @@ def test_scores_that_are_none(registry: dict, answer, said: str) -> None:
 
 def test_nan_where_nothing_is_left_is_no_matter(registry: dict) -> None:
     case = named("perceptron")
-    seen = sight(case, "random")
+    seen = context(case, "random")
     hole = int((~seen.mask).nonzero()[0])
 
     @score("holes")
@@ -153,7 +153,7 @@ def test_nan_where_nothing_is_left_is_no_matter(registry: dict) -> None:
 
 def test_what_a_criterion_lacks_is_named() -> None:
     case, rng = named("perceptron"), torch.Generator()
-    bare = Sight(case.space, case.space.full_mask())
+    bare = ScoreContext(case.space, case.space.full_mask())
     said = {
         "movement": "criterion 'movement' needs the point that training started from, which is not known here",
         "synflow": "criterion 'synflow' needs the network's response to ones, which is not known here",
@@ -167,7 +167,7 @@ def test_what_a_criterion_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match="'fisher' needs the gradient of every example, which Quadratic lacks"):
         prune("fisher", case.point, smooth, rng, bare, [3])
     with pytest.raises(ConfigError, match="a point of 83 and a mask of 2 coordinates, of 83"):
-        prune("magnitude", case.point, None, rng, Sight(case.space, torch.ones(2, dtype=torch.bool)), [3])
+        prune("magnitude", case.point, None, rng, ScoreContext(case.space, torch.ones(2, dtype=torch.bool)), [3])
 
 
 def test_what_cannot_be_asked_for(registry: dict) -> None:

@@ -12,7 +12,7 @@ from cases import CASES_BY_POLICY, dense, ids, named
 from sublevel.field import Restricted
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.risk.empirical import EmpiricalRisk
-from sublevel.risk.kept import storages
+from sublevel.risk.graph_cache import storages
 from sublevel.space import Point
 
 F64 = torch.float64

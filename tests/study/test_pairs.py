@@ -21,7 +21,7 @@ from sublevel.geometry import curvature, paths
 from sublevel.geometry.paths.matching import weight_matching
 from sublevel.geometry.planes import random_plane
 from sublevel.risk import EmpiricalRisk
-from sublevel.risk.diagonal import constant_inputs
+from sublevel.risk.gauss_newton_diagonal import constant_inputs
 from sublevel.space import Point, lerp
 from sublevel.study.catalogue import KINDS
 from sublevel.study.cells import Context, stored_point

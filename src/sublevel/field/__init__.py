@@ -5,7 +5,7 @@ Geometry sees nothing else. A field over a network and a set of examples is an `
 added with `plus_weight_decay`: it adds wd * I to the Hessian and moves the stationary point.
 """
 
-from sublevel.field.base import At, Evaluation, Field, Likelihood, Stochastic
+from sublevel.field.base import PointLike, Evaluation, Field, Likelihood, Stochastic
 from sublevel.field.checks import NotDeterministic, check_deterministic, require_field
 from sublevel.field.closed import Autograd, Quadratic, Wells
 from sublevel.field.combined import EveryExample, Restricted, Sum

@@ -14,7 +14,7 @@ from sublevel._types import Float, Tensor
 from sublevel.precision import ieee_methods
 from sublevel.space import Point, as_point
 
-At = Point | Tensor
+PointLike = Point | Tensor
 
 MEASURES = frozenset(
     {
@@ -59,7 +59,7 @@ class Field(ABC):
     def dim(self) -> int:
         """D."""
 
-    def point(self, at: At) -> Point:
+    def point(self, at: PointLike) -> Point:
         """``at`` as a point of this field: where a point or a plain vector becomes what the field computes at.
 
         Raises ModelError where the field reads buffers that ``at`` does not have.
@@ -67,30 +67,30 @@ class Field(ABC):
         return as_point(at)
 
     @abstractmethod
-    def evaluate(self, at: At) -> Evaluation:
+    def evaluate(self, at: PointLike) -> Evaluation:
         """Loss and error at a point, in one pass."""
 
     @abstractmethod
-    def grad(self, at: At) -> Float[Tensor, "D"]:
+    def grad(self, at: PointLike) -> Float[Tensor, "D"]:
         """The gradient of the loss."""
 
     @abstractmethod
-    def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def hvp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """The Hessian of the loss times v."""
 
     def recomputed(self) -> Field:
         """The same loss with BatchNorm's statistics computed anew at every point; itself where it reads none."""
         return self
 
-    def loss(self, at: At) -> float:
+    def loss(self, at: PointLike) -> float:
         """The loss alone."""
         return self.evaluate(at).loss
 
-    def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
+    def evaluations(self, points: Iterable[PointLike]) -> list[Evaluation]:
         """Loss and error at many points, in their order; to the bit what `evaluate` gives at each."""
         return [self.evaluate(at) for at in points]
 
-    def evaluation_and_grad(self, at: At) -> tuple[Evaluation, Float[Tensor, "D"]]:
+    def evaluation_and_grad(self, at: PointLike) -> tuple[Evaluation, Float[Tensor, "D"]]:
         """Loss, error and gradient at one point."""
         return self.evaluate(at), self.grad(at)
 
@@ -111,18 +111,18 @@ class Likelihood(Field):
     """
 
     @abstractmethod
-    def losses(self, at: At) -> Float[Tensor, "N"]:
+    def losses(self, at: PointLike) -> Float[Tensor, "N"]:
         """The loss of every example."""
 
     @abstractmethod
-    def ggn_vp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def ggn_vp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """``1/N sum_i J_i^T H_i J_i v``, J_i the Jacobian of the outputs of example i and H_i the Hessian of its loss
         in them (Schraudolph 2002).
         """
 
     @abstractmethod
     def fisher_vp(
-        self, at: At, v: Float[Tensor, "*K D"], *, kind: str = "empirical", seed: int = 0
+        self, at: PointLike, v: Float[Tensor, "*K D"], *, kind: str = "empirical", seed: int = 0
     ) -> Float[Tensor, "*K D"]:
         """``1/N sum_i g_i g_i^T v``, g_i the gradient of the loss of example i.
 
@@ -131,7 +131,7 @@ class Likelihood(Field):
         """
 
     @abstractmethod
-    def example_grads(self, at: At) -> Iterator[Float[Tensor, "B D"]]:
+    def example_grads(self, at: PointLike) -> Iterator[Float[Tensor, "B D"]]:
         """The gradient of every example's loss, in order, a chunk of examples at a time."""
 
 
@@ -157,5 +157,5 @@ class Stochastic(ABC):
         """N, the number of examples that the batches are drawn from (1 for closed forms)."""
 
     @abstractmethod
-    def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
+    def loss_and_grad(self, at: PointLike, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
         """The mean loss of the batch of a step, and its gradient; nothing is read back from the device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isclose, isnan
 
 from sublevel.errors import ModelError
-from sublevel.field.base import At, Evaluation, Field, Stochastic
+from sublevel.field.base import PointLike, Evaluation, Field, Stochastic
 from sublevel.space import as_point
 
 ROUNDING = 1e-5
@@ -26,7 +26,7 @@ def require_field(field: object, who: str) -> None:
         raise TypeError(f"{who} needs a field (a deterministic function of a point), got {type(field).__name__}{why}")
 
 
-def check_deterministic(field: Field, at: At, *, tolerance: float | None = None) -> Evaluation:
+def check_deterministic(field: Field, at: PointLike, *, tolerance: float | None = None) -> Evaluation:
     """Evaluate a field twice at one point, and refuse it where losses or errors differ; return the evaluation.
 
     A network whose forward pass draws random numbers, whatever its mode, is no function of theta: its differences are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.field.base import At, Evaluation, Field
+from sublevel.field.base import PointLike, Evaluation, Field
 from sublevel.field.products import hessian_products
 from sublevel.space import as_point
 
@@ -39,7 +39,7 @@ class Quadratic(Field):
         """D."""
         return self.hessian.shape[-1]
 
-    def evaluate(self, at: At) -> Evaluation:
+    def evaluate(self, at: PointLike) -> Evaluation:
         """The value; a quadratic has no error."""
         x = self._shift(at)
         value = 0.5 * x @ self._times(x) + self.offset
@@ -47,16 +47,16 @@ class Quadratic(Field):
             value = value + self.slope @ as_point(at).theta
         return Evaluation(float(value))
 
-    def grad(self, at: At) -> Float[Tensor, "D"]:
+    def grad(self, at: PointLike) -> Float[Tensor, "D"]:
         """``H (theta - center) + g``."""
         gradient = self._times(self._shift(at))
         return gradient if self.slope is None else gradient + self.slope
 
-    def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def hvp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """``H v``, the same everywhere."""
         return self._times(v)
 
-    def _shift(self, at: At) -> Tensor:
+    def _shift(self, at: PointLike) -> Tensor:
         theta = as_point(at).theta
         return theta if self.center is None else theta - self.center
 
@@ -77,17 +77,17 @@ class Autograd(Field):
         """D."""
         return self._dim
 
-    def evaluate(self, at: At) -> Evaluation:
+    def evaluate(self, at: PointLike) -> Evaluation:
         """The function's value."""
         with torch.no_grad():
             return Evaluation(float(self.function(as_point(at).theta)))
 
-    def grad(self, at: At) -> Float[Tensor, "D"]:
+    def grad(self, at: PointLike) -> Float[Tensor, "D"]:
         """The gradient by reverse-mode differentiation."""
         theta = as_point(at).theta.detach().requires_grad_()
         return torch.autograd.grad(self.function(theta), theta)[0]
 
-    def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def hvp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """The Hessian product by double reverse-mode differentiation."""
         theta = as_point(at).theta.detach().requires_grad_()
         return hessian_products(self.function(theta), theta, v)

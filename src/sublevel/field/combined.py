@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from copy import copy
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field.base import At, Evaluation, Field, Stochastic
+from sublevel.field.base import PointLike, Evaluation, Field, Stochastic
 from sublevel.field.checks import require_field
 from sublevel.space import Point, as_point
 
@@ -29,20 +29,20 @@ class Sum(Field):
         """Both with statistics computed anew."""
         return Sum(self.first.recomputed(), self.second.recomputed())
 
-    def point(self, at: At) -> Point:
+    def point(self, at: PointLike) -> Point:
         """A point of both fields."""
         return self.second.point(self.first.point(at))
 
-    def evaluate(self, at: At) -> Evaluation:
+    def evaluate(self, at: PointLike) -> Evaluation:
         """Losses added; error and number of examples of the first."""
         one = self.first.evaluate(at)
         return Evaluation(one.loss + self.second.loss(at), one.error, one.examples)
 
-    def grad(self, at: At) -> Float[Tensor, "D"]:
+    def grad(self, at: PointLike) -> Float[Tensor, "D"]:
         """Gradients added."""
         return self.first.grad(at) + self.second.grad(at)
 
-    def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def hvp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """Products added."""
         return self.first.hvp(at, v) + self.second.hvp(at, v)
 
@@ -61,7 +61,7 @@ class Restricted(Field):
     (tensor([1.]), 4.0, tensor([4.]))
     """
 
-    def __init__(self, field: Field, mask: Bool[Tensor, "_"], at: At) -> None:
+    def __init__(self, field: Field, mask: Bool[Tensor, "_"], at: PointLike) -> None:
         require_field(field, "Restricted")
         if len(mask) != field.dim:
             raise ValueError(f"a mask of length {len(mask)} does not fit a field of dimension {field.dim}")
@@ -89,24 +89,24 @@ class Restricted(Field):
         twin.policy = twin.field.policy
         return twin
 
-    def evaluate(self, at: At) -> Evaluation:
+    def evaluate(self, at: PointLike) -> Evaluation:
         """Loss and error of the field at the point in R^D."""
         return self.field.evaluate(self.lift(at))
 
-    def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
+    def evaluations(self, points: Iterable[PointLike]) -> list[Evaluation]:
         """Loss and error of the field at the points in R^D."""
         return self.field.evaluations(map(self.lift, points))
 
-    def grad(self, at: At) -> Float[Tensor, "n"]:
+    def grad(self, at: PointLike) -> Float[Tensor, "n"]:
         """The gradient's entries in the mask."""
         return self.field.grad(self.lift(at))[self.index]
 
-    def hvp(self, at: At, v: Float[Tensor, "*K n"]) -> Float[Tensor, "*K n"]:
+    def hvp(self, at: PointLike, v: Float[Tensor, "*K n"]) -> Float[Tensor, "*K n"]:
         """The Hessian's block times v."""
         inside = v.new_zeros((*v.shape[:-1], self.field.dim)).index_copy_(-1, self.index, v)
         return self.field.hvp(self.lift(at), inside)[..., self.index]
 
-    def lift(self, at: At) -> Point:
+    def lift(self, at: PointLike) -> Point:
         """The point in R^D; the same object while the vector is, so that a field can keep what it knows of it.
 
         Raises ValueError for a vector of another length than n.
@@ -142,7 +142,7 @@ class EveryExample(Stochastic):
         """N."""
         return self.field.examples if self._examples is None else self._examples
 
-    def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
+    def loss_and_grad(self, at: PointLike, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
         """Loss and gradient of the field."""
         theta = as_point(at).theta
         return theta.new_tensor(self.field.loss(at)), self.field.grad(at)

@@ -1,7 +1,7 @@
 """Which weights to remove: scores say how much each is worth, selection turns scores into a mask of an exact count."""
 
 from sublevel.prune.masks import Pruning, prune
-from sublevel.prune.registry import SCORES, Criterion, Scores, Sight, score, score_function
+from sublevel.prune.registry import SCORES, Criterion, Scores, ScoreContext, score, score_function
 from sublevel.prune.select import counts, counts_at, layer_counts, select
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "Criterion",
     "Pruning",
     "Scores",
-    "Sight",
+    "ScoreContext",
     "counts",
     "counts_at",
     "layer_counts",

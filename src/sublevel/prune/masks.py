@@ -12,7 +12,7 @@ import sublevel.prune.scores  # noqa: F401 - registers every criterion
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError
 from sublevel.field import Field
-from sublevel.prune.registry import Criterion, Scores, Sight, score_function
+from sublevel.prune.registry import Criterion, Scores, ScoreContext, score_function
 from sublevel.prune.select import layer_counts, select
 from sublevel.space import Point, project
 
@@ -34,14 +34,14 @@ def prune(
     point: Point,
     field: Field | None,
     generator: torch.Generator,
-    sight: Sight,
+    context: ScoreContext,
     keep: Sequence[int],
     *,
     protect: Sequence[str] = (),
     floor: int = 0,
     rounds: int | None = None,
 ) -> Pruning:
-    """Remove the weights of ``sight.mask`` that a criterion values least, down to exactly ``keep``.
+    """Remove the weights of ``context.mask`` that a criterion values least, down to exactly ``keep``.
 
     ``keep``, ``protect`` and ``floor`` as in `select`. An iterated criterion (``rounds``, by default as registered) is
     asked again after each of the steps of `schedule`, at the point pruned so far.
@@ -53,18 +53,18 @@ def prune(
     >>> net = nn.Linear(3, 1)
     >>> space = Space.of(net)
     >>> at = Point(torch.tensor([3.0, -1.0, 2.0, 0.5]))
-    >>> prune("magnitude", at, None, torch.Generator(), Sight(space, space.full_mask()), [2]).theta
+    >>> prune("magnitude", at, None, torch.Generator(), ScoreContext(space, space.full_mask()), [2]).theta
     tensor([3.0000, 0.0000, 2.0000, 0.5000])
     """
     chosen = criterion if isinstance(criterion, Criterion) else score_function(criterion)
-    space, mask, looks = sight.space, sight.mask, 0
+    space, mask, looks = context.space, context.mask, 0
     if len(mask) != space.dim or len(point.theta) != space.dim:
         raise ConfigError(f"a point of {len(point.theta)} and a mask of {len(mask)} coordinates, of {space.dim}")
     before = layer_counts(space, mask) if len(keep) > 1 else [space.remaining(mask)]
     at, found = point.project(mask), Scores(point.theta)
     for left in schedule(before, keep, rounds or chosen.rounds):
         at = point.project(mask)
-        found = chosen.look(at, field, generator, replace(sight, mask=mask))
+        found = chosen.look(at, field, generator, replace(context, mask=mask))
         mask = select(space, found.values, mask, left, protect=protect, floor=floor)
         looks += 1
     theta = project(at.theta, mask) if found.update is None else project(found.update(mask), mask)

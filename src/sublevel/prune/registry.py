@@ -1,7 +1,7 @@
 """The registry of pruning criteria: what a score is given, what it gives back, and how it is run.
 
 A criterion is one function ``(point, field, generator) -> [D]`` and one line of registration. What else it looks at it
-asks for by name, as keyword-only parameters: any of the fields of `Sight`.
+asks for by name, as keyword-only parameters: any of the fields of `ScoreContext`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Sight:
+class ScoreContext:
     """What a score may ask for, beside a point, the loss and random numbers, by a keyword of that name."""
 
     space: Space
@@ -43,10 +43,10 @@ class Sight:
     start: Point | None = None
     """Where the training that ended in the point began."""
     flow: Field | None = None
-    """What the absolute weights pass on of an input of ones (see `sublevel.risk.flow`)."""
+    """What the absolute weights pass on of an input of ones (see `sublevel.risk.synflow`)."""
 
 
-ASKABLE = tuple(f.name for f in fields(Sight))
+ASKABLE = tuple(f.name for f in fields(ScoreContext))
 MEANING = {"start": "the point that training started from", "flow": "the network's response to ones"}
 
 Score = Callable[..., Tensor | Scores]
@@ -67,7 +67,7 @@ class Criterion:
     passes: float = 0.0
     """About what a mask costs, in forward and backward passes over the examples shown: for the plan alone."""
     needs: tuple[str, ...] = ()
-    """The fields of `Sight` that it asks for."""
+    """The fields of `ScoreContext` that it asks for."""
 
     @property
     def nests(self) -> bool:
@@ -83,19 +83,19 @@ class Criterion:
         """The function's own answer, with what it asks for given by keyword."""
         return self.function(point, field, generator, **asked)
 
-    def look(self, point: Point, field: Field | None, generator: torch.Generator, sight: Sight) -> Scores:
+    def look(self, point: Point, field: Field | None, generator: torch.Generator, context: ScoreContext) -> Scores:
         """Score a point.
 
         Raises ConfigError naming the criterion where something that it asks for is not known, or where its scores are
         not one number per coordinate.
         """
-        asked = {name: getattr(sight, name) for name in self.needs}
+        asked = {name: getattr(context, name) for name in self.needs}
         for name, given in asked.items():
             if given is None:
                 raise ConfigError(f"criterion {self.name!r} needs {MEANING[name]}, which is not known here")
         found = self.function(point, field, generator, **asked)
         scores = found if isinstance(found, Scores) else Scores(_vector(found, self.name))
-        _check(scores, self, sight)
+        _check(scores, self, context)
         return scores
 
 
@@ -108,7 +108,7 @@ def score(
     """Register a criterion under its name: ``draws`` if it uses the generator, ``rounds`` if it is iterated.
 
     ``updates`` if it answers with `Scores` that move the weights which stay; ``passes`` for the plan. Keyword-only
-    parameters of the function ask for fields of `Sight`. ConfigError where there is no such field.
+    parameters of the function ask for fields of `ScoreContext`. ConfigError where there is no such field.
 
     >>> @score("growth")
     ... def growth(point, field, generator, *, start):
@@ -144,15 +144,15 @@ def _vector(found: object, name: str) -> Tensor:
     return found.detach()
 
 
-def _check(scores: Scores, criterion: Criterion, sight: Sight) -> None:
+def _check(scores: Scores, criterion: Criterion, context: ScoreContext) -> None:
     """Refuse scores of another length, and nan among those that count."""
-    values, name, dim = scores.values, criterion.name, sight.space.dim
+    values, name, dim = scores.values, criterion.name, context.space.dim
     if len(values) != dim:
         raise ConfigError(f"criterion {name!r} gave {len(values)} scores for the {dim} coordinates of the network")
     if (scores.update is not None) != criterion.updates:
         says = "updates=True" if criterion.updates else "updates=False"
         raise ConfigError(f"criterion {name!r} is registered with {says}, which its scores do not bear out")
-    for layer in sight.space.prunable_layers:
-        bad = values[layer.coordinates].isnan() & sight.mask[layer.coordinates].to(values.device)
+    for layer in context.space.prunable_layers:
+        bad = values[layer.coordinates].isnan() & context.mask[layer.coordinates].to(values.device)
         if bool(bad.any()):
             raise ConfigError(f"criterion {name!r} gave nan for {int(bad.sum())} of the weights of {layer.name}")

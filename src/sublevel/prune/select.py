@@ -12,7 +12,7 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError
-from sublevel.prune.budgets import SCOPES, counts, counts_at, protected, removed
+from sublevel.prune.allocation import SCOPES, counts, counts_at, protected, removed
 from sublevel.space import Layer, Space, check_mask
 
 __all__ = ["SCOPES", "counts", "counts_at", "layer_counts", "open_lth", "protected", "removed", "select"]

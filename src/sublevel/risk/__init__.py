@@ -17,7 +17,7 @@ errors are accumulated in float64, batches are weighted by their size.
 from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.risk.losses import LABELS, LOSSES, Labels, Loss, counting, cross_entropy, loss_function, named, squared
 from sublevel.risk.minibatches import MiniBatches
-from sublevel.risk.modes import POLICIES, Calibration, fixed_mode
+from sublevel.risk.batchnorm import POLICIES, Calibration, fixed_mode
 
 __all__ = [
     "LABELS",

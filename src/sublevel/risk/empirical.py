@@ -14,13 +14,13 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.data.batches import spans
 from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
-from sublevel.field.base import At, Evaluation, Likelihood
+from sublevel.field.base import PointLike, Evaluation, Likelihood
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
 from sublevel.inputs import Inputs, each, examples
-from sublevel.risk.kept import Graphs
+from sublevel.risk.graph_cache import GraphCache
 from sublevel.risk.losses import Loss, counting, labels_of, loss_function, wrong
-from sublevel.risk.modes import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
-from sublevel.risk.tally import Prepared, Tally
+from sublevel.risk.batchnorm import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
+from sublevel.risk.sums import Prepared, EvaluationSums
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
 
@@ -77,7 +77,7 @@ class EmpiricalRisk(Likelihood):
         self.calibration = calibration
         self._settled: tuple[Point, int, Point] | None = None
         self._completed = Completed(space, module)
-        self._graphs = Graphs(keep_bytes)
+        self._graphs = GraphCache(keep_bytes)
 
     @property
     def dim(self) -> int:
@@ -102,17 +102,17 @@ class EmpiricalRisk(Likelihood):
         """Drop the kept graphs."""
         self._graphs.release()
 
-    def evaluate(self, at: At) -> Evaluation:
+    def evaluate(self, at: PointLike) -> Evaluation:
         """Mean loss and share of wrong answers."""
         return self._evaluated([self.settle(at)])[0]
 
-    def evaluation_and_correct(self, at: At) -> tuple[Evaluation, Bool[Tensor, "N"]]:
+    def evaluation_and_correct(self, at: PointLike) -> tuple[Evaluation, Bool[Tensor, "N"]]:
         """Both means, and which examples are answered right; none of them unless each has one class to name.
 
         With a label for every token an example is right in a share of its tokens, which is no bit.
         """
         point = self.settle(at)
-        tally, right = Tally(point.theta.device), [torch.zeros(0, dtype=torch.bool, device=point.theta.device)]
+        tally, right = EvaluationSums(point.theta.device), [torch.zeros(0, dtype=torch.bool, device=point.theta.device)]
         with torch.no_grad():
             for rows in self._batches():
                 outputs, y = self._forward(point.theta, point, rows)
@@ -121,7 +121,7 @@ class EmpiricalRisk(Likelihood):
                     right.append(wrong(outputs, y) == 0)
         return tally.result(), torch.cat(right)
 
-    def evaluations(self, points: Iterable[At]) -> list[Evaluation]:
+    def evaluations(self, points: Iterable[PointLike]) -> list[Evaluation]:
         """The same at many points: each batch of examples is read and prepared once for all that are held together."""
         if not self._has("evaluate", "settle"):
             return super().evaluations(points)
@@ -131,7 +131,7 @@ class EmpiricalRisk(Likelihood):
             found += self._evaluated(self.calibration.at(some) if self.policy == "recomputed" else some)
         return found
 
-    def evaluation_and_grad(self, at: At) -> tuple[Evaluation, Float[Tensor, "D"]]:
+    def evaluation_and_grad(self, at: PointLike) -> tuple[Evaluation, Float[Tensor, "D"]]:
         """Both from one forward pass, with the buffers held constant.
 
         The loss is that of `evaluate`, but for the last bits of networks that compute otherwise where no gradient is
@@ -141,7 +141,7 @@ class EmpiricalRisk(Likelihood):
             return super().evaluation_and_grad(at)
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
-        tally = Tally(theta.device)
+        tally = EvaluationSums(theta.device)
 
         def part(rows: slice) -> Tensor:
             outputs, y = self._forward(theta, point, rows)
@@ -152,20 +152,20 @@ class EmpiricalRisk(Likelihood):
         gradient = self._total(part)
         return tally.result(), gradient
 
-    def losses(self, at: At) -> Float[Tensor, "N"]:
+    def losses(self, at: PointLike) -> Float[Tensor, "N"]:
         """The loss of every example."""
         point = self.settle(at)
         with torch.no_grad():
             return torch.cat([self._losses(*self._forward(point.theta, point, rows)) for rows in self._batches()])
 
-    def grad(self, at: At) -> Float[Tensor, "D"]:
+    def grad(self, at: PointLike) -> Float[Tensor, "D"]:
         """The gradient of the mean loss, buffers held constant."""
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
         return self._total(lambda rows: torch.autograd.grad(self._share(theta, point, rows), theta)[0])
 
     @sdpa_kernel(SDPBackend.MATH)
-    def hvp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def hvp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """Hessian products; each batch's graph is built once for all rows of v, or kept from an earlier product."""
         point = self.settle(at)
         theta = self._graphs.leaf(point, self._constants())
@@ -178,7 +178,7 @@ class EmpiricalRisk(Likelihood):
         return self._total(product)
 
     @sdpa_kernel(SDPBackend.MATH)
-    def ggn_vp(self, at: At, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
+    def ggn_vp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
         """``J^T H J v / N``: J is the Jacobian of a batch's outputs, through its statistics under ``batch``."""
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
@@ -191,7 +191,7 @@ class EmpiricalRisk(Likelihood):
 
     @sdpa_kernel(SDPBackend.MATH)
     def fisher_vp(
-        self, at: At, v: Float[Tensor, "*K D"], *, kind: str = "empirical", seed: int = 0
+        self, at: PointLike, v: Float[Tensor, "*K D"], *, kind: str = "empirical", seed: int = 0
     ) -> Float[Tensor, "*K D"]:
         """``J^T J v / N``, J the Jacobian of the examples' losses, with the labels or with drawn ones.
 
@@ -214,7 +214,7 @@ class EmpiricalRisk(Likelihood):
 
         return self._total(product) / len(self.x)
 
-    def example_grads(self, at: At, *, chunk: int | None = None) -> Iterator[Float[Tensor, "B D"]]:
+    def example_grads(self, at: PointLike, *, chunk: int | None = None) -> Iterator[Float[Tensor, "B D"]]:
         """The gradient of every example's loss, in order, ``chunk`` examples at a time.
 
         By default as many as a batch has, fewer where D is large. They are vectorised over the examples
@@ -228,7 +228,7 @@ class EmpiricalRisk(Likelihood):
         size = chunk or max(1, min(self.batch_size, CHUNK // self.dim))
         return self._example_grads(self.settle(at), size)
 
-    def point(self, at: At) -> Point:
+    def point(self, at: PointLike) -> Point:
         """``at`` as a point of the network, with all of its buffers.
 
         Raises ModelError where ``at`` has not those that the loss reads under the policy. What a policy computes anew,
@@ -236,7 +236,7 @@ class EmpiricalRisk(Likelihood):
         """
         return self.completed(at, self.policy)
 
-    def completed(self, at: At, policy: str) -> Point:
+    def completed(self, at: PointLike, policy: str) -> Point:
         """The same under another policy."""
         return self._completed(as_point(at), policy)
 
@@ -246,10 +246,10 @@ class EmpiricalRisk(Likelihood):
             return self
         check_batch_size("recomputed", self.batch_size)
         twin = copy(self)
-        twin.policy, twin._settled, twin._graphs = "recomputed", None, Graphs(self._graphs.limit)
+        twin.policy, twin._settled, twin._graphs = "recomputed", None, GraphCache(self._graphs.limit)
         return twin
 
-    def settle(self, at: At) -> Point:
+    def settle(self, at: PointLike) -> Point:
         """The point with the buffers that the policy gives it."""
         point = self.point(at)
         if self.policy != "recomputed":
@@ -285,7 +285,7 @@ class EmpiricalRisk(Likelihood):
 
     def _evaluated(self, points: Sequence[Point]) -> list[Evaluation]:
         """Mean loss and share of wrong answers at points whose buffers are settled."""
-        tallies = [Tally(point.theta.device) for point in points]
+        tallies = [EvaluationSums(point.theta.device) for point in points]
         with torch.no_grad():
             for rows in self._batches():
                 y, inputs = self.y[rows].clone(), Prepared(lambda rows=rows: self.prepare(self.x[rows]))

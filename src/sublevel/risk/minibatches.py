@@ -6,9 +6,9 @@ import torch
 
 from sublevel._types import Float, Tensor
 from sublevel.data.batches import spans
-from sublevel.field import At, Stochastic
+from sublevel.field import PointLike, Stochastic
 from sublevel.risk.empirical import EmpiricalRisk
-from sublevel.risk.modes import check_batch_size, least_of
+from sublevel.risk.batchnorm import check_batch_size, least_of
 from sublevel.rng import generator
 from sublevel.space import Point
 
@@ -41,7 +41,7 @@ class MiniBatches(Stochastic):
         """N."""
         return len(self.risk.x)
 
-    def point(self, at: At) -> Point:
+    def point(self, at: PointLike) -> Point:
         """``at`` with the buffers of the network; raises ModelError as the risk does, by the policy of a batch."""
         return self.risk.completed(at, self.policy)
 
@@ -50,7 +50,7 @@ class MiniBatches(Stochastic):
         """Steps in one pass over the examples."""
         return len(self._spans)
 
-    def loss_and_grad(self, at: At, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
+    def loss_and_grad(self, at: PointLike, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
         """The mean loss of the batch, and its gradient with the buffers held constant."""
         point = self.point(at)
         theta = point.theta.detach().requires_grad_()

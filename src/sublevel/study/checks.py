@@ -11,8 +11,8 @@ from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, unknown
 from sublevel.inputs import call, told
 from sublevel.problem import Problem, path
-from sublevel.prune import SCORES, Criterion, Sight
-from sublevel.risk.flow import flow
+from sublevel.prune import SCORES, Criterion, ScoreContext
+from sublevel.risk.synflow import flow
 from sublevel.rng import generator
 from sublevel.study.spec import StudySpec
 
@@ -80,7 +80,7 @@ def check_criterion(problem: Problem, criterion: Criterion) -> None:
     if not criterion.own:
         return
     space, first = problem.space, problem.prepare(problem.splits.train.x[:1])
-    sight = Sight(
+    sight = ScoreContext(
         space,
         space.full_mask().to(problem.device),
         start=problem.init(0),

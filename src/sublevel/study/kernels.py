@@ -16,8 +16,8 @@ from sublevel._types import Bool, Tensor
 from sublevel.codec import mask_tensors, point_tensors
 from sublevel.errors import Diverged
 from sublevel.problem import Problem
-from sublevel.prune import Criterion, Sight, layer_counts, prune, score_function
-from sublevel.risk.flow import flow
+from sublevel.prune import Criterion, ScoreContext, layer_counts, prune, score_function
+from sublevel.risk.synflow import flow
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, cell
@@ -118,10 +118,10 @@ def mask_cell(
     return Output({"remaining": p.space.remaining(done.mask)}, {"mask": mask_tensors(done.mask), **objects})
 
 
-def sight(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> Sight:
+def sight(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> ScoreContext:
     """What a criterion may ask for."""
     passed = flow(p.space, p.module, p.prepare(p.splits.train.x[:1])) if "flow" in chosen.needs else None
-    return Sight(p.space, mask, start, passed)
+    return ScoreContext(p.space, mask, start, passed)
 
 
 def train_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:

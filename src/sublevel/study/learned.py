@@ -14,7 +14,7 @@ import torch
 from sublevel.codec import mask_tensors, point_tensors
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, unknown
-from sublevel.prune.budgets import SCOPES, apportion, erk, least, protected
+from sublevel.prune.allocation import SCOPES, apportion, erk, least, protected
 from sublevel.prune.repeated import repeated
 from sublevel.prune.select import select
 from sublevel.rng import generator

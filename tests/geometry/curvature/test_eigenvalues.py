@@ -14,7 +14,7 @@ from cases import CASES_BY_POLICY, QUADRATICS, Spec, dense, even, ids, named, sp
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, EveryExample, Quadratic
 from sublevel.geometry.curvature import hessian, subspace_dimension, top_eigenvalues
-from sublevel.geometry.curvature.top_eigenpairs import extremes
+from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 from sublevel.geometry.curvature.lanczos import lanczos
 
 F64 = torch.float64
@@ -273,7 +273,7 @@ def test_residuals_that_cost_no_products_are_the_true_ones(dtype, tolerance):
         calls.append(v.shape)
         return v @ h
 
-    found = extremes(operator, lambda run: torch.randn(305, dtype=dtype), k=7, tolerance=tolerance, steps=200)
+    found = top_eigenpairs(operator, lambda run: torch.randn(305, dtype=dtype), k=7, tolerance=tolerance, steps=200)
     assert found.products == len(calls)
     assert set(calls) == {(305,)}
     atol = 30 * torch.finfo(dtype).eps * 9
@@ -287,7 +287,7 @@ def test_residuals_hold_what_the_operator_itself_rounds():
     def operator(v):
         return values * v + noise * torch.sign(v)
 
-    found = extremes(operator, lambda run: torch.randn(80, dtype=F64), k=2, tolerance=1e-9, steps=60, restarts=0)
+    found = top_eigenpairs(operator, lambda run: torch.randn(80, dtype=F64), k=2, tolerance=1e-9, steps=60, restarts=0)
     true = differences(operator, found)
     assert bool((found.residuals >= 0.3 * true).all())
     assert bool((found.residuals <= 3 * true).all())
@@ -296,7 +296,7 @@ def test_residuals_hold_what_the_operator_itself_rounds():
 
 def test_a_map_that_is_not_linear_has_no_eigenpairs():
     values = torch.tensor(spread(-2, 1, 80), dtype=F64)
-    found = extremes(
+    found = top_eigenpairs(
         lambda v: values * v + 0.1 * v.abs(), lambda run: torch.randn(80, dtype=F64), k=4, tolerance=1e-4, steps=80
     )
     assert not any(found.converged)

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from cases import dense, named, spread
-from sublevel.geometry.curvature.top_eigenpairs import extremes
+from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 
 F64 = torch.float64
 K = 20
@@ -65,8 +65,8 @@ def test_no_more_products_than_arpack(name, tolerance):
     n, operator = OPERATORS[name]
     for seed in (0, 10):
         options = {"k": K, "tolerance": tolerance, "steps": 400}
-        found = extremes(operator, lambda run, seed=seed: draw(n, seed + run), restarts=0, **options)
-        searched = extremes(operator, lambda run, seed=seed: draw(n, seed + run), **options)
+        found = top_eigenpairs(operator, lambda run, seed=seed: draw(n, seed + run), restarts=0, **options)
+        searched = top_eigenpairs(operator, lambda run, seed=seed: draw(n, seed + run), **options)
         assert found.stop == "restarts: copies of eigenvalues were not searched for"
         assert searched.stop == "converged"
         theirs = arpack(operator, n, float(found.residuals.max()), seed)

@@ -14,7 +14,7 @@ from cases import CASES, CASES_BY_POLICY, QUADRATICS, Spec, dense, even, ids, na
 from sublevel.errors import ConfigError
 from sublevel.field import EveryExample, Quadratic
 from sublevel.geometry.curvature import hessian, log_determinant, log_determinant_of, spectral_density
-from sublevel.geometry.curvature.quadrature import lockstep
+from sublevel.geometry.curvature.quadrature import batched_lanczos
 
 F64 = torch.float64
 MASKS = ("all", "random", "dead")
@@ -145,7 +145,7 @@ def test_runs_that_end_early_do_not_disturb_the_others():
     """A start that is an eigenvector is exhausted after one step."""
     values = torch.tensor(even(1, 2, 30), dtype=F64)
     starts = torch.stack([torch.eye(30, dtype=F64)[4], torch.ones(30, dtype=F64)])
-    short, long = lockstep(lambda v: v * values, starts, steps=20)
+    short, long = batched_lanczos(lambda v: v * values, starts, steps=20)
     assert (len(short.diagonal), short.exhausted) == (1, True)
     assert short.diagonal[0] == pytest.approx(float(values[4]))
     assert (len(long.diagonal), long.exhausted) == (20, False)

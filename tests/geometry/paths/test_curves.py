@@ -16,7 +16,7 @@ from sublevel.errors import ConfigError
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic, Wells
 from sublevel.geometry.paths.connection import connected
 from sublevel.geometry.paths.curves import Curve
-from sublevel.geometry.paths.curve_training import Descent, train_curve
+from sublevel.geometry.paths.curve_training import CurveTraining, train_curve
 from sublevel.geometry.paths import along, segment
 from sublevel.risk import MiniBatches
 from sublevel.rng import generator
@@ -31,7 +31,7 @@ def t(*values):
 
 RING = Autograd(lambda x: (x.norm() - 1) ** 2, 2)
 EAST, WEST = t(1.0, 0.0), t(-1.0, 0.0)
-DESCENTS = [Descent(), Descent(optimizer="sgd", lr=0.1)]
+DESCENTS = [CurveTraining(), CurveTraining(optimizer="sgd", lr=0.1)]
 
 
 def highest(field, path, points=1001):
@@ -221,7 +221,7 @@ def test_statistics_are_lerped_in_time():
 
 def test_the_first_step_is_the_gradient_at_the_time_that_was_drawn():
     curve = Curve("bezier", Point(EAST), Point(WEST), t(0.1, 0.7)[None])
-    how = Descent(steps=1, optimizer="sgd", lr=0.3, jitter=0.0)
+    how = CurveTraining(steps=1, optimizer="sgd", lr=0.3, jitter=0.0)
     moved = train_curve(EveryExample(RING), curve, how, seed=4).curve.bends[0]
     time = float(torch.rand((), generator=generator(4, "curve", 0), dtype=F64))
     bend = t(0.1, 0.7).requires_grad_()
@@ -239,7 +239,7 @@ def test_training_lowers_the_mean_loss_along_the_curve():
 
 def test_a_seed_decides_every_bit():
     def bends(seed):
-        return train_curve(EveryExample(RING), Curve.straight(EAST, WEST), Descent(steps=20), seed=seed).curve.bends
+        return train_curve(EveryExample(RING), Curve.straight(EAST, WEST), CurveTraining(steps=20), seed=seed).curve.bends
 
     assert torch.equal(bends(0), bends(0))
     assert not torch.equal(bends(0), bends(1))
@@ -247,7 +247,7 @@ def test_a_seed_decides_every_bit():
 
 def test_a_straight_curve_is_a_saddle_that_the_jitter_leaves():
     """On the ring's diameter the gradient has no component across: without a push the curve stays straight."""
-    line, stuck = Curve.straight(EAST, WEST), Descent(jitter=0.0)
+    line, stuck = Curve.straight(EAST, WEST), CurveTraining(jitter=0.0)
     assert float(train_curve(EveryExample(RING), line, stuck).curve.bends[0, 1]) == 0.0
     assert abs(float(train_curve(EveryExample(RING), line).curve.bends[0, 1])) > 1.5
     assert not connected(RING, EAST, WEST, 0.9, how=stuck, effort=(100,)).inside
@@ -256,7 +256,7 @@ def test_a_straight_curve_is_a_saddle_that_the_jitter_leaves():
 def test_the_learning_rate_has_the_scale_of_the_ends():
     """The same landscape, a thousand times larger: the same curve, a thousand times larger."""
     large = Autograd(lambda x: (x.norm() / 1000 - 1) ** 2, 2)
-    how = Descent(steps=100)
+    how = CurveTraining(steps=100)
     small = train_curve(EveryExample(RING), Curve.straight(EAST, WEST), how).curve.bends
     big = train_curve(EveryExample(large), Curve.straight(1000 * EAST, 1000 * WEST), how).curve.bends
     torch.testing.assert_close(big, 1000 * small, rtol=1e-3, atol=0.0)
@@ -370,9 +370,9 @@ def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ConfigError, match="unknown kind of curve 'bezir'; did you mean 'bezier'"):
         Curve.straight(EAST, WEST, kind="bezir")
     with pytest.raises(ConfigError, match="unknown optimizer of a curve 'rprop'; allowed: adam, sgd"):
-        Descent(optimizer="rprop")
+        CurveTraining(optimizer="rprop")
     with pytest.raises(ValueError, match="needs steps >= 1, lr > 0 and jitter >= 0, got 0"):
-        Descent(steps=0)
+        CurveTraining(steps=0)
 
 
 def test_a_point_is_connected_to_itself():

@@ -14,7 +14,7 @@ import sublevel as sl
 from cases import spread
 from sublevel.field import EveryExample, Quadratic
 from sublevel.geometry.volume.local_learning_coefficient import learning_coefficient
-from sublevel.geometry.volume.laplace import local_law
+from sublevel.geometry.volume.laplace import laplace_approximation
 from sublevel.geometry.volume.langevin import Scaling, sample
 from sublevel.geometry.volume import log_volume
 from sublevel.space import Point
@@ -42,14 +42,14 @@ def test_a_draw_is_the_root_of_the_inverse_times_a_normal_vector():
     rng = torch.Generator().manual_seed(1)
     q = torch.linalg.qr(torch.randn(6, 6, generator=rng, dtype=F64)).Q
     values = torch.tensor([5.0, 2.0, 2.0, 0.1, 0.0, -1.0], dtype=F64)
-    law = local_law(Quadratic(q @ torch.diag(values) @ q.T), zeros(6), draws=1, seed=3)
+    law = laplace_approximation(Quadratic(q @ torch.diag(values) @ q.T), zeros(6), draws=1, seed=3)
     z = law.lengths[0] * law.runs[0].basis[0]
     root = q @ torch.diag((7.0 * values.clamp_min(0) + 0.5) ** -0.5) @ q.T
     torch.testing.assert_close(law.draw(0, 7.0, 0.5), root @ z, rtol=1e-6, atol=1e-8)
 
 
 def test_without_gamma_a_flat_direction_has_no_width():
-    law = local_law(Quadratic(torch.tensor([4.0, 1.0, 0.0], dtype=F64)), zeros(3), draws=1)
+    law = laplace_approximation(Quadratic(torch.tensor([4.0, 1.0, 0.0], dtype=F64)), zeros(3), draws=1)
     found, z = law.draw(0, 1.0, 0.0), law.lengths[0] * law.runs[0].basis[0]
     torch.testing.assert_close(found, torch.stack([z[0] / 2, z[1], 0 * z[2]]), rtol=1e-6, atol=1e-7)
 
@@ -57,7 +57,7 @@ def test_without_gamma_a_flat_direction_has_no_width():
 def test_the_outlook_is_that_of_the_chains():
     """Value, what is missing and the variance of a mean, against sums over all directions of a quadratic."""
     h, n_beta, gamma, eta, burn_in, steps = np.repeat([1.0, 0.03], 20), 100.0, 2.0, 1e-3, 100, 400
-    law = local_law(Quadratic(torch.as_tensor(h)), zeros(40), draws=20)
+    law = laplace_approximation(Quadratic(torch.as_tensor(h)), zeros(40), draws=20)
     found = law.outlook(n_beta, gamma, rate=eta, burn_in=burn_in, steps=steps, draws=steps)
     a = n_beta * h + gamma
     c, r = n_beta * h / (2 * a), eta * a
@@ -71,7 +71,7 @@ def test_the_outlook_is_that_of_the_chains():
 def test_missed_copies_of_the_steepest_direction_are_among_the_rest():
     """Five copies, of which Lanczos sees one: the step of the others must still be stable."""
     h = torch.cat([torch.full((5,), 10.0, dtype=F64), torch.ones(20, dtype=F64)])
-    law = local_law(Quadratic(h), zeros(25), draws=1, rescale=2)
+    law = laplace_approximation(Quadratic(h), zeros(25), draws=1, rescale=2)
     assert law.rest == pytest.approx(10.0, rel=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_a_scaled_step_is_a_step_of_the_scaled_problem():
 
 def test_in_many_dimensions_the_step_is_one_that_is_accepted():
     field = Quadratic(torch.ones(20_000))
-    law = local_law(field, zeros(20_000, torch.float32), draws=1)
+    law = laplace_approximation(field, zeros(20_000, torch.float32), draws=1)
     eta = law.step_size(99.0, 1.0, 0.5)
     assert eta < 0.15 / 100
     start = law.draw(0, 99.0, 1.0)[None]

@@ -15,7 +15,7 @@ from cases import named, spread
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, Quadratic
 from sublevel.geometry.volume.ray_exits import first_exit
-from sublevel.geometry.volume.preconditioners import Curvature, Preconditioner, preconditioner_of
+from sublevel.geometry.volume.preconditioners import CurvatureSource, Preconditioner, preconditioner_of
 from sublevel.geometry.volume.rays import AMPLE, TIGHT, Rays, Search, weigh
 from sublevel.geometry.volume import log_unit_ball, log_volume
 
@@ -98,7 +98,7 @@ def _rays(field, n, precondition, samples):
 
 def _curvature(h, **options):
     defaults = {"mask": None, "operator": "hessian", "probes": 4, "k": 5, "floor": 1e-3, "seed": 0}
-    return Curvature(Quadratic(h), zeros(h.shape[-1]), **(defaults | options))
+    return CurvatureSource(Quadratic(h), zeros(h.shape[-1]), **(defaults | options))
 
 
 # --- Round rays.

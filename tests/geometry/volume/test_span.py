@@ -10,7 +10,7 @@ from sampled import unchecked
 
 from cases import named, spread
 from sublevel.field import Autograd, Quadratic
-from sublevel.geometry.volume.preconditioners import Curvature, steepest_span
+from sublevel.geometry.volume.preconditioners import CurvatureSource, steepest_span
 from sublevel.geometry.volume import ellipsoid, log_volume, sweep
 from sublevel.space import Point
 
@@ -52,7 +52,7 @@ def test_beyond_the_quadratic_it_is_the_loss_that_counts():
 def test_in_a_masks_subspace_its_directions_lie_in_it():
     values = torch.tensor([50.0, *spread(-2, 1, 30)], dtype=F64)
     mask = torch.arange(31) > 0
-    frame, along = steepest_span(Curvature(Quadratic(values), at(31), mask, "hessian", 4, 3, 1e-3, 0))
+    frame, along = steepest_span(CurvatureSource(Quadratic(values), at(31), mask, "hessian", 4, 3, 1e-3, 0))
     assert bool((frame[:, 0] == 0).all())
     torch.testing.assert_close(frame @ frame.T, torch.eye(3, dtype=F64), rtol=0, atol=1e-12)
     assert (along.n, along.products > 0) == (3, True)

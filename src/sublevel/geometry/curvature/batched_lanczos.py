@@ -122,7 +122,7 @@ def _solved(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, s
 
 
-def lockstep(
+def batched_lanczos(
     operator: Callable[[Tensor], Tensor], starts: Float[Tensor, "K n"], *, steps: int, outliers: bool = False
 ) -> list[Tridiagonal]:
     """Lanczos from every row of ``starts`` at once, one product [K, n] a step, each run fully reorthogonalised.

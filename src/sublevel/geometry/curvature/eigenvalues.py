@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import At, Field, require_field
+from sublevel.field import PointLike, Field, require_field
 from sublevel.geometry.curvature.operators import check_counts, curvature_operator, subspace_dimension
-from sublevel.geometry.curvature.top_eigenpairs import MISSED, extremes
+from sublevel.geometry.curvature.top_eigenpairs import MISSED, top_eigenpairs
 from sublevel.space import as_point
 
 
@@ -51,7 +51,7 @@ class Spectrum:
 
 def top_eigenvalues(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     k: int,
     mask: Bool[Tensor, "D"] | None = None,
@@ -97,7 +97,7 @@ def top_eigenvalues(
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     tolerance = tolerance or (1e-7 if dtype == torch.float64 else 1e-4)
     of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
-    found = extremes(
+    found = top_eigenpairs(
         of,
         lambda run: of.draw(seed, run),
         k=k,

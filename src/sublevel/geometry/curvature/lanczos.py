@@ -23,7 +23,7 @@ import torch
 
 from sublevel._types import Float, Tensor
 
-Operator = Callable[[Tensor], Tensor]
+LinearMap = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Normalised:
     1e-200
     """
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operator: LinearMap) -> None:
         self.operator = operator
         self.exponent: int | None = None
 
@@ -151,7 +151,7 @@ class Ritz:
 
 
 def lanczos(
-    operator: Operator,
+    operator: LinearMap,
     start: Float[Tensor, "n"],
     *,
     steps: int,
@@ -199,7 +199,7 @@ def lanczos(
     raise AssertionError("unreachable")
 
 
-def whole(operator: Operator, start: Float[Tensor, "n"]) -> Ritz:
+def whole(operator: LinearMap, start: Float[Tensor, "n"]) -> Ritz:
     """Every eigenvalue of a small operator, from its matrix; ``start`` is what the weights are shares of."""
     basis = torch.eye(len(start), dtype=start.dtype, device=start.device)
     matrix = operator(basis).double().cpu().numpy()

@@ -15,7 +15,7 @@ import torch
 
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At, Field, Likelihood, require_field
+from sublevel.field import PointLike, Field, Likelihood, require_field
 from sublevel.rng import generator
 from sublevel.space import as_point
 
@@ -119,14 +119,14 @@ class Operator:
         return np.stack(rows)
 
 
-def hessian(field: Field, theta: At, mask: Bool[Tensor, "D"] | None = None) -> Operator:
+def hessian(field: Field, theta: PointLike, mask: Bool[Tensor, "D"] | None = None) -> Operator:
     """The Hessian of the field at theta, in the subspace of ``mask``."""
     require_field(field, "hessian")
     point = as_point(theta)
     return subspace_operator(lambda v: field.hvp(point, v), point.theta, mask, "hessian")
 
 
-def ggn(field: Field, theta: At, mask: Bool[Tensor, "D"] | None = None) -> Operator:
+def ggn(field: Field, theta: PointLike, mask: Bool[Tensor, "D"] | None = None) -> Operator:
     """The generalised Gauss-Newton matrix of a likelihood at theta (Schraudolph 2002): positive semi-definite."""
     likelihood, point = require_likelihood(field, "ggn"), as_point(theta)
     return subspace_operator(lambda v: likelihood.ggn_vp(point, v), point.theta, mask, "ggn")
@@ -134,7 +134,7 @@ def ggn(field: Field, theta: At, mask: Bool[Tensor, "D"] | None = None) -> Opera
 
 def fisher(
     field: Field,
-    theta: At,
+    theta: PointLike,
     mask: Bool[Tensor, "D"] | None = None,
     *,
     kind: str = "empirical",
@@ -161,7 +161,7 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
 
 def curvature_operator(
     field: Field,
-    theta: At,
+    theta: PointLike,
     mask: Bool[Tensor, "D"] | None = None,
     *,
     operator: str = "hessian",
@@ -192,7 +192,7 @@ def subspace_operator(
     return Operator(product, like, index, name)
 
 
-def subspace_dimension(theta: At, mask: Bool[Tensor, "D"] | None = None) -> int:
+def subspace_dimension(theta: PointLike, mask: Bool[Tensor, "D"] | None = None) -> int:
     """n, the dimension of the subspace: the largest k that `top_eigenvalues` can be asked for.
 
     Raises ValueError where the mask has another length than theta.

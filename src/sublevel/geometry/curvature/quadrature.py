@@ -3,10 +3,10 @@
 From a random unit vector v, m Lanczos steps give the m-point Gauss rule of v's spectral measure: nodes are the Ritz
 values, weights the squared first components of their eigenvectors (Golub and Welsch 1969). n times its mean over v is
 an unbiased estimate of tr f(A), up to the rule's error (Ubaru, Chen and Saad 2017; Ghorbani et al. 1901.10159; Papyan
-1811.07062). The runs go in `lockstep`, so that one pass over the data serves a product of all of them.
+1811.07062). The runs go in `batched_lanczos`, so that one pass over the data serves a product of all of them.
 
 A few eigenvalues far from the bulk would carry the whole sampling error, and an interval from a few probes would cover
-less than it says. So each probe is deflated by what the others have found (`lockstep.known_to_each`): with known
+less than it says. So each probe is deflated by what the others have found (`batched_lanczos.known_to_each`): with known
 eigenpairs (mu_l, u_l), l = 1..a, and c_l = v^T u_l,
 
     sum_l f(mu_l) + (n - a) (sum_i w_i f(x_i) - sum_l c_l^2 f(mu_l)) / (1 - sum_l c_l^2)
@@ -26,9 +26,9 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At, Field, require_field
+from sublevel.field import PointLike, Field, require_field
 from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
-from sublevel.geometry.curvature.batched_lanczos import Known, Tridiagonal, known_to_each, lockstep
+from sublevel.geometry.curvature.batched_lanczos import Known, Tridiagonal, known_to_each, batched_lanczos
 from sublevel.geometry.curvature.operators import Operator, check_counts, curvature_operator, unsymmetric
 
 METHODS = ("lanczos", "exact")
@@ -190,7 +190,7 @@ class SpectralDensity:
 
 def spectral_density(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     probes: int = 10,
     steps: int = 100,
@@ -225,7 +225,7 @@ def spectral_density(
     runs: list[Tridiagonal] = []
     for start in range(0, probes, together):
         block = [of.draw(seed, i, stream="probe:quadrature") for i in range(start, min(start + together, probes))]
-        runs += lockstep(of, torch.stack(block), steps=steps, outliers=True)
+        runs += batched_lanczos(of, torch.stack(block), steps=steps, outliers=True)
     rules = _rules(tuple(runs), None)
     return SpectralDensity(
         **rules,
@@ -239,7 +239,7 @@ def spectral_density(
 
 def log_determinant(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     damping: float,
     probes: int = 10,

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from sublevel._types import Tensor
-from sublevel.geometry.curvature.lanczos import Operator, Ritz
+from sublevel.geometry.curvature.lanczos import LinearMap, Ritz
 
 
-def checked(operator: Operator, first: Pairs, second: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
+def checked(operator: LinearMap, first: Pairs, second: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
     """|A v - lambda v| of two sets of pairs, with what one product shows beyond it, and how much that is.
 
     The product is that of all vectors' sum, scaled to the norm of one: what it differs by from the sum of what is known

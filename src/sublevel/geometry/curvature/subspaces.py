@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from sublevel._types import Bool, Float, Int, Tensor
-from sublevel.field import At
+from sublevel.field import PointLike
 from sublevel.rng import generator
 from sublevel.space import Layer, Space, as_point
 
 
-def filter_norms(space: Space, theta: At) -> Float[Tensor, "D"]:
+def filter_norms(space: Space, theta: PointLike) -> Float[Tensor, "D"]:
     """The scale of every coordinate, for adaptive curvature D_s A D_s (``scale`` of the estimators).
 
     A coordinate of a prunable layer has the norm of its filter, the weights into one output channel or unit (Li et al.

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.geometry.curvature.lanczos import Enough, Normalised, Operator, Ritz, Seen, lanczos, whole
+from sublevel.geometry.curvature.lanczos import Enough, Normalised, LinearMap, Ritz, Seen, lanczos, whole
 from sublevel.geometry.curvature.operators import unsymmetric
 from sublevel.geometry.curvature.ritz_pairs import Pairs, checked, orthonormal
 
@@ -43,7 +43,7 @@ RESOLVED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Extremes:
+class TopEigenpairs:
     """The k largest algebraic eigenvalues (descending), with what is needed to trust them."""
 
     values: Float[Tensor, "k"]
@@ -74,8 +74,8 @@ class Extremes:
         return self.first.values * self.unit < -self.rounding
 
 
-def extremes(
-    operator: Operator,
+def top_eigenpairs(
+    operator: LinearMap,
     draw: Callable[[int], Float[Tensor, "n"]],
     *,
     k: int,
@@ -83,7 +83,7 @@ def extremes(
     steps: int,
     restarts: int = 3,
     negative: int = 0,
-) -> Extremes:
+) -> TopEigenpairs:
     """The k largest algebraic eigenvalues of a symmetric operator on R^n.
 
     ``draw(i)`` gives the start vector of run i. A residual is small where `allowed` says so: relative to the value. The
@@ -124,7 +124,7 @@ def extremes(
     else:
         stop = "converged" if certain.all() else search.doubt(restarts)
     unit = scaled.unit
-    return Extremes(
+    return TopEigenpairs(
         values=torch.from_numpy(found.values * unit),
         vectors=found.vectors,
         residuals=torch.from_numpy(residuals * unit),
@@ -203,7 +203,7 @@ class _Chance:
 class _Search:
     """The pairs that the ``runs`` so far have brought, in ``pool``; the k largest of them are what is found."""
 
-    operator: Operator
+    operator: LinearMap
     draw: Callable[[int], Tensor]
     k: int
     tolerance: float
@@ -216,7 +216,7 @@ class _Search:
     @classmethod
     def of(
         cls,
-        operator: Operator,
+        operator: LinearMap,
         draw: Callable[[int], Tensor],
         k: int,
         tolerance: float,

@@ -17,14 +17,14 @@ import torch
 
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At, Field, require_field
+from sublevel.field import PointLike, Field, require_field
 from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
 from sublevel.geometry.curvature.operators import Operator, check_counts, curvature_operator, finite, unsymmetric
 
 
 def trace(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     method: str = "hutchinson",
     probes: int = 100,
@@ -207,7 +207,7 @@ class Diagonal:
 
 def diagonal(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     probes: int = 100,
     mask: Bool[Tensor, "D"] | None = None,
@@ -249,7 +249,7 @@ def diagonal(
 
 def diagonal_entries(
     field: Field,
-    theta: At,
+    theta: PointLike,
     coordinates: Int[Tensor, "c"],
     *,
     operator: str = "hessian",
@@ -272,7 +272,7 @@ def diagonal_entries(
 
 def along(
     field: Field,
-    theta: At,
+    theta: PointLike,
     sets: Mapping[str, Int[Tensor, "_"]],
     *,
     probes: int = 32,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sublevel.geometry.paths.matching import Alignment, infer_spec, permute_point, weight_matching
 from sublevel.geometry.paths.connection import Connection, connected
 from sublevel.geometry.paths.curves import Curve
-from sublevel.geometry.paths.curve_training import Descent, Trained, train_curve
+from sublevel.geometry.paths.curve_training import CurveTraining, TrainedCurve, train_curve
 from sublevel.geometry.paths.segments import BUFFERS, Barrier, Profile, along, barrier, over_chord, segment
 from sublevel.precision import ieee_functions
 
@@ -20,9 +20,9 @@ __all__ = [
     "Barrier",
     "Connection",
     "Curve",
-    "Descent",
+    "CurveTraining",
     "Profile",
-    "Trained",
+    "TrainedCurve",
     "along",
     "barrier",
     "connected",

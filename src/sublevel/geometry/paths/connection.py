@@ -14,9 +14,9 @@ from math import inf, isnan
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import At, EveryExample, Field, Stochastic, require_field
+from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
 from sublevel.geometry.paths.curves import Curve
-from sublevel.geometry.paths.curve_training import Descent, Trained, moving, train_curve
+from sublevel.geometry.paths.curve_training import CurveTraining, TrainedCurve, moving, train_curve
 from sublevel.geometry.paths.segments import Profile, along
 from sublevel.rng import derive
 
@@ -70,8 +70,8 @@ class Connection:
 
 def connected(
     field: Field,
-    a: At,
-    b: At,
+    a: PointLike,
+    b: PointLike,
     threshold: float,
     *,
     stochastic: Stochastic | None = None,
@@ -79,7 +79,7 @@ def connected(
     bends: Sequence[int] = (1, 3),
     seed: int = 0,
     mask: Bool[Tensor, "D"] | None = None,
-    how: Descent | None = None,
+    how: CurveTraining | None = None,
     points: int = 21,
     refine: int = 4,
 ) -> Connection:
@@ -124,7 +124,7 @@ def connected(
         if _top(profile) <= enough:
             break
         start = Curve.straight(a, b, kind="bezier" if inner == 1 else "chain", bends=inner)
-        descent = replace(how or Descent(), steps=steps)
+        descent = replace(how or CurveTraining(), steps=steps)
         trained = train_curve(batches, start, descent, mask=mask, seed=derive(seed, "curve:attempt", i))
         found = None if trained.reason else look(trained.curve)
         attempts.append(_attempt(trained, found))
@@ -161,7 +161,7 @@ def _connection(
     )
 
 
-def _attempt(trained: Trained, found: Profile | None) -> Attempt:
+def _attempt(trained: TrainedCurve, found: Profile | None) -> Attempt:
     curve, steps = trained.curve, len(trained.losses)
     return Attempt(
         kind=curve.kind,

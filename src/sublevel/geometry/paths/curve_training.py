@@ -25,7 +25,7 @@ OPTIMIZERS = ("adam", "sgd")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent:
+class CurveTraining:
     """How the bends of a curve are trained.
 
     ``lr`` falls linearly to 1% of itself between half and nine tenths of the steps (Garipov et al.). For ``adam`` it
@@ -55,7 +55,7 @@ class Descent:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedCurve:
     """A trained curve, the batch losses [steps] it was trained on, and in ``reason`` why it is not to be used."""
 
     curve: Curve
@@ -66,11 +66,11 @@ class Trained:
 def train_curve(
     stochastic: Stochastic,
     curve: Curve,
-    how: Descent | None = None,
+    how: CurveTraining | None = None,
     *,
     mask: Bool[Tensor, "D"] | None = None,
     seed: int = 0,
-) -> Trained:
+) -> TrainedCurve:
     """Lower the mean loss along a curve by moving its bends, one batch and one t a step.
 
     ``mask`` keeps the curve in a subspace that holds both ends (the union of their masks). t of a step is drawn from
@@ -79,7 +79,7 @@ def train_curve(
     Raises TypeError where ``stochastic`` is not a `Stochastic` (see `EveryExample`), ValueError for a curve without
     bends, a mask of another length, or an end outside the mask's subspace.
     """
-    how = how or Descent()
+    how = how or CurveTraining()
     if not isinstance(stochastic, Stochastic):
         raise TypeError(f"a curve is trained on a Stochastic field, got {type(stochastic).__name__}")
     if not len(curve.bends):
@@ -97,7 +97,7 @@ def train_curve(
         optimizer.step()
         losses.append(loss)
     seen = torch.stack(losses).double().cpu().numpy()
-    return Trained(replace(curve, bends=bends.detach()), seen, _diverged(seen, bends))
+    return TrainedCurve(replace(curve, bends=bends.detach()), seen, _diverged(seen, bends))
 
 
 def moving(curve: Curve, mask: Bool[Tensor, "D"] | None) -> Tensor:
@@ -126,7 +126,7 @@ def _jittered(curve: Curve, jitter: float, keep: Tensor, seed: int) -> Tensor:
     return bends
 
 
-def _optimizer(bends: Tensor, curve: Curve, how: Descent, n: int) -> torch.optim.Optimizer:
+def _optimizer(bends: Tensor, curve: Curve, how: CurveTraining, n: int) -> torch.optim.Optimizer:
     if how.optimizer == "sgd":
         return torch.optim.SGD([bends], lr=how.lr, momentum=how.momentum)
     per_coordinate = float((curve.end.theta.double() - curve.start.theta.double()).norm()) / sqrt(n)

@@ -11,7 +11,7 @@ import torch
 
 from sublevel._types import Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At
+from sublevel.field import PointLike
 from sublevel.space import Point, as_point, lerp
 
 KINDS = ("bezier", "chain")
@@ -32,7 +32,7 @@ class Curve:
     bends: Float[Tensor, "inner D"]
 
     @classmethod
-    def straight(cls, a: At, b: At, *, kind: str = "bezier", bends: int = 1) -> Curve:
+    def straight(cls, a: PointLike, b: PointLike, *, kind: str = "bezier", bends: int = 1) -> Curve:
         """The segment from a to b as a curve with ``bends`` inner control points, evenly spaced.
 
         Raises ConfigError for a kind that is none, ValueError for a negative number of bends or ends of two lengths.

@@ -16,7 +16,7 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At, Field, require_field
+from sublevel.field import PointLike, Field, require_field
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
 
@@ -65,7 +65,7 @@ class Frame:
         theta = self.origin.theta.double() + x * self.axes[0] + y * self.axes[1]
         return Point(theta.to(self.origin.theta.dtype), self._anchor(x, y).buffers)
 
-    def project(self, points: Sequence[At]) -> Projection:
+    def project(self, points: Sequence[PointLike]) -> Projection:
         """Where points (the checkpoints of a trajectory) lie on the plane, by least squares, and how far from it.
 
         Raises ValueError for a point of another dimension.
@@ -145,7 +145,7 @@ class Seam:
     jump: float
 
 
-def plane_through(a: At, b: At, c: At, *, buffers: str = "recomputed") -> Frame:
+def plane_through(a: PointLike, b: PointLike, c: PointLike, *, buffers: str = "recomputed") -> Frame:
     """The plane through three points, in an orthonormal frame by Gram-Schmidt: a at (0, 0), b at (|b - a|, 0).
 
     ``buffers`` is the rule of BatchNorm's statistics on the plane (see `Frame`).
@@ -167,7 +167,7 @@ def plane_through(a: At, b: At, c: At, *, buffers: str = "recomputed") -> Frame:
     return Frame(anchors[0], _gram_schmidt(spread, "the three points lie on one line"), "points", anchors, buffers)
 
 
-def eigen_plane(point: At, vectors: Float[Tensor, "k D"]) -> Frame:
+def eigen_plane(point: PointLike, vectors: Float[Tensor, "k D"]) -> Frame:
     """The plane at a point along two directions, two eigenvectors of the Hessian say, made orthonormal.
 
     Raises ValueError unless two independent vectors are given.
@@ -179,7 +179,7 @@ def eigen_plane(point: At, vectors: Float[Tensor, "k D"]) -> Frame:
     return Frame(at, axes, "directions", (at,))
 
 
-def random_plane(space: Space, theta: At, seed: int = 0, *, mask: Bool[Tensor, "D"] | None = None) -> Frame:
+def random_plane(space: Space, theta: PointLike, seed: int = 0, *, mask: Bool[Tensor, "D"] | None = None) -> Frame:
     """The plane at a point along two random filter-normalised directions (Li et al. 1712.09913, section 4).
 
     Each direction is normal, scaled in every filter of a weight with two axes or more to the norm of that filter
@@ -225,7 +225,7 @@ def scan(
     xs: Sequence[float] | np.ndarray,
     ys: Sequence[float] | np.ndarray,
     *,
-    points: Mapping[str, At] | None = None,
+    points: Mapping[str, PointLike] | None = None,
 ) -> Plane:
     """Evaluate a field on the grid ``xs`` times ``ys`` of a plane, and place the named ``points`` on it.
 
@@ -243,7 +243,7 @@ def scan(
     return Plane(frame, x, y, loss, error, places(frame, points), policy, loss.size, doubt, seams)
 
 
-def places(frame: Frame, points: Mapping[str, At] | None) -> dict[str, tuple[float, float, float]]:
+def places(frame: Frame, points: Mapping[str, PointLike] | None) -> dict[str, tuple[float, float, float]]:
     """The place of named points on a frame: (x, y, residual)."""
     named = dict(points or {})
     seen = frame.project(list(named.values()))

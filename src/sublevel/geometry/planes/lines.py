@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.field import At, Field, require_field
+from sublevel.field import PointLike, Field, require_field
 from sublevel.rng import generator
 from sublevel.space import Point, as_point
 
@@ -59,7 +59,7 @@ class Line:
     reason: str = ""
 
 
-def profile(field: Field, theta: At, direction: Float[Tensor, "D"], radii: Sequence[float] | np.ndarray) -> Line:
+def profile(field: Field, theta: PointLike, direction: Float[Tensor, "D"], radii: Sequence[float] | np.ndarray) -> Line:
     """The loss and error of ``theta + r direction / |direction|`` at the given radii, negative ones included.
 
     Buffers are those of ``theta``, unless the field computes them anew.
@@ -111,7 +111,7 @@ class Width:
 
 def width(
     field: Field,
-    theta: At,
+    theta: PointLike,
     direction: Float[Tensor, "D"],
     rise: float,
     *,
@@ -198,7 +198,7 @@ class _Side:
         return radius, None
 
 
-def _stepper(theta: At, direction: Tensor) -> Callable[[float], Point]:
+def _stepper(theta: PointLike, direction: Tensor) -> Callable[[float], Point]:
     point = as_point(theta)
     if direction.shape != point.theta.shape:
         raise ValueError(f"a direction of shape {list(direction.shape)} leads nowhere from {list(point.theta.shape)}")

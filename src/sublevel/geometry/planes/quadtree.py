@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sublevel.field import At, Evaluation, Field, require_field
+from sublevel.field import PointLike, Evaluation, Field, require_field
 from sublevel.geometry.planes.frames import Frame, Plane, Seam, ascending, doubts, places, policy_of
 
-Node = tuple[int, int]
+Corner = tuple[int, int]
 """(column, row) on the finest lattice."""
 Cell = tuple[int, int, int]
 """(column, row, side) on the finest lattice."""
@@ -88,7 +88,7 @@ def adaptive_scan(
     *,
     tolerance: float,
     levels: int = 3,
-    points: Mapping[str, At] | None = None,
+    points: Mapping[str, PointLike] | None = None,
 ) -> Mesh:
     """Evaluate a field on a base grid, then split the cells whose corners differ by more than ``tolerance`` in loss.
 
@@ -104,7 +104,7 @@ def adaptive_scan(
     field = frame.seen_by(field)
     side = 2**levels
     fine_x, fine_y = _lattice(ascending(xs, "xs"), side), _lattice(ascending(ys, "ys"), side)
-    seen: dict[Node, tuple[Evaluation, int]] = {}
+    seen: dict[Corner, tuple[Evaluation, int]] = {}
 
     def look(cells: list[Cell], level: int) -> None:
         corners = dict.fromkeys(node for cell in cells for node in _corners(cell))
@@ -147,7 +147,7 @@ def _lattice(values: np.ndarray, side: int) -> np.ndarray:
     return np.interp(np.arange((len(values) - 1) * side + 1) / side, np.arange(len(values)), values)
 
 
-def _corners(cell: Cell) -> tuple[Node, Node, Node, Node]:
+def _corners(cell: Cell) -> tuple[Corner, Corner, Corner, Corner]:
     i, j, side = cell
     return (i, j), (i + side, j), (i, j + side), (i + side, j + side)
 
@@ -158,7 +158,7 @@ def _children(cell: Cell) -> list[Cell]:
     return [(i + di, j + dj, half) for dj in (0, half) for di in (0, half)]
 
 
-def _range(cell: Cell, seen: dict[Node, tuple[Evaluation, int]]) -> float:
+def _range(cell: Cell, seen: dict[Corner, tuple[Evaluation, int]]) -> float:
     losses = [seen[node][0].loss for node in _corners(cell)]
     if not np.isfinite(losses).all():
         return float("inf")

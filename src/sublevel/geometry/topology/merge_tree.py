@@ -19,7 +19,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Node:
+class TreeNode:
     """A node of a merge tree at ``height``: a leaf with a ``name``, or the join of two earlier nodes, ``children``."""
 
     height: float
@@ -54,7 +54,7 @@ class MergeTree:
     ``roots`` are the nodes that nothing joins: more than one where no path was found between solutions.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[TreeNode, ...]
     roots: tuple[int, ...]
 
     @cached_property
@@ -171,13 +171,13 @@ def disconnectivity(leaves: Mapping[str, float], joins: Mapping[tuple[str, str],
             raise ValueError(f"the height of {name!r} is {height}: a leaf stands at a finite loss")
     ends = [(_height(pair, top, leaves), *pair) for pair, top in joins.items()]
     names = list(leaves)
-    nodes = [Node(float(height), (name,), (), name) for name, height in leaves.items()]
+    nodes = [TreeNode(float(height), (name,), (), name) for name, height in leaves.items()]
     top = {name: number for number, name in enumerate(names)}
     for height, i, j in sorted(ends, key=lambda e: (e[0], *sorted((names.index(e[1]), names.index(e[2]))))):
         if top[i] != top[j] and height < inf:
             both = tuple(sorted((top[i], top[j])))
             held = tuple(sorted(nodes[both[0]].leaves + nodes[both[1]].leaves, key=names.index))
-            nodes.append(Node(height, held, both))
+            nodes.append(TreeNode(height, held, both))
             top |= dict.fromkeys(held, len(nodes) - 1)
     return MergeTree(tuple(nodes), tuple(sorted(set(top.values()))))
 

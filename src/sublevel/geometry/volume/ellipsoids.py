@@ -15,12 +15,12 @@ from math import exp, isfinite, log, nan
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import At, Field, require_field
-from sublevel.geometry.volume.estimators import AtHeight, Volume, ball_radius, because, estimator, log_unit_ball, undefined
+from sublevel.field import PointLike, Field, require_field
+from sublevel.geometry.volume.estimators import VolumeAtHeight, Volume, ball_radius, because, estimator, log_unit_ball, undefined
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.curvature.operators import Operator, curvature_operator
-from sublevel.geometry.curvature.quadrature import Tridiagonal, check_damping, lockstep, log_determinant_of, spectral_density
+from sublevel.geometry.curvature.quadrature import Tridiagonal, check_damping, batched_lanczos, log_determinant_of, spectral_density
 
 MODEL = "the loss is its quadratic model at theta up to the height eps, and at its minimum plus eps"
 
@@ -28,7 +28,7 @@ MODEL = "the loss is its quadratic model at theta up to the height eps, and at i
 @estimator("top-k")
 def top_k(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     mask: Bool[Tensor, "D"] | None = None,
     k: int = 10,
@@ -37,7 +37,7 @@ def top_k(
     restarts: int = 3,
     negative: int = 1,
     seed: int = 0,
-) -> AtHeight:
+) -> VolumeAtHeight:
     """The ellipsoid of the k largest Hessian eigenvalues (see `ellipsoid`, and `top_eigenvalues` for the options).
 
     Negative eigenvalues anywhere in the spectrum, as far as the search saw them, are a ``reason``: theta is a saddle.
@@ -87,7 +87,7 @@ def ellipsoid(
 @estimator("logdet")
 def logdet(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     damping: float,
     mask: Bool[Tensor, "D"] | None = None,
@@ -96,7 +96,7 @@ def logdet(
     operator: str = "hessian",
     exact: int | None = None,
     seed: int = 0,
-) -> AtHeight:
+) -> VolumeAtHeight:
     """The ellipsoid of the whole damped curvature A + damping, by stochastic Lanczos quadrature:
 
     log V = log omega_n + (n/2) log 2 (eps + 1/2 g^T (A + damping)^-1 g) - 1/2 sum log(max(lambda, 0) + damping).
@@ -116,7 +116,7 @@ def logdet(
 
 def logdets(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     dampings: Sequence[float],
     mask: Bool[Tensor, "D"] | None = None,
@@ -125,7 +125,7 @@ def logdets(
     operator: str = "hessian",
     exact: int | None = None,
     seed: int = 0,
-) -> list[AtHeight]:
+) -> list[VolumeAtHeight]:
     """`logdet` at several dampings, for the products of one: the spectrum and the gradient's Krylov space are shared.
 
     Raises what `log_determinant` raises.
@@ -194,7 +194,7 @@ def solve(of: Operator, g: Tensor, *, dampings: Sequence[float], steps: int) -> 
     norm = float(g.double().norm())
     if norm == 0:
         return [Height(0.0, 0.0, 0) for _ in dampings]
-    run = lockstep(of, g[None], steps=steps)[0]
+    run = batched_lanczos(of, g[None], steps=steps)[0]
     return [_height(run, norm, damping) for damping in dampings]
 
 

@@ -14,11 +14,11 @@ from math import exp, sqrt
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import At, EveryExample, Field, Stochastic
+from sublevel.field import PointLike, EveryExample, Field, Stochastic
 from sublevel.geometry.volume.estimators import because
-from sublevel.geometry.volume.laplace import LocalLaw
+from sublevel.geometry.volume.laplace import LaplaceApproximation
 from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
-from sublevel.geometry.volume.langevin import Samples, sample
+from sublevel.geometry.volume.langevin import ChainTraces, sample
 
 MIXED = 1.05
 """The split R-hat above which chains are not taken to have forgotten where they began."""
@@ -66,8 +66,8 @@ class Energy:
 
 def sampled_energy(
     stochastic: Stochastic,
-    start: At,
-    law: LocalLaw | None,
+    start: PointLike,
+    law: LaplaceApproximation | None,
     *,
     step_size: float,
     n_beta: float,
@@ -105,7 +105,7 @@ def sampled_energy(
     return energy_of(found, law, every)
 
 
-def energy_of(found: Samples, law: LocalLaw | None, every: int) -> Energy:
+def energy_of(found: ChainTraces, law: LaplaceApproximation | None, every: int) -> Energy:
     """The energy of chains whose even ones began at the minimum and whose odd ones by the ``law``."""
     n_beta, gamma = found.n_beta, found.gamma
     energies = n_beta * found.rises

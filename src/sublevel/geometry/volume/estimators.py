@@ -12,7 +12,7 @@ from inspect import Parameter, signature
 from math import exp, isfinite, lgamma, log, nan, pi
 
 from sublevel.errors import ConfigError, unknown
-from sublevel.field import At, Field
+from sublevel.field import PointLike, Field
 
 
 def log_unit_ball(n: int) -> float:
@@ -43,8 +43,8 @@ class Volume:
     diagnostics: Mapping[str, object] = field(default_factory=dict)
 
 
-AtHeight = Callable[[float], Volume]
-Estimator = Callable[..., AtHeight]
+VolumeAtHeight = Callable[[float], Volume]
+Estimator = Callable[..., VolumeAtHeight]
 METHODS: dict[str, Estimator] = {}
 
 
@@ -58,7 +58,7 @@ def estimator(name: str) -> Callable[[Estimator], Estimator]:
     return register
 
 
-def prepared(field: Field, theta: At, method: str, options: Mapping[str, object]) -> AtHeight:
+def prepared(field: Field, theta: PointLike, method: str, options: Mapping[str, object]) -> VolumeAtHeight:
     """The estimator of a name, made ready for any eps.
 
     Raises ConfigError for a name or an option that it does not know, or one that it needs and was not given.

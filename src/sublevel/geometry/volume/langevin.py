@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import At, EveryExample, Field, Stochastic, require_field
+from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
 from sublevel.geometry.curvature.operators import Operator, check_counts, subspace_operator
 from sublevel.rng import generator
 from sublevel.space import Point, as_point
@@ -68,7 +68,7 @@ class Target:
         return Point(self.start.theta + self.of.embed(away), self.start.buffers)
 
 
-class State(NamedTuple):
+class ChainState(NamedTuple):
     """Where a chain stands: ``away`` [n] = w - start in the subspace, and what the batch of this state says there.
 
     ``potential`` is n_beta L + gamma/2 |w - start|^2, ``force`` [n] its gradient.
@@ -86,15 +86,15 @@ class Info(NamedTuple):
     log_acceptance: Tensor
 
 
-def begin(target: Target, away: Float[Tensor, "n"], batch: int) -> State:
+def begin(target: Target, away: Float[Tensor, "n"], batch: int) -> ChainState:
     """The state at a distance from the start, on a batch."""
     loss, gradient = target.stochastic.loss_and_grad(target.at(away), batch)
     force = torch.add(target.gamma * away, target.of.restrict(gradient), alpha=target.n_beta)
     loss = loss.double()
-    return State(away, loss, target.n_beta * loss + target.gamma / 2 * (away @ away), force)
+    return ChainState(away, loss, target.n_beta * loss + target.gamma / 2 * (away @ away), force)
 
 
-def step(target: Target, state: State, noise: Float[Tensor, "n"], batch: int) -> tuple[State, Info]:
+def step(target: Target, state: ChainState, noise: Float[Tensor, "n"], batch: int) -> tuple[ChainState, Info]:
     """One Langevin step with a standard normal ``noise``; ``batch`` is what the new state sees.
 
     The acceptance is that of the Metropolis-adjusted algorithm (MALA), exact where every batch is the whole set: with
@@ -108,7 +108,7 @@ def step(target: Target, state: State, noise: Float[Tensor, "n"], batch: int) ->
     return new, Info(state.potential - new.potential + drift)
 
 
-def step_bias(target: Target, state: State) -> Float[Tensor, ""]:
+def step_bias(target: Target, state: ChainState) -> Float[Tensor, ""]:
     """``eta/8 n_beta grad L . P F``: its mean is what an uncorrected step adds to n_beta E[L] on a quadratic.
 
     There the variance of a coordinate is too large by eta / (4 - eta a), and this has the mean eta/8 n_beta h a times
@@ -118,7 +118,7 @@ def step_bias(target: Target, state: State) -> Float[Tensor, ""]:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class ChainTraces:
     """The traces of all chains after their burn-in.
 
     ``rises`` [chains, draws]: L(w) - L(start) along them, float64. ``acceptance``: the mean probability at which the
@@ -140,7 +140,7 @@ class Samples:
 
 def sample(
     stochastic: Stochastic,
-    start: At,
+    start: PointLike,
     *,
     step_size: float,
     n_beta: float,
@@ -155,7 +155,7 @@ def sample(
     adjust: bool = False,
     starts: Float[Tensor, "chains n"] | None = None,
     scaling: Scaling | None = None,
-) -> Samples:
+) -> ChainTraces:
     """``chains`` Langevin chains of ``burn_in`` + ``draws`` * ``every`` steps around ``start``.
 
     ``n_beta`` is N beta, N the number of training examples and not of a batch. In a ``mask``'s subspace only its
@@ -192,7 +192,7 @@ def sample(
     target = Target(stochastic, point, of, step_size, n_beta, gamma, scaling)
     length = burn_in + draws * every
     runs = [_chain(target, c, starts[c], burn_in, length, every, seed, field, adjust) for c in range(chains)]
-    return Samples(
+    return ChainTraces(
         rises=np.stack([rises for rises, _, _, _ in runs]),
         acceptance=float(np.mean([accepted for _, accepted, _, _ in runs]))
         if isinstance(stochastic, EveryExample)
@@ -254,9 +254,9 @@ def _bars(of: Operator, burn_in: int, length: int, seed: int, chain: int) -> Flo
     return bars.to(of.like.device)
 
 
-def _chosen(accept: Tensor, new: State, old: State) -> State:
+def _chosen(accept: Tensor, new: ChainState, old: ChainState) -> ChainState:
     """The new state where it is accepted; nothing is read back from the device."""
-    return State(*(torch.where(accept, a, b) for a, b in zip(new, old, strict=True)))
+    return ChainState(*(torch.where(accept, a, b) for a, b in zip(new, old, strict=True)))
 
 
 def sees_all(stochastic: Stochastic, field: Field | None = None) -> bool:
@@ -276,7 +276,7 @@ class _Reference:
             else torch.tensor(field.loss(target.start), dtype=torch.float64)
         )
 
-    def rise(self, state: State, batch: int) -> Tensor:
+    def rise(self, state: ChainState, batch: int) -> Tensor:
         if self.whole:
             return state.loss - self.base
         if self.field is None:

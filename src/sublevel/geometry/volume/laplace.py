@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import At, Field
+from sublevel.field import PointLike, Field
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.curvature.lanczos import Ritz, lanczos
 from sublevel.geometry.curvature.operators import hessian
@@ -30,7 +30,7 @@ SPREAD = 1.2
 
 
 @dataclass(frozen=True, eq=False)
-class LocalLaw:
+class LaplaceApproximation:
     """Curvature at the centre: the eigenvalue ``steepest``, Lanczos ``runs`` from normal vectors of these ``lengths``.
 
     ``vectors`` [k, n] and ``values`` [k] are the steep eigenpairs that `scaling` makes equal, ``rest`` the steepest
@@ -120,12 +120,12 @@ class LocalLaw:
         return np.where(values > floor, values, 0.0)
 
 
-def local_law(
-    field: Field, start: At, mask: Bool[Tensor, "D"] | None = None, *, draws: int, rescale: int = 0, seed: int = 0
-) -> LocalLaw:
+def laplace_approximation(
+    field: Field, start: PointLike, mask: Bool[Tensor, "D"] | None = None, *, draws: int, rescale: int = 0, seed: int = 0
+) -> LaplaceApproximation:
     """The local law of a field at a point, ready for ``draws`` draws (at least one run is made, for the rules).
 
-    ``rescale`` is the number of steepest directions for `LocalLaw.scaling`. Pairs whose residual is too large for it
+    ``rescale`` is the number of steepest directions for `LaplaceApproximation.scaling`. Pairs whose residual is too large for it
     are left out, and the steepest other direction is looked for anew, so that a missed copy lies among the others.
     """
     of = hessian(field, start, mask)
@@ -142,4 +142,4 @@ def local_law(
     starts = [of.draw(seed, i, stream="probe:local") for i in range(max(draws, 1))]
     runs = [lanczos(of, one, steps=STEPS) for one in starts]
     products += sum(run.products for run in runs)
-    return LocalLaw(steepest, vectors, values, rest, runs, [float(one.norm()) for one in starts], products)
+    return LaplaceApproximation(steepest, vectors, values, rest, runs, [float(one.norm()) for one in starts], products)

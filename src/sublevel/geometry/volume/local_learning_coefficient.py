@@ -13,10 +13,10 @@ from dataclasses import field as member
 from math import nan
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import At, EveryExample, Field, Stochastic, require_field
-from sublevel.geometry.volume.estimators import AtHeight, because, estimator, undefined
+from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
+from sublevel.geometry.volume.estimators import VolumeAtHeight, because, estimator, undefined
 from sublevel.geometry.volume.energies import COARSE, sampled_energy
-from sublevel.geometry.volume.laplace import local_law
+from sublevel.geometry.volume.laplace import laplace_approximation
 from sublevel.geometry.curvature.operators import subspace_dimension
 
 
@@ -41,7 +41,7 @@ class LearningCoefficient:
 
 def learning_coefficient(
     stochastic: Stochastic,
-    start: At,
+    start: PointLike,
     *,
     n_beta: float,
     gamma: float,
@@ -67,11 +67,11 @@ def learning_coefficient(
     it, their noise adds to that, and ``se`` includes an estimate of both (``diagnostics["step_bias"]``).
     L is the whole ``field`` where one is given and else the batches' (see `sample` for which has a bias).
 
-    Where the whole loss is known (``field``, or `EveryExample`) every second chain starts at a draw of the `LocalLaw`;
+    Where the whole loss is known (``field``, or `EveryExample`) every second chain starts at a draw of the `LaplaceApproximation`;
     `sampled_energy` says what is checked. ``rescale`` is a number of steepest directions along which steps are
     shortened to what the steepest other curvature lambda asks for, so that a longer ``step_size`` is stable:
     ``diagnostics["stability"]`` = eta (N beta lambda + gamma), without rescaling that of lambda_1. Where no step size
-    is given, it is `LocalLaw.step_size` of ``stability``.
+    is given, it is `LaplaceApproximation.step_size` of ``stability``.
 
     Raises ValueError where that is 4 or more, as an uncorrected chain diverges, or where no step size is given and no
     curvature is known, and what `sample` raises.
@@ -85,7 +85,7 @@ def learning_coefficient(
     (True, '')
     """
     seen = stochastic.field if isinstance(stochastic, EveryExample) else field
-    law = None if seen is None else local_law(seen, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    law = None if seen is None else laplace_approximation(seen, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
     if step_size is None:
         if law is None:
             raise ValueError("step_size is needed where only batches of the loss are known: their curvature is not")
@@ -135,7 +135,7 @@ def learning_coefficient(
 @estimator("llc")
 def llc(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     n_beta: float,
     gamma: float,
@@ -149,7 +149,7 @@ def llc(
     every: int = 1,
     rescale: int = 0,
     seed: int = 0,
-) -> AtHeight:
+) -> VolumeAtHeight:
     """`learning_coefficient` in the form of a volume, which it is not: ``log_volume`` is nan, at every eps.
 
     The coefficient, its standard error and its checks stand in ``diagnostics``. Chains follow the gradients of

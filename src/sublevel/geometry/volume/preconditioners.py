@@ -15,7 +15,7 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import At, Field
+from sublevel.field import PointLike, Field
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.curvature.operators import Operator, curvature_operator
 from sublevel.geometry.curvature.traces import diagonal
@@ -72,11 +72,11 @@ def matrix_map(matrix: Float[Tensor, "n n"]) -> Preconditioner:
 
 
 @dataclass(frozen=True)
-class Curvature:
+class CurvatureSource:
     """Where the curvature comes from: what the maps below are made of."""
 
     field: Field
-    theta: At
+    theta: PointLike
     mask: Bool[Tensor, "D"] | None
     operator: str
     probes: int
@@ -100,7 +100,7 @@ class Curvature:
         return values.clamp_min(self.floor * largest)
 
 
-def from_diagonal(c: Curvature) -> Preconditioner:
+def from_diagonal(c: CurvatureSource) -> Preconditioner:
     """``a_i^(-1/2)`` of the curvature's diagonal a, estimated from ``probes`` products."""
     of = c.of
     found = diagonal(c.field, c.theta, probes=c.probes, mask=c.mask, operator=c.operator, seed=c.seed)
@@ -111,7 +111,7 @@ def from_diagonal(c: Curvature) -> Preconditioner:
     return Preconditioner(scales.apply, scales.log_det, scales.n, scales.name, clipped, found.products)
 
 
-def from_eigenvectors(c: Curvature) -> Preconditioner:
+def from_eigenvectors(c: CurvatureSource) -> Preconditioner:
     """``lambda^(-1/2)`` along the k steepest eigenvectors, and one scale for all that is orthogonal to them.
 
     That scale is the mean curvature there, from ``probes`` products.
@@ -135,7 +135,7 @@ def from_eigenvectors(c: Curvature) -> Preconditioner:
     return Preconditioner(apply, log_det, n, f"low-rank, k = {k}", int((raised > every).sum()), products)
 
 
-def steepest_span(c: Curvature) -> tuple[Float[Tensor, "k D"], Preconditioner]:
+def steepest_span(c: CurvatureSource) -> tuple[Float[Tensor, "k D"], Preconditioner]:
     """The k steepest eigenvectors, as orthonormal rows of R^D, and ``lambda^(-1/2)`` along each of them.
 
     Raises ValueError where none of them is a direction of positive curvature.
@@ -149,7 +149,7 @@ def steepest_span(c: Curvature) -> tuple[Float[Tensor, "k D"], Preconditioner]:
     return of.embed(rows), Preconditioner(scales.apply, scales.log_det, k, scales.name, clipped, spectrum.products)
 
 
-def _mean_orthogonal(of: Operator, v: Float[Tensor, "n k"], c: Curvature) -> float:
+def _mean_orthogonal(of: Operator, v: Float[Tensor, "n k"], c: CurvatureSource) -> float:
     def signs(i: int) -> Tensor:
         z = of.draw(c.seed, i, stream="probe:precondition", signs=True).double()
         return (z - v @ (v.T @ z)).to(of.like)
@@ -159,7 +159,7 @@ def _mean_orthogonal(of: Operator, v: Float[Tensor, "n k"], c: Curvature) -> flo
     return sum(form for form, _ in pairs) / sum(square for _, square in pairs)
 
 
-MAKERS: dict[str, Callable[[Curvature], Preconditioner]] = {
+MAKERS: dict[str, Callable[[CurvatureSource], Preconditioner]] = {
     "identity": lambda c: identity(c.of.dimension),
     "diagonal": from_diagonal,
     "low-rank": from_eigenvectors,
@@ -167,7 +167,7 @@ MAKERS: dict[str, Callable[[Curvature], Preconditioner]] = {
 """Preconditioners by name: ``f(curvature) -> Preconditioner``."""
 
 
-def preconditioner_of(asked: str | Tensor | Preconditioner, c: Curvature) -> Preconditioner:
+def preconditioner_of(asked: str | Tensor | Preconditioner, c: CurvatureSource) -> Preconditioner:
     """A preconditioner by its name, from a diagonal [n] or a matrix [n, n], or as it is given.
 
     Raises ConfigError for an unknown name, ValueError where its dimension is not that of the subspace.

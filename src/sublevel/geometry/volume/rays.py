@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import At, Field, require_field
-from sublevel.geometry.volume.estimators import AtHeight, Volume, ball_radius, because, estimator, log_unit_ball, positive
+from sublevel.field import PointLike, Field, require_field
+from sublevel.geometry.volume.estimators import VolumeAtHeight, Volume, ball_radius, because, estimator, log_unit_ball, positive
 from sublevel.geometry.volume.ray_exits import Exit, first_exit
 from sublevel.geometry.curvature.operators import Operator, check_counts, subspace_operator
 from sublevel.geometry.volume.preconditioners import (
-    Curvature,
+    CurvatureSource,
     Preconditioner,
     identity,
     preconditioner_of,
@@ -43,7 +43,7 @@ HOPELESS = 5.0
 @estimator("radial")
 def radial(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     radius: float,
     mask: Bool[Tensor, "D"] | None = None,
@@ -51,7 +51,7 @@ def radial(
     failure: float = 0.05,
     growth: float = 1.25,
     seed: int = 0,
-) -> AtHeight:
+) -> VolumeAtHeight:
     """``V = omega_n E_u[r(u)^n]`` over ``samples`` uniform directions, within the ball of ``radius`` around theta.
 
     The measure is stated and not free: the loss of a ReLU or a normalised network can be rescaled, so the Lebesgue
@@ -73,7 +73,7 @@ def radial(
 @estimator("importance")
 def importance(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     radius: float,
     mask: Bool[Tensor, "D"] | None = None,
@@ -87,7 +87,7 @@ def importance(
     failure: float = 0.05,
     growth: float = 1.25,
     seed: int = 0,
-) -> AtHeight:
+) -> VolumeAtHeight:
     """``V = omega_n E_u[r(u)^n]`` along P u, r in units of u and det P = 1: the volume of `radial`, with less variance.
 
     For P proportional to H^(-1/2) every ray of a quadratic has one length, and a single one gives the volume.
@@ -108,7 +108,7 @@ def importance(
     require_field(field, "importance")
     check_counts(probes=probes, k=k)
     search = Search(radius, samples, failure, growth, seed)
-    source = Curvature(field, theta, mask, operator, probes, k, floor, seed)
+    source = CurvatureSource(field, theta, mask, operator, probes, k, floor, seed)
     if span:
         frame, along = steepest_span(source)
         return replace(Rays.around(field, theta, None, search, lambda of: along), frame=frame).volume
@@ -160,7 +160,7 @@ class Rays:
     def around(
         cls,
         field: Field,
-        theta: At,
+        theta: PointLike,
         mask: Bool[Tensor, "D"] | None,
         search: Search,
         make: Callable[[Operator], Preconditioner],

@@ -7,14 +7,14 @@ from itertools import pairwise
 from math import log, nan, sqrt
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import At, Field, require_field
+from sublevel.field import PointLike, Field, require_field
 from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.volume.estimators import Volume, prepared
 
 
 def log_volume(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     method: str = "top-k",
     eps: float = 0.1,
@@ -41,7 +41,7 @@ def log_volume(
 
 def sweep(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     method: str = "top-k",
     eps: Sequence[float],

@@ -7,17 +7,17 @@ from math import exp, log1p, sqrt
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import At, EveryExample, Field, Stochastic, require_field
-from sublevel.geometry.volume.estimators import AtHeight, Volume, because, estimator, positive
+from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
+from sublevel.geometry.volume.estimators import VolumeAtHeight, Volume, because, estimator, positive
 from sublevel.geometry.volume.energies import sampled_energy
-from sublevel.geometry.volume.laplace import local_law
+from sublevel.geometry.volume.laplace import laplace_approximation
 from sublevel.geometry.curvature.operators import check_counts, subspace_dimension
 
 
 @estimator("thermodynamic")
 def thermodynamic(
     field: Field,
-    theta: At,
+    theta: PointLike,
     *,
     gamma: float,
     examples: int | None = None,
@@ -31,7 +31,7 @@ def thermodynamic(
     every: int = 1,
     rescale: int = 0,
     seed: int = 0,
-) -> AtHeight:
+) -> VolumeAtHeight:
     """The local partition function under a Gaussian prior, by thermodynamic integration over a ladder of beta:
 
     log Z = log E_prior[exp(-N (L - L*))] = -int_0^1 N E_b[L - L*] db,
@@ -44,7 +44,7 @@ def thermodynamic(
 
     ``examples`` is N, the number of training examples that the posterior is of (by default the field's: give it where
     the field is on a part of them, whose mean then stands for that of all). The ladder is `ladder`'s. ``stability`` =
-    eta (b N lambda_1 + gamma) sets each rung's step size (`LocalLaw.step_size`: less in many dimensions): the flattest
+    eta (b N lambda_1 + gamma) sets each rung's step size (`LaplaceApproximation.step_size`: less in many dimensions): the flattest
     direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. With the ``rescale`` steepest
     directions rescaled, the steepest other curvature stands for lambda_1 in both.
 
@@ -64,7 +64,7 @@ def thermodynamic(
     count = field.evaluate(theta).examples if examples is None else examples
     check_counts(chains=chains)
     seen = stochastic.field if isinstance(stochastic, EveryExample) else field
-    law = local_law(seen, theta, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    law = laplace_approximation(seen, theta, mask, draws=chains // 2, rescale=rescale, seed=seed)
     betas, weights = ladder(rungs, count * law.steepest / gamma)
     found = [
         sampled_energy(

@@ -18,7 +18,7 @@ from sublevel.geometry import curvature
 from sublevel.geometry.planes import profile, random_direction, width
 from sublevel.geometry.curvature.ranks import rank_correlation, steeper
 from sublevel.risk import EmpiricalRisk
-from sublevel.risk.diagonal import constant_inputs, ggn_diagonal
+from sublevel.risk.gauss_newton_diagonal import constant_inputs, ggn_diagonal
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Solution

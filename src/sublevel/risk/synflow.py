@@ -11,7 +11,7 @@ from torch import nn
 from sublevel._types import Tensor
 from sublevel.field import Autograd
 from sublevel.inputs import Inputs, each
-from sublevel.risk.modes import fixed_mode
+from sublevel.risk.batchnorm import fixed_mode
 from sublevel.space import Space
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)

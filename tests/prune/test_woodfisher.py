@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scored import at_mask, naive_blocks, naive_inverse, sight
+from scored import at_mask, naive_blocks, naive_inverse, context
 from torch import nn
 
 from cases import dense_example_grads, named
-from sublevel.prune import Sight, prune
-from sublevel.prune.surgeon import blocks, inverse_fisher
+from sublevel.prune import ScoreContext, prune
+from sublevel.prune.woodfisher import blocks, inverse_fisher
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point, Space
 
@@ -17,7 +17,7 @@ CASE = named("relu")
 
 
 def removed_to(keep: int, mask: str = "all"):
-    seen = sight(CASE, mask)
+    seen = context(CASE, mask)
     return seen, prune("woodfisher", CASE.point, CASE.field(), torch.Generator(), seen, [keep])
 
 
@@ -61,7 +61,7 @@ def test_making_up_for_the_removed_lowers_the_loss_of_pruning() -> None:
     net = nn.Linear(12, 1, bias=False).double()
     space, at = Space.of(net), torch.linalg.lstsq(x, y).solution.squeeze(1)
     field, whole = EmpiricalRisk(space, net, x, y, loss="squared"), space.full_mask()
-    done = prune("woodfisher", Point(at), field, torch.Generator(), Sight(space, whole), [6])
+    done = prune("woodfisher", Point(at), field, torch.Generator(), ScoreContext(space, whole), [6])
     lost, plain = (field.loss(theta) - field.loss(at) for theta in (done.theta, Point(at).project(done.mask).theta))
     assert 0 < lost < plain / 5
 

@@ -12,7 +12,7 @@ from sublevel._types import Float, Tensor
 from sublevel.space import Point
 
 
-class Graphs:
+class GraphCache:
     """The kept gradients of one field's batches, at the last point asked for.
 
     ``limit`` is in bytes, 0 keeps nothing. The graph of the batch that is being worked on comes beside it.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import At
+from sublevel.field import PointLike
 from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.space import as_point
 
@@ -30,7 +30,7 @@ EXAMPLES = 100
 Look = Callable[[str, Tensor, Tensor], None]
 
 
-def constant_inputs(field: EmpiricalRisk, at: At) -> Bool[Tensor, "D"]:
+def constant_inputs(field: EmpiricalRisk, at: PointLike) -> Bool[Tensor, "D"]:
     """The coordinates of weights whose input does not vary over the examples of the field, at a point.
 
     An input feature of a linear layer, or a channel of a convolution (over all positions): a pixel that is dark in
@@ -63,7 +63,7 @@ def constant_inputs(field: EmpiricalRisk, at: At) -> Bool[Tensor, "D"]:
 
 
 @sdpa_kernel(SDPBackend.MATH)
-def ggn_diagonal(field: EmpiricalRisk, at: At) -> Float[Tensor, "D"] | None:
+def ggn_diagonal(field: EmpiricalRisk, at: PointLike) -> Float[Tensor, "D"] | None:
     """The Gauss-Newton diagonal at every prunable coordinate, exactly, in float64; nan at the others.
 
     ``1/N sum_i sum_k l_ik (J_i^T u_ik)^2`` with the eigenpairs (l_ik, u_ik) of the Hessian of example i's loss in its C

@@ -10,7 +10,7 @@ from torch import nn
 
 from sublevel.geometry import curvature
 from sublevel.risk import EmpiricalRisk
-from sublevel.risk.diagonal import constant_inputs, ggn_diagonal
+from sublevel.risk.gauss_newton_diagonal import constant_inputs, ggn_diagonal
 from sublevel.space import Point, Space
 
 

@@ -13,7 +13,7 @@ from sublevel.inputs import Inputs, tensors_of
 from sublevel.risk.losses import counted, wrong
 
 
-class Tally:
+class EvaluationSums:
     """Sums of losses and of wrong answers in float64, which stay on the device until `result`."""
 
     def __init__(self, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cases import convolution
 from sublevel.errors import ConfigError
 from sublevel.models import build
-from sublevel.prune.budgets import apportion, counts, erk, from_densities, protected
+from sublevel.prune.allocation import apportion, counts, erk, from_densities, protected
 from sublevel.prune.select import layer_counts, open_lth, select
 from sublevel.space import Layer, Space
 

@@ -15,7 +15,7 @@ from sublevel.data.batches import spans
 from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError
 from sublevel.inputs import Inputs
-from sublevel.risk.tally import Prepared
+from sublevel.risk.sums import Prepared
 from sublevel.space import STATISTICS, Point, Space
 
 POLICIES = ("stored", "batch", "recomputed")
