@@ -12,7 +12,7 @@ from torch import nn
 import sublevel as sl
 from cases import CASES_BY_POLICY, Case, ids, named
 from sublevel.errors import ModelError
-from sublevel.field import EveryExample, Restricted, Sum
+from sublevel.field import EveryExample, Restricted, Sum, plus_weight_decay
 from sublevel.geometry import curvature, paths, planes, volume
 from sublevel.geometry.paths.curves import Curve
 from sublevel.geometry.volume.langevin import sample
@@ -62,7 +62,7 @@ CALLS = {
     "ggn_vp": lambda f, at: f.ggn_vp(at, V),
     "fisher_vp": lambda f, at: f.fisher_vp(at, V),
     "example_grads": lambda f, at: list(f.example_grads(at)),
-    "weight decay": lambda f, at: f.plus_weight_decay(0.1).loss(at),
+    "weight decay": lambda f, at: plus_weight_decay(f, 0.1).loss(at),
     "a sum, the second field": lambda f, at: Sum(sl.Quadratic(V), f).grad(at),
     "a restriction": lambda f, at: Restricted(f, V > 0, at),
     "every example": lambda f, at: EveryExample(f).loss_and_grad(at, 0),

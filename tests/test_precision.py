@@ -11,7 +11,7 @@ import torch
 
 import sublevel as sl
 from cases import named
-from sublevel.field import Autograd, EveryExample, Field
+from sublevel.field import Autograd, EveryExample, Field, plus_weight_decay
 from sublevel.geometry import curvature, paths, planes, volume
 from sublevel.precision import _SWITCHES, tf32
 from sublevel.risk import MiniBatches
@@ -91,7 +91,7 @@ CALLS = {
     "evaluation_and_grad": lambda f: f.evaluation_and_grad(ZERO),
     "grad": lambda f: f.grad(ZERO),
     "hvp": lambda f: f.hvp(ZERO, ZERO + 1),
-    "a sum": lambda f: f.plus_weight_decay(0.1).loss(ZERO),
+    "a sum": lambda f: plus_weight_decay(f, 0.1).loss(ZERO),
     "a batch": lambda f: EveryExample(f).loss_and_grad(ZERO, 0),
     "eigenvalues": lambda f: curvature.top_eigenvalues(f, ZERO, k=1),
     "a segment": lambda f: paths.segment(f, ZERO, ZERO + 1),

@@ -20,10 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sublevel.field import Autograd, EveryExample, Quadratic
-from sublevel.geometry.paths import connected
 from sublevel.geometry.curvature import hessian, log_determinant_of, spectral_density
 from sublevel.geometry.curvature.lanczos import lanczos
-from sublevel.geometry.paths import segment
+from sublevel.geometry.paths import connected, segment
 from sublevel.geometry.topology import disconnectivity
 from sublevel.geometry.volume import Volume, ellipsoid, learning_coefficient, log_volume, sweep
 from sublevel.rng import generator

@@ -20,6 +20,7 @@ from sublevel.field import (
     Stochastic,
     Sum,
     check_deterministic,
+    plus_weight_decay,
     require_field,
 )
 from sublevel.risk import EmpiricalRisk, MiniBatches
@@ -138,7 +139,7 @@ def test_the_number_of_examples_is_the_fields_own_unless_given():
     assert EveryExample(BOWL).examples == 1
     assert EveryExample(BOWL, examples=500).examples == 500
     assert EveryExample(case.field()).examples == MiniBatches(case.field()).examples == 37
-    assert EveryExample(case.field().plus_weight_decay(1e-3)).examples == 37
+    assert EveryExample(plus_weight_decay(case.field(), 1e-3)).examples == 37
 
 
 def test_what_is_no_field_is_refused_by_name():
@@ -176,7 +177,7 @@ def test_a_network_that_draws_random_numbers_in_evaluation_mode_is_refused():
     ):
         check_deterministic(field, theta)
     with pytest.raises(SublevelError, match="no function of its weights"):
-        check_deterministic(field.plus_weight_decay(0.1), theta)
+        check_deterministic(plus_weight_decay(field, 0.1), theta)
 
 
 def test_the_smallest_noise_is_noise():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored import CHECKS, NAIVE, at_mask, look, refused, context
+from scored import CHECKS, NAIVE, at_mask, context, look, refused
 
 from cases import CASES, Case, named
 from sublevel.errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scored import at_mask, naive_blocks, naive_inverse, context
+from scored import at_mask, context, naive_blocks, naive_inverse
 from torch import nn
 
 from cases import dense_example_grads, named

@@ -11,7 +11,7 @@ from torch import nn
 
 from cases import CASES, CASES_BY_POLICY, dense, ids, naive_batches, naive_outputs, naive_statistics, named
 from sublevel.errors import ConfigError, SublevelError
-from sublevel.field import Autograd, Quadratic, Sum, Wells
+from sublevel.field import Autograd, Quadratic, Sum, Wells, plus_weight_decay
 from sublevel.risk import LOSSES, EmpiricalRisk, fixed_mode, squared
 from sublevel.space import Point, Space
 
@@ -183,7 +183,7 @@ def test_batch_norm_that_keeps_no_statistics_is_called_by_its_name():
 def test_weight_decay_adds_to_loss_gradient_and_hessian():
     case = named("convolution")
     plain = case.field("batch")
-    field = plain.plus_weight_decay(1e-4)
+    field = plus_weight_decay(plain, 1e-4)
     theta, v = case.point.theta, torch.randn(2, case.space.dim, dtype=torch.float64)
     assert field.policy == "batch"
     assert field.loss(case.point) == pytest.approx(plain.loss(case.point) + 5e-5 * float(theta @ theta), rel=1e-13)

@@ -1,24 +1,24 @@
-"""Fields: functions on points with a loss, an error, a gradient and Hessian products.
+"""Fields: functions of a point with a loss, an error, a gradient and Hessian products.
 
-Geometry sees nothing else. A field over a network and a set of examples is an `EmpiricalRisk`; closed forms
-(`Quadratic`, `Wells`) have known answers and prove the estimators. Weight decay is no part of a field unless it is
-added with `plus_weight_decay`: it adds wd * I to the Hessian and moves the stationary point.
+Geometry sees only fields. `EmpiricalRisk` is the field of a network and a set of examples; closed forms (`Quadratic`,
+`Wells`) have known answers and test the estimators. `plus_weight_decay` adds weight decay, which no field includes by
+itself: it adds wd * I to the Hessian and moves the stationary point.
 """
 
-from sublevel.field.base import PointLike, Evaluation, Field, Likelihood, Stochastic
+from sublevel.field.base import Evaluation, Field, Likelihood, PointLike, Stochastic
 from sublevel.field.checks import NotDeterministic, check_deterministic, require_field
 from sublevel.field.closed import Autograd, Quadratic, Wells
-from sublevel.field.combined import EveryExample, Restricted, Sum
+from sublevel.field.combined import EveryExample, Restricted, Sum, plus_weight_decay
 from sublevel.field.products import hessian_products
 
 __all__ = [
-    "At",
     "Autograd",
     "Evaluation",
     "EveryExample",
     "Field",
     "Likelihood",
     "NotDeterministic",
+    "PointLike",
     "Quadratic",
     "Restricted",
     "Stochastic",
@@ -26,5 +26,6 @@ __all__ = [
     "Wells",
     "check_deterministic",
     "hessian_products",
+    "plus_weight_decay",
     "require_field",
 ]

@@ -1,15 +1,15 @@
-"""Refusals: what is no field, and what says that it is one but changes from call to call."""
+"""Checks that an object is a field and that its value does not change from call to call."""
 
 from __future__ import annotations
 
 from math import isclose, isnan
 
 from sublevel.errors import ModelError
-from sublevel.field.base import PointLike, Evaluation, Field, Stochastic
+from sublevel.field.base import Evaluation, Field, PointLike, Stochastic
 from sublevel.space import as_point
 
 ROUNDING = 1e-5
-"""Relative difference of two evaluations that is left to kernels which add in no fixed order (not the CPU's)."""
+"""Relative difference allowed between two evaluations by kernels that add in no fixed order (not on the CPU)."""
 
 
 class NotDeterministic(ModelError, ValueError):
@@ -17,9 +17,9 @@ class NotDeterministic(ModelError, ValueError):
 
 
 def require_field(field: object, who: str) -> None:
-    """Refuse what is not a deterministic field, a `Stochastic` above all.
+    """Require a deterministic field; a `Stochastic` is none.
 
-    Raises TypeError naming what was got.
+    Raises TypeError with the type of the object.
     """
     if not isinstance(field, Field):
         why = ": its value changes from call to call" if isinstance(field, Stochastic) else ""
@@ -27,13 +27,12 @@ def require_field(field: object, who: str) -> None:
 
 
 def check_deterministic(field: Field, at: PointLike, *, tolerance: float | None = None) -> Evaluation:
-    """Evaluate a field twice at one point, and refuse it where losses or errors differ; return the evaluation.
+    """Evaluate a field twice at one point, require equal losses and errors, and return the evaluation.
 
-    A network whose forward pass draws random numbers, whatever its mode, is no function of theta: its differences are
-    noise, and so are barriers, curvature and volumes. ``tolerance`` is relative; by default 0 on the CPU and
-    `ROUNDING` elsewhere.
+    A network that draws random numbers in evaluation mode is not a function of theta: its barriers, curvature and
+    volumes would be noise. ``tolerance`` is relative; the default is 0 on the CPU and `ROUNDING` elsewhere.
 
-    Raises ValueError (`NotDeterministic`) with both values, TypeError for what is no field.
+    Raises ValueError (`NotDeterministic`) with both values, TypeError if ``field`` is not a field.
     """
     require_field(field, "check_deterministic")
     allowed = (0.0 if as_point(at).theta.device.type == "cpu" else ROUNDING) if tolerance is None else tolerance
@@ -42,6 +41,6 @@ def check_deterministic(field: Field, at: PointLike, *, tolerance: float | None 
         if not (isclose(a, b, rel_tol=allowed) or (isnan(a) and isnan(b))):
             raise NotDeterministic(
                 f"two evaluations at one point give a {what} of {a!r} and of {b!r}: the network draws random numbers "
-                "in evaluation mode too, so it is no function of its weights; make it deterministic there"
+                "in evaluation mode, so it is no function of its weights; make it deterministic in evaluation mode"
             )
     return one

@@ -1,11 +1,11 @@
-"""Fields in closed form: their minima, spectra, barriers and volumes are known, and prove the estimators."""
+"""Fields in closed form, whose known minima, spectra, barriers and volumes test the estimators."""
 
 from __future__ import annotations
 
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.field.base import PointLike, Evaluation, Field
+from sublevel.field.base import Evaluation, Field, PointLike
 from sublevel.field.products import hessian_products
 from sublevel.space import as_point
 
@@ -13,8 +13,8 @@ from sublevel.space import as_point
 class Quadratic(Field):
     """``1/2 (theta - center)^T H (theta - center) + g^T theta + offset``.
 
-    ``hessian`` is a symmetric [D, D] matrix or the diagonal [D] of one. Its spectrum is that of H everywhere; its
-    path maxima, volumes and determinants are known in closed form.
+    ``hessian`` is a symmetric [D, D] matrix or the diagonal [D] of one. The spectrum is that of H everywhere; path
+    maxima, volumes and determinants are known in closed form.
 
     >>> field = Quadratic(torch.tensor([1.0, 4.0]))
     >>> field.loss(torch.tensor([1.0, 1.0]))
@@ -66,7 +66,7 @@ class Quadratic(Field):
 
 
 class Autograd(Field):
-    """A field from any differentiable function of theta: the closed forms of the tests, and a user's own."""
+    """The field of any differentiable function of theta."""
 
     def __init__(self, function, dim: int) -> None:
         self.function = function
@@ -94,10 +94,9 @@ class Autograd(Field):
 
 
 class Wells(Autograd):
-    """``-log sum_i exp(-|theta - c_i|^2 / 2 s^2)`` scaled: smooth wells around the rows of ``centers``.
+    """``-s^2 log sum_i exp(-|theta - c_i|^2 / 2 s^2)``: smooth wells around the rows c_i of ``centers``, s = ``width``.
 
-    With equal depths the saddle between two isolated wells is half-way between their centres, so path maxima and
-    merge trees are known.
+    The saddle between two isolated wells lies half-way between their centres, so path maxima and merge trees are known.
     """
 
     def __init__(self, centers: Float[Tensor, "wells D"], width: float = 0.5) -> None:

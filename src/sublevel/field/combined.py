@@ -1,13 +1,16 @@
-"""Fields made of fields: a sum, a restriction to the coordinates of a mask, and a field as a stochastic one."""
+"""Fields made from fields: sums, weight decay, restrictions to a mask, and a field as a stochastic one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
 
+import torch
+
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field.base import PointLike, Evaluation, Field, Stochastic
+from sublevel.field.base import Evaluation, Field, PointLike, Stochastic
 from sublevel.field.checks import require_field
+from sublevel.field.closed import Quadratic
 from sublevel.space import Point, as_point
 
 
@@ -26,7 +29,7 @@ class Sum(Field):
         return self.first.dim
 
     def recomputed(self) -> Field:
-        """Both with statistics computed anew."""
+        """The sum of both with recomputed statistics."""
         return Sum(self.first.recomputed(), self.second.recomputed())
 
     def point(self, at: PointLike) -> Point:
@@ -47,15 +50,18 @@ class Sum(Field):
         return self.first.hvp(at, v) + self.second.hvp(at, v)
 
 
+def plus_weight_decay(field: Field, decay: float) -> Field:
+    """Add ``decay / 2 * |theta|^2`` to the loss of a field."""
+    return Sum(field, Quadratic(torch.full((field.dim,), float(decay), dtype=torch.float64)))
+
+
 class Restricted(Field):
-    """A field on the n coordinates of a mask, all others held at the values (and buffers) of ``at``.
+    """A field on the n coordinates of a mask; all others, and the buffers, keep their values at ``at``.
 
-    Points are vectors [n], in the order of the coordinates. Gradient and Hessian are the blocks of the field's own.
+    Points are vectors [n], in the order of the coordinates. Gradient and Hessian are blocks of those of the field.
 
-    Raises ValueError for a mask of another length than the field's dimension, or one that leaves nothing.
+    Raises ValueError for a mask of another length than the field's dimension, or one that keeps no coordinate.
 
-    >>> import torch
-    >>> from sublevel.field import Quadratic
     >>> inside = Restricted(Quadratic(torch.tensor([1.0, 4.0])), torch.tensor([False, True]), torch.tensor([2.0, 1.0]))
     >>> inside.start, inside.loss(inside.start), inside.grad(inside.start)
     (tensor([1.]), 4.0, tensor([4.]))
@@ -74,7 +80,7 @@ class Restricted(Field):
 
     @property
     def dim(self) -> int:
-        """N."""
+        """The dimension n of the subspace."""
         return len(self.index)
 
     @property
@@ -83,7 +89,7 @@ class Restricted(Field):
         return self.at.theta[self.index]
 
     def recomputed(self) -> Field:
-        """The restriction of the field with statistics computed anew."""
+        """The restriction of the field with recomputed statistics."""
         twin = copy(self)
         twin.field = self.field.recomputed()
         twin.policy = twin.field.policy
@@ -107,9 +113,9 @@ class Restricted(Field):
         return self.field.hvp(self.lift(at), inside)[..., self.index]
 
     def lift(self, at: PointLike) -> Point:
-        """The point in R^D; the same object while the vector is, so that a field can keep what it knows of it.
+        """The point in R^D of a vector [n]; the same object for the same vector, so that a field can cache by it.
 
-        Raises ValueError for a vector of another length than n.
+        Raises ValueError for a vector of another length.
         """
         vector = as_point(at).theta
         if len(vector) != self.dim:
@@ -122,9 +128,9 @@ class Restricted(Field):
 
 
 class EveryExample(Stochastic):
-    """A field as the stochastic field whose every batch is all of it: the sampler's noise without the batches'.
+    """A field as a stochastic field whose every batch is the whole data set: no gradient noise.
 
-    ``examples`` is N; by default the field's own (`Field.examples`).
+    ``examples`` is N; the default is `Field.examples`.
     """
 
     def __init__(self, field: Field, examples: int | None = None) -> None:

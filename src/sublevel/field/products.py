@@ -1,11 +1,11 @@
-"""Products of matrices of second and first derivatives with vectors, by reverse-mode differentiation.
+"""Matrix-vector products of second and first derivatives by reverse-mode differentiation, and blocks of them.
 
-Each takes the graph of a scalar or of outputs as a function of theta, and the vectors as [D] or [K, D].
+Each product takes the graph of a scalar or of outputs as a function of theta, and the vectors as [D] or [K, D].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -13,19 +13,19 @@ from sublevel._types import Float, Tensor
 
 
 def gradient_graph(loss: Tensor, theta: Tensor) -> Float[Tensor, "D"]:
-    """The gradient of ``loss`` with its own graph: what a Hessian product differentiates once more."""
+    """The gradient of ``loss`` with its own graph, which a Hessian product differentiates again."""
     return torch.autograd.grad(loss, theta, create_graph=True)[0]
 
 
 def hessian_products(loss: Tensor, theta: Tensor, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
-    """Products of the Hessian of ``loss`` at ``theta``, whose graph is given, with the rows of v."""
+    """Products of the Hessian of ``loss``, given as a graph of ``theta``, with the rows of v."""
     return second_backward(gradient_graph(loss, theta), theta, v)
 
 
 def second_backward(
     gradient: Float[Tensor, "D"], theta: Tensor, v: Float[Tensor, "*K D"], *, keep: bool = False
 ) -> Float[Tensor, "*K D"]:
-    """Products of the Hessian with the rows of v from the gradient's graph, which is freed unless ``keep``."""
+    """Products of the Hessian with the rows of v, from the gradient's graph; frees the graph unless ``keep``."""
     if not gradient.requires_grad:  # the function is linear
         return torch.zeros_like(v)
     rows = v.reshape(-1, v.shape[-1])
@@ -39,10 +39,10 @@ def second_backward(
 def sandwich(
     outputs: Tensor, theta: Tensor, v: Float[Tensor, "*K D"], middle: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "*K D"]:
-    """``J^T M J v`` for the rows of v, J the Jacobian of ``outputs`` at theta and ``middle`` the action of M.
+    """``J^T M J v`` for the rows of v; J is the Jacobian of ``outputs`` at theta, ``middle`` applies M.
 
-    ``J^T u`` is linear in u, so differentiating it along v with respect to u gives ``J v``: no forward-mode rule is
-    needed, and one graph serves every row.
+    ``J^T u`` is linear in u, so its derivative in u along v is ``J v``. This needs no forward-mode rule, and one graph
+    serves every row.
     """
     u = torch.zeros_like(outputs, requires_grad=True)
     (pulled,) = torch.autograd.grad(outputs, theta, u, create_graph=True)
@@ -54,9 +54,26 @@ def sandwich(
 
 
 def output_hessian(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """The action of the Hessian of ``loss(outputs)`` in the outputs; zero where the loss is linear in them."""
+    """A function that applies the Hessian of ``loss(outputs)`` in the outputs; zero if the loss is linear in them."""
     z = outputs.detach().requires_grad_()
     slope = torch.autograd.grad(loss(z), z, create_graph=True)[0]
     if not slope.requires_grad:
         return torch.zeros_like
     return lambda w: torch.autograd.grad(slope, z, w, retain_graph=True)[0]
+
+
+def random_signs(n: int, generator: torch.Generator) -> Tensor:
+    """N random signs (Rademacher), as integers on the CPU."""
+    return 2 * torch.randint(2, (n,), generator=generator) - 1
+
+
+def product_blocks(
+    product: Callable[[Tensor], Tensor], vectors: Callable[[int], Tensor], count: int, together: int
+) -> Iterator[tuple[Float[Tensor, "B n"], Float[Tensor, "B n"]]]:
+    """Blocks of ``count`` vectors and of their products, at most ``together`` vectors to a pass over the data.
+
+    Traces and diagonals by random signs z are means over them, of z^T A z and z * A z.
+    """
+    for start in range(0, count, together):
+        block = torch.stack([vectors(i) for i in range(start, min(start + together, count))])
+        yield block, product(block)

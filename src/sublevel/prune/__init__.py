@@ -1,15 +1,15 @@
 """Which weights to remove: scores say how much each is worth, selection turns scores into a mask of an exact count."""
 
 from sublevel.prune.masks import Pruning, prune
-from sublevel.prune.registry import SCORES, Criterion, Scores, ScoreContext, score, score_function
+from sublevel.prune.registry import SCORES, Criterion, ScoreContext, Scores, score, score_function
 from sublevel.prune.select import counts, counts_at, layer_counts, select
 
 __all__ = [
     "SCORES",
     "Criterion",
     "Pruning",
-    "Scores",
     "ScoreContext",
+    "Scores",
     "counts",
     "counts_at",
     "layer_counts",

@@ -12,7 +12,7 @@ import sublevel.prune.scores  # noqa: F401 - registers every criterion
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError
 from sublevel.field import Field
-from sublevel.prune.registry import Criterion, Scores, ScoreContext, score_function
+from sublevel.prune.registry import Criterion, ScoreContext, Scores, score_function
 from sublevel.prune.select import layer_counts, select
 from sublevel.space import Point, project
 

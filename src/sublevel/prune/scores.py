@@ -10,10 +10,10 @@ import torch
 from sublevel._types import Float, Tensor
 from sublevel.field import Field
 from sublevel.prune import sensitivity, woodfisher  # noqa: F401 - registers theirs
-from sublevel.prune.registry import SCORES, Criterion, Score, Scores, ScoreContext, score, score_function
+from sublevel.prune.registry import SCORES, Criterion, Score, ScoreContext, Scores, score, score_function
 from sublevel.space import Point, Space
 
-__all__ = ["SCORES", "Criterion", "Score", "Scores", "ScoreContext", "score", "score_function"]
+__all__ = ["SCORES", "Criterion", "Score", "ScoreContext", "Scores", "score", "score_function"]
 
 
 @score("magnitude")

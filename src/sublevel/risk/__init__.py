@@ -14,10 +14,10 @@ Dropout is off in every policy. Where statistics are those of a batch, no batch 
 errors are accumulated in float64, batches are weighted by their size.
 """
 
+from sublevel.risk.batchnorm import POLICIES, Calibration, fixed_mode
 from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.risk.losses import LABELS, LOSSES, Labels, Loss, counting, cross_entropy, loss_function, named, squared
 from sublevel.risk.minibatches import MiniBatches
-from sublevel.risk.batchnorm import POLICIES, Calibration, fixed_mode
 
 __all__ = [
     "LABELS",

@@ -14,13 +14,13 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.data.batches import spans
 from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
-from sublevel.field.base import PointLike, Evaluation, Likelihood
+from sublevel.field.base import Evaluation, Likelihood, PointLike
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
 from sublevel.inputs import Inputs, each, examples
+from sublevel.risk.batchnorm import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
 from sublevel.risk.graph_cache import GraphCache
 from sublevel.risk.losses import Loss, counting, labels_of, loss_function, wrong
-from sublevel.risk.batchnorm import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
-from sublevel.risk.sums import Prepared, EvaluationSums
+from sublevel.risk.sums import EvaluationSums, Prepared
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
 

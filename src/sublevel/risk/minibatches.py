@@ -7,8 +7,8 @@ import torch
 from sublevel._types import Float, Tensor
 from sublevel.data.batches import spans
 from sublevel.field import PointLike, Stochastic
-from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.risk.batchnorm import check_batch_size, least_of
+from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.rng import generator
 from sublevel.space import Point
 

@@ -12,10 +12,10 @@ import torch
 
 from cases import CASES_BY_POLICY, QUADRATICS, Spec, dense, even, ids, named, spread
 from sublevel.errors import ConfigError
-from sublevel.field import Autograd, EveryExample, Quadratic
+from sublevel.field import Autograd, EveryExample, Quadratic, plus_weight_decay
 from sublevel.geometry.curvature import hessian, subspace_dimension, top_eigenvalues
-from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 from sublevel.geometry.curvature.lanczos import lanczos
+from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 
 F64 = torch.float64
 MASKS = ("all", "random", "dead")
@@ -385,7 +385,7 @@ def test_the_same_seed_gives_the_same_bits():
 def test_weight_decay_shifts_the_spectrum():
     case = named("perceptron")
     plain = top_eigenvalues(case.field(), case.point, k=4).values
-    shifted = top_eigenvalues(case.field().plus_weight_decay(0.01), case.point, k=4).values
+    shifted = top_eigenvalues(plus_weight_decay(case.field(), 0.01), case.point, k=4).values
     torch.testing.assert_close(shifted, plain + 0.01, rtol=0, atol=1e-8)
 
 

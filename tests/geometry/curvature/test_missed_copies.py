@@ -11,8 +11,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from sublevel.field import Quadratic
 from sublevel.geometry.curvature import diagonal, log_determinant, spectral_density, top_eigenvalues, trace
-from sublevel.geometry.curvature.top_eigenpairs import MISSED
 from sublevel.geometry.curvature.lanczos import lanczos
+from sublevel.geometry.curvature.top_eigenpairs import MISSED
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Space
 

@@ -14,10 +14,10 @@ from scipy.integrate import quad
 from cases import named
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic, Wells
-from sublevel.geometry.paths.connection import connected
-from sublevel.geometry.paths.curves import Curve
-from sublevel.geometry.paths.curve_training import CurveTraining, train_curve
 from sublevel.geometry.paths import along, segment
+from sublevel.geometry.paths.connection import connected
+from sublevel.geometry.paths.curve_training import CurveTraining, train_curve
+from sublevel.geometry.paths.curves import Curve
 from sublevel.risk import MiniBatches
 from sublevel.rng import generator
 from sublevel.space import Point, lerp
@@ -239,7 +239,9 @@ def test_training_lowers_the_mean_loss_along_the_curve():
 
 def test_a_seed_decides_every_bit():
     def bends(seed):
-        return train_curve(EveryExample(RING), Curve.straight(EAST, WEST), CurveTraining(steps=20), seed=seed).curve.bends
+        return train_curve(
+            EveryExample(RING), Curve.straight(EAST, WEST), CurveTraining(steps=20), seed=seed
+        ).curve.bends
 
     assert torch.equal(bends(0), bends(0))
     assert not torch.equal(bends(0), bends(1))

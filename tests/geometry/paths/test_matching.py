@@ -11,6 +11,7 @@ from torch import nn
 import sublevel as sl
 from cases import named
 from sublevel.errors import ModelError
+from sublevel.geometry.paths import barrier
 from sublevel.geometry.paths.matching import (
     chain_spec,
     group_sizes,
@@ -20,7 +21,6 @@ from sublevel.geometry.paths.matching import (
     residual_spec,
     weight_matching,
 )
-from sublevel.geometry.paths import barrier
 from sublevel.models.build import build
 from sublevel.models.registry import names
 from sublevel.risk import EmpiricalRisk

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cases import QUADRATICS, named
 from sublevel.field import Autograd, EveryExample, Quadratic
-from sublevel.geometry.planes.lines import profile, random_direction, width
 from sublevel.geometry.curvature.subspaces import matched_sets
+from sublevel.geometry.planes.lines import profile, random_direction, width
 
 F64 = torch.float64
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from cases import named
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, Evaluation, EveryExample, Quadratic
-from sublevel.geometry.planes.quadtree import adaptive_scan
 from sublevel.geometry.planes import eigen_plane, plane_through, random_plane, scan
+from sublevel.geometry.planes.quadtree import adaptive_scan
 from sublevel.space import Point
 
 F64 = torch.float64

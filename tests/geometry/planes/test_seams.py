@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cases import named
-from sublevel.field import Restricted
+from sublevel.field import Restricted, plus_weight_decay
 from sublevel.geometry.planes import adaptive_scan, eigen_plane, plane_through, random_plane, scan
 from sublevel.geometry.topology import persistence
 from sublevel.space import Point
@@ -56,7 +56,7 @@ def test_what_has_no_statistics_to_recompute_stays_as_it_is():
     inside = Restricted(CASE.field(), torch.ones(CASE.space.dim, dtype=torch.bool), THREE[0]).recomputed()
     assert inside.policy == "recomputed"
     assert inside.loss(inside.start) == CASE.field("recomputed").loss(THREE[0])
-    decayed = CASE.field().plus_weight_decay(0.1)
+    decayed = plus_weight_decay(CASE.field(), 0.1)
     assert decayed.recomputed().policy == "recomputed"
     assert decayed.policy == "stored"
 

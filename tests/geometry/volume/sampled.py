@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic
-from sublevel.geometry.volume.local_learning_coefficient import LearningCoefficient
 from sublevel.geometry.volume import Volume
+from sublevel.geometry.volume.local_learning_coefficient import LearningCoefficient
 
 F64 = torch.float64
 

@@ -11,9 +11,9 @@ from sampled import F64, Examples, bowl, crossing, number, rank_regression, unch
 
 from cases import named, spread
 from sublevel.field import EveryExample, Quadratic
+from sublevel.geometry.volume import log_volume
 from sublevel.geometry.volume.local_learning_coefficient import learning_coefficient
 from sublevel.geometry.volume.thermodynamic_integration import ladder, ladder_error
-from sublevel.geometry.volume import log_volume
 
 
 def zeros(n):

@@ -13,10 +13,10 @@ from torch import nn
 import sublevel as sl
 from cases import spread
 from sublevel.field import EveryExample, Quadratic
-from sublevel.geometry.volume.local_learning_coefficient import learning_coefficient
-from sublevel.geometry.volume.laplace import laplace_approximation
-from sublevel.geometry.volume.langevin import Scaling, sample
 from sublevel.geometry.volume import log_volume
+from sublevel.geometry.volume.langevin import Scaling, sample
+from sublevel.geometry.volume.laplace import laplace_approximation
+from sublevel.geometry.volume.local_learning_coefficient import learning_coefficient
 from sublevel.space import Point
 
 N_BETA = 9000 / math.log(9000)

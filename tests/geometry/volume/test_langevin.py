@@ -10,9 +10,9 @@ import torch
 from sampled import F64, Examples, bowl, crossing, unchecked
 
 from sublevel.field import Autograd, EveryExample, Quadratic
-from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
 from sublevel.geometry.curvature.operators import subspace_operator
 from sublevel.geometry.volume.langevin import Target, begin, sample, step
+from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
 from sublevel.space import Point
 
 ONE = {"step_size": 0.1, "n_beta": 1.0, "gamma": 1.0}

@@ -14,10 +14,10 @@ from scipy import stats
 from cases import named, spread
 from sublevel.errors import ConfigError
 from sublevel.field import Autograd, Quadratic
-from sublevel.geometry.volume.ray_exits import first_exit
-from sublevel.geometry.volume.preconditioners import CurvatureSource, Preconditioner, preconditioner_of
-from sublevel.geometry.volume.rays import AMPLE, TIGHT, Rays, Search, weigh
 from sublevel.geometry.volume import log_unit_ball, log_volume
+from sublevel.geometry.volume.preconditioners import CurvatureSource, Preconditioner, preconditioner_of
+from sublevel.geometry.volume.ray_exits import first_exit
+from sublevel.geometry.volume.rays import AMPLE, TIGHT, Rays, Search, weigh
 
 F64 = torch.float64
 

@@ -10,8 +10,8 @@ from sampled import unchecked
 
 from cases import named, spread
 from sublevel.field import Autograd, Quadratic
-from sublevel.geometry.volume.preconditioners import CurvatureSource, steepest_span
 from sublevel.geometry.volume import ellipsoid, log_volume, sweep
+from sublevel.geometry.volume.preconditioners import CurvatureSource, steepest_span
 from sublevel.space import Point
 
 F64 = torch.float64

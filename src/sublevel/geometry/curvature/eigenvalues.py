@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import PointLike, Field, require_field
+from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.operators import check_counts, curvature_operator, subspace_dimension
 from sublevel.geometry.curvature.top_eigenpairs import MISSED, top_eigenpairs
 from sublevel.space import as_point

@@ -15,7 +15,7 @@ import torch
 
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
-from sublevel.field import PointLike, Field, Likelihood, require_field
+from sublevel.field import Field, Likelihood, PointLike, require_field
 from sublevel.rng import generator
 from sublevel.space import as_point
 

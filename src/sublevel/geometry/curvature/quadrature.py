@@ -26,10 +26,10 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import PointLike, Field, require_field
-from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
-from sublevel.geometry.curvature.batched_lanczos import Known, Tridiagonal, known_to_each, batched_lanczos
+from sublevel.field import Field, PointLike, require_field
+from sublevel.geometry.curvature.batched_lanczos import Known, Tridiagonal, batched_lanczos, known_to_each
 from sublevel.geometry.curvature.operators import Operator, check_counts, curvature_operator, unsymmetric
+from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
 
 METHODS = ("lanczos", "exact")
 

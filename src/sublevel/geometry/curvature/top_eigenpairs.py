@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.geometry.curvature.lanczos import Enough, Normalised, LinearMap, Ritz, Seen, lanczos, whole
+from sublevel.geometry.curvature.lanczos import Enough, LinearMap, Normalised, Ritz, Seen, lanczos, whole
 from sublevel.geometry.curvature.operators import unsymmetric
 from sublevel.geometry.curvature.ritz_pairs import Pairs, checked, orthonormal
 

@@ -17,9 +17,9 @@ import torch
 
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
-from sublevel.field import PointLike, Field, require_field
-from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
+from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.operators import Operator, check_counts, curvature_operator, finite, unsymmetric
+from sublevel.geometry.estimate import SKEWED, Estimate, mean_and_se
 
 
 def trace(

@@ -7,10 +7,10 @@ match the weights first (`weight_matching`): a barrier may be only a permutation
 
 from __future__ import annotations
 
-from sublevel.geometry.paths.matching import Alignment, infer_spec, permute_point, weight_matching
 from sublevel.geometry.paths.connection import Connection, connected
-from sublevel.geometry.paths.curves import Curve
 from sublevel.geometry.paths.curve_training import CurveTraining, TrainedCurve, train_curve
+from sublevel.geometry.paths.curves import Curve
+from sublevel.geometry.paths.matching import Alignment, infer_spec, permute_point, weight_matching
 from sublevel.geometry.paths.segments import BUFFERS, Barrier, Profile, along, barrier, over_chord, segment
 from sublevel.precision import ieee_functions
 

@@ -14,9 +14,9 @@ from math import inf, isnan
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
-from sublevel.geometry.paths.curves import Curve
+from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.paths.curve_training import CurveTraining, TrainedCurve, moving, train_curve
+from sublevel.geometry.paths.curves import Curve
 from sublevel.geometry.paths.segments import Profile, along
 from sublevel.rng import derive
 

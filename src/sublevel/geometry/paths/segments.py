@@ -14,7 +14,7 @@ from math import isfinite, isnan
 import numpy as np
 
 from sublevel.errors import unknown
-from sublevel.field import PointLike, Evaluation, Field, require_field
+from sublevel.field import Evaluation, Field, PointLike, require_field
 from sublevel.space import Point, lerp
 
 BUFFERS = ("averaged", "stored")
@@ -168,7 +168,9 @@ def along(
     )
 
 
-def segment(field: Field, a: PointLike, b: PointLike, *, points: int = 21, refine: int = 2, buffers: str = "averaged") -> Profile:
+def segment(
+    field: Field, a: PointLike, b: PointLike, *, points: int = 21, refine: int = 2, buffers: str = "averaged"
+) -> Profile:
     """Loss and error on the segment from a to b.
 
     ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
@@ -189,7 +191,9 @@ def segment(field: Field, a: PointLike, b: PointLike, *, points: int = 21, refin
     return along(field, lambda alpha: lerp(start, end, alpha), points=points, refine=refine, buffers=buffers)
 
 
-def barrier(field: Field, a: PointLike, b: PointLike, *, of: str = "loss", points: int = 21, refine: int = 2) -> Barrier:
+def barrier(
+    field: Field, a: PointLike, b: PointLike, *, of: str = "loss", points: int = 21, refine: int = 2
+) -> Barrier:
     """The barrier between a and b on the straight segment, statistics averaged unless the field recomputes them.
 
     >>> import torch

@@ -7,9 +7,18 @@ along one direction.
 
 from __future__ import annotations
 
-from sublevel.geometry.planes.quadtree import Mesh, adaptive_scan
-from sublevel.geometry.planes.frames import Frame, Plane, Projection, Seam, eigen_plane, plane_through, random_plane, scan
+from sublevel.geometry.planes.frames import (
+    Frame,
+    Plane,
+    Projection,
+    Seam,
+    eigen_plane,
+    plane_through,
+    random_plane,
+    scan,
+)
 from sublevel.geometry.planes.lines import Line, Width, profile, random_direction, width
+from sublevel.geometry.planes.quadtree import Mesh, adaptive_scan
 from sublevel.precision import ieee_functions
 
 __all__ = [

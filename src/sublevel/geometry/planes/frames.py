@@ -16,7 +16,7 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import PointLike, Field, require_field
+from sublevel.field import Field, PointLike, require_field
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.field import PointLike, Field, require_field
+from sublevel.field import Field, PointLike, require_field
 from sublevel.rng import generator
 from sublevel.space import Point, as_point
 
@@ -22,8 +22,8 @@ from sublevel.space import Point, as_point
 def random_direction(coordinates: Tensor, dim: int, *, seed: int = 0, draw: int = 0) -> Float[Tensor, "D"]:
     """A random unit vector of R^D that is zero outside a set of coordinates, uniform on the sphere of that set.
 
-    ``coordinates`` is a mask [D] or a list of indices, as `sublevel.geometry.curvature.subspaces.matched_sets` gives them for
-    pruned, kept and random weights. Float64, on the CPU, from (``seed``, "probe:direction", ``draw``).
+    ``coordinates`` is a mask [D] or a list of indices, such as the sets of `sublevel.geometry.curvature.matched_sets`.
+    Float64, on the CPU, drawn from (``seed``, "probe:direction", ``draw``).
 
     Raises ValueError for an empty set, or one that does not fit R^D.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sublevel.field import PointLike, Evaluation, Field, require_field
+from sublevel.field import Evaluation, Field, PointLike, require_field
 from sublevel.geometry.planes.frames import Frame, Plane, Seam, ascending, doubts, places, policy_of
 
 Corner = tuple[int, int]

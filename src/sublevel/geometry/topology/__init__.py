@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sublevel.geometry.topology.merge_tree import MergeTree, TreeNode, Pair, Segment, disconnectivity
+from sublevel.geometry.topology.merge_tree import MergeTree, Pair, Segment, TreeNode, disconnectivity
 from sublevel.geometry.topology.persistent_homology import Persistence, persistence
 
-__all__ = ["MergeTree", "TreeNode", "Pair", "Persistence", "Segment", "disconnectivity", "persistence"]
+__all__ = ["MergeTree", "Pair", "Persistence", "Segment", "TreeNode", "disconnectivity", "persistence"]

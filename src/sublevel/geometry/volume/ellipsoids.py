@@ -15,12 +15,26 @@ from math import exp, isfinite, log, nan
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import PointLike, Field, require_field
-from sublevel.geometry.volume.estimators import VolumeAtHeight, Volume, ball_radius, because, estimator, log_unit_ball, undefined
+from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.curvature.operators import Operator, curvature_operator
-from sublevel.geometry.curvature.quadrature import Tridiagonal, check_damping, batched_lanczos, log_determinant_of, spectral_density
+from sublevel.geometry.curvature.quadrature import (
+    Tridiagonal,
+    batched_lanczos,
+    check_damping,
+    log_determinant_of,
+    spectral_density,
+)
+from sublevel.geometry.estimate import Estimate
+from sublevel.geometry.volume.estimators import (
+    Volume,
+    VolumeAtHeight,
+    ball_radius,
+    because,
+    estimator,
+    log_unit_ball,
+    undefined,
+)
 
 MODEL = "the loss is its quadratic model at theta up to the height eps, and at its minimum plus eps"
 

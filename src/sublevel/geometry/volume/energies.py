@@ -14,11 +14,11 @@ from math import exp, sqrt
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import PointLike, EveryExample, Field, Stochastic
+from sublevel.field import EveryExample, Field, PointLike, Stochastic
 from sublevel.geometry.volume.estimators import because
+from sublevel.geometry.volume.langevin import ChainTraces, sample
 from sublevel.geometry.volume.laplace import LaplaceApproximation
 from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
-from sublevel.geometry.volume.langevin import ChainTraces, sample
 
 MIXED = 1.05
 """The split R-hat above which chains are not taken to have forgotten where they began."""

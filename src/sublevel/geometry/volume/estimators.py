@@ -12,7 +12,7 @@ from inspect import Parameter, signature
 from math import exp, isfinite, lgamma, log, nan, pi
 
 from sublevel.errors import ConfigError, unknown
-from sublevel.field import PointLike, Field
+from sublevel.field import Field, PointLike
 
 
 def log_unit_ball(n: int) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
+from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import Operator, check_counts, subspace_operator
 from sublevel.rng import generator
 from sublevel.space import Point, as_point

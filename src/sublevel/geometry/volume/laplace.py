@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import PointLike, Field
+from sublevel.field import Field, PointLike
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.curvature.lanczos import Ritz, lanczos
 from sublevel.geometry.curvature.operators import hessian
@@ -121,12 +121,18 @@ class LaplaceApproximation:
 
 
 def laplace_approximation(
-    field: Field, start: PointLike, mask: Bool[Tensor, "D"] | None = None, *, draws: int, rescale: int = 0, seed: int = 0
+    field: Field,
+    start: PointLike,
+    mask: Bool[Tensor, "D"] | None = None,
+    *,
+    draws: int,
+    rescale: int = 0,
+    seed: int = 0,
 ) -> LaplaceApproximation:
     """The local law of a field at a point, ready for ``draws`` draws (at least one run is made, for the rules).
 
-    ``rescale`` is the number of steepest directions for `LaplaceApproximation.scaling`. Pairs whose residual is too large for it
-    are left out, and the steepest other direction is looked for anew, so that a missed copy lies among the others.
+    ``rescale`` is the number of steepest directions for `LaplaceApproximation.scaling`. It omits pairs with a large
+    residual and searches again for the steepest other direction, so that a missed copy lies among the others.
     """
     of = hessian(field, start, mask)
     n = of.dimension

@@ -13,11 +13,11 @@ from dataclasses import field as member
 from math import nan
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
-from sublevel.geometry.volume.estimators import VolumeAtHeight, because, estimator, undefined
-from sublevel.geometry.volume.energies import COARSE, sampled_energy
-from sublevel.geometry.volume.laplace import laplace_approximation
+from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import subspace_dimension
+from sublevel.geometry.volume.energies import COARSE, sampled_energy
+from sublevel.geometry.volume.estimators import VolumeAtHeight, because, estimator, undefined
+from sublevel.geometry.volume.laplace import laplace_approximation
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ def learning_coefficient(
     it, their noise adds to that, and ``se`` includes an estimate of both (``diagnostics["step_bias"]``).
     L is the whole ``field`` where one is given and else the batches' (see `sample` for which has a bias).
 
-    Where the whole loss is known (``field``, or `EveryExample`) every second chain starts at a draw of the `LaplaceApproximation`;
-    `sampled_energy` says what is checked. ``rescale`` is a number of steepest directions along which steps are
-    shortened to what the steepest other curvature lambda asks for, so that a longer ``step_size`` is stable:
-    ``diagnostics["stability"]`` = eta (N beta lambda + gamma), without rescaling that of lambda_1. Where no step size
-    is given, it is `LaplaceApproximation.step_size` of ``stability``.
+    If the whole loss is known (``field``, or `EveryExample`), every second chain starts at a draw of the
+    `LaplaceApproximation`; `sampled_energy` lists the checks. ``rescale`` is a number of steepest directions along
+    which steps are shortened to what the steepest other curvature lambda asks for, so that a longer ``step_size`` is
+    stable: ``diagnostics["stability"]`` = eta (N beta lambda + gamma), without rescaling that of lambda_1. Where no
+    step size is given, it is `LaplaceApproximation.step_size` of ``stability``.
 
     Raises ValueError where that is 4 or more, as an uncorrected chain diverges, or where no step size is given and no
     curvature is known, and what `sample` raises.
@@ -85,7 +85,11 @@ def learning_coefficient(
     (True, '')
     """
     seen = stochastic.field if isinstance(stochastic, EveryExample) else field
-    law = None if seen is None else laplace_approximation(seen, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    law = (
+        None
+        if seen is None
+        else laplace_approximation(seen, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
+    )
     if step_size is None:
         if law is None:
             raise ValueError("step_size is needed where only batches of the loss are known: their curvature is not")

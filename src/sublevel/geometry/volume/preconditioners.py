@@ -15,7 +15,7 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
-from sublevel.field import PointLike, Field
+from sublevel.field import Field, PointLike
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.geometry.curvature.operators import Operator, curvature_operator
 from sublevel.geometry.curvature.traces import diagonal

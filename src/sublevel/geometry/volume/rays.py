@@ -16,10 +16,17 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.field import PointLike, Field, require_field
-from sublevel.geometry.volume.estimators import VolumeAtHeight, Volume, ball_radius, because, estimator, log_unit_ball, positive
-from sublevel.geometry.volume.ray_exits import Exit, first_exit
+from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.operators import Operator, check_counts, subspace_operator
+from sublevel.geometry.volume.estimators import (
+    Volume,
+    VolumeAtHeight,
+    ball_radius,
+    because,
+    estimator,
+    log_unit_ball,
+    positive,
+)
 from sublevel.geometry.volume.preconditioners import (
     CurvatureSource,
     Preconditioner,
@@ -27,6 +34,7 @@ from sublevel.geometry.volume.preconditioners import (
     preconditioner_of,
     steepest_span,
 )
+from sublevel.geometry.volume.ray_exits import Exit, first_exit
 from sublevel.rng import generator
 from sublevel.space import Point, as_point
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import log, nan, sqrt
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import PointLike, Field, require_field
+from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.volume.estimators import Volume, prepared
 

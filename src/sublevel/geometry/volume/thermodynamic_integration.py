@@ -7,11 +7,11 @@ from math import exp, log1p, sqrt
 import numpy as np
 
 from sublevel._types import Bool, Tensor
-from sublevel.field import PointLike, EveryExample, Field, Stochastic, require_field
-from sublevel.geometry.volume.estimators import VolumeAtHeight, Volume, because, estimator, positive
-from sublevel.geometry.volume.energies import sampled_energy
-from sublevel.geometry.volume.laplace import laplace_approximation
+from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import check_counts, subspace_dimension
+from sublevel.geometry.volume.energies import sampled_energy
+from sublevel.geometry.volume.estimators import Volume, VolumeAtHeight, because, estimator, positive
+from sublevel.geometry.volume.laplace import laplace_approximation
 
 
 @estimator("thermodynamic")
@@ -44,9 +44,9 @@ def thermodynamic(
 
     ``examples`` is N, the number of training examples that the posterior is of (by default the field's: give it where
     the field is on a part of them, whose mean then stands for that of all). The ladder is `ladder`'s. ``stability`` =
-    eta (b N lambda_1 + gamma) sets each rung's step size (`LaplaceApproximation.step_size`: less in many dimensions): the flattest
-    direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. With the ``rescale`` steepest
-    directions rescaled, the steepest other curvature stands for lambda_1 in both.
+    eta (b N lambda_1 + gamma) sets each rung's step size (`LaplaceApproximation.step_size`: less in many dimensions):
+    the flattest direction takes 2 (b N lambda_1 + gamma) / (stability gamma) steps to forget. With the ``rescale``
+    steepest directions rescaled, the steepest other curvature stands for lambda_1 in both.
 
     Chains follow ``stochastic``, or the field; L is always the field's. Chains of the field, or of any `EveryExample`,
     are corrected (MALA), so that the step has no part in the value; those of batches are not, and ``se`` includes an

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from sublevel.errors import ModelError
-from sublevel.geometry.paths import infer_spec, weight_matching
-from sublevel.geometry.paths import connected
+from sublevel.geometry.paths import connected, infer_spec, weight_matching
 from sublevel.risk import MiniBatches
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, drawn, measurement

@@ -15,8 +15,8 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.field import Field
 from sublevel.geometry import curvature
-from sublevel.geometry.planes import profile, random_direction, width
 from sublevel.geometry.curvature.ranks import rank_correlation, steeper
+from sublevel.geometry.planes import profile, random_direction, width
 from sublevel.risk import EmpiricalRisk
 from sublevel.risk.gauss_newton_diagonal import constant_inputs, ggn_diagonal
 from sublevel.rng import generator

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sublevel.geometry import curvature
-from sublevel.geometry.estimate import Estimate
 from sublevel.geometry.curvature import log_determinant_of
+from sublevel.geometry.estimate import Estimate
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living

@@ -19,8 +19,8 @@ from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.field import Field
 from sublevel.geometry import curvature
-from sublevel.geometry.volume.ellipsoids import logdets
 from sublevel.geometry.volume import Volume, ellipsoid, importance
+from sublevel.geometry.volume.ellipsoids import logdets
 from sublevel.space import Point
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used

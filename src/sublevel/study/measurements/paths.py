@@ -12,8 +12,8 @@ from pydantic import Field
 from sublevel.engine.graph import Node
 from sublevel.errors import ConfigError, ModelError
 from sublevel.geometry import paths
-from sublevel.geometry.paths import infer_spec, weight_matching
 from sublevel.geometry.distance import displacement
+from sublevel.geometry.paths import infer_spec, weight_matching
 from sublevel.prune import score_function
 from sublevel.space import Point, lerp
 from sublevel.strict import Strict

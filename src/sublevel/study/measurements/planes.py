@@ -14,9 +14,8 @@ from pydantic import Field
 
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, nearest
-from sublevel.geometry.planes import Mesh, adaptive_scan
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.planes import Frame, eigen_plane, plane_through, random_plane
+from sublevel.geometry.planes import Frame, Mesh, adaptive_scan, eigen_plane, plane_through, random_plane
 from sublevel.geometry.topology import persistence
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sublevel.geometry.curvature import subspace_dimension
-from sublevel.geometry.volume.laplace import STEPS
 from sublevel.geometry.volume import Volume, sweep
+from sublevel.geometry.volume.laplace import STEPS
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living
