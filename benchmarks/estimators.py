@@ -19,7 +19,7 @@ from common import record, spread
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "geometry" / "curvature"))
 from hard_spectra import LOG_DETERMINANTS, MULTIPLE, covered, searched
 
-from sublevel.geometry.curvature.top_eigenpairs import MISSED
+from sublevel.geometry.curvature.missed import MISSED
 
 
 def main(trials: int = 200, seeds: int = 1000, workers: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""How two solutions lie to each other: distance, angle, signs, and the overlap of their masks."""
+"""The displacement of two solutions, distance, angle and signs, and the overlap of their masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sublevel._types import Bool, Float, Tensor
 
 @dataclass(frozen=True)
 class Displacement:
-    """From a to b: the Euclidean distance, the cosine of the angle at the origin, and the share of equal signs.
+    """From a to b: Euclidean distance, cosine of the angle at the origin, share of equal signs, and the two norms.
 
     ``sign_agreement`` counts only coordinates that are non-zero at both ends (nan if there are none).
     """
@@ -22,7 +22,7 @@ class Displacement:
 
 
 def displacement(a: Float[Tensor, "D"], b: Float[Tensor, "D"]) -> Displacement:
-    """Measure the way from a to b, in float64.
+    """The displacement from a to b, computed in float64.
 
     >>> import torch
     >>> d = displacement(torch.tensor([3.0, 0.0]), torch.tensor([3.0, 4.0]))
@@ -44,7 +44,7 @@ def displacement(a: Float[Tensor, "D"], b: Float[Tensor, "D"]) -> Displacement:
 
 @dataclass(frozen=True)
 class Overlap:
-    """``share`` of the weights of a that b has too, and the share expected by ``chance`` at b's density."""
+    """The ``share`` of a's weights that b keeps too, and the share expected by ``chance`` at b's density."""
 
     share: float
     chance: float

@@ -1,4 +1,4 @@
-"""A number that was drawn: its value, its standard error, and what is needed to trust it."""
+"""Estimates: a value with its standard error, and the reasons not to trust it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from math import nan, sqrt
 
 SKEWED = 6
-"""Where fewer eigenvalues than this carry the error, a t interval from a few probes covers less than 95%."""
+"""If fewer eigenvalues than this carry the error, a 95% t interval from a few probes covers less than 95%."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """The mean of ``draws`` independent estimates, with its standard error.
 
-    ``se`` is s / sqrt(draws) with the sample deviation s: nan for a single draw, 0 where nothing was drawn (``draws``
-    = 0, the value is exact). A t interval with draws - 1 degrees of freedom goes with it. ``products`` counts Hessian
-    products; ``reason`` says why the value is not to be trusted, and is empty otherwise.
+    ``se`` is s / sqrt(draws) with the sample deviation s; it belongs to a t interval with draws - 1 degrees of freedom.
+    It is nan for a single draw, and 0 if nothing was drawn (``draws`` = 0, the value is exact). ``products`` counts
+    Hessian products. ``reason`` says why the value is not reliable; it is empty if no check failed.
     """
 
     value: float
@@ -38,3 +38,12 @@ def mean_and_se(values: Sequence[float]) -> tuple[float, float]:
     if n < 2:
         return mean, nan
     return mean, sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+def join_reasons(reasons: Mapping[str, object]) -> str:
+    """Join the reasons whose condition holds, in order.
+
+    >>> join_reasons({"too few": True, "too many": False})
+    'too few'
+    """
+    return "; ".join(text for text, holds in reasons.items() if text and holds)

@@ -9,8 +9,7 @@ import torch
 from scipy import stats
 
 from sublevel.field import Quadratic
-from sublevel.geometry.curvature import Spectrum, top_eigenvalues
-from sublevel.geometry.curvature.quadrature import log_determinant_of, spectral_density
+from sublevel.geometry.curvature import Spectrum, log_determinant_of, spectral_density, top_eigenvalues
 
 F32, F64 = torch.float32, torch.float64
 

@@ -321,7 +321,7 @@ def test_without_a_search_only_the_first_pair_can_be_converged():
     field = Quadratic(torch.tensor(spread(-3, 1, 100), dtype=F64))
     found = top_eigenvalues(field, at(field), k=3, restarts=0)
     assert found.pair_converged == [True, False, False]
-    assert found.stop == "restarts: copies of eigenvalues were not searched for"
+    assert found.stop == "restarts: no search for copies of eigenvalues was made"
     assert top_eigenvalues(field, at(field), k=1, restarts=0).stop == "converged"
     whole = top_eigenvalues(field, at(field), k=40, restarts=0)
     assert whole.stop == "converged"  # the matrix shows every copy

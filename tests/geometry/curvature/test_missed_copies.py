@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from sublevel.field import Quadratic
 from sublevel.geometry.curvature import diagonal, log_determinant, spectral_density, top_eigenvalues, trace
 from sublevel.geometry.curvature.lanczos import lanczos
-from sublevel.geometry.curvature.top_eigenpairs import MISSED
+from sublevel.geometry.curvature.missed import MISSED
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Space
 
@@ -44,7 +44,7 @@ def test_the_chance_of_an_unseen_eigenvalue_is_no_larger_than_declared():
         chances = []
         for _ in range(trials):
             run = lanczos(lambda v: values * v, torch.randn(61, generator=rng, dtype=F64), steps=steps)
-            chances.append(run.seen.chance_of_more(1.0))
+            chances.append(run.progress.chance_of_more(1.0))
         for p in (0.03, 0.1, 0.3):
             assert (np.array(chances) <= p).mean() <= p + 3 * (p / trials) ** 0.5
     assert min(chances) < 0.05  # and the bound is no looser than it must be

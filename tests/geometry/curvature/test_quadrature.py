@@ -14,7 +14,7 @@ from cases import CASES, CASES_BY_POLICY, QUADRATICS, Spec, dense, even, ids, na
 from sublevel.errors import ConfigError
 from sublevel.field import EveryExample, Quadratic
 from sublevel.geometry.curvature import hessian, log_determinant, log_determinant_of, spectral_density
-from sublevel.geometry.curvature.quadrature import batched_lanczos
+from sublevel.geometry.curvature.batched_lanczos import batched_lanczos
 
 F64 = torch.float64
 MASKS = ("all", "random", "dead")

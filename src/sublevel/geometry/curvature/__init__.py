@@ -1,13 +1,16 @@
-"""Curvature of a field: extreme eigenvalues, densities, traces, log-determinants, in R^D or in a mask's subspace.
+"""Curvature of a field: eigenvalues, spectral densities, traces and log-determinants, in R^D or in a mask's subspace.
 
-By Cauchy interlacing the k-th eigenvalue at one theta is never larger in a subspace than in R^D: a difference between
-two *solutions* must be read in one space. Every estimator takes ``operator`` (`OPERATORS`: the Hessian, the GGN, a
-Fisher matrix) and ``scale`` (`filter_norms`: the adaptive curvature D_s A D_s, which rescaling does not change).
+By Cauchy interlacing the k-th eigenvalue at one theta is never larger in a subspace than in R^D. Compare two
+*solutions* in one space. Every estimator takes ``operator`` (`OPERATORS`: the Hessian, the GGN, a Fisher matrix) and
+``scale`` (`filter_norms`: the adaptive curvature D_s A D_s, which is invariant to rescaling).
 """
 
 from __future__ import annotations
 
+from sublevel.geometry.curvature.density import SpectralDensity, spectral_density
+from sublevel.geometry.curvature.diagonals import Diagonal, along, diagonal, diagonal_entries
 from sublevel.geometry.curvature.eigenvalues import Spectrum, top_eigenvalues
+from sublevel.geometry.curvature.log_determinants import log_determinant, log_determinant_of
 from sublevel.geometry.curvature.operators import (
     OPERATORS,
     Operator,
@@ -16,12 +19,6 @@ from sublevel.geometry.curvature.operators import (
     hessian,
     subspace_dimension,
 )
-from sublevel.geometry.curvature.quadrature import (
-    SpectralDensity,
-    log_determinant,
-    log_determinant_of,
-    spectral_density,
-)
 from sublevel.geometry.curvature.subspaces import (
     EigenspaceOverlap,
     eigenspace_overlap,
@@ -29,7 +26,7 @@ from sublevel.geometry.curvature.subspaces import (
     layer_masks,
     matched_sets,
 )
-from sublevel.geometry.curvature.traces import Diagonal, along, diagonal, diagonal_entries, trace
+from sublevel.geometry.curvature.traces import trace
 from sublevel.precision import ieee_functions
 
 __all__ = [

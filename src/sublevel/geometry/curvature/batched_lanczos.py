@@ -1,12 +1,11 @@
-"""Lanczos runs from several vectors at once: one pass over the data for a product of all of them.
+"""Batched Lanczos: runs from several vectors that share one pass over the data for each step.
 
-Each run is reorthogonalised fully, and twice (Giraud et al. 2005), against its own vectors alone: without it the
-quadrature rules that come of it hold ghosts of the largest eigenvalues.
+Each run is fully reorthogonalised, twice (Giraud et al. 2005), against its own vectors. Without it, quadrature rules
+hold ghosts of the largest eigenvalues.
 
-The eigenvectors far from the bulk that a run has found are kept (`Outliers`): what the other runs find is known to
-each without a product, and is deflated from it. As every run has a start of its own, what it is deflated by does not
-depend on its own draw, and its estimate stays unbiased (the exchangeable estimators of Epperly, Tropp and Webber
-2301.07825).
+A run keeps the eigenvectors far from the bulk that it finds (`Outliers`). Each run is deflated by the outliers of the
+others, without further products. The starts are independent, so the deflation of a run does not depend on its own draw
+and its estimate stays unbiased (the exchangeable estimators of Epperly, Tropp and Webber 2301.07825).
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.geometry.curvature.lanczos import Normalised
+from sublevel.geometry.curvature.lanczos import Normalised, combined
 from sublevel.geometry.curvature.operators import finite
+from sublevel.geometry.curvature.tridiagonal import eigenpairs, gauss_rule, radau_rule
 
 OUTLIERS = 10
-"""Eigenvectors that are kept of one run, at most."""
+"""Largest number of eigenvectors that are kept of one run."""
 
 CONVERGED = 1e-4
-"""The residual of such a pair, at most, as a share of its distance from the mean of the spectrum."""
+"""Largest residual of an outlier, as a share of its distance from the mean of the spectrum."""
 
 SAME = 1e-5
-"""Two vectors whose angle has 1 - cos below this are one: two runs have found the same eigenvector."""
+"""Two vectors with 1 - cos(angle) below this are one eigenvector, found by two runs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """Eigenpairs that a run has found: ``values`` [a], ``vectors`` [a, n], and its ``start`` [n], of unit norm."""
+    """Eigenpairs that a run found, ``values`` [a] and ``vectors`` [a, n], and its ``start`` [n], of unit norm."""
 
     values: np.ndarray
     vectors: Float[Tensor, "a n"]
@@ -41,43 +41,43 @@ class Outliers:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """What other runs know: ``values`` [a] of orthonormal eigenvectors, and the ``shares`` [a] of a start on them."""
+class Deflation:
+    """Eigenpairs that a run is deflated by: ``values`` [a], and the ``shares`` [a] of its start on the eigenvectors."""
 
     values: np.ndarray
     shares: np.ndarray
 
 
-def known_to_each(runs: Sequence[Outliers]) -> tuple[Known, ...]:
-    """For every run the eigenpairs that the others have found, and its own start's share of each.
+def deflations(runs: Sequence[Outliers]) -> tuple[Deflation, ...]:
+    """For each run, the eigenpairs that the other runs found and the share of its own start on them.
 
-    Several runs find the same eigenvector, or different ones of a multiple eigenvalue: the pairs of a run are those of
-    the operator's compression to the span of what the others have found (Rayleigh and Ritz).
+    Several runs may find the same eigenvector, or different ones of a multiple eigenvalue. The pairs are therefore
+    those of the operator's compression to the span of the vectors that the others found (Rayleigh and Ritz).
     """
     values = np.concatenate([run.values for run in runs])
     if not len(values):
-        return tuple(Known(values, values) for _ in runs)
+        return tuple(Deflation(values, values) for _ in runs)
     vectors, starts = (torch.cat([run.vectors for run in runs]), torch.stack([run.start for run in runs]))
     gram, parts = ((vectors @ other.T).double().cpu().numpy() for other in (vectors, starts))
     owner = np.repeat(np.arange(len(runs)), [len(run.values) for run in runs])
-    return tuple(_known(values[o], gram[np.ix_(o, o)], parts[o, i]) for i in range(len(runs)) for o in [owner != i])
+    return tuple(_deflation(values[o], gram[np.ix_(o, o)], parts[o, i]) for i in range(len(runs)) for o in [owner != i])
 
 
-def _known(values: np.ndarray, gram: np.ndarray, parts: np.ndarray) -> Known:
+def _deflation(values: np.ndarray, gram: np.ndarray, parts: np.ndarray) -> Deflation:
     sizes, q = np.linalg.eigh(gram)
     kept = sizes > SAME
     q = q[:, kept] / np.sqrt(sizes[kept])
     form = values[:, None] * gram
     found, mix = np.linalg.eigh(q.T @ (form + form.T) @ q / 2)
-    return Known(found, (mix.T @ (q.T @ parts)) ** 2)
+    return Deflation(found, (mix.T @ (q.T @ parts)) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
 class Tridiagonal:
-    """The Lanczos matrix of one run: ``diagonal`` [m], ``side`` [m], whose last entry leads out of it.
+    """The Lanczos matrix of one run: ``diagonal`` [m] and ``side`` [m], whose last entry leads out of the matrix.
 
-    ``exhausted``: the Krylov space is invariant, and the rule exact for every function. ``asymmetry`` is |C - C^T| /
-    |C| of the operator's compression C to the run. ``outliers`` are kept where they were asked for.
+    ``exhausted``: the Krylov space is invariant, and the rule is exact for every function. ``asymmetry`` is |C - C^T| /
+    |C| of the operator's compression C to the run. ``outliers`` is None unless it was asked for.
     """
 
     diagonal: np.ndarray
@@ -88,48 +88,30 @@ class Tridiagonal:
 
     def converged(self) -> tuple[np.ndarray, np.ndarray]:
         """At most `OUTLIERS` converged values, those furthest from the mean, and their coefficients [m, a]."""
-        values, s = _solved(self.diagonal, self.side)
+        values, s = eigenpairs(self.diagonal, self.side)
         distance = np.abs(values - self.diagonal[0])
         good = np.abs(self.side[-1] * s[-1]) <= CONVERGED * distance
         chosen = [i for i in np.argsort(-distance) if good[i]][:OUTLIERS]
         return values[chosen], s[:, chosen]
 
     def rule(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes ascending and weights of the Gauss rule, of the first ``steps`` where they are given."""
-        return _rule(self.diagonal[:steps], self.side[:steps])
+        """Nodes, ascending, and weights of the Gauss rule; of the first ``steps`` if given."""
+        return gauss_rule(self.diagonal[:steps], self.side[:steps])
 
     def rule_with_a_node(self, at: float) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes ascending and weights of the Gauss-Radau rule with one more node, ``at`` (Golub 1973, section 2).
-
-        For a spectrum above ``at`` and a function whose even derivatives are negative and whose odd ones are positive,
-        as those of a logarithm, this rule lies below the integral and Gauss's above it (Golub and Meurant 1994).
-        """
-        a, b = self.diagonal - at, self.side
-        matrix = np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1)
-        unit = np.zeros(len(a))
-        unit[-1] = b[-1] ** 2
-        last = at + np.linalg.lstsq(matrix, unit, rcond=1e-15)[0][-1]
-        return _rule(np.append(self.diagonal, last), np.append(b, 0.0))
-
-
-def _rule(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, s = _solved(a, b)
-    return values, s[0] ** 2
-
-
-def _solved(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
-    return values, s
+        """Nodes, ascending, and weights of the Gauss-Radau rule with a node ``at`` (see `radau_rule`)."""
+        return radau_rule(self.diagonal, self.side, at)
 
 
 def batched_lanczos(
     operator: Callable[[Tensor], Tensor], starts: Float[Tensor, "K n"], *, steps: int, outliers: bool = False
 ) -> list[Tridiagonal]:
-    """Lanczos from every row of ``starts`` at once, one product [K, n] a step, each run fully reorthogonalised.
+    """Lanczos from every row of ``starts`` at once, with one product [K, n] a step; each run fully reorthogonalised.
 
-    A run whose Krylov space is exhausted goes on as zeros until the others end. ``outliers``: keep those of each.
+    A run with an exhausted Krylov space continues with zeros until the others end. ``outliers`` keeps those of each
+    run.
 
-    Raises FloatingPointError where a product is not finite.
+    Raises FloatingPointError for a product that is not finite.
     """
     runs, n = starts.shape
     steps, scaled = min(steps, n), Normalised(operator)
@@ -146,7 +128,7 @@ def batched_lanczos(
         w, upper = _orthogonal(w, basis[:, : m + 1])
         w, _ = _orthogonal(w, basis[:, : m + 1])
         beta = w.double().norm(dim=1).cpu()
-        if m:  # of a symmetric operator all but the last two coefficients are 0, and that one is the last beta
+        if m:  # for a symmetric operator all coefficients but the last two are 0, and the second last is the last beta
             upper[:, m - 1] -= side[:, m - 1]
             skew += alive * upper[:, :m].square().sum(dim=1)
         size += alive * (diagonal[:, m].square() + 2 * beta.square())
@@ -167,13 +149,12 @@ def batched_lanczos(
 
 def _outliers(run: Tridiagonal, basis: Tensor) -> Outliers:
     values, coefficients = run.converged()
-    rows = basis[: len(run.diagonal)]
-    mixed = torch.from_numpy(np.ascontiguousarray(coefficients.T)).to(rows) @ rows
-    return Outliers(values, torch.nn.functional.normalize(mixed, dim=1), basis[0].clone())
+    vectors = combined(coefficients, basis[: len(run.diagonal)])
+    return Outliers(values, torch.nn.functional.normalize(vectors, dim=1), basis[0].clone())
 
 
 def _orthogonal(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Every row of w [K, n] made orthogonal to its own rows [K, m, n], and what that took [K, m]."""
+    """Each row of w [K, n] made orthogonal to its own rows [K, m, n], and the coefficients [K, m] that were removed."""
     taken = [own @ x for x, own in zip(w, rows, strict=True)]
     left = [x - shares @ own for x, own, shares in zip(w, rows, taken, strict=True)]
     return torch.stack(left), torch.stack(taken).double().cpu()

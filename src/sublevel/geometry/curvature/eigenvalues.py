@@ -8,25 +8,26 @@ import torch
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.field import Field, PointLike, require_field
+from sublevel.geometry.curvature.missed import MISSED
 from sublevel.geometry.curvature.operators import check_counts, curvature_operator, subspace_dimension
-from sublevel.geometry.curvature.top_eigenpairs import MISSED, top_eigenpairs
+from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 from sublevel.space import as_point
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The largest algebraic eigenvalues of a curvature operator, and what is needed to trust them.
+    """The largest algebraic eigenvalues of a curvature operator, with their diagnostics.
 
     ``values`` [k] descending (float64), ``vectors`` [k, D] (zero outside the mask), ``residuals`` [k] =
-    |H v - lambda v|, ``pair_converged`` [k]. A pair is converged when its residual is at most its own of the ``bounds``
-    [k], and no eigenvalue that would move it down is missing, but for a ``chance_missed`` of at most 1e-3;
-    ``converged`` holds for all k of them, and ``stop`` says why it ended.
-    ``smallest`` are the lowest Ritz values (ascending), upper bounds on the lowest eigenvalues, each to be trusted as
-    far as its ``smallest_residuals``, and converged where these are at most ``bound``. ``negative_count`` is the number
-    of Ritz values below -``rounding``, a lower bound on the index of H; ``negative_mass`` the share of a random
-    vector's squared norm on them. ``products`` are all that were taken, those that look for missing eigenvalues
-    (``search_products``) among them. ``asymmetry`` is |C - C^T| / |C| of the operator's compression C to the first
-    run: rounding, or the operator is not symmetric, and no pair converged.
+    |H v - lambda v|, ``pair_converged`` [k]. A pair has converged if its residual is at most its entry of ``bounds``
+    [k] and no eigenvalue above it is missing, except by a chance of at most ``chance_missed`` = 1e-3. ``converged`` is
+    true if all k pairs have; ``stop`` says why the search ended.
+    ``smallest`` are the lowest Ritz values (ascending), upper bounds on the lowest eigenvalues, with their
+    ``smallest_residuals``; they have converged if these are at most ``bound``. ``negative_count`` is the number of Ritz
+    values below -``rounding``, a lower bound on the index of H; ``negative_mass`` is the share of a random vector's
+    squared norm on them. ``products`` counts all products, including ``search_products``, which look for missing
+    eigenvalues. ``asymmetry`` is |C - C^T| / |C| of the operator's compression C to the first run. Beyond rounding the
+    operator is not symmetric, and no pair has converged.
     """
 
     values: Float[Tensor, "k"]
@@ -65,20 +66,23 @@ def top_eigenvalues(
 ) -> Spectrum:
     """The k largest algebraic eigenvalues of the curvature at ``theta``, by Lanczos with full reorthogonalisation.
 
-    ``mask`` restricts to its subspace. ``tolerance`` bounds each residual, relative to the value's own size (default
-    1e-7 in float64, 1e-4 in float32: an eigenvalue lies no further than the residual, and for an isolated one the error
-    is of the order of its square), or rounding does where it leaves more, up to 1% of the value; ``steps`` bounds the
-    products of one run; ``restarts`` the searches for copies of multiple eigenvalues, each of which takes products of
-    its own: without any, only a first pair can be converged; ``negative`` eigenvalues at the lower end are waited for
-    too, with residuals relative to the largest |eigenvalue|. Negative eigenvalues are never made positive.
+    - ``mask`` restricts the curvature to its subspace.
+    - ``tolerance`` bounds each residual relative to the size of its value (default 1e-7 in float64, 1e-4 in float32).
+      The distance to an eigenvalue is at most the residual; for an isolated eigenvalue the error is of the order of its
+      square. Larger rounding replaces the bound, up to 1% of the value.
+    - ``steps`` bounds the products of one run.
+    - ``restarts`` bounds the searches for copies of multiple eigenvalues, which take products of their own. Without
+      any, only the first pair can converge.
+    - ``negative`` eigenvalues at the lower end must converge too, with residuals relative to the largest |eigenvalue|.
+    - ``operator`` and ``scale`` choose the curvature. With a ``scale`` the vectors are in scaled coordinates (see
+      `Operator.scaled`).
 
-    The chance that an eigenvalue is missing from among pairs that are called converged is at most ``chance_missed``:
-    it is that of a random start with almost no component along the eigenvector (`lanczos.Seen.chance_of_more`).
+    The sign of negative eigenvalues is kept. Converged pairs miss an eigenvalue with a chance of at most
+    ``chance_missed``, that of a random start with almost no component along its eigenvector
+    (`sublevel.geometry.curvature.lanczos.Progress.chance_of_more`).
 
-    With a ``scale`` the vectors are in scaled coordinates (see `Operator.scaled`).
-
-    Raises ValueError where the subspace is empty, the mask of another length, k not positive or larger than the
-    subspace (`subspace_dimension` tells it), FloatingPointError where a product is not finite.
+    Raises ValueError for an empty subspace, a mask of another length, or k outside 1 to `subspace_dimension`,
+    FloatingPointError for a product that is not finite.
 
     >>> from sublevel.field import Quadratic
     >>> field = Quadratic(torch.tensor([4.0, 4.0, 1.0, -2.0], dtype=torch.float64))

@@ -1,15 +1,16 @@
-"""Lanczos with full reorthogonalisation: one Krylov space of a symmetric operator, and what is known of its pairs.
+"""Lanczos with full reorthogonalisation: one Krylov space of a symmetric operator, its Ritz pairs and their residuals.
 
-In float32 the three-term recurrence loses orthogonality within tens of steps and returns copies of lambda_1. Here
-every new vector is orthogonalised twice against all earlier ones (Giraud et al. 2005: twice is enough), the
-tridiagonal matrix is kept in float64, and a run stops on the residuals |beta_m s_m| (Parlett 1998, section 13.2).
-Those underestimate what rounding has done. But all that the orthogonalisation takes away is kept too, so that every
-product A q_j is known in the basis, and with it A v - lambda v of every Ritz vector, without another product.
+In float32 the three-term recurrence loses orthogonality within tens of steps and returns copies of lambda_1. Here each
+new vector is orthogonalised twice against all earlier ones (Giraud et al. 2005: twice is enough), the tridiagonal
+matrix is kept in float64, and a run stops on the residuals |beta_m s_m| (Parlett 1998, section 13.2). These residuals
+underestimate rounding. The run therefore keeps every coefficient that the orthogonalisation removes. They give every
+product A q_j in the basis, and with it A v - lambda v of every Ritz vector, without another product.
 
-A run also bounds what it has not seen. For an eigenvector x of the eigenvalue t and orthonormal Lanczos vectors q_j,
-x^T q_j = p_j(t) x^T q_0 with the polynomials p_j of the three-term recurrence, and the squares of x^T q_j sum to at
-most 1. So |x^T q_0| <= (sum_j p_j(t)^2)^(-1/2): an eigenvalue above all Ritz values is missed only from a start that is
-this nearly orthogonal to x, and a random start rarely is (`Seen.chance_of_more`).
+A run also bounds the eigenvalues that it may have missed. Let x be an eigenvector with the eigenvalue t, and q_j the
+orthonormal Lanczos vectors. Then x^T q_j = p_j(t) x^T q_0 with the polynomials p_j of the three-term recurrence, and
+the squares of x^T q_j sum to at most 1. So |x^T q_0| <= (sum_j p_j(t)^2)^(-1/2). A run misses an eigenvalue above all
+Ritz values only if its start is this nearly orthogonal to x, which is rare for a random start
+(`Progress.chance_of_more`).
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
+from sublevel.geometry.curvature.tridiagonal import eigenpairs
 
 LinearMap = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Progress:
     """A run so far: Ritz ``values`` [m] ascending, their ``residuals`` [m], and the tridiagonal matrix.
 
-    ``side`` [m] ends with the entry that leads out of it; ``dimension`` is that of the space that the run stays in.
+    ``side`` [m] ends with the entry that leads out of the matrix; ``dimension`` is that of the space of the run.
     """
 
     values: np.ndarray
@@ -40,13 +42,13 @@ class Seen:
     dimension: int
 
     def chance_of_more(self, t: float) -> float:
-        """The chance, at most, that a random start shows so little of an eigenvalue of at least ``t``.
+        """An upper bound on the chance that a random start missed an eigenvalue of at least ``t``.
 
-        For t above all Ritz values every p_j is positive and increasing from t on, so that the bound at t holds for
-        all larger eigenvalues. A component of a random unit vector of R^n lies within c of 0 with a chance of at most
-        c sqrt(2 (n - 1) / pi). At or below a Ritz value it is 1: nothing is excluded. Exact arithmetic is assumed.
+        For t above all Ritz values every p_j is positive and increasing from t on, so the bound at t holds for all
+        larger eigenvalues. A component of a random unit vector of R^n lies within c of 0 with a chance of at most
+        c sqrt(2 (n - 1) / pi). For t at or below the largest Ritz value the bound is 1. It assumes exact arithmetic.
 
-        >>> run = Seen(np.array([0.0]), np.array([1e-3]), np.array([0.0]), np.array([1e-3]), dimension=101)
+        >>> run = Progress(np.array([0.0]), np.array([1e-3]), np.array([0.0]), np.array([1e-3]), dimension=101)
         >>> round(run.chance_of_more(1.0), 4)
         0.008
         """
@@ -62,14 +64,14 @@ class Seen:
         return min(1.0, sqrt(2 * (self.dimension - 1) / pi / total))
 
 
-Enough = Callable[[Seen], bool]
-"""Whether what a run has seen is what it is for."""
+Enough = Callable[[Progress], bool]
+"""Decides whether a run may stop."""
 
 
 class Normalised:
-    """An operator divided by a power of two near its first product: its scale neither overflows nor vanishes.
+    """An operator divided by a power of two near its first product, so that products neither overflow nor vanish.
 
-    Products are divided exactly. ``unit`` is that power, by which eigenvalues are multiplied to be the operator's own.
+    The division is exact. Eigenvalues times ``unit``, the power of two, are those of the operator.
 
     >>> tiny = Normalised(lambda v: 1e-200 * v)
     >>> float(tiny(torch.ones(2, dtype=torch.float64))[0]) * tiny.unit
@@ -93,7 +95,7 @@ class Normalised:
 
     @property
     def unit(self) -> float:
-        """What one unit of the products is in the operator's."""
+        """The power of two."""
         return 2.0 ** (self.exponent or 0)
 
 
@@ -102,8 +104,8 @@ class Ritz:
     """One Krylov space: Ritz ``values`` [m] ascending, their ``residuals`` [m] and ``weights`` [m] (squared first
     components: the share of the start vector on each), the ``basis`` [m, n] and the coefficients ``s`` [m, m].
 
-    ``columns`` [a + m, m] are the products A q_j in terms of the a rows that the run was kept orthogonal to
-    (``against``) and of its own basis; ``rest`` [n] is what the last of them has besides.
+    ``columns`` [a + m, m] are the coefficients of the products A q_j: first in the a rows ``against`` that the run
+    stays orthogonal to, then in its own basis. ``rest`` [n] is the remainder of the last product.
     """
 
     values: np.ndarray
@@ -112,40 +114,42 @@ class Ritz:
     basis: Tensor
     s: np.ndarray
     exhausted: bool
-    """The Krylov space is invariant: every value in it is an eigenvalue."""
+    """The Krylov space is invariant: every Ritz value is an eigenvalue."""
     enough: bool
-    """It did not end because its steps did."""
+    """The run stopped by ``enough`` or exhaustion, not at the limit of its steps."""
     columns: np.ndarray
     rest: Tensor
-    seen: Seen
+    progress: Progress
     against: Float[Tensor, "a n"] | None = None
 
     @property
     def products(self) -> int:
-        """How many operator products it took."""
+        """Number of operator products."""
         return len(self.values)
 
     @property
     def asymmetry(self) -> float:
-        """|C - C^T| / |C| of the compression C to the basis, in Frobenius norms: q_i^T A q_j against q_j^T A q_i."""
+        """|C - C^T| / |C| of the compression C to the basis, in Frobenius norms: compares q_i^T A q_j and q_j^T A
+        q_i.
+        """
         inside = self.columns[-len(self.values) :]
         size = float(np.linalg.norm(inside))
         return float(np.linalg.norm(inside - inside.T)) / size if size else 0.0
 
     def vectors(self, which: np.ndarray) -> Float[Tensor, "k n"]:
         """Ritz vectors of the chosen values, as rows of unit norm."""
-        return torch.nn.functional.normalize(_combined(self.s[:, which], self.basis), dim=1)
+        return torch.nn.functional.normalize(combined(self.s[:, which], self.basis), dim=1)
 
     def pairs(self, which: np.ndarray) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
-        """The chosen Ritz vectors and their ``A v - lambda v``, from the products that were made."""
+        """The chosen Ritz vectors and their ``A v - lambda v``, from products already made."""
         s = self.s[:, which]
         rows = self.columns @ s
         rows[-len(s) :] -= s * self.values[which]
-        both = _combined(np.hstack([s, rows[-len(s) :]]), self.basis)
+        both = combined(np.hstack([s, rows[-len(s) :]]), self.basis)
         vectors, defects = both[: s.shape[1]], both[s.shape[1] :]
-        defects += _combined(s[-1:], self.rest[None])
+        defects += combined(s[-1:], self.rest[None])
         if self.against is not None:
-            defects += _combined(rows[: -len(s)], self.against)
+            defects += combined(rows[: -len(s)], self.against)
         norms = vectors.norm(dim=1, keepdim=True)
         return vectors / norms, defects / norms
 
@@ -155,17 +159,16 @@ def lanczos(
     start: Float[Tensor, "n"],
     *,
     steps: int,
-    enough: Enough = lambda seen: False,
+    enough: Enough = lambda progress: False,
     against: Float[Tensor, "a n"] | None = None,
     scale: float = 0.0,
 ) -> Ritz:
-    """Run at most ``steps`` products from ``start``, or until ``enough(seen)``.
+    """Run at most ``steps`` products from ``start``, or until ``enough(progress)``.
 
-    ``against`` are orthonormal rows that the whole run keeps orthogonal to: it sees the operator's compression to their
-    complement. ``scale`` is a magnitude that the operator is known to have:
-    what is below its rounding is zero.
+    The run stays orthogonal to the orthonormal rows ``against``: it sees the operator's compression to their
+    complement. ``scale`` is a known magnitude of the operator; anything below its rounding counts as zero.
 
-    Raises FloatingPointError where a product is not finite.
+    Raises FloatingPointError for a product that is not finite.
     """
     n, outside = len(start), 0 if against is None else len(against)
     blocks = () if against is None else (against,)
@@ -188,19 +191,20 @@ def lanczos(
             columns[outside + m, m - 1] = betas[m - 1]
         exhausted = bool(m + 1 + outside == n or beta <= 10 * torch.finfo(v.dtype).eps * scale)
         last = m + 1 == steps or exhausted
-        if last or _worth_looking(m):
-            values, s, residuals = _ritz(alphas[: m + 1], betas[: m + 1])
-            seen = Seen(values, residuals, alphas[: m + 1], betas[: m + 1], n - outside)
-            ready = exhausted or enough(seen)
+        if last or m < 32 or m % 4 == 3:  # the small eigenproblem costs more than a step once it is no longer small
+            values, s = eigenpairs(alphas[: m + 1], betas[: m + 1])
+            residuals = np.abs(beta * s[-1])
+            progress = Progress(values, residuals, alphas[: m + 1], betas[: m + 1], n - outside)
+            ready = exhausted or enough(progress)
             if last or ready:
-                known = columns[: outside + m + 1, : m + 1]
-                return Ritz(values, residuals, s[0] ** 2, basis[: m + 1], s, exhausted, ready, known, w, seen, against)
+                known, rows = columns[: outside + m + 1, : m + 1], basis[: m + 1]
+                return Ritz(values, residuals, s[0] ** 2, rows, s, exhausted, ready, known, w, progress, against)
         v = w / beta
     raise AssertionError("unreachable")
 
 
 def whole(operator: LinearMap, start: Float[Tensor, "n"]) -> Ritz:
-    """Every eigenvalue of a small operator, from its matrix; ``start`` is what the weights are shares of."""
+    """All eigenvalues of a small operator, from its matrix; the weights are the shares of ``start``."""
     basis = torch.eye(len(start), dtype=start.dtype, device=start.device)
     matrix = operator(basis).double().cpu().numpy()
     if not np.isfinite(matrix).all():
@@ -208,12 +212,12 @@ def whole(operator: LinearMap, start: Float[Tensor, "n"]) -> Ritz:
     values, s = np.linalg.eigh((matrix + matrix.T) / 2)
     shares = s.T @ (start / start.norm()).double().cpu().numpy()
     nothing = np.zeros(len(values))
-    seen = Seen(values, nothing, nothing, nothing, len(values))
-    return Ritz(values, nothing, shares**2, basis, s, True, True, matrix.T, torch.zeros_like(start), seen)
+    progress = Progress(values, nothing, nothing, nothing, len(values))
+    return Ritz(values, nothing, shares**2, basis, s, True, True, matrix.T, torch.zeros_like(start), progress)
 
 
 def _orthogonal(w: Tensor, blocks: tuple[Tensor, ...]) -> tuple[Tensor, np.ndarray]:
-    """What is left of w after two passes over orthonormal rows, and how much of each they took."""
+    """W made orthogonal to orthonormal rows in two passes, and the coefficients that were removed."""
     taken = [np.zeros(len(rows)) for rows in blocks]
     for _ in range(2):
         for i, rows in enumerate(blocks):
@@ -223,17 +227,6 @@ def _orthogonal(w: Tensor, blocks: tuple[Tensor, ...]) -> tuple[Tensor, np.ndarr
     return w, np.concatenate([np.zeros(0), *taken])
 
 
-def _combined(coefficients: np.ndarray, rows: Tensor) -> Tensor:
-    """Rows [k, n] of the combinations that the columns of ``coefficients`` [m, k] say."""
+def combined(coefficients: np.ndarray, rows: Tensor) -> Tensor:
+    """Linear combinations [k, n] of ``rows`` [m, n]: one for each column of ``coefficients`` [m, k]."""
     return torch.from_numpy(np.ascontiguousarray(coefficients.T)).to(rows) @ rows
-
-
-def _worth_looking(m: int) -> bool:
-    """Solving the small problem at every step would cost more than it saves once it is no longer small."""
-    return m < 32 or m % 4 == 3
-
-
-def _ritz(alphas: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    t = np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
-    values, s = np.linalg.eigh(t)
-    return values, s, np.abs(betas[-1] * s[-1])

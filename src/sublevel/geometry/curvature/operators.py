@@ -1,8 +1,8 @@
 """Curvature as a symmetric operator on R^D, or on the subspace of a mask.
 
-In a subspace the operator is v -> m * A (m * v) on its n coordinates: vectors and dimension are those of the subspace,
-so no zero of the mask appears as an eigenvalue. Everything downstream (eigenvalues, densities, traces) sees an
-`Operator` and not what it is made of: Hessian, GGN or Fisher, plain or filter-normalised.
+In a subspace the operator is v -> m * A (m * v) on the n coordinates of the mask m. Vectors and dimension are those of
+the subspace, so zeros of the mask are not eigenvalues. Estimators of eigenvalues, densities and traces see only the
+`Operator`: Hessian, GGN or Fisher, plain or filter-normalised.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import torch
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.errors import unknown
 from sublevel.field import Field, Likelihood, PointLike, require_field
+from sublevel.field.products import product_blocks, random_signs
 from sublevel.rng import generator
 from sublevel.space import as_point
 
 LARGEST_MATRIX = 20_000
-"""The largest dimension whose matrix is formed: 3.2 GB in float64."""
+"""Largest dimension of a matrix that is formed: 3.2 GB in float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
     """A symmetric operator on the n coordinates of a subspace.
 
-    ``product`` maps [*K, D] to [*K, D]; ``index`` are the coordinates of the subspace (None for all of R^D); ``like``
-    is a vector [D] of the dtype and on the device of theta. Calling it maps [*K, n] to [*K, n]: several vectors take
-    one pass over the data.
+    ``product`` maps [*K, D] to [*K, D]; ``index`` holds the coordinates of the subspace (None for all of R^D); ``like``
+    is a vector [D] with the dtype and device of theta. A call maps [*K, n] to [*K, n] in one pass over the data.
 
     >>> from sublevel.field import Quadratic
     >>> theta = torch.zeros(3, dtype=torch.float64)
@@ -45,16 +45,16 @@ class Operator:
     name: str
 
     def __call__(self, v: Float[Tensor, "*K n"]) -> Float[Tensor, "*K n"]:
-        """The operator times v, in the subspace."""
+        """The product with v, in the subspace."""
         return self.restrict(self.product(self.embed(v)))
 
     @property
     def dimension(self) -> int:
-        """N."""
+        """The dimension n of the subspace."""
         return len(self.like) if self.index is None else len(self.index)
 
     def embed(self, v: Float[Tensor, "*K n"]) -> Float[Tensor, "*K D"]:
-        """A vector of the subspace as one of R^D, zero outside it."""
+        """A vector of the subspace as a vector of R^D, zero outside the subspace."""
         if self.index is None:
             return v
         return v.new_zeros((*v.shape[:-1], len(self.like))).index_copy_(-1, self.index, v)
@@ -64,21 +64,21 @@ class Operator:
         return v if self.index is None else v[..., self.index]
 
     def draw(self, seed: int, i: int, *, stream: str = "probe", signs: bool = False) -> Float[Tensor, "n"]:
-        """Draw ``i`` of a stream: a standard normal vector of the subspace, or one of random ``signs`` (Rademacher).
+        """Draw ``i`` of a stream: a standard normal vector of the subspace, or random ``signs`` (Rademacher).
 
-        Drawn in float64 on the CPU, so that precision and device do not change it.
+        The draw is made in float64 on the CPU, so that it does not depend on precision or device.
         """
         rng = generator(seed, stream, i)
         if signs:
-            return (2 * torch.randint(2, (self.dimension,), generator=rng) - 1).to(self.like)
+            return random_signs(self.dimension, rng).to(self.like)
         return torch.randn(self.dimension, generator=rng, dtype=torch.float64).to(self.like)
 
     def scaled(self, scale: Float[Tensor, "D"]) -> Operator:
-        """``D_s A D_s`` with the diagonal matrix D_s of ``scale``: adaptive curvature for `filter_norms`.
+        """``D_s A D_s`` with the diagonal matrix D_s of ``scale``: the adaptive curvature for `filter_norms`.
 
-        Its vectors are in scaled coordinates: a step u there moves theta by s * u. A scale of 0 is an eigenvalue 0.
+        Its vectors are in scaled coordinates: a step u there moves theta by s * u. A scale of 0 gives an eigenvalue 0.
 
-        Raises ValueError where the scale has another length, or an entry that is negative or not finite.
+        Raises ValueError for a scale of another length, or with an entry that is negative or not finite.
         """
         if scale.shape != self.like.shape:
             raise ValueError(f"a scale of shape {list(scale.shape)} does not fit dimension {len(self.like)}")
@@ -90,9 +90,8 @@ class Operator:
     def products(self, vectors: Callable[[int], Tensor], count: int, together: int) -> Iterator[tuple[Tensor, Tensor]]:
         """``count`` vectors [n] and their products, at most ``together`` in one pass over the data."""
         check_counts(together=together)
-        for start in range(0, count, together):
-            block = torch.stack([vectors(i) for i in range(start, min(start + together, count))])
-            yield from zip(block, finite(self(block)), strict=True)
+        for block, products in product_blocks(self, vectors, count, together):
+            yield from zip(block, finite(products), strict=True)
 
     def unit(self, i: int) -> Float[Tensor, "n"]:
         """The i-th unit vector of the subspace."""
@@ -109,7 +108,7 @@ class Operator:
         return (matrix + matrix.T) / 2
 
     def raw_matrix(self, together: int = 64) -> np.ndarray:
-        """The products with all unit vectors, as rows [n, n] in float64: symmetric but for rounding.
+        """The products with all unit vectors, as rows [n, n] in float64; symmetric up to rounding.
 
         Raises ValueError beyond `LARGEST_MATRIX` dimensions.
         """
@@ -120,7 +119,7 @@ class Operator:
 
 
 def hessian(field: Field, theta: PointLike, mask: Bool[Tensor, "D"] | None = None) -> Operator:
-    """The Hessian of the field at theta, in the subspace of ``mask``."""
+    """The Hessian of a field at theta, in the subspace of ``mask``."""
     require_field(field, "hessian")
     point = as_point(theta)
     return subspace_operator(lambda v: field.hvp(point, v), point.theta, mask, "hessian")
@@ -142,7 +141,7 @@ def fisher(
 ) -> Operator:
     """The Fisher matrix of a likelihood at theta: ``empirical`` (with the labels) or ``monte-carlo`` (labels drawn).
 
-    ``seed`` draws the labels; they are the same in every product, so the operator is one matrix.
+    ``seed`` draws the labels once: they are the same in every product, so the operator is one matrix.
     """
     likelihood, point = require_likelihood(field, "fisher"), as_point(theta)
     return subspace_operator(
@@ -156,7 +155,7 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
     "empirical-fisher": fisher,
     "monte-carlo-fisher": lambda field, theta, mask: fisher(field, theta, mask, kind="monte-carlo"),
 }
-"""Curvature by name; each is ``f(field, theta, mask) -> Operator``."""
+"""Curvature operators by name: ``f(field, theta, mask) -> Operator``."""
 
 
 def curvature_operator(
@@ -167,9 +166,9 @@ def curvature_operator(
     operator: str = "hessian",
     scale: Float[Tensor, "D"] | None = None,
 ) -> Operator:
-    """The operator of a name, filter-normalised where a ``scale`` is given.
+    """The operator of a name, filter-normalised if ``scale`` is given.
 
-    Raises ConfigError for an unknown name, ValueError for a subspace that is empty.
+    Raises ConfigError for an unknown name, ValueError for an empty subspace.
     """
     require_field(field, "curvature")
     if operator not in OPERATORS:
@@ -181,21 +180,21 @@ def curvature_operator(
 def subspace_operator(
     product: Callable[[Tensor], Tensor], like: Float[Tensor, "D"], mask: Bool[Tensor, "_"] | None, name: str
 ) -> Operator:
-    """An operator from its product in R^D.
+    """Make an operator from its product in R^D.
 
-    Raises ValueError where the mask has another length than theta, or leaves nothing.
+    Raises ValueError for a mask of another length than theta, or one that keeps no coordinate.
     """
     n = subspace_dimension(like, mask)
     if not n:
-        raise ValueError(f"the {name} has no subspace to act on: the mask leaves a subspace of dimension 0")
+        raise ValueError(f"the {name} has no coordinates to act on: the mask leaves a subspace of dimension 0")
     index = None if mask is None else mask.to(like.device).nonzero().squeeze(1)
     return Operator(product, like, index, name)
 
 
 def subspace_dimension(theta: PointLike, mask: Bool[Tensor, "D"] | None = None) -> int:
-    """n, the dimension of the subspace: the largest k that `top_eigenvalues` can be asked for.
+    """The dimension n of a mask's subspace, which is the largest k of `top_eigenvalues`.
 
-    Raises ValueError where the mask has another length than theta.
+    Raises ValueError for a mask of another length than theta.
     """
     dim = len(as_point(theta).theta)
     if mask is None:
@@ -206,9 +205,9 @@ def subspace_dimension(theta: PointLike, mask: Bool[Tensor, "D"] | None = None) 
 
 
 def require_likelihood(field: object, who: str) -> Likelihood:
-    """Refuse a field that is no mean over examples with a model of their outputs.
+    """Require a `Likelihood`.
 
-    Raises TypeError naming what was got.
+    Raises TypeError with the type of the field.
     """
     require_field(field, who)
     if not isinstance(field, Likelihood):
@@ -217,9 +216,9 @@ def require_likelihood(field: object, who: str) -> Likelihood:
 
 
 def check_counts(least: int = 1, **counts: int) -> None:
-    """Refuse counts below ``least``.
+    """Require counts of at least ``least``.
 
-    Raises ValueError with the name of the first.
+    Raises ValueError with the name of the first one below it.
     """
     for name, count in counts.items():
         if count < least:
@@ -227,10 +226,10 @@ def check_counts(least: int = 1, **counts: int) -> None:
 
 
 def unsymmetric(asymmetry: float, dtype: torch.dtype) -> str:
-    """Why an operator is not symmetric, or nothing: rounding leaves less than the root of a unit in the last place.
+    """Why an operator is not symmetric; empty if its asymmetry is within rounding, the root of machine epsilon.
 
-    ``asymmetry`` is the size of u^T A v - v^T A u beside that of A. Eigenvalues, traces and determinants here are those
-    of symmetric matrices; a Hessian that is not one comes of a second derivative that is wrong.
+    ``asymmetry`` is the size of u^T A v - v^T A u relative to A. Every estimator here assumes a symmetric matrix. A
+    Hessian that is not symmetric comes from a wrong second derivative.
 
     >>> unsymmetric(1e-6, torch.float32), unsymmetric(0.1, torch.float32)[:13]
     ('', 'not symmetric')
@@ -241,7 +240,7 @@ def unsymmetric(asymmetry: float, dtype: torch.dtype) -> str:
 
 
 def finite(products: Tensor) -> Tensor:
-    """The products, if all of them are finite; FloatingPointError otherwise."""
+    """Return the products; raise FloatingPointError if one is not finite."""
     if not bool(torch.isfinite(products).all()):
         raise FloatingPointError("a product of the operator is not finite")
     return products

@@ -1,4 +1,4 @@
-"""Which of two sets of coordinates is steeper, by ranks: no scale, no outlier and no number of weights enters."""
+"""Compares the curvature of two sets of coordinates by ranks: independent of scale, outliers and numbers of weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sublevel.space import Space
 
 @dataclass(frozen=True)
 class Steeper:
-    """How often a coordinate of one set is steeper than one of another.
+    """The probability that a coordinate of one set is steeper than one of another.
 
-    ``value`` is the mean over ``layers`` layers of equal weight, ``se`` what the draws of the diagonal leave open.
+    ``value`` is the mean over ``layers`` layers with equal weight, ``se`` the error from the draws of the diagonal.
     """
 
     value: float
@@ -30,12 +30,12 @@ def steeper(
     one: Bool[Tensor, "D"],
     other: Bool[Tensor, "D"],
 ) -> Steeper:
-    """The probability that a coordinate of ``one`` has the larger diagonal entry than one of ``other``, layer by layer.
+    """The probability that a coordinate of ``one`` has a larger diagonal entry than one of ``other``, layer by layer.
 
-    A layer's is the area under the ROC curve, U / (n m) with Mann and Whitney's U, ties counted half: 1/2 where neither
-    is steeper. Layers that lack one of the sets do not count; without any the value is nan. ``diagonals`` are
-    independent estimates of equal weight, whose mean is ranked: one that is exact, or several, which give the error by
-    the jackknife. Noise in the entries draws the value towards 1/2.
+    In a layer it is the area under the ROC curve, U / (n m) with Mann and Whitney's U; ties count half, and 1/2 means
+    that neither is steeper. Layers that lack one of the sets are omitted; without any layer the value is nan.
+    ``diagonals`` is one exact diagonal, or several independent estimates; their mean is ranked, and the jackknife over
+    them gives the error. Noise in the entries pulls the value towards 1/2.
 
     Raises ValueError without a diagonal.
     """
@@ -71,7 +71,7 @@ def above(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
 
 
 def rank_correlation(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"]) -> float:
-    """Spearman's: the correlation of the ranks; nan where one of them does not vary.
+    """Spearman's rank correlation; nan if one argument is constant.
 
     >>> rank_correlation(np.array([1.0, 2.0, 9.0]), np.array([0.1, 0.2, 0.3]))
     1.0

@@ -1,4 +1,4 @@
-"""Ritz pairs with what is known of their residuals, and one product that checks them."""
+"""Ritz pairs with their residuals, and one product that checks them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sublevel.geometry.curvature.lanczos import LinearMap, Ritz
 
 
 def checked(operator: LinearMap, first: Pairs, second: Pairs) -> tuple[np.ndarray, np.ndarray, float]:
-    """|A v - lambda v| of two sets of pairs, with what one product shows beyond it, and how much that is.
+    """|A v - lambda v| of two sets of pairs, including the error that one more product shows, and that error.
 
-    The product is that of all vectors' sum, scaled to the norm of one: what it differs by from the sum of what is known
-    is an error of the operator itself (its rounding; or it is no symmetric linear map at all), and counts.
+    The product is that of the sum of all vectors, scaled to unit norm. Its difference from the known products is an
+    error of the operator itself: its rounding, or it is not a symmetric linear map. The residuals include it.
     """
     vectors, defects = torch.cat([first.vectors, second.vectors]), torch.cat([first.defects, second.defects])
     values = torch.from_numpy(np.concatenate([first.values, second.values])).to(vectors)
@@ -46,19 +46,19 @@ class Pairs:
 
     @property
     def sizes(self) -> np.ndarray:
-        """|A v - lambda v|, as far as the runs know."""
+        """|A v - lambda v|, from the products of the runs."""
         return self.defects.double().norm(dim=1).cpu().numpy()
 
     def first(self, k: int) -> Pairs:
-        """The first k of them."""
+        """The first k pairs."""
         return Pairs(self.values[:k], self.vectors[:k], self.defects[:k])
 
     def where(self, which: np.ndarray) -> Pairs:
-        """Those that are chosen."""
+        """The chosen pairs."""
         return self._ordered(np.flatnonzero(which))
 
     def apart(self, other: Pairs) -> Pairs:
-        """Those that are nearly orthogonal to the others."""
+        """The pairs that are nearly orthogonal to the others."""
         shared = (self.vectors @ other.vectors.T).double().square().sum(dim=1).cpu().numpy()
         return self.where(shared <= 0.1)
 
@@ -74,6 +74,6 @@ class Pairs:
 
 
 def orthonormal(rows: Tensor) -> Tensor:
-    """Rows that are orthonormal but for rounding, made so again: QR by Cholesky's factor of their small Gram matrix."""
+    """Reorthonormalise nearly orthonormal rows: QR by the Cholesky factor of their small Gram matrix."""
     lower = torch.linalg.cholesky((rows @ rows.T).double())
     return torch.linalg.inv(lower).to(rows) @ rows

@@ -1,4 +1,4 @@
-"""Which coordinates and which directions: layers, matched sets, filter norms, and how two eigenspaces lie."""
+"""Sets of coordinates and directions: layers, matched sets, filter norms, and the overlap of eigenspaces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sublevel.space import Layer, Space, as_point
 
 
 def filter_norms(space: Space, theta: PointLike) -> Float[Tensor, "D"]:
-    """The scale of every coordinate, for adaptive curvature D_s A D_s (``scale`` of the estimators).
+    """The scale of every coordinate for the adaptive curvature D_s A D_s (``scale`` of the estimators).
 
-    A coordinate of a prunable layer has the norm of its filter, the weights into one output channel or unit (Li et al.
-    1712.09913, section 4). Any other coordinate, a bias or an affine of a norm, has |theta_i|, as in ASAM (Kwon et al.
-    2102.11600, equation 3). Rescaling a filter that a normalisation follows, or whole layers of a ReLU network against
-    each other, leaves the adaptive curvature as it was.
+    The scale of a weight in a prunable layer is the norm of its filter, the weights into one output channel or unit (Li
+    et al. 1712.09913, section 4). The scale of any other coordinate, a bias or an affine of a norm, is |theta_i|, as in
+    ASAM (Kwon et al. 2102.11600, equation 3). The adaptive curvature is invariant to rescaling a filter before a
+    normalisation, and to rescaling the layers of a ReLU network against each other.
 
     >>> space = Space.of(torch.nn.Linear(2, 1))
     >>> filter_norms(space, torch.tensor([3.0, 4.0, -2.0])).tolist()
@@ -34,9 +34,9 @@ def filter_norms(space: Space, theta: PointLike) -> Float[Tensor, "D"]:
 
 
 def layer_masks(space: Space, mask: Bool[Tensor, "D"] | None = None) -> dict[str, Bool[Tensor, "D"]]:
-    """The subspace of every layer, for curvature layer by layer; inside ``mask`` where one is given.
+    """The mask of every layer, for curvature layer by layer; inside ``mask`` if given.
 
-    A layer of which the mask leaves nothing has no subspace, and is not listed.
+    Layers without a coordinate in the mask are omitted.
 
     >>> {name: int(own.sum()) for name, own in layer_masks(Space.of(torch.nn.Linear(2, 3))).items()}
     {'weight': 6, 'bias': 3}
@@ -57,11 +57,11 @@ def matched_sets(
 ) -> dict[str, Int[Tensor, "c"]]:
     """The coordinates that a pruning step removed, and sets to compare them with: ``pruned``, ``kept``, ``random``.
 
-    From every prunable layer as many coordinates of each: the smaller of how many were pruned and how many were kept
-    there, drawn at random where there are more. ``random`` is drawn from all that were there before. So neither the
-    number of coordinates nor the layers they lie in can make a difference. Ascending, on the CPU.
+    The three sets have equally many coordinates in every prunable layer: the smaller of the numbers pruned and kept
+    there, drawn at random from the larger set. ``random`` is drawn from all coordinates before the step. So neither the
+    number of coordinates nor their layers can make a difference. Ascending, on the CPU.
 
-    Raises ValueError where a mask has another length, ``after`` is not nested in ``before``, or no layer has both.
+    Raises ValueError for a mask of another length, ``after`` not nested in ``before``, or no layer with both kinds.
     """
     _fits(space, "the mask before", before)
     _fits(space, "the mask after", after)
@@ -85,10 +85,10 @@ def _sample(layer: Layer, number: int, kind: str, kinds: dict[str, Tensor], seed
 
 @dataclass(frozen=True, eq=False)
 class EigenspaceOverlap:
-    """How much two k-dimensional subspaces of R^n share.
+    """The overlap of two k-dimensional subspaces of R^n.
 
-    ``overlap`` in [0, 1]: 1 for the same space, 0 for orthogonal ones, k / n = ``chance`` on average for two at random.
-    ``angles`` [k]: principal angles in radians, ascending; overlap is the mean of their squared cosines.
+    ``overlap`` in [0, 1] is the mean squared cosine of the principal ``angles`` [k] (radians, ascending): 1 for equal
+    spaces, 0 for orthogonal ones. Two random spaces have k / n = ``chance`` on average.
     """
 
     overlap: float
@@ -101,10 +101,10 @@ def eigenspace_overlap(
 ) -> EigenspaceOverlap:
     """``|A B^T|_F^2 / k`` of two spaces with orthonormal rows A and B (Gur-Ari et al. 1812.04754), and their angles.
 
-    ``dimension`` is n where both lie in one subspace of R^D. Small angles come from sines, as cosines lose them
-    (Bjorck and Golub 1973).
+    ``dimension`` is n if both lie in one subspace of R^D. Angles are computed from sines and cosines, since cosines
+    alone lose small angles (Bjorck and Golub 1973).
 
-    Raises ValueError where rows are not orthonormal (to 1e-3), or more than the dimension.
+    Raises ValueError for rows that are not orthonormal (to 1e-3), or more rows than the dimension.
 
     >>> x, y = torch.eye(4)[:2], torch.eye(4)[1:3]
     >>> found = eigenspace_overlap(x, y)

@@ -1,65 +1,60 @@
-"""The largest eigenvalues of a symmetric operator, every copy of them, with residuals that cost no products.
+"""The largest eigenvalues of a symmetric operator with all their copies; residuals take no further products.
 
-A single start vector sees one copy of a multiple eigenvalue. Whether another is left is asked of the complement of the
-pairs that are known, those below the k-th too as far as they are: a run from a new random start either shows a value
-that belongs among the k, or has excluded one (`lanczos.Seen.chance_of_more`). If one shows, a search in the complement
-of the pairs among the k brings it, and the next look asks again.
+A single start vector sees one copy of a multiple eigenvalue. Another copy can only lie in the complement of the known
+pairs, which include known pairs below the k-th. A look at the complement, a Lanczos run from a new random start, either
+shows a value that belongs among the k largest, or excludes one (`Progress.chance_of_more`). If one shows, a search in
+the complement of the k pairs finds it, and the next look follows.
 
-The look is exact about pairs that are known inexactly. Let W be the known pairs, with values theta_i and residuals r_i,
-and B the operator's compression to their complement. By Schur's complement, A has no more eigenvalues above t than W
-has, if the largest eigenvalue of B is below t - sum_i r_i^2 / (t - theta_i), over the theta_i below t. So pair j is
-where it stands if that holds for t = theta_j + bound_j and every value of B above it was missed by chance alone.
+Known pairs are inexact, and the look accounts for that (`sublevel.geometry.curvature.missed`): pair j keeps its place
+if no eigenvalue above t = theta_j + bound_j is missing, except by chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import comb
 
 import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.geometry.curvature.lanczos import Enough, LinearMap, Normalised, Ritz, Seen, lanczos, whole
+from sublevel.geometry.curvature.lanczos import Enough, LinearMap, Normalised, Progress, Ritz, lanczos, whole
+from sublevel.geometry.curvature.missed import (
+    LOOKS,
+    MISSED,
+    RESOLVED,
+    ROUNDING,
+    ComplementRun,
+    Exclusion,
+    allowed,
+    lowered,
+)
 from sublevel.geometry.curvature.operators import unsymmetric
 from sublevel.geometry.curvature.ritz_pairs import Pairs, checked, orthonormal
 
-MISSED = 1e-3
-"""The chance, at most, over random starts, that an eigenvalue is missing from among pairs called converged."""
-
 KNOWN = 0.03
-"""A pair beside the k largest is known where its residual is at most this share of its distance from it."""
-
-LOOKS = 3
-"""Looks that may be made at the same pairs, each from a start of its own, where rounding ends one early."""
-
-ROUNDING = 10
-"""Units in the last place of the largest |Ritz value| that a value of 0 may be off by: less is not looked for."""
-
-RESOLVED = 0.01
-"""The share of its own size that rounding may leave of a value that is called converged."""
+"""A pair below the k largest counts as known if its residual is at most this share of its distance from them."""
 
 
 @dataclass(frozen=True, eq=False)
 class TopEigenpairs:
-    """The k largest algebraic eigenvalues (descending), with what is needed to trust them."""
+    """The k largest algebraic eigenvalues (descending) with their diagnostics."""
 
     values: Float[Tensor, "k"]
     vectors: Float[Tensor, "k n"]
     residuals: Float[Tensor, "k"]
     bounds: Float[Tensor, "k"]
-    """The residual that a pair may have, and how far above it a missing eigenvalue may lie (see `allowed`)."""
+    """The largest allowed residual of each pair, and how far above it a missing eigenvalue may lie (see `allowed`)."""
     converged: list[bool]
-    """The residual is within its bound, and no eigenvalue that would move the pair down is missing (`MISSED`)."""
+    """The residual is within its bound, and no eigenvalue above the pair is missing (but for a chance of `MISSED`)."""
     lowest: Float[Tensor, "low"]
-    """The lowest Ritz values of the first run, ascending; they are waited for only where they are negative."""
+    """The lowest Ritz values of the first run, ascending; the run waits only for negative ones."""
     lowest_residuals: Float[Tensor, "low"]
     scale: float
     """The largest |Ritz value|."""
     rounding: float
-    """What rounding leaves of a value: `ROUNDING` units in the last place, or what the operator itself was off by."""
+    """The rounding of a value: `ROUNDING` units in the last place, or the error of the operator itself."""
     asymmetry: float
     """|C - C^T| / |C| of the operator's compression C to the first run."""
     first: Ritz
@@ -70,7 +65,7 @@ class TopEigenpairs:
 
     @property
     def negative(self) -> np.ndarray:
-        """Which Ritz values of the first run are negative beyond rounding: so many eigenvalues are, at least."""
+        """The Ritz values of the first run that are negative beyond rounding; at least as many eigenvalues are."""
         return self.first.values * self.unit < -self.rounding
 
 
@@ -86,26 +81,30 @@ def top_eigenpairs(
 ) -> TopEigenpairs:
     """The k largest algebraic eigenvalues of a symmetric operator on R^n.
 
-    ``draw(i)`` gives the start vector of run i. A residual is small where `allowed` says so: relative to the value. The
-    first run also waits for its ``negative`` lowest values where they are negative (residuals relative to the largest
-    |Ritz value|). Then it is looked whether an eigenvalue is missing: copies of multiple ones the first run cannot see.
-    At most ``restarts`` searches bring them, each followed by another look; ``restarts`` = 0: no look, and only the
-    first pair can be converged. Searches do not count while fewer than k pairs are known: a Krylov space that is
-    exhausted earlier shows one copy of each eigenvalue. Where at least a third of the spectrum is asked for, the whole
-    matrix is formed: n products, no more than a search takes.
+    ``draw(i)`` gives the start vector of run i. `allowed` bounds the residuals, relative to the value. The first run
+    also waits for its ``negative`` lowest values if they are negative (residuals relative to the largest |Ritz value|).
+    Looks then check for missing eigenvalues: copies of multiple ones, which the first run cannot see. At most
+    ``restarts`` searches find them, each followed by another look. With ``restarts`` = 0 there is no look, and only the
+    first pair can converge. Searches do not count while fewer than k pairs are known, since an exhausted Krylov space
+    shows one copy of each eigenvalue. If k is at least a third of the spectrum, the whole matrix is formed: n products,
+    no more than a search takes.
 
-    Raises FloatingPointError where a product is not finite.
+    Raises FloatingPointError for a product that is not finite.
     """
     start, scaled = draw(0), Normalised(operator)
     k = min(k, len(start))
     eps = torch.finfo(start.dtype).eps
-    chance = _Chance(MISSED, restarts + 3)
+    chance = Exclusion(MISSED, restarts + 3)
     first = (
         whole(scaled, start)
         if 3 * k >= len(start)
         else lanczos(scaled, start, steps=steps, enough=_first(k, negative, tolerance, eps, chance, restarts))
     )
-    search = _Search.of(scaled, draw, k, tolerance, eps, chance, steps, first)
+    pool = Pairs.of(first, np.ones(len(first.values), dtype=bool), k)
+    search = _Search(scaled, draw, k, tolerance, eps, chance, steps, (ComplementRun(first),), pool)
+    good = pool.sizes <= search.bounds
+    if first.enough and good.any():  # a copy that rounding has half brought is left to the searches
+        search = replace(search, pool=pool.where(good))
     reason = unsymmetric(first.asymmetry, start.dtype)
     search = search if reason else search.finished(restarts)
     found, scale = search.found, search.scale
@@ -120,7 +119,7 @@ def top_eigenpairs(
     elif not small.all():
         stop = f"steps: no convergence within {steps} products"
         if search.steps_were_enough:
-            stop = "rounding: it leaves more of a residual than its bound"
+            stop = "rounding: a residual is larger than its bound"
     else:
         stop = "converged" if certain.all() else search.doubt(restarts)
     unit = scaled.unit
@@ -142,94 +141,19 @@ def top_eigenpairs(
     )
 
 
-def allowed(values: np.ndarray, tolerance: float, rounding: float) -> np.ndarray:
-    """The residuals that pairs of these values may have: ``tolerance`` times the value's own size.
-
-    Where ``rounding`` leaves more, that, up to `RESOLVED` times the value; a value within it may be 0.
-
-    >>> allowed(np.array([1.0, 1e-3, 1e-9]), 1e-4, 1e-6).tolist()
-    [0.0001, 1e-06, 1e-06]
-    """
-    own = np.abs(values)
-    return np.maximum(tolerance * own, np.where(own <= rounding, rounding, np.minimum(rounding, RESOLVED * own)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A run in the complement of pairs of these ``values`` and ``residuals``."""
-
-    ritz: Ritz
-    values: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    residuals: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    def chance_of_more(self, t: float) -> float:
-        """The chance that the operator has more eigenvalues above t than the known pairs have."""
-        return self.ritz.seen.chance_of_more(lowered(t, self.values, self.residuals))
-
-
-def lowered(t: float, values: np.ndarray, residuals: np.ndarray) -> float:
-    """What an eigenvalue above t leaves at least in the complement of pairs that are known inexactly.
-
-    >>> lowered(1.0, np.array([2.0, 0.5, 1.0]), np.array([0.1, 0.1, 0.0]))
-    0.98
-    """
-    below = values < t
-    return t - float((residuals[below] ** 2 / (t - values[below])).sum())
-
-
-@dataclass(frozen=True)
-class _Chance:
-    """When ``runs`` runs from independent starts have excluded something, but for a chance of ``missed`` in all.
-
-    Of independent starts j all miss what each of them misses with a chance of at most p with one of C(runs, j) p^j. A
-    third of ``missed`` goes to j = 1, 2 and 3 each: where rounding ends a run early, several of them exclude what one
-    does not.
-
-    >>> few = _Chance(1e-3, 4)
-    >>> few.excluded([1e-5]), few.excluded([5e-3]), few.excluded([5e-3, 5e-3])
-    (True, False, True)
-    """
-
-    missed: float
-    runs: int
-
-    def excluded(self, chances: Sequence[float]) -> bool:
-        each = self.missed / LOOKS
-        ordered = sorted(chances)[:LOOKS]
-        return any(comb(self.runs, j) * p**j <= each for j, p in enumerate(ordered, start=1))
-
-
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The pairs that the ``runs`` so far have brought, in ``pool``; the k largest of them are what is found."""
+    """The pairs that the ``runs`` so far have found, in ``pool``; the k largest of them are the result."""
 
     operator: LinearMap
     draw: Callable[[int], Tensor]
     k: int
     tolerance: float
     eps: float
-    chance: _Chance
+    chance: Exclusion
     steps: int
-    runs: tuple[_Run, ...]
+    runs: tuple[ComplementRun, ...]
     pool: Pairs
-
-    @classmethod
-    def of(
-        cls,
-        operator: LinearMap,
-        draw: Callable[[int], Tensor],
-        k: int,
-        tolerance: float,
-        eps: float,
-        chance: _Chance,
-        steps: int,
-        first: Ritz,
-    ) -> _Search:
-        """After the first run. A copy that rounding has half brought is no pair of it: it is searched for."""
-        pool = Pairs.of(first, np.ones(len(first.values), dtype=bool), k)
-        search = cls(operator, draw, k, tolerance, eps, chance, steps, (_Run(first),), pool)
-        right = pool.sizes <= search.bounds
-        return replace(search, pool=pool.where(right)) if first.enough and right.any() else search
 
     @property
     def found(self) -> Pairs:
@@ -245,12 +169,12 @@ class _Search:
 
     @property
     def bounds(self) -> np.ndarray:
-        """The residuals that the pairs found may have."""
+        """The largest allowed residuals of the pairs found."""
         return allowed(self.found.values, self.tolerance, self.rounding)
 
     @property
     def edges(self) -> np.ndarray:
-        """The values that an eigenvalue which is missing would exceed: of the pairs that have converged otherwise."""
+        """The values that a missing eigenvalue would exceed: those of pairs with small residuals, plus their bounds."""
         return (self.found.values + self.bounds)[self.found.sizes <= self.bounds]
 
     @property
@@ -259,32 +183,33 @@ class _Search:
 
     @cached_property
     def slack(self) -> np.ndarray:
-        """How far above each pair a missing eigenvalue that moves it down may lie, at most; inf where that is open.
+        """How far above each pair a missing eigenvalue may lie, at most; inf if no bound is known.
 
-        It is within the pair's bound. Where rounding has ended the last look, with no sign of anything, it may be more:
-        up to `RESOLVED` of the value, or ``tolerance`` of the largest for a value that may be 0.
+        It is within the pair's bound. If rounding ended the last look without a sign of another eigenvalue, it may be
+        larger: up to `RESOLVED` of the value, or ``tolerance`` of the largest value for a value that may be 0.
         """
         first, values, bounds = self.runs[0].ritz, self.found.values, self.bounds
-        if first.products == first.seen.dimension:
+        if first.products == first.progress.dimension:
             return np.zeros(len(values))
         most, last = bounds, self.runs[-1]
         if len(self.runs) > 1 and last.ritz.exhausted and self.edges.size and not self.sign:
             own = RESOLVED * np.abs(values)
             most = np.maximum(bounds, np.where(own <= RESOLVED * self.rounding, np.inf, own))
             most = np.maximum(bounds, np.minimum(most, self.tolerance * self.scale))
-        return np.array([self._slack(*one) for one in zip(values, bounds, most, strict=True)])
 
-    def _slack(self, value: float, bound: float, most: float) -> float:
-        while True:
-            if self.chance.excluded([run.chance_of_more(value + bound) for run in self.runs]):
-                return bound
-            if bound >= most:
-                return np.inf
-            bound = min(2 * bound, most)
+        def slack(value: float, bound: float, most: float) -> float:
+            while True:
+                if self.chance.excluded([run.chance_of_more(value + bound) for run in self.runs]):
+                    return bound
+                if bound >= most:
+                    return np.inf
+                bound = min(2 * bound, most)
+
+        return np.array([slack(*one) for one in zip(values, bounds, most, strict=True)])
 
     @property
     def certain(self) -> np.ndarray:
-        """Which pairs no eigenvalue that is missing can move down."""
+        """The pairs above which no eigenvalue is missing."""
         return np.isfinite(self.slack)
 
     @property
@@ -296,7 +221,7 @@ class _Search:
         return all(run.ritz.enough for run in self.runs)
 
     def finished(self, restarts: int) -> _Search:
-        """After looks and searches, until nothing is missing, or ``restarts`` searches have been made."""
+        """Look and search until nothing is missing, or ``restarts`` searches have been made."""
         search, searches, looks = self, 0, 0
         while not search.complete:
             if search.full:
@@ -317,29 +242,29 @@ class _Search:
 
     @property
     def sign(self) -> bool:
-        """Whether the last look has seen what may belong among the k."""
+        """Whether the last look saw a value that may belong among the k."""
         return bool(self.runs[-1].ritz.values[-1] > self.least(self.runs[-1]))
 
-    def least(self, run: _Run) -> float:
-        """The least that an eigenvalue which is missing leaves in the complement of what a run knows."""
+    def least(self, run: ComplementRun) -> float:
+        """The least image of a missing eigenvalue in the complement of the pairs that a run knows."""
         return min(lowered(t, run.values, run.residuals) for t in self.edges)
 
     def looked(self) -> _Search:
-        """After a look at the complement of all that is known, which ends at the first sign of what is missing."""
+        """Look at the complement of all known pairs, up to the first sign of a missing eigenvalue."""
         first, edge = self.runs[0].ritz, self.edges.min()
         others = first.residuals <= KNOWN * (edge - first.values)
         others &= np.arange(len(others)) < len(others) - self.k
         known = self.pool.joined(Pairs.of(first, others, len(others)).apart(self.pool))
-        look = _Run(first, known.values, known.sizes)
+        look = ComplementRun(first, known.values, known.sizes)
         least = self.least(look)
 
-        def enough(seen: Seen) -> bool:
-            return bool(seen.values[-1] > least) or self.chance.excluded([seen.chance_of_more(least)])
+        def enough(progress: Progress) -> bool:
+            return bool(progress.values[-1] > least) or self.chance.excluded([progress.chance_of_more(least)])
 
         return replace(self, runs=(*self.runs, replace(look, ritz=self._run(known, enough))))
 
     def continued(self) -> _Search:
-        """After a run in the complement of the pool, which ends once what belongs among the k has converged."""
+        """Search the complement of the pool until the values that belong among the k have converged."""
         pool = self.pool
         floor = float(self.edges.min()) if self.full else -np.inf
 
@@ -347,19 +272,19 @@ class _Search:
             every = np.sort(np.concatenate([pool.values, values]))
             return (values > floor) & (values >= every[-self.k :][0])
 
-        def enough(seen: Seen) -> bool:
-            if len(pool.values) + len(seen.values) < self.k:
+        def enough(progress: Progress) -> bool:
+            if len(pool.values) + len(progress.values) < self.k:
                 return False
-            belongs = new(seen.values)
+            belongs = new(progress.values)
             if belongs.any():
-                small = allowed(seen.values, self.tolerance, self.rounding) / 2
-                return bool((seen.residuals <= small)[belongs].all())
+                small = allowed(progress.values, self.tolerance, self.rounding) / 2
+                return bool((progress.residuals <= small)[belongs].all())
             least = min(lowered(t, pool.values, pool.sizes) for t in self.edges)
-            return self.chance.excluded([seen.chance_of_more(least)])
+            return self.chance.excluded([progress.chance_of_more(least)])
 
         more = self._run(pool, enough)
         brought = pool.joined(Pairs.of(more, new(more.values), self.k))
-        return replace(self, runs=(*self.runs, _Run(more, pool.values, pool.sizes)), pool=brought)
+        return replace(self, runs=(*self.runs, ComplementRun(more, pool.values, pool.sizes)), pool=brought)
 
     def _run(self, known: Pairs, enough: Enough) -> Ritz:
         start, against = self.draw(len(self.runs)), orthonormal(known.vectors)
@@ -368,22 +293,22 @@ class _Search:
     def doubt(self, restarts: int) -> str:
         """Why an eigenvalue may be missing."""
         if not restarts:
-            return "restarts: copies of eigenvalues were not searched for"
+            return "restarts: no search for copies of eigenvalues was made"
         if not self.runs[-1].ritz.enough:
             return f"steps: a search for copies did not end within {self.runs[-1].ritz.products} products"
         if not self.sign:
-            return "rounding: it hides whether a further copy of an eigenvalue is left"
-        return f"restarts: after {restarts} there is still a sign of a further copy of an eigenvalue"
+            return "rounding: it hides whether another copy of an eigenvalue is missing"
+        return f"restarts: after {restarts} searches there is still a sign of another copy of an eigenvalue"
 
 
-def _first(k: int, negative: int, tolerance: float, eps: float, chance: _Chance, restarts: int) -> Enough:
-    """Both ends have converged, with residuals of half what they may be, as the look at what is missing needs.
+def _first(k: int, negative: int, tolerance: float, eps: float, chance: Exclusion, restarts: int) -> Enough:
+    """Stop the first run once both ends have converged, with residuals of half their bounds if a look follows.
 
-    Where no look follows, no eigenvalue above the largest value is missing.
+    If no look follows, the run must also exclude an eigenvalue above the largest value.
     """
 
-    def enough(seen: Seen) -> bool:
-        values, residuals = seen.values, seen.residuals
+    def enough(progress: Progress) -> bool:
+        values, residuals = progress.values, progress.residuals
         if len(values) < k + negative:
             return False
         scale = float(np.abs(values).max())
@@ -391,6 +316,6 @@ def _first(k: int, negative: int, tolerance: float, eps: float, chance: _Chance,
         low = residuals[:negative][values[:negative] < -tolerance * scale]
         if not ((residuals <= (small / 2 if restarts else small))[-k:].all() and (low <= tolerance * scale).all()):
             return False
-        return (k > 1 and restarts > 0) or chance.excluded([seen.chance_of_more(float(values[-1] + small[-1]))])
+        return (k > 1 and restarts > 0) or chance.excluded([progress.chance_of_more(float(values[-1] + small[-1]))])
 
     return enough
