@@ -15,7 +15,7 @@ from sublevel.errors import ModelError
 from sublevel.field import EveryExample, Restricted, Sum, plus_weight_decay
 from sublevel.geometry import curvature, paths, planes, volume
 from sublevel.geometry.paths.curves import Curve
-from sublevel.geometry.volume.langevin import sample
+from sublevel.geometry.volume.langevin import ChainOptions, sample
 from sublevel.risk import MiniBatches
 from sublevel.space import Point, lerp
 
@@ -82,7 +82,7 @@ CALLS = {
     "trace": lambda f, at: curvature.trace(f, at, probes=2),
     "diagonal": lambda f, at: curvature.diagonal(f, at, probes=2),
     "density": lambda f, at: curvature.spectral_density(f, at, probes=2, steps=3),
-    "sample": lambda f, at: sample(MiniBatches(f), at, **vars(BASE)),
+    "sample": lambda f, at: sample(MiniBatches(f), at, ChainOptions(**vars(BASE))),
     "llc": lambda f, at: volume.learning_coefficient(EveryExample(f), at, **vars(BASE)),
     **{
         f"volume {method}": lambda f, at, method=method, options=options: volume.log_volume(

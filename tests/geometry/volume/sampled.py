@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sublevel.field import Autograd, EveryExample, Quadratic, Stochastic
-from sublevel.geometry.volume import Volume
+from sublevel.geometry.volume import Volume, langevin
+from sublevel.geometry.volume.langevin import ChainOptions
 from sublevel.geometry.volume.local_learning_coefficient import LearningCoefficient
 
 F64 = torch.float64
@@ -31,6 +32,11 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def sample(stochastic, start, *, mask=None, field=None, starts=None, **options):
+    """The package's own, with the options by keyword."""
+    return langevin.sample(stochastic, start, ChainOptions(**options), mask=mask, field=field, starts=starts)
 
 
 class Closed(EveryExample):

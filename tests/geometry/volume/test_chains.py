@@ -13,7 +13,7 @@ from cases import named, spread
 from sublevel.field import EveryExample, Quadratic
 from sublevel.geometry.volume import log_volume
 from sublevel.geometry.volume.local_learning_coefficient import learning_coefficient
-from sublevel.geometry.volume.thermodynamic_integration import ladder, ladder_error
+from sublevel.geometry.volume.thermodynamic_integration import ladder, ladder_errors
 
 
 def zeros(n):
@@ -255,6 +255,11 @@ def test_its_radius_is_that_of_the_damped_ellipsoid():
     found = partition(h.numpy(), 400, examples=n, gamma=gamma, stability=0.2, rungs=5, burn_in=50, chains=2)
     assert model.effective_radius == pytest.approx(float((n * h + gamma).log().mean().mul(-0.5).exp()))
     assert found.effective_radius == pytest.approx(model.effective_radius, rel=4 * found.se / 20 + 0.02)
+
+
+def ladder_error(betas, weights, steepest):
+    """The largest error in nats over all directions up to the steepest."""
+    return np.abs(ladder_errors(betas, weights, np.logspace(-6, 0, 200) * steepest)).max()
 
 
 @pytest.mark.parametrize("kappa", [1.0, 1e2, 1e5])

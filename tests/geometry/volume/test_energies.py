@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from sampled import F64, Closed, Examples, bowl, number, rank_regression, unchecked
+from sampled import F64, Closed, Examples, bowl, number, rank_regression, sample, unchecked
 from torch import nn
 
 import sublevel as sl
 from cases import spread
 from sublevel.field import EveryExample, Quadratic
 from sublevel.geometry.volume import log_volume
-from sublevel.geometry.volume.langevin import Scaling, sample
+from sublevel.geometry.volume.langevin import Scaling
 from sublevel.geometry.volume.laplace import laplace_approximation
 from sublevel.geometry.volume.local_learning_coefficient import learning_coefficient
 from sublevel.space import Point
@@ -34,7 +34,7 @@ def coefficient(h, gamma, *, n_beta=N_BETA, **options):
     return found, float((n_beta * h / (n_beta * h + gamma)).sum() / 2)
 
 
-# --- The local law.
+# --- The Laplace approximation.
 
 
 def test_a_draw_is_the_root_of_the_inverse_times_a_normal_vector():

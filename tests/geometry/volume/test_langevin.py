@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from sampled import F64, Examples, bowl, crossing, unchecked
+from sampled import F64, Examples, bowl, crossing, sample, unchecked
 
 from sublevel.field import Autograd, EveryExample, Quadratic
 from sublevel.geometry.curvature.operators import subspace_operator
-from sublevel.geometry.volume.langevin import Target, begin, sample, step
+from sublevel.geometry.volume.langevin import ChainOptions, Target, begin, step
 from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
 from sublevel.space import Point
 
@@ -20,7 +20,7 @@ ONE = {"step_size": 0.1, "n_beta": 1.0, "gamma": 1.0}
 
 def target(stochastic, start, **options):
     of = subspace_operator(lambda v: v, start, options.pop("mask", None), "sampler")
-    return Target(stochastic, Point(start), of, **(ONE | options))
+    return Target(stochastic, Point(start), of, ChainOptions(**(ONE | options)))
 
 
 def test_a_step_is_its_formula():

@@ -17,7 +17,7 @@ from sublevel.field import Autograd, Quadratic
 from sublevel.geometry.volume import log_unit_ball, log_volume
 from sublevel.geometry.volume.preconditioners import CurvatureSource, Preconditioner, preconditioner_of
 from sublevel.geometry.volume.ray_exits import first_exit
-from sublevel.geometry.volume.rays import AMPLE, TIGHT, Rays, Search, weigh
+from sublevel.geometry.volume.rays import AMPLE, TIGHT, Rays, RaySearch, mean_weight
 
 F64 = torch.float64
 
@@ -92,7 +92,7 @@ def test_every_exit_is_that_of_the_quadratic():
 
 
 def _rays(field, n, precondition, samples):
-    search = Search(radius=1e4, samples=samples, failure=0.05, growth=1.25, seed=0)
+    search = RaySearch(radius=1e4, samples=samples, failure=0.05, growth=1.25, seed=0)
     return Rays.around(field, zeros(n), None, search, lambda of: precondition)
 
 
@@ -203,7 +203,7 @@ CASES = [(n, v, m) for n in (30, 100) for m in (64, 200) for v in (0.3, 1.0, 2.5
 def test_the_interval_holds_with_a_mis_specified_preconditioner(n, variance, draws):
     """log_volume +- t(m - 1) se at 95%: in no case below 92 of 100, and seldom wrong without a flag."""
     t = stats.t.ppf(0.975, draws - 1)
-    found = [weigh(row) for row in log_weights(n, variance, draws, 500)]
+    found = [mean_weight(row) for row in log_weights(n, variance, draws, 500)]
     missed = np.array([abs(f.log_mean) > t * f.se for f in found])
     assert missed.mean() < 0.08
     assert np.mean([wrong and f.ess >= AMPLE for wrong, f in zip(missed, found, strict=True)]) < 0.07
@@ -212,14 +212,14 @@ def test_the_interval_holds_with_a_mis_specified_preconditioner(n, variance, dra
 @pytest.mark.parametrize("n", [30, 100])
 def test_the_delta_methods_interval_does_not(n):
     """The trap: the error is estimated from the tail that the sample lacks."""
-    found = [weigh(row) for row in log_weights(n, 4.0, 64, 500)]
+    found = [mean_weight(row) for row in log_weights(n, 4.0, 64, 500)]
     t = stats.t.ppf(0.975, 63)
     assert np.mean([abs(f.log_mean) > t * f.delta_se for f in found]) > 0.18
 
 
 @pytest.mark.parametrize("n", [30, 100])
 def test_a_mean_of_few_heavy_weights_is_low_and_flagged(n):
-    found = [weigh(row) for row in log_weights(n, 9.0, 64, 200)]
+    found = [mean_weight(row) for row in log_weights(n, 9.0, 64, 200)]
     assert np.mean([f.log_mean for f in found]) < -0.5
     assert all(f.ess < AMPLE for f in found)
 
@@ -227,13 +227,15 @@ def test_a_mean_of_few_heavy_weights_is_low_and_flagged(n):
 @pytest.mark.parametrize("failure", [0.3, 0.05])
 def test_the_lower_bound_fails_as_seldom_as_it_says(failure):
     for n, variance in ((30, 0.3), (30, 4.0), (100, 9.0)):
-        above = [weigh(row[:16]).log_mean - math.log(1 / failure) > 0 for row in log_weights(n, variance, 64, 200)]
+        above = [
+            mean_weight(row[:16]).log_mean - math.log(1 / failure) > 0 for row in log_weights(n, variance, 64, 200)
+        ]
         assert np.mean(above) <= failure
 
 
 def test_short_rays_weigh_nothing():
     """Half of the weights vanish: a spread below the median, which is no reason to doubt the mean."""
-    found = weigh(np.array([0.0, -1000.0] * 200))
+    found = mean_weight(np.array([0.0, -1000.0] * 200))
     assert found.ess == pytest.approx(200)
     assert found.se == pytest.approx(found.delta_se)
     assert found.se == pytest.approx(1 / 20, rel=0.01)

@@ -1,9 +1,9 @@
 """Volumes of basins.
 
-A basin is S = {theta : L(theta) - L(theta*) <= eps} as far as rays from theta* reach it. Its volume spans thousands of
-orders of magnitude, so everything is in nats, and volumes of different dimension are compared by the effective radius
+A basin is S = {theta : L(theta) - L(theta*) <= eps}, as far as rays from theta* reach it. Its volume spans thousands of
+orders of magnitude, so all volumes are in nats. Compare volumes of different dimension by the effective radius
 (V / omega_n)^(1/n), never by V: log V_n - log V_k contains (n-k)/2 log 2 eps and changes its sign with eps.
-omega_n = pi^(n/2) / Gamma(n/2 + 1) is the unit ball's volume.
+omega_n = pi^(n/2) / Gamma(n/2 + 1) is the volume of the unit ball.
 
 | method | what it gives | source |
 |---|---|---|
@@ -12,7 +12,7 @@ omega_n = pi^(n/2) / Gamma(n/2 + 1) is the unit ball's volume.
 | ``radial`` | the star-shaped part in a ball, by rays in random directions | Huang et al. 1906.03291 |
 | ``importance`` | the same set, by rays that follow the curvature | Scherlis and Belrose 2501.18812 |
 | ``thermodynamic`` | the partition function under a Gaussian prior | Gelman and Meng 1998 |
-| ``llc`` | no volume: how it scales with eps, the local learning coefficient | Lau et al. 2308.12108 |
+| ``llc`` | the local learning coefficient, the exponent of the volume in eps | Lau et al. 2308.12108 |
 
 >>> sorted(METHODS)
 ['importance', 'llc', 'logdet', 'radial', 'thermodynamic', 'top-k']

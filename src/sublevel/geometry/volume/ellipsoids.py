@@ -1,8 +1,8 @@
-"""Volumes of the quadratic model: the ellipsoid of the k steepest directions, and the determinant of the whole.
+"""Volumes of the quadratic model: the ellipsoid of the k steepest directions, and that of the whole damped curvature.
 
-A trained network is not stationary. With a gradient g the quadratic's own minimum lies 1/2 g^T H^-1 g below theta, so
-the set {q <= q(theta) + eps} is an ellipsoid of the height eps + 1/2 g^T H^-1 g. Volumes are given at that height, the
-term is reported, and it is flagged where it exceeds eps: the solution is then no minimum at this resolution.
+A trained network is not stationary. With a gradient g the minimum of the quadratic model lies 1/2 g^T H^-1 g below
+theta, so the set {q <= q(theta) + eps} is an ellipsoid of height eps + 1/2 g^T H^-1 g. Volumes are those of this
+height. The term is reported, and flagged if it exceeds eps: theta is then not a minimum at this resolution.
 """
 
 from __future__ import annotations
@@ -10,27 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import exp, isfinite, log, nan
+from math import isfinite, log, nan
 
 import numpy as np
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import Field, PointLike, require_field
-from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.curvature import log_determinant_of, spectral_density, top_eigenvalues
+from sublevel.geometry.curvature.batched_lanczos import Tridiagonal, batched_lanczos
+from sublevel.geometry.curvature.log_determinants import check_damping
 from sublevel.geometry.curvature.operators import Operator, curvature_operator
-from sublevel.geometry.curvature.quadrature import (
-    Tridiagonal,
-    batched_lanczos,
-    check_damping,
-    log_determinant_of,
-    spectral_density,
-)
-from sublevel.geometry.estimate import Estimate
+from sublevel.geometry.curvature.tridiagonal import eigenpairs
+from sublevel.geometry.estimate import Estimate, join_reasons
 from sublevel.geometry.volume.estimators import (
     Volume,
     VolumeAtHeight,
     ball_radius,
-    because,
     estimator,
     log_unit_ball,
     undefined,
@@ -54,7 +49,7 @@ def top_k(
 ) -> VolumeAtHeight:
     """The ellipsoid of the k largest Hessian eigenvalues (see `ellipsoid`, and `top_eigenvalues` for the options).
 
-    Negative eigenvalues anywhere in the spectrum, as far as the search saw them, are a ``reason``: theta is a saddle.
+    Negative eigenvalues that the search finds anywhere in the spectrum are a ``reason``: theta is a saddle.
     """
     require_field(field, "top_k")
     options = {"tolerance": tolerance, "steps": steps, "restarts": restarts, "negative": negative, "seed": seed}
@@ -79,11 +74,11 @@ def ellipsoid(
 
     log V_(k) = log omega_k + (k/2) log 2 eps - 1/2 sum_{i <= k} log lambda_i.
 
-    ``values`` are the k largest eigenvalues, ``slopes`` the gradient's components along their eigenvectors. Undefined
-    if lambda_k <= 0, or so small that its ``error`` (the largest residual) leaves the sign open. At fixed k, eps only
-    adds a constant: a sweep of it shows nothing. The height is eps + 1/2 g^T H^-1 g over the span. ``negative`` is how
-    many eigenvalues below 0 were seen anywhere, beyond rounding, and ``lowest`` the lowest of them: a section through a
-    saddle is no basin, and ``reason`` says so.
+    ``values`` are the k largest eigenvalues, ``slopes`` the gradient's components along their eigenvectors. The volume
+    is undefined if lambda_k is at most ``error``, the largest residual: its sign is then unknown. The height is eps +
+    1/2 g^T H^-1 g over the span. At fixed k, eps only adds a constant. ``negative`` counts the eigenvalues below 0
+    beyond rounding, and ``lowest`` is the lowest of them: a section through a saddle is not a basin, which is a
+    ``reason``.
     """
     k = len(values)
     about = {"measure": f"Lebesgue, in the span of the {k} steepest eigenvectors", "assumes": MODEL}
@@ -93,9 +88,9 @@ def ellipsoid(
     excess = 0.5 * sum(slope**2 / value for slope, value in zip(slopes, values, strict=True))
     log_v = log_unit_ball(k) + k / 2 * log(2 * (eps + excess)) - 0.5 * sum(map(log, values))
     reasons = {saddle(negative, lowest): negative > 0, "eigenvalues not converged": not converged}
-    reason = because(reasons | {_unstationary(excess): excess > eps})
+    reason = join_reasons(reasons | {_unstationary(excess): excess > eps})
     diagnostics = about | {"nonstationarity": excess, "stationary": excess <= eps}
-    return Volume(log_v, exp((log_v - log_unit_ball(k)) / k), k, eps, 0.0, reason, diagnostics)
+    return Volume(log_v, ball_radius(log_v, k), k, eps, 0.0, reason, diagnostics)
 
 
 @estimator("logdet")
@@ -115,17 +110,28 @@ def logdet(
 
     log V = log omega_n + (n/2) log 2 (eps + 1/2 g^T (A + damping)^-1 g) - 1/2 sum log(max(lambda, 0) + damping).
 
-    ``damping`` decides the answer and is always stated: a prior precision over N makes the determinant that of the
-    Laplace evidence. Negative eigenvalues count as 0, and their share of n is reported and flagged. ``operator`` is
-    ``hessian`` or ``ggn``. The gradient's term comes from its own Krylov space of at most ``steps`` products, where it
-    equals conjugate gradients'. In at most ``exact`` dimensions (``steps``, where it is not given) the whole matrix is
-    formed, and nothing is drawn: n products, where quadrature takes ``probes`` * ``steps``. ``se`` is half that of the
+    ``damping`` decides the value and has no default. If it is a prior precision divided by N, the determinant is that
+    of the Laplace evidence. Negative eigenvalues count as 0; their share of n is reported and flagged. ``operator`` is
+    ``hessian`` or ``ggn``. The gradient term comes from its own Krylov space of at most ``steps`` products, where it
+    equals the value of conjugate gradients. In at most ``exact`` dimensions (default ``steps``) the matrix is formed
+    and nothing is drawn: n products, where quadrature takes ``probes`` * ``steps``. ``se`` is half that of the
     log-determinant.
 
-    Raises what `log_determinant` raises.
+    Raises the errors of `log_determinant`.
     """
-    options = {"mask": mask, "probes": probes, "steps": steps, "operator": operator, "exact": exact, "seed": seed}
-    return logdets(field, theta, dampings=[damping], **options)[0]
+    how = Quadrature(probes=probes, steps=steps, operator=operator, exact=exact, seed=seed)
+    return logdets(field, theta, dampings=[damping], mask=mask, how=how)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quadrature:
+    """How `logdets` computes determinants; the options of `logdet`."""
+
+    probes: int = 10
+    steps: int = 100
+    operator: str = "hessian"
+    exact: int | None = None
+    seed: int = 0
 
 
 def logdets(
@@ -134,27 +140,31 @@ def logdets(
     *,
     dampings: Sequence[float],
     mask: Bool[Tensor, "D"] | None = None,
-    probes: int = 10,
-    steps: int = 100,
-    operator: str = "hessian",
-    exact: int | None = None,
-    seed: int = 0,
+    how: Quadrature | None = None,
 ) -> list[VolumeAtHeight]:
-    """`logdet` at several dampings, for the products of one: the spectrum and the gradient's Krylov space are shared.
+    """`logdet` at several dampings with the products of one: they share the spectrum and the gradient's Krylov space.
 
-    Raises what `log_determinant` raises.
+    Raises the errors of `log_determinant`.
     """
     require_field(field, "logdet")
     for damping in dampings:
         check_damping(damping)
-    of = curvature_operator(field, theta, mask, operator=operator)
-    method = "exact" if of.dimension <= (steps if exact is None else exact) else "lanczos"
-    about = {"probes": probes, "steps": steps, "mask": mask, "operator": operator, "method": method, "seed": seed}
-    spectrum = spectral_density(field, theta, **about)
-    heights = solve(of, of.restrict(field.grad(theta)), dampings=dampings, steps=steps)
+    how = how or Quadrature()
+    of = curvature_operator(field, theta, mask, operator=how.operator)
+    spectrum = spectral_density(
+        field,
+        theta,
+        probes=how.probes,
+        steps=how.steps,
+        mask=mask,
+        operator=how.operator,
+        method="exact" if of.dimension <= (how.steps if how.exact is None else how.exact) else "lanczos",
+        seed=how.seed,
+    )
+    heights = solve(of, of.restrict(field.grad(theta)), dampings=dampings, steps=how.steps)
     found = [log_determinant_of(spectrum, damping) for damping in dampings]
     pairs = zip(dampings, found, heights, strict=True)
-    return [partial(_damped, of.dimension, operator, damping, each, height) for damping, each, height in pairs]
+    return [partial(_damped, of.dimension, how.operator, damping, each, height) for damping, each, height in pairs]
 
 
 def _damped(n: int, operator: str, damping: float, found: Estimate, height: Height, eps: float) -> Volume:
@@ -162,7 +172,7 @@ def _damped(n: int, operator: str, damping: float, found: Estimate, height: Heig
     clipped = float(found.diagnostics["clipped_mass"])  # pyright: ignore[reportArgumentType]
     about = {
         **found.diagnostics,
-        **height.diagnostics,
+        "nonstationarity_error": height.error,
         "measure": "Lebesgue",
         "assumes": f"{MODEL}; curvature is the {operator} clipped at 0, plus {damping:g}",
         "nonstationarity": height.value,
@@ -173,11 +183,11 @@ def _damped(n: int, operator: str, damping: float, found: Estimate, height: Heig
         return undefined(n, eps, found.reason, **about)
     log_v = log_unit_ball(n) + n / 2 * log(2 * (eps + height.value)) - 0.5 * found.value
     unsure = n / 2 * height.error / (eps + height.value)
-    reason = because(
+    reason = join_reasons(
         {
             found.reason: True,
             f"negative eigenvalues, {clipped:.2g} of the spectrum, are counted as 0": clipped > 0,
-            f"1/2 g^T H^-1 g is open by {height.error:.2g}, {unsure:.2g} nats: more steps": unsure > 0.1,
+            f"1/2 g^T H^-1 g may be off by {height.error:.2g}, {unsure:.2g} nats: take more steps": unsure > 0.1,
             _unstationary(height.value): height.value > eps,
         }
     )
@@ -186,23 +196,18 @@ def _damped(n: int, operator: str, damping: float, found: Estimate, height: Heig
 
 @dataclass(frozen=True)
 class Height:
-    """1/2 g^T (max(A, 0) + damping)^-1 g, an upper bound on what the Krylov space misses of it, and its price."""
+    """1/2 g^T (max(A, 0) + damping)^-1 g, an upper bound on the error of the Krylov space, and the products it took."""
 
     value: float
     error: float
     products: int
 
-    @property
-    def diagnostics(self) -> dict[str, object]:
-        """How far the value is known."""
-        return {"nonstationarity_error": self.error}
-
 
 def solve(of: Operator, g: Tensor, *, dampings: Sequence[float], steps: int) -> list[Height]:
     """Half the quadratic form of the inverse at g for every damping, by the Gauss rule of g's own spectral measure.
 
-    For a positive definite operator the rule of m steps is what m steps of conjugate gradients give (Golub and Meurant
-    1994): it grows to the value, and misses r^T (A + damping)^-1 r of the residual r, at most |r|^2 over the lowest
+    For a positive definite operator the rule of m steps equals m steps of conjugate gradients (Golub and Meurant 1994).
+    It grows to the value and misses r^T (A + damping)^-1 r of the residual r, which is at most |r|^2 over the lowest
     damped Ritz value (itself an estimate of the lowest eigenvalue).
     """
     norm = float(g.double().norm())
@@ -213,19 +218,13 @@ def solve(of: Operator, g: Tensor, *, dampings: Sequence[float], steps: int) -> 
 
 
 def _height(run: Tridiagonal, norm: float, damping: float) -> Height:
-    nodes, weights = run.rule()
+    nodes, s = eigenpairs(run.diagonal, run.side)
     damped = np.maximum(nodes, 0) + damping
     if damped[0] <= 0:
         return Height(nan, nan, len(nodes))
-    missed = 0.0 if run.exhausted else (norm * _residual(run, damping)) ** 2 / damped[0]
-    return Height(0.5 * norm**2 * float(weights @ (1 / damped)), 0.5 * missed, len(nodes))
-
-
-def _residual(run: Tridiagonal, damping: float) -> float:
-    """The residual's norm of (A + damping) x = e with |e| = 1: beta_m |x_m|, x the solution in the Krylov space."""
-    a, b = run.diagonal, run.side
-    values, s = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
-    return float(b[-1] * abs((s[-1] * s[0]) @ (1 / (np.maximum(values, 0) + damping))))
+    residual = float(run.side[-1] * abs((s[-1] * s[0]) @ (1 / damped)))  # of (A + damping) x = e with |e| = 1
+    missed = 0.0 if run.exhausted else (norm * residual) ** 2 / damped[0]
+    return Height(0.5 * norm**2 * float(s[0] ** 2 @ (1 / damped)), 0.5 * missed, len(nodes))
 
 
 def saddle(negative: int, lowest: float) -> str:

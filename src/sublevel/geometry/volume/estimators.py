@@ -1,7 +1,7 @@
-"""What every volume estimator shares: the result, the unit ball, and the registry.
+"""Volume estimators: their result, the unit ball, and the registry.
 
-An estimator does first what does not depend on the height eps (a spectrum, a preconditioner, directions), and gives a
-function of eps: `sweep` asks it several times, `log_volume` once.
+An estimator first computes everything that does not depend on the height eps (a spectrum, a preconditioner, directions)
+and returns a function of eps. `sweep` calls that function several times, `log_volume` once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def log_unit_ball(n: int) -> float:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in nats with what is needed to trust it.
+    """A volume in nats with its diagnostics.
 
-    ``log_volume`` is nan where the estimator is undefined, and ``reason`` then says why; ``reason`` also warns of a
-    value that is defined but not to be trusted. ``n`` is the dimension that the volume is measured in (k for the
-    top-k estimator). ``effective_radius`` = (V / omega_n)^(1/n). ``se`` is a standard error in nats (0 where the
-    estimator draws nothing). ``diagnostics`` name the ``measure`` and what the estimator ``assumes``.
+    ``log_volume`` is nan if the estimator is undefined. ``reason`` says why, and also warns of a value that is defined
+    but not reliable. ``n`` is the dimension of the volume (k for the top-k estimator), ``effective_radius`` =
+    (V / omega_n)^(1/n). ``se`` is a standard error in nats (0 if nothing is drawn). ``diagnostics`` name the
+    ``measure`` and what the estimator ``assumes``.
     """
 
     log_volume: float
@@ -59,9 +59,9 @@ def estimator(name: str) -> Callable[[Estimator], Estimator]:
 
 
 def prepared(field: Field, theta: PointLike, method: str, options: Mapping[str, object]) -> VolumeAtHeight:
-    """The estimator of a name, made ready for any eps.
+    """The estimator of a name, prepared for any eps.
 
-    Raises ConfigError for a name or an option that it does not know, or one that it needs and was not given.
+    Raises ConfigError for an unknown name or option, or a missing option without a default.
     """
     if method not in METHODS:
         raise unknown("volume estimator", method, METHODS)
@@ -77,29 +77,20 @@ def prepared(field: Field, theta: PointLike, method: str, options: Mapping[str, 
 
 
 def ball_radius(log_v: float, n: int) -> float:
-    """The radius of the n-ball of a log-volume, (V / omega_n)^(1/n)."""
+    """The radius of the n-ball with a log-volume, (V / omega_n)^(1/n)."""
     return exp((log_v - log_unit_ball(n)) / n)
 
 
 def undefined(n: int, eps: float, reason: str, **diagnostics: object) -> Volume:
-    """The volume that an estimator cannot give, and why."""
+    """An undefined volume with its reason."""
     return Volume(nan, nan, n, eps, nan, reason, diagnostics)
 
 
-def positive(**numbers: float) -> None:
-    """Refuse what is not a positive finite number.
+def check_positive(**numbers: float) -> None:
+    """Require positive finite numbers.
 
-    Raises ValueError with the name of the first.
+    Raises ValueError with the name of the first other one.
     """
     for name, number in numbers.items():
         if not (isfinite(number) and number > 0):
             raise ValueError(f"{name} must be positive and finite, got {number}")
-
-
-def because(reasons: Mapping[str, object]) -> str:
-    """The reasons that hold, in order, as one text.
-
-    >>> because({"too few": True, "too many": False})
-    'too few'
-    """
-    return "; ".join(text for text, holds in reasons.items() if text and holds)

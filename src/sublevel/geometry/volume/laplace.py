@@ -1,8 +1,8 @@
-"""The local law of a tempered posterior: the Gaussian that Hessian products at its centre tell of.
+"""The Laplace approximation of a local, tempered posterior, from Hessian products at its centre.
 
-Under exp(-N beta L - gamma/2 |w - w0|^2) with the Hessian H at w0, its negative part left out, that is
-N(0, (N beta H + gamma)^-1). Lanczos from standard normal vectors gives draws of it, and Gauss rules of the spectrum:
-what chains that begin at w0 would still miss after a burn-in, and how far apart chains of a length would lie.
+The density exp(-N beta L - gamma/2 |w - w0|^2) has the approximation N(0, (N beta H + gamma)^-1) with the Hessian H at
+w0 without its negative part. Lanczos from standard normal vectors gives draws of it, and Gauss rules of the spectrum.
+The rules predict what chains from w0 still lack after a burn-in, and the variance between chains of a given length.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from sublevel.geometry.curvature.operators import hessian
 from sublevel.geometry.volume.langevin import Scaling
 
 STEPS = 50
-"""Products of each Lanczos run that a draw is made of."""
+"""Products of the Lanczos run of each draw."""
 
 REST = 20
-"""Products that look for the steepest direction besides those that are rescaled."""
+"""Products of the search for the steepest direction that is not rescaled."""
 
 SPREAD = 1.2
-"""The spread of log alpha that a step may have: of such steps 55% are accepted."""
+"""Allowed spread of log alpha; 55% of such steps are accepted."""
 
 
 @dataclass(frozen=True, eq=False)
 class LaplaceApproximation:
-    """Curvature at the centre: the eigenvalue ``steepest``, Lanczos ``runs`` from normal vectors of these ``lengths``.
+    """Curvature at the centre: the largest eigenvalue ``steepest``, and Lanczos ``runs`` from normal vectors.
 
-    ``vectors`` [k, n] and ``values`` [k] are the steep eigenpairs that `scaling` makes equal, ``rest`` the steepest
-    curvature besides them (``steepest`` where there are none). ``products`` counts Hessian products.
+    The vectors have the norms ``lengths``. ``vectors`` [k, n] and ``values`` [k] are the steep eigenpairs that
+    `scaling` equalises, ``rest`` is the steepest other curvature (``steepest`` if there are none). ``products`` counts
+    Hessian products.
     """
 
     steepest: float
@@ -47,11 +48,11 @@ class LaplaceApproximation:
 
     @property
     def dimension(self) -> int:
-        """N, of the subspace."""
+        """The dimension n of the subspace."""
         return self.vectors.shape[1]
 
     def scaling(self, n_beta: float, gamma: float) -> Scaling | None:
-        """Steps along the known steep directions as short as those along the steepest other one must be."""
+        """Shortens steps along the known steep directions to the length that the steepest other direction needs."""
         if not len(self.values):
             return None
         precisions = n_beta * self.values.clamp_min(0) + gamma
@@ -59,9 +60,9 @@ class LaplaceApproximation:
         return Scaling(self.vectors, factors.to(self.vectors))
 
     def step_size(self, n_beta: float, gamma: float, stability: float) -> float:
-        """``stability`` / (N beta rest + gamma), or less: a step of which the Metropolis correction takes about half.
+        """``stability`` / (N beta rest + gamma), or less, such that about half of the corrected steps are accepted.
 
-        On a quadratic log alpha spreads by the root of sum (eta a)^3 / 16, which many directions make large.
+        On a quadratic the spread of log alpha is the root of sum (eta a)^3 / 16, which is large in many dimensions.
         """
         values, weights = self.rule()
         largest = n_beta * self.rest + gamma
@@ -69,7 +70,7 @@ class LaplaceApproximation:
         return min(stability / largest, float(16 * SPREAD**2 / (weights @ a**3)) ** (1 / 3))
 
     def draw(self, i: int, n_beta: float, gamma: float) -> Float[Tensor, "n"]:
-        """Draw ``i`` of N(0, (N beta H + gamma)^-1), exact up to the steps of Lanczos; flat where neither holds."""
+        """Draw ``i`` of N(0, (N beta H + gamma)^-1), up to the error of Lanczos; 0 along unconfined directions."""
         run = self.runs[i]
         precisions = n_beta * self._clipped(run.values) + gamma
         known = precisions > 1e-9 * precisions.max()
@@ -78,7 +79,7 @@ class LaplaceApproximation:
         return torch.from_numpy(coefficients).to(run.basis) @ run.basis
 
     def starts(self, chains: int, n_beta: float, gamma: float) -> Float[Tensor, "chains n"]:
-        """Where chains begin: the even ones at the centre, the odd ones at draws of the law."""
+        """Starts of chains: the centre for even chains, draws of the approximation for odd ones."""
         at = self.vectors.new_zeros(chains, self.dimension)
         for i in range(chains // 2):
             at[2 * i + 1] = self.draw(i, n_beta, gamma)
@@ -87,12 +88,12 @@ class LaplaceApproximation:
     def outlook(
         self, n_beta: float, gamma: float, *, rate: float, burn_in: int, steps: int, draws: int
     ) -> tuple[float, float, float]:
-        """What a quadratic says of N beta E[L]: value, what chains from the centre miss, variance of a chain's mean.
+        """Predictions for N beta E[L] on a quadratic: its value, what chains from the centre lack, variance of a mean.
 
-        In a direction with a = N beta h + gamma the energy has the mean c = N beta h / 2a and the variance 2 c^2. It
-        forgets as exp(-r t) with r = ``rate`` min(a, N beta rest + gamma) a step, so that a mean over ``steps`` steps
-        from the centre after ``burn_in`` lacks c exp(-r burn_in) (1 - exp(-r steps)) / (r steps), and the mean over a
-        stationary chain has the variance 4 c^2 (1 - (1 - exp(-r steps)) / (r steps)) / (r steps).
+        In a direction with a = N beta h + gamma the energy has the mean c = N beta h / 2a and the variance 2 c^2. Its
+        autocorrelation is exp(-r t) with r = ``rate`` min(a, N beta rest + gamma) per step. So a mean over ``steps``
+        steps from the centre after ``burn_in`` lacks c exp(-r burn_in) (1 - exp(-r steps)) / (r steps), and the mean
+        over a stationary chain has the variance 4 c^2 (1 - (1 - exp(-r steps)) / (r steps)) / (r steps).
         """
         values, weights = self.rule()
         a = np.maximum(n_beta * values + gamma, 1e-300)
@@ -105,17 +106,17 @@ class LaplaceApproximation:
         return float(weights @ c), float(weights @ missing), float(weights @ apart)
 
     def flat(self, n_beta: float, gamma: float) -> float:
-        """How many directions gamma holds and not the curvature: what the loss does there, a quadratic does not say."""
+        """The number of directions that gamma confines more than the curvature does."""
         values, weights = self.rule()
         return float(weights @ (n_beta * values <= gamma))
 
     def rule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes and weights of a Gauss rule for sums over all eigenvalues, with negative ones as 0."""
+        """Nodes and weights of a Gauss rule for sums over all eigenvalues, negative ones as 0."""
         values = np.concatenate([self._clipped(run.values) for run in self.runs])
         return values, np.concatenate([run.weights for run in self.runs]) * self.dimension / len(self.runs)
 
     def _clipped(self, values: np.ndarray) -> np.ndarray:
-        """Ritz values, with what is negative or rounding as 0."""
+        """Ritz values, with negative ones and rounding as 0."""
         floor = 10 * torch.finfo(self.vectors.dtype).eps * self.steepest
         return np.where(values > floor, values, 0.0)
 
@@ -129,7 +130,7 @@ def laplace_approximation(
     rescale: int = 0,
     seed: int = 0,
 ) -> LaplaceApproximation:
-    """The local law of a field at a point, ready for ``draws`` draws (at least one run is made, for the rules).
+    """The Laplace approximation of a field at a point, with ``draws`` draws (at least one run is made, for the rules).
 
     ``rescale`` is the number of steepest directions for `LaplaceApproximation.scaling`. It omits pairs with a large
     residual and searches again for the steepest other direction, so that a missed copy lies among the others.

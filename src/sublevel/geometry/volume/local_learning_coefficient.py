@@ -1,8 +1,6 @@
-"""What Langevin chains tell about a basin: how its volume scales, and its partition function.
+"""The local learning coefficient lambda, the exponent of V(eps) ~ eps^lambda as eps -> 0, from Langevin chains.
 
-Neither is a volume at a height. The local learning coefficient lambda says that V(eps) ~ eps^lambda as eps -> 0 (n/2
-for a regular minimum, less for a singular one: Watanabe 2009; Lau et al. 2308.12108). The local partition function is
-the basin's share of a Gaussian prior, weighted by exp(-N (L - L*)).
+It is n/2 at a regular minimum and less at a singular one (Watanabe 2009; Lau et al. 2308.12108).
 """
 
 from __future__ import annotations
@@ -15,18 +13,21 @@ from math import nan
 from sublevel._types import Bool, Tensor
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import subspace_dimension
+from sublevel.geometry.estimate import join_reasons
 from sublevel.geometry.volume.energies import COARSE, sampled_energy
-from sublevel.geometry.volume.estimators import VolumeAtHeight, because, estimator, undefined
+from sublevel.geometry.volume.estimators import VolumeAtHeight, estimator, undefined
+from sublevel.geometry.volume.langevin import ChainOptions
 from sublevel.geometry.volume.laplace import laplace_approximation
 
 
 @dataclass(frozen=True)
 class LearningCoefficient:
-    """A local learning coefficient with its standard error over the chains, and what is needed to trust it.
+    """A local learning coefficient with its standard error over the chains and its diagnostics.
 
-    ``se`` is no less than half of the difference between the two kinds of start, and includes the step's bias (see
-    `Energy`). ``ess`` is the effective sample size of the loss trace, ``r_hat`` its split R-hat over ``chains`` of
-    ``draws``. ``reason`` says why the value is not to be trusted, and is empty otherwise.
+    ``se`` is at least half of the difference between the two kinds of start, and includes the bias of the step (see
+    `sublevel.geometry.volume.energies.Energy`). ``ess`` is the effective sample size of the loss trace, ``r_hat`` its
+    split R-hat over ``chains`` of ``draws``. ``reason`` says why the value is not reliable; it is empty if no check
+    failed.
     """
 
     value: float
@@ -56,25 +57,26 @@ def learning_coefficient(
     rescale: int = 0,
     seed: int = 0,
 ) -> LearningCoefficient:
-    """``lambda = N beta (E[L] - L*)`` under exp(-N beta L - gamma/2 |w - w0|^2), L* the loss at ``start`` = w0.
+    """``lambda = N beta (E[L] - L*)`` under exp(-N beta L - gamma/2 |w - w0|^2), with L* the loss at ``start`` = w0.
 
-    ``n_beta`` is N beta, N the number of training examples that the posterior is of, also where the loss is measured on
-    a part of them or in batches, whose mean then stands for that of all; Watanabe's beta = 1 / log N gives N / log N.
     On a quadratic from its minimum, with a_i = N beta h_i + gamma, it is 1/2 sum N beta h_i / a_i.
 
-    Where every batch is the whole set (`EveryExample`) chains are corrected (MALA) and the step size has no part in the
-    value. Batches allow no correction: on a quadratic the step makes 1/2 sum N beta h_i / (a_i (1 - eta a_i / 4)) of
-    it, their noise adds to that, and ``se`` includes an estimate of both (``diagnostics["step_bias"]``).
-    L is the whole ``field`` where one is given and else the batches' (see `sample` for which has a bias).
+    - ``n_beta`` is N beta, with the number N of training examples of the posterior, also if the loss is measured on a
+      part of them or in batches. Watanabe's beta = 1 / log N gives N / log N.
+    - If every batch is the whole data set (`EveryExample`), the chains are corrected (MALA) and the step size does not
+      affect the value. Batches allow no correction. On a quadratic uncorrected steps give
+      1/2 sum N beta h_i / (a_i (1 - eta a_i / 4)), and the noise of batches adds to it; ``se`` includes an estimate of
+      both (``diagnostics["step_bias"]``). L is that of ``field`` if given, else that of the batches (see
+      `sublevel.geometry.volume.langevin.sample` for their bias).
+    - If the whole loss is known (``field``, or `EveryExample`), every second chain starts at a draw of the Laplace
+      approximation; `sublevel.geometry.volume.energies` lists the checks.
+    - ``rescale`` is a number of steepest directions with shorter steps, as short as the steepest other curvature lambda
+      requires. A longer ``step_size`` is then stable: ``diagnostics["stability"]`` = eta (N beta lambda + gamma), with
+      lambda_1 if nothing is rescaled. Without a ``step_size`` it is chosen for ``stability``
+      (`sublevel.geometry.volume.laplace.LaplaceApproximation.step_size`).
 
-    If the whole loss is known (``field``, or `EveryExample`), every second chain starts at a draw of the
-    `LaplaceApproximation`; `sampled_energy` lists the checks. ``rescale`` is a number of steepest directions along
-    which steps are shortened to what the steepest other curvature lambda asks for, so that a longer ``step_size`` is
-    stable: ``diagnostics["stability"]`` = eta (N beta lambda + gamma), without rescaling that of lambda_1. Where no
-    step size is given, it is `LaplaceApproximation.step_size` of ``stability``.
-
-    Raises ValueError where that is 4 or more, as an uncorrected chain diverges, or where no step size is given and no
-    curvature is known, and what `sample` raises.
+    Raises ValueError if the stability is 4 or more, since an uncorrected chain diverges, for a missing ``step_size``
+    without a known curvature, and the errors of `sublevel.geometry.volume.langevin.sample`.
 
     >>> import torch
     >>> from sublevel.field import Quadratic
@@ -84,34 +86,28 @@ def learning_coefficient(
     >>> abs(found.value - 1.1) < 4 * found.se, found.reason
     (True, '')
     """
-    seen = stochastic.field if isinstance(stochastic, EveryExample) else field
-    law = (
-        None
-        if seen is None
-        else laplace_approximation(seen, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
-    )
+    known = stochastic.field if isinstance(stochastic, EveryExample) else field
+    laplace = None
+    if known is not None:
+        laplace = laplace_approximation(known, start, mask, draws=chains // 2, rescale=rescale, seed=seed)
     if step_size is None:
-        if law is None:
+        if laplace is None:
             raise ValueError("step_size is needed where only batches of the loss are known: their curvature is not")
-        step_size = law.step_size(n_beta, gamma, stability)
-    stability = nan if law is None else checked_stability(law.rest, step_size, n_beta, gamma)
-    found = sampled_energy(
-        stochastic,
-        start,
-        law,
+        step_size = laplace.step_size(n_beta, gamma, stability)
+    stability = nan if laplace is None else checked_stability(laplace.rest, step_size, n_beta, gamma)
+    options = ChainOptions(
         step_size=step_size,
         n_beta=n_beta,
         gamma=gamma,
         chains=chains,
         burn_in=burn_in,
         draws=draws,
-        seed=seed,
-        mask=mask,
-        field=field,
         every=every,
+        seed=seed,
     )
+    found = sampled_energy(stochastic, start, laplace, options, mask=mask, field=field)
     coarse = stability > COARSE and not isinstance(stochastic, EveryExample)
-    reason = because(
+    reason = join_reasons(
         {
             found.reason: True,
             f"negative: the chains find losses below the start's, {found.value:.3g}": found.value < 0,
@@ -126,12 +122,12 @@ def learning_coefficient(
         "gamma": gamma,
         "step_size": step_size,
         "burn_in": burn_in,
-        "rescale": 0 if law is None else len(law.values),
-        "products": 0 if law is None else law.products,
+        "rescale": 0 if laplace is None else len(laplace.values),
+        "products": 0 if laplace is None else laplace.products,
         "starts_apart": found.apart,
         "missing": found.missing,
         "step_bias": found.step_bias,
-        "quadratic": found.laplace,
+        "quadratic": found.quadratic,
     }
     return LearningCoefficient(found.value, found.se, found.r_hat, found.ess, chains, draws, reason, diagnostics)
 
@@ -154,10 +150,10 @@ def llc(
     rescale: int = 0,
     seed: int = 0,
 ) -> VolumeAtHeight:
-    """`learning_coefficient` in the form of a volume, which it is not: ``log_volume`` is nan, at every eps.
+    """`learning_coefficient` as a volume estimator, although it is not a volume: ``log_volume`` is nan at every eps.
 
-    The coefficient, its standard error and its checks stand in ``diagnostics``. Chains follow the gradients of
-    ``stochastic`` where it is given, and of the field otherwise; L is always the field's.
+    ``diagnostics`` hold the coefficient, its standard error and its checks. Chains follow the gradients of
+    ``stochastic`` if given, else those of the field; L is always the field's.
     """
     require_field(field, "llc")
     found = learning_coefficient(
@@ -176,7 +172,8 @@ def llc(
         rescale=rescale,
         seed=seed,
     )
-    reason = because({"a scaling exponent (V ~ eps^lambda as eps -> 0) and not a volume": True, found.reason: True})
+    kind = "a scaling exponent (V ~ eps^lambda as eps -> 0) and not a volume"
+    reason = join_reasons({kind: True, found.reason: True})
     about = {
         **found.diagnostics,
         "measure": f"exp(-N beta L) under a Gaussian of precision {gamma:g} around theta",
@@ -193,7 +190,7 @@ def llc(
 
 
 def checked_stability(steepest: float, step_size: float, n_beta: float, gamma: float) -> float:
-    """``eta (N beta h + gamma)`` for the steepest curvature h, or ValueError where a chain diverges."""
+    """``eta (N beta h + gamma)`` for the steepest curvature h; raises ValueError if a chain would diverge."""
     found = step_size * (n_beta * steepest + gamma)
     if found >= 4:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Whether chains have mixed: split R-hat, and how many independent draws a mean is worth."""
+"""Diagnostics of mixing: split R-hat and the effective sample size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def split_r_hat(traces: np.ndarray) -> float:
-    """Split R-hat of traces [chains, draws] (Gelman et al. 2013, section 11.4): near 1 where the chains agree.
+    """Split R-hat of traces [chains, draws] (Gelman et al. 2013, section 11.4): near 1 if the chains agree.
 
     sqrt(((m - 1)/m W + B/m) / W), with the variance W within and B between the halves of the chains, of m draws each.
-    nan for fewer than four draws, 1 where nothing varies.
+    nan for fewer than four draws, 1 for constant traces.
 
     >>> round(split_r_hat(np.array([[0.0, 1.0, 0.0, 1.0], [5.0, 6.0, 5.0, 6.0]])), 3)
     4.143
@@ -24,10 +24,10 @@ def split_r_hat(traces: np.ndarray) -> float:
 
 
 def effective_sample_size(traces: np.ndarray) -> float:
-    """How many independent draws the mean of traces [chains, draws] is worth.
+    """The number of independent draws with the same error of the mean as the traces [chains, draws].
 
-    M m / (1 + 2 sum_t rho_t) over the halves of the chains, with the autocorrelations of all of them together, cut by
-    Geyer's initial monotone sequence (Vehtari et al. 1903.08008, section 3.2): chains that disagree count for little.
+    M m / (1 + 2 sum_t rho_t) over the halves of the chains, with their joint autocorrelations, truncated by Geyer's
+    initial monotone sequence (Vehtari et al. 1903.08008, section 3.2). It is small if the chains disagree.
 
     >>> effective_sample_size(np.zeros((2, 100)))
     200.0
@@ -54,7 +54,7 @@ def _halves(traces: np.ndarray) -> np.ndarray:
 
 
 def _variances(halves: np.ndarray) -> tuple[float, float]:
-    """Within chains, and the estimate of the whole from within and between."""
+    """The variance within chains, and the total variance estimated from within and between."""
     m = halves.shape[1]
     within = float(halves.var(axis=1, ddof=1).mean())
     return within, (m - 1) / m * within + float(halves.mean(axis=1).var(ddof=1))

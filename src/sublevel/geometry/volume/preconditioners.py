@@ -1,8 +1,8 @@
-"""Linear maps with determinant 1 that turn round directions into those of a basin.
+"""Linear maps with determinant 1 that adapt the directions of rays to a basin.
 
-Rays u through a long thin basin all end at its steep walls. Rays P u with P close to a multiple of H^(-1/2) end at
-nearly the same multiple of u; and as det P = 1, no volume is made or lost (Scherlis and Belrose 2501.18812). Any P
-gives the same volume: a bad one only makes it vary.
+Rays u in a long thin basin all end at its steep walls. Rays P u with P close to a multiple of H^(-1/2) end at nearly
+the same multiple of u. Since det P = 1, the volume is unchanged for any P (Scherlis and Belrose 2501.18812); P affects
+only the variance.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import torch
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import unknown
 from sublevel.field import Field, PointLike
-from sublevel.geometry.curvature import top_eigenvalues
+from sublevel.geometry.curvature import diagonal, top_eigenvalues
 from sublevel.geometry.curvature.operators import Operator, curvature_operator
-from sublevel.geometry.curvature.traces import diagonal
 
 
 @dataclass(frozen=True, eq=False)
 class Preconditioner:
-    """A linear map of R^n and the logarithm of its |determinant|; calling it applies it with determinant 1.
+    """A linear map of R^n and the logarithm of its |determinant|; a call applies it with determinant 1.
 
-    ``clipped`` counts curvatures that were raised to the floor, ``products`` the operator products it took.
+    ``clipped`` counts curvatures that were raised to the floor, ``products`` the operator products.
 
     >>> stretch = diagonal_map(torch.tensor([4.0, 1.0], dtype=torch.float64))
     >>> stretch(torch.ones(2, dtype=torch.float64)).tolist()
@@ -45,14 +44,14 @@ class Preconditioner:
 
 
 def identity(n: int) -> Preconditioner:
-    """Round directions."""
+    """The identity map."""
     return Preconditioner(lambda u: u, 0.0, n, "identity")
 
 
 def diagonal_map(scales: Float[Tensor, "n"], name: str = "given diagonal") -> Preconditioner:
-    """A scale for every coordinate.
+    """Scale every coordinate.
 
-    Raises ValueError where one is 0 or not finite.
+    Raises ValueError for a scale that is 0 or not finite.
     """
     scales = scales.double()
     if not bool((torch.isfinite(scales) & (scales != 0)).all()):
@@ -61,9 +60,9 @@ def diagonal_map(scales: Float[Tensor, "n"], name: str = "given diagonal") -> Pr
 
 
 def matrix_map(matrix: Float[Tensor, "n n"]) -> Preconditioner:
-    """A matrix.
+    """Multiply by a matrix.
 
-    Raises ValueError where it is singular.
+    Raises ValueError for a singular matrix.
     """
     sign, log_det = torch.linalg.slogdet(matrix.double())
     if not (float(sign) and isfinite(float(log_det))):
@@ -73,7 +72,7 @@ def matrix_map(matrix: Float[Tensor, "n n"]) -> Preconditioner:
 
 @dataclass(frozen=True)
 class CurvatureSource:
-    """Where the curvature comes from: what the maps below are made of."""
+    """The curvature that a preconditioner is made from."""
 
     field: Field
     theta: PointLike
@@ -86,13 +85,13 @@ class CurvatureSource:
 
     @property
     def of(self) -> Operator:
-        """The operator in the subspace."""
+        """The curvature operator in the subspace."""
         return curvature_operator(self.field, self.theta, self.mask, operator=self.operator)
 
     def raised(self, values: Tensor) -> Tensor:
-        """Curvatures no lower than ``floor`` times the largest.
+        """Raise curvatures to at least ``floor`` times the largest.
 
-        Raises ValueError where none is positive.
+        Raises ValueError if none is positive.
         """
         largest = float(values.max())
         if not largest > 0:
@@ -101,7 +100,7 @@ class CurvatureSource:
 
 
 def from_diagonal(c: CurvatureSource) -> Preconditioner:
-    """``a_i^(-1/2)`` of the curvature's diagonal a, estimated from ``probes`` products."""
+    """``a_i^(-1/2)`` with the curvature's diagonal a, estimated from ``probes`` products."""
     of = c.of
     found = diagonal(c.field, c.theta, probes=c.probes, mask=c.mask, operator=c.operator, seed=c.seed)
     values = of.restrict(found.values)
@@ -112,9 +111,9 @@ def from_diagonal(c: CurvatureSource) -> Preconditioner:
 
 
 def from_eigenvectors(c: CurvatureSource) -> Preconditioner:
-    """``lambda^(-1/2)`` along the k steepest eigenvectors, and one scale for all that is orthogonal to them.
+    """``lambda^(-1/2)`` along the k steepest eigenvectors, and one scale for their orthogonal complement.
 
-    That scale is the mean curvature there, from ``probes`` products.
+    That scale comes from the mean curvature in the complement, estimated from ``probes`` products.
     """
     of, n = c.of, c.of.dimension
     spectrum = top_eigenvalues(c.field, c.theta, k=min(c.k, n), mask=c.mask, operator=c.operator, seed=c.seed)
@@ -136,9 +135,9 @@ def from_eigenvectors(c: CurvatureSource) -> Preconditioner:
 
 
 def steepest_span(c: CurvatureSource) -> tuple[Float[Tensor, "k D"], Preconditioner]:
-    """The k steepest eigenvectors, as orthonormal rows of R^D, and ``lambda^(-1/2)`` along each of them.
+    """The k steepest eigenvectors as orthonormal rows of R^D, and ``lambda^(-1/2)`` along each of them.
 
-    Raises ValueError where none of them is a direction of positive curvature.
+    Raises ValueError if none of them has positive curvature.
     """
     of, k = c.of, min(c.k, c.of.dimension)
     spectrum = top_eigenvalues(c.field, c.theta, k=k, mask=c.mask, operator=c.operator, seed=c.seed)
@@ -168,9 +167,9 @@ MAKERS: dict[str, Callable[[CurvatureSource], Preconditioner]] = {
 
 
 def preconditioner_of(asked: str | Tensor | Preconditioner, c: CurvatureSource) -> Preconditioner:
-    """A preconditioner by its name, from a diagonal [n] or a matrix [n, n], or as it is given.
+    """A preconditioner from its name, a diagonal [n] or a matrix [n, n], or the given one.
 
-    Raises ConfigError for an unknown name, ValueError where its dimension is not that of the subspace.
+    Raises ConfigError for an unknown name, ValueError for another dimension than that of the subspace.
     """
     if isinstance(asked, str):
         if asked not in MAKERS:

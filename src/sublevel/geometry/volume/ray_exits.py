@@ -1,4 +1,4 @@
-"""Where a ray leaves a sublevel set: the first exit, in a bracket as tight as it is asked for."""
+"""The first exit of a ray from a sublevel set, in a bracket of a given width."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from math import exp, isfinite, isinf, isnan, log
 
 LEAD = 4.0
-"""A ray is searched in steps of ``growth`` from a quarter of the exit of the ray before it."""
+"""Steps of ``growth`` start at a quarter of the exit of the previous ray."""
 
 NEAR = 16.0
-"""Before that it is looked at in doublings, from so much nearer: walls differ from ray to ray."""
+"""Doublings start this factor closer in, since walls differ from ray to ray."""
 
 NEAREST = 2.0**20
-"""The first ray, of which nothing is known, is searched from the cap over this."""
+"""The search of the first ray starts at the cap divided by this."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """Where a ray leaves: log r in units of its direction, or the cap's where it does not."""
+    """The exit of a ray: log r in units of its direction, or that of the cap if the ray does not leave."""
 
     log_radius: float
     capped: bool
@@ -28,13 +28,12 @@ class Exit:
 def first_exit(rise: Callable[[float], float], *, cap: float, guess: float, growth: float, tolerance: float) -> Exit:
     """The first t at which ``rise(t)`` exceeds 1, with log t in a bracket no wider than ``tolerance``.
 
-    By doublings from near (less where that is outside) to a quarter of ``guess``, then outwards by factors of
-    ``growth`` until outside or at ``cap``: what lies beyond a wall is no part of the basin, and a wall is seen where it
-    is wider than a step. An infinite guess is none: the whole way is gone in steps of ``growth``. Then the bracket is
-    closed by secants in log t and log rise, which are exact for powers of t, and by bisection where they do not help.
-    What overflows is outside.
+    The search doubles from a near point (nearer while that is outside) to a quarter of ``guess``, then grows by factors
+    of ``growth`` until it is outside or at ``cap``. It finds walls that are wider than a step. With an infinite guess
+    all steps grow by ``growth``. Secants in log t and log rise, which are exact for powers of t, then close the
+    bracket, and bisection if they do not help. Values that overflow are outside.
 
-    Raises FloatingPointError where the exit itself is decided by what is not a number.
+    Raises FloatingPointError if a nan decides the exit.
     """
     count = 1
     fine = cap / NEAREST if isinf(guess) else min(guess, cap) / LEAD
@@ -56,7 +55,7 @@ def first_exit(rise: Callable[[float], float], *, cap: float, guess: float, grow
 def _close(
     rise: Callable[[float], float], low: float, high: float, at_low: float, at_high: float, tolerance: float
 ) -> tuple[float, int]:
-    """The middle of a bracket of width ``tolerance``, and the evaluations it took."""
+    """The middle of a bracket of width ``tolerance``, and the number of evaluations."""
     count, slow = 0, 0
     while high - low > tolerance:
         width = high - low
@@ -69,12 +68,12 @@ def _close(
             high, at_high = x, value
         slow = slow + 1 if high - low > width / 2 else 0
     if isnan(at_high):
-        raise FloatingPointError(f"the loss is not a number from {exp(high):.3g} on along a ray, and not high before")
+        raise FloatingPointError(f"the loss is not a number from {exp(high):.3g} on along a ray, and low before")
     return (low + high) / 2, count
 
 
 def _secant(low: float, high: float, at_low: float, at_high: float) -> float:
-    """Where the line through (low, log at_low) and (high, log at_high) crosses 0; the middle where there is none."""
+    """The zero of the line through (low, log at_low) and (high, log at_high); the middle if it has none between."""
     if at_low <= 0 or not isfinite(at_high):
         return (low + high) / 2
     below, above = log(at_low), log(at_high)

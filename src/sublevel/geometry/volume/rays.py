@@ -1,9 +1,9 @@
-"""Volumes by rays: how far one comes from theta in a direction before the loss has risen by eps.
+"""Volumes by rays: the distance from theta in random directions at which the loss has risen by eps.
 
-In polar coordinates the star-shaped part of the basin has the volume omega_n E_u[r(u)^n], for u uniform on the unit
-sphere and r(u) the first exit (Huang et al. 1906.03291); with a linear map of determinant 1, rays P u and r in units of
-u, it has the same (Scherlis and Belrose 2501.18812). In n dimensions r^n is a weight of enormous range: everything is
-in logarithms, r is found to 0.01 / n, and the effective sample size decides whether the mean is one.
+In polar coordinates the star-shaped part of the basin has the volume omega_n E_u[r(u)^n], with u uniform on the unit
+sphere and r(u) the first exit (Huang et al. 1906.03291). Rays P u, with a linear map P of determinant 1 and r in units
+of u, have the same mean (Scherlis and Belrose 2501.18812). In n dimensions r^n is a weight of enormous range. So all
+weights are logarithms, r is found to 0.01 / n, and the effective sample size flags a mean that few rays dominate.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import torch
 from sublevel._types import Bool, Float, Tensor
 from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.operators import Operator, check_counts, subspace_operator
+from sublevel.geometry.estimate import join_reasons
 from sublevel.geometry.volume.estimators import (
     Volume,
     VolumeAtHeight,
     ball_radius,
-    because,
+    check_positive,
     estimator,
     log_unit_ball,
-    positive,
 )
 from sublevel.geometry.volume.preconditioners import (
     CurvatureSource,
@@ -39,13 +39,13 @@ from sublevel.rng import generator
 from sublevel.space import Point, as_point
 
 TIGHT = 0.01
-"""How far n log r may be off, in nats: the exit lies in a bracket of the relative width TIGHT / n."""
+"""Tolerance of n log r, in nats: the bracket of an exit has the relative width TIGHT / n."""
 
 AMPLE = 50
-"""The effective sample size below which a mean of weights is flagged."""
+"""A mean of weights with a smaller effective sample size is flagged."""
 
 HOPELESS = 5.0
-"""The spread of n log r in nats from which no number of rays would do: e^(5^2) of them."""
+"""Largest spread of n log r, in nats, at which a number of rays could suffice: e^(5^2) of them."""
 
 
 @estimator("radial")
@@ -62,19 +62,20 @@ def radial(
 ) -> VolumeAtHeight:
     """``V = omega_n E_u[r(u)^n]`` over ``samples`` uniform directions, within the ball of ``radius`` around theta.
 
-    The measure is stated and not free: the loss of a ReLU or a normalised network can be rescaled, so the Lebesgue
-    volume of its basin is infinite. The share of rays that end at the ball is reported; ``log_share`` is log V less the
-    ball's own, the share of the ball that the basin fills. With anisotropy the mean collapses: a few directions carry
-    everything, none of a thousand is among them, and log V is too low by tens to hundreds of nats. It is then flagged,
-    and remains a lower bound: by Markov's inequality log V >= estimate - log(1/d) with probability 1 - d, for d =
-    ``failure``, whatever the distribution (``lower_bound``).
+    The measure needs a radius: rescaling a ReLU or normalised network makes the Lebesgue volume of its basin infinite.
+    ``capped`` is the share of rays that end at the ball; ``log_share`` is log V minus the log-volume of the ball, the
+    share of the ball that the basin fills. Anisotropy makes the mean collapse: a few directions carry it, a thousand
+    rays miss them, and log V is too low by tens to hundreds of nats. It is then flagged, and remains a lower bound: by
+    Markov's inequality log V >= estimate - log(1/d) with probability 1 - d for d = ``failure``, for any distribution
+    (``lower_bound``).
 
-    Exits are found by going out in steps of ``growth``, then to 0.01 / n: a barrier narrower than a step is jumped.
+    An exit is searched outwards in steps of the factor ``growth``, then refined to 0.01 / n. The search can jump a
+    barrier that is narrower than a step.
 
     Raises ValueError for a radius or counts that are not positive, a growth not above 1, a failure outside (0, 1).
     """
     require_field(field, "radial")
-    search = Search(radius, samples, failure, growth, seed)
+    search = RaySearch(radius, samples, failure, growth, seed)
     return Rays.around(field, theta, mask, search, lambda of: identity(of.dimension)).volume
 
 
@@ -98,24 +99,23 @@ def importance(
 ) -> VolumeAtHeight:
     """``V = omega_n E_u[r(u)^n]`` along P u, r in units of u and det P = 1: the volume of `radial`, with less variance.
 
-    For P proportional to H^(-1/2) every ray of a quadratic has one length, and a single one gives the volume.
-    ``preconditioner``: ``low-rank`` (the ``k`` steepest eigenvectors, one scale for the rest), ``diagonal`` (from
+    With P proportional to H^(-1/2) all rays of a quadratic have one length, and a single ray gives the volume.
+    ``preconditioner`` is ``low-rank`` (the ``k`` steepest eigenvectors, one scale for the rest), ``diagonal`` (from
     ``probes`` products), ``identity``, a tensor [n] or [n, n] over the subspace, or a `Preconditioner`. Curvature below
-    ``floor`` times the largest is raised to it. The ball of ``radius`` is that of `radial`, in R^D and not in units of
-    u.
+    ``floor`` times the largest is raised to it. The ball of ``radius`` lies in R^D, as in `radial`, not in units of u.
 
-    In n dimensions log r must not vary by more than about 1/n. No preconditioner does that for a network, whose loss is
-    no quadratic at a finite height, in more than some tens of dimensions. With ``span`` the rays lie in the span of the
-    ``k`` steepest eigenvectors, with P from their eigenvalues: the basin's k-dimensional slice, n = k, by the loss
-    itself, beside the ellipsoid that `top_k` makes of the same span.
+    In n dimensions log r must not vary by more than about 1/n. The loss of a network is not quadratic at a finite
+    height, and no preconditioner achieves this in more than some tens of dimensions. With ``span`` the rays lie in the
+    span of the ``k`` steepest eigenvectors, with P from their eigenvalues. They give the k-dimensional slice of the
+    basin (n = k) by the loss itself, to compare with the ellipsoid of `top_k` in the same span.
 
-    ``log_volume`` +- t(samples - 1) ``se`` covers the truth at its level: see `weigh` for the standard error.
+    The interval ``log_volume`` +- t(samples - 1) ``se`` covers at its level (see `mean_weight`).
 
-    Raises what `radial` raises, and what the preconditioner does.
+    Raises the errors of `radial` and of the preconditioner.
     """
     require_field(field, "importance")
     check_counts(probes=probes, k=k)
-    search = Search(radius, samples, failure, growth, seed)
+    search = RaySearch(radius, samples, failure, growth, seed)
     source = CurvatureSource(field, theta, mask, operator, probes, k, floor, seed)
     if span:
         frame, along = steepest_span(source)
@@ -124,8 +124,8 @@ def importance(
 
 
 @dataclass(frozen=True)
-class Search:
-    """How many rays, how far, and how finely.
+class RaySearch:
+    """The number of rays, their radius, and the step of the search along them.
 
     Raises ValueError for a radius or counts that are not positive, a growth not above 1, a failure outside (0, 1).
     """
@@ -137,31 +137,29 @@ class Search:
     seed: int
 
     def __post_init__(self) -> None:
-        positive(radius=self.radius)
+        check_positive(radius=self.radius)
         check_counts(samples=self.samples)
         if not 0 < self.failure < 1:
             raise ValueError(f"failure is a probability between 0 and 1, got {self.failure}")
         if not (isfinite(self.growth) and self.growth > 1):
-            raise ValueError(
-                f"growth is the factor between the points of a search outwards, above 1, got {self.growth}"
-            )
+            raise ValueError(f"growth is the factor between steps along a ray and must be above 1, got {self.growth}")
 
 
 @dataclass(frozen=True, eq=False)
 class Rays:
-    """Directions from a point, the same for every eps; in the span of the rows of ``frame`` where there are any."""
+    """Directions from a point, the same for every eps; in the span of the rows of ``frame`` if given."""
 
     field: Field
     point: Point
     of: Operator
     precondition: Preconditioner
     base: float
-    search: Search
+    search: RaySearch
     frame: Float[Tensor, "k D"] | None = None
 
     @property
     def dimension(self) -> int:
-        """Of the space that the rays fill."""
+        """The dimension of the space of the rays."""
         return self.of.dimension if self.frame is None else len(self.frame)
 
     @classmethod
@@ -170,29 +168,29 @@ class Rays:
         field: Field,
         theta: PointLike,
         mask: Bool[Tensor, "D"] | None,
-        search: Search,
+        search: RaySearch,
         make: Callable[[Operator], Preconditioner],
     ) -> Rays:
         """The rays of a subspace.
 
-        Raises FloatingPointError where the loss at theta is not finite.
+        Raises FloatingPointError if the loss at theta is not finite.
         """
         point = as_point(theta)
         of = subspace_operator(lambda v: v, point.theta, mask, "set of rays")
         base = field.loss(point)
         if not isfinite(base):
-            raise FloatingPointError(f"the loss at theta is {base}: a basin has a bottom")
+            raise FloatingPointError(f"the loss at theta is {base}: a basin needs a finite minimum")
         return cls(field, point, of, make(of), base, search)
 
     def volume(self, eps: float) -> Volume:
-        """The mean over the rays at one height."""
+        """The volume at one height, from the mean over the rays."""
         exits = self.exits(eps)
         n = self.dimension
-        found = weigh(n * np.array([e.log_radius for e in exits]))
+        found = mean_weight(n * np.array([e.log_radius for e in exits]))
         log_v = log_unit_ball(n) + found.log_mean
         capped = sum(e.capped for e in exits) / len(exits)
-        hopeless = f"n log r varies by {found.spread:.3g} nats, no number of rays has its mean: a lower bound"
-        reason = because(
+        hopeless = f"n log r varies by {found.spread:.3g} nats, too much for any number of rays: a lower bound"
+        reason = join_reasons(
             {
                 f"effective sample size {found.ess:.3g} of {len(exits)} rays is below {AMPLE}": found.ess < AMPLE,
                 hopeless: found.spread > HOPELESS,
@@ -227,12 +225,12 @@ class Rays:
         u = torch.randn(len(self.frame), generator=rng, dtype=torch.float64).to(self.frame)
         return self.precondition(u / float(u.double().norm())) @ self.frame
 
-    def _about(self, log_v: float, found: Weighed, exits: list[Exit], capped: float) -> dict[str, object]:
+    def _about(self, log_v: float, found: MeanWeight, exits: list[Exit], capped: float) -> dict[str, object]:
         n, search = self.dimension, self.search
         within = "" if self.frame is None else f", in the span of the {n} steepest eigenvectors"
         return {
             "measure": f"Lebesgue{within}, within the ball of radius {search.radius:g} around theta",
-            "assumes": f"the basin is what rays reach, to their first exit among steps of a factor {search.growth:g}",
+            "assumes": f"the basin is star-shaped; exits are searched in steps of the factor {search.growth:g}",
             "preconditioner": self.precondition.name,
             "clipped": self.precondition.clipped,
             "products": self.precondition.products,
@@ -250,10 +248,10 @@ class Rays:
 
 
 @dataclass(frozen=True)
-class Weighed:
+class MeanWeight:
     """The logarithm of a mean of weights, its standard errors in nats, and the effective sample size.
 
-    ``spread``: the deviation of the weights' logarithms above their median, in nats.
+    ``spread`` is the deviation of the log-weights above their median, in nats.
     """
 
     log_mean: float
@@ -263,19 +261,19 @@ class Weighed:
     spread: float
 
 
-def weigh(log_weights: np.ndarray) -> Weighed:
-    """``log mean exp(l)`` with an honest error.
+def mean_weight(log_weights: np.ndarray) -> MeanWeight:
+    """``log mean exp(l)`` with a standard error that also covers for heavy tails.
 
-    The delta method's error, the weights' relative deviation over sqrt(m), comes from the very tail that a sample
-    lacks: of log-normal weights with the log-variance 4 a thousand draws miss the truth 12 times in 100 at "95%", a
-    hundred draws 20 times. The logarithms' spread above their median is seen by every draw. A log-normal law of that
-    spread s^2 has the error sqrt((e^(s^2) - 1) / m), or s^2 / 2 where that is less (how far its mean lies above its
-    median), and the effective sample size m e^(-s^2). ``se`` is the larger of the two errors, ``ess`` the smaller of
-    this size and (sum w)^2 / sum w^2. With m - 1 degrees of freedom the interval then covers at its level in those
-    cases too; of weights with a thinner tail it covers more than that. Short rays, below the median, weigh nothing.
+    The error of the delta method, the relative deviation of the weights over sqrt(m), depends on a tail that the sample
+    lacks. For log-normal weights with the log-variance 4, its "95%" interval of a thousand draws misses the truth 12
+    times in 100, that of a hundred draws 20 times. The spread s of the log-weights above their median does not depend
+    on the tail. A log-normal law with that spread has the error sqrt((e^(s^2) - 1) / m), or s^2 / 2 if that is smaller
+    (the distance of its mean from its median), and the effective sample size m e^(-s^2). ``se`` is the larger of the
+    two errors, ``ess`` the smaller of this size and (sum w)^2 / sum w^2. With m - 1 degrees of freedom the interval
+    then covers at its level in those cases, and more often for thinner tails. Rays below the median hardly count.
 
-    >>> weigh(np.zeros(4))
-    Weighed(log_mean=0.0, se=0.0, delta_se=0.0, ess=4.0, spread=0.0)
+    >>> mean_weight(np.zeros(4))
+    MeanWeight(log_mean=0.0, se=0.0, delta_se=0.0, ess=4.0, spread=0.0)
     """
     m = len(log_weights)
     highest = log_weights.max()
@@ -283,9 +281,9 @@ def weigh(log_weights: np.ndarray) -> Weighed:
     log_mean = float(highest + np.log(w.mean()))
     ess = float(w.sum() ** 2 / (w**2).sum())
     if m < 2:
-        return Weighed(log_mean, nan, nan, ess, nan)
+        return MeanWeight(log_mean, nan, nan, ess, nan)
     delta = float(w.std(ddof=1) / w.mean()) / sqrt(m)
     above = log_weights - np.quantile(log_weights, 0.5, method="higher")
     spread = float((above[above > 0] ** 2).sum()) / (m / 2)
     log_normal = min(sqrt(np.expm1(min(spread, 700.0)) / m), spread / 2)
-    return Weighed(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)), sqrt(spread))
+    return MeanWeight(log_mean, max(delta, log_normal), delta, min(ess, m * exp(-spread)), sqrt(spread))

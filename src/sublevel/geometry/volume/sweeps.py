@@ -1,4 +1,4 @@
-"""Volumes at one height or several, and the slope over them."""
+"""Volumes at one or several heights, and their slope over the height."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def log_volume(
 ) -> Volume:
     """The log-volume of the basin of ``theta`` at the height ``eps`` above its loss, by a named estimator.
 
-    In a ``mask``'s subspace the basin is cut by it and has its dimension. ``options`` are those of the estimator.
+    ``mask`` restricts the basin to its subspace. ``options`` are those of the estimator.
 
-    Raises TypeError for what is no field, ConfigError for a method or an option that is not known, ValueError unless
-    eps is positive.
+    Raises TypeError if ``field`` is not a field, ConfigError for an unknown method or option, ValueError unless eps is
+    positive.
 
     >>> import torch
     >>> from math import exp, pi
@@ -48,11 +48,10 @@ def sweep(
     mask: Bool[Tensor, "D"] | None = None,
     **options,
 ) -> list[Volume]:
-    """The volumes at several heights; what does not depend on eps (spectra, directions, chains) is done once.
+    """The volumes at several heights; computations independent of eps (spectra, directions, chains) are done
+    once.
 
-    Volumes of one sweep share their draws: their errors are not independent.
-
-    Raises what `log_volume` raises.
+    Volumes of one sweep share their draws, so their errors are not independent. Raises the errors of `log_volume`.
     """
     require_field(field, "log_volume")
     for height in eps:
@@ -65,10 +64,10 @@ def sweep(
 def dimension_slope(volumes: Sequence[Volume]) -> Estimate:
     """``d log V / d log eps`` by least squares over a sweep: n/2 on a quadratic, whatever the estimator.
 
-    It checks one estimator against another without a common constant. Below n/2, theta is not stationary, rays are
-    capped, or the loss grows faster than a quadratic; above it, more slowly. ``se`` is that of independent volumes; a
-    sweep's share their draws, which makes it an upper limit in practice. ``diagnostics``: ``expected`` = n/2, and
-    ``local``, the slopes between neighbours.
+    The slope compares estimators that differ by a constant. Below n/2, theta is not stationary, rays are capped, or the
+    loss grows faster than a quadratic; above n/2 it grows more slowly. ``se`` assumes independent volumes; those of a
+    sweep share their draws, so it is an upper limit in practice. ``diagnostics``: ``expected`` = n/2, and ``local``,
+    the slopes between neighbouring heights.
 
     Raises ValueError for fewer than two different heights, or volumes of different dimension.
 
@@ -89,10 +88,7 @@ def dimension_slope(volumes: Sequence[Volume]) -> Estimate:
     value = sum(share * v.log_volume for share, v in zip(shares, volumes, strict=True))
     se = sqrt(sum((share * v.se) ** 2 for share, v in zip(shares, volumes, strict=True)))
     reason = next((v.reason for v in volumes if v.reason), "")
-    diagnostics = {"expected": volumes[0].n / 2, "local": _local_slopes(volumes)}
+    steps = pairwise(sorted(volumes, key=lambda v: v.eps))
+    local = [(b.log_volume - a.log_volume) / log(b.eps / a.eps) if b.eps > a.eps else nan for a, b in steps]
+    diagnostics = {"expected": volumes[0].n / 2, "local": local}
     return Estimate(value, se, len(volumes), reason=reason, diagnostics=diagnostics)
-
-
-def _local_slopes(volumes: Sequence[Volume]) -> list[float]:
-    ordered = sorted(volumes, key=lambda v: v.eps)
-    return [(b.log_volume - a.log_volume) / log(b.eps / a.eps) if b.eps > a.eps else nan for a, b in pairwise(ordered)]

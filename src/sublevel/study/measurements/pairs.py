@@ -20,7 +20,7 @@ from sublevel.engine.graph import Ref
 from sublevel.field import Field
 from sublevel.geometry import curvature
 from sublevel.geometry.volume import Volume, ellipsoid, importance
-from sublevel.geometry.volume.ellipsoids import logdets
+from sublevel.geometry.volume.ellipsoids import Quadrature, logdets
 from sublevel.space import Point
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
@@ -205,7 +205,8 @@ def _determinants(
 ) -> list[tuple[float, Volume]]:
     """The damped Gauss-Newton ellipsoids; from the matrix itself where that takes no more products."""
     enough = options["probes"] * options["steps"]
-    found = logdets(field, at, mask=alive, operator="ggn", exact=enough, **options)
+    how = Quadrature(operator="ggn", exact=enough, probes=options["probes"], steps=options["steps"])
+    found = logdets(field, at, dampings=options["dampings"], mask=alive, how=how)
     return [(damping, volume(eps)) for damping, volume in zip(options["dampings"], found, strict=True)]
 
 
