@@ -88,7 +88,7 @@ def test_frames_that_cannot_be_are_refused():
         plane_through(t(0.0, 0.0), t(1.0, 0.0), t(0.0, 1.0, 0.0))
     with pytest.raises(ConfigError, match="unknown buffers of a plane 'averaged'; allowed: first, nearest, recomputed"):
         plane_through(t(0.0, 0.0), t(1.0, 0.0), t(0.0, 1.0), buffers="averaged")
-    with pytest.raises(ValueError, match="a point of dimension 3 has no place beside a plane in 2"):
+    with pytest.raises(ValueError, match="a point of dimension 3 does not fit a plane in dimension 2"):
         FLAT.project([t(0.0, 0.0, 0.0)])
     with pytest.raises(ValueError, match=r"2 directions of length 2, got \[1, 2\]"):
         eigen_plane(t(0.0, 0.0), torch.ones(1, 2, dtype=F64))

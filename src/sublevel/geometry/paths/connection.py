@@ -1,7 +1,7 @@
-"""The search for a path that stays in a sublevel set: the segment, then curves of growing effort.
+"""The search for a path in a sublevel set: the segment, then curves of growing effort.
 
-A curve that stays below a threshold certifies that its ends share a sublevel set, at the grid's resolution. A search
-that finds none proves nothing: its answer is "not found", with the effort it took, and never "outside".
+A curve that stays below a threshold certifies that its ends share a connected sublevel set, at the grid's resolution. A
+failed search proves nothing: its result is "not found", with the effort spent, and never "outside".
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import inf, isnan
+from math import inf, isnan, nan
 
 import numpy as np
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
-from sublevel.geometry.paths.curve_training import CurveTraining, TrainedCurve, moving, train_curve
+from sublevel.geometry.estimate import join_reasons
+from sublevel.geometry.paths.curve_training import CurveTraining, moving, train_curve
 from sublevel.geometry.paths.curves import Curve
 from sublevel.geometry.paths.segments import Profile, along
 from sublevel.rng import derive
@@ -23,7 +24,7 @@ from sublevel.rng import derive
 
 @dataclass(frozen=True)
 class Attempt:
-    """One curve of a search: what it was, its effort, its training loss over the last tenth, the maximum along it."""
+    """One curve of a search: kind, effort, maximum, and mean ``loss`` of the last tenth of its training."""
 
     kind: str
     bends: int
@@ -36,13 +37,13 @@ class Attempt:
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """Whether two points were found in one connected sublevel set {L <= ``threshold``}, and with what effort.
+    """The result of a search for a path between two points in the sublevel set {L <= ``threshold``}.
 
-    ``found`` is ``segment``, ``curve`` or ``not found``; the latter is no proof of the contrary. ``lowest_maximum`` is
-    that of ``path``, the best of all that were tried, whose ``profile`` is taken at equal distances along it;
-    ``excess`` = lowest_maximum - threshold. ``effort`` counts ``evaluations`` of the field and ``gradient_steps``.
-    ``segment`` is the segment's maximum, to be read beside ``curve``, the lowest of the ``attempts`` (nan if none was
-    made), each from a grid of as many points.
+    ``found`` is ``segment``, ``curve`` or ``not found``, which does not prove the opposite. ``path`` is the best path
+    tried, ``lowest_maximum`` the maximum along it, and ``profile`` its profile at equal distances; ``excess`` =
+    lowest_maximum - threshold. ``effort`` counts ``evaluations`` of the field and ``gradient_steps``. ``segment`` is
+    the maximum of the segment, to compare with ``curve``, the lowest maximum of the ``attempts`` (nan without any);
+    each grid has equally many points.
     """
 
     inside: bool
@@ -59,10 +60,9 @@ class Connection:
     reason: str = ""
 
     def excess_over(self, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
-        """The excess height as a function of c: lowest maximum - c, at most 0 where the points were found inside.
+        """The excess height as a function of c: lowest maximum - c, at most 0 if the points were found inside.
 
-        The search ended at the first path below ``threshold``: for smaller c it is an upper bound that more effort
-        may lower.
+        The search ended at the first path below ``threshold``. For smaller c the excess is an upper bound.
         """
         with np.errstate(invalid="ignore"):
             return self.lowest_maximum - np.asarray(thresholds, dtype=float)
@@ -85,14 +85,14 @@ def connected(
 ) -> Connection:
     """Search for a path from a to b along which the loss stays at or below ``threshold``.
 
-    First the segment; then, for every number of gradient steps in ``effort``, a curve for every number in ``bends``: a
-    quadratic Bezier curve for 1, a polygonal chain for more. Every path is judged on as many ``points`` and rounds
-    of ``refine``. The search ends at the first that stays below the threshold, or that is nowhere above its higher
-    end, since none can be lower; with the threshold -inf it compares segment and curve whatever c. Curves are trained
-    on ``stochastic`` (by default the field itself), in the subspace of ``mask``.
+    The search tries the segment; then, for every number of gradient steps in ``effort``, a curve for every number in
+    ``bends``: a quadratic Bezier curve for 1, a polygonal chain for more. Every path is judged on equally many
+    ``points`` and rounds of ``refine``. The search ends at the first path that stays below the threshold or nowhere
+    exceeds its higher end, since no path can be lower. With the threshold -inf it compares segment and curve for any c.
+    Curves are trained on ``stochastic`` (by default the field itself), in the subspace of ``mask``.
 
-    Raises TypeError where the field is stochastic, ValueError for a threshold that is nan, an effort or a number of
-    bends below 1, or fields of two dimensions.
+    Raises TypeError for a stochastic field, ValueError for a threshold of nan, an effort or number of bends below 1, or
+    fields of two dimensions.
 
     >>> import torch
     >>> from sublevel.field import Autograd
@@ -114,7 +114,7 @@ def connected(
     moving(best, mask)
 
     def look(curve: Curve) -> Profile:
-        """At equal effort for every curve: refined beside its maximum alone."""
+        """The profile, refined only beside the maximum so that every path takes equal effort."""
         return along(field, curve.at_length, points=points, refine=refine, chord=False)
 
     first = profile = look(best)
@@ -127,7 +127,17 @@ def connected(
         descent = replace(how or CurveTraining(), steps=steps)
         trained = train_curve(batches, start, descent, mask=mask, seed=derive(seed, "curve:attempt", i))
         found = None if trained.reason else look(trained.curve)
-        attempts.append(_attempt(trained, found))
+        attempts.append(
+            Attempt(
+                kind=start.kind,
+                bends=inner,
+                steps=len(trained.losses),
+                maximum=nan if found is None else found.barrier().maximum,
+                evaluations=0 if found is None else found.evaluations,
+                loss=float(trained.losses[-max(1, len(trained.losses) // 10) :].mean()),
+                reason=trained.reason if found is None else found.reason,
+            )
+        )
         if found is not None and _top(found) < _top(profile):
             best, profile = trained.curve, found
     return _connection(threshold, first, best, profile, tuple(attempts))
@@ -155,26 +165,13 @@ def _connection(
         threshold=threshold,
         profile=profile,
         segment=first.barrier().maximum,
-        curve=min(tops, default=float("nan")),
+        curve=min(tops, default=nan),
         attempts=attempts,
-        reason="; ".join(filter(None, (above, profile.reason))),
-    )
-
-
-def _attempt(trained: TrainedCurve, found: Profile | None) -> Attempt:
-    curve, steps = trained.curve, len(trained.losses)
-    return Attempt(
-        kind=curve.kind,
-        bends=len(curve.bends),
-        steps=steps,
-        maximum=float("nan") if found is None else found.barrier().maximum,
-        evaluations=0 if found is None else found.evaluations,
-        loss=float(trained.losses[-max(1, steps // 10) :].mean()),
-        reason=trained.reason if found is None else found.reason,
+        reason=join_reasons({above: True, profile.reason: True}),
     )
 
 
 def _top(profile: Profile) -> float:
-    """The maximum that a search compares: nan is worse than anything."""
+    """The maximum along a path, with nan as inf."""
     top = profile.barrier().maximum
     return inf if isnan(top) else top

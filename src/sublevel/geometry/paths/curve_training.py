@@ -1,9 +1,9 @@
-"""The training of curves of low loss between two points.
+"""Training of curves of low loss between two points.
 
-Two families have their ends fixed and their inner control points free: Bezier curves (Garipov et al. 1802.10026,
-equation 6) and polygonal chains (the same, equation 5; Draxler et al. 1803.00885). Training lowers the mean loss
-E_t L(phi(t)), t uniform in [0, 1], whose gradient in control point j is E_t w_j(t) grad L(phi(t)). That mean charges a
-wall by the time spent in it: `sublevel.geometry.paths.connection` judges a curve on a grid that is even in its length.
+Two families have fixed ends and free inner control points: Bezier curves (Garipov et al. 1802.10026, equation 6) and
+polygonal chains (the same, equation 5; Draxler et al. 1803.00885). Training lowers the mean loss E_t L(phi(t)) with t
+uniform in [0, 1]; its gradient in control point j is E_t w_j(t) grad L(phi(t)). This mean weighs a wall by the share of
+t in it, whereas `sublevel.geometry.paths.connection` judges a curve on a grid that is even in its length.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ OPTIMIZERS = ("adam", "sgd")
 
 @dataclass(frozen=True, kw_only=True)
 class CurveTraining:
-    """How the bends of a curve are trained.
+    """Options for training the bends of a curve.
 
-    ``lr`` falls linearly to 1% of itself between half and nine tenths of the steps (Garipov et al.). For ``adam`` it
-    is in units of the ends' root mean square difference per coordinate, so that one value serves any scale of theta;
-    for ``sgd`` (with ``momentum``) it is the plain learning rate. ``jitter`` moves each bend at the start in a random
-    direction, in units of the ends' distance: a straight curve may be a saddle of the mean loss.
+    ``lr`` falls linearly to 1% between half and nine tenths of the steps (Garipov et al.). For ``adam`` it is in units
+    of the ends' root mean square difference per coordinate, so that one value serves any scale of theta; for ``sgd``
+    (with ``momentum``) it is the plain learning rate. ``jitter`` first moves each bend in a random direction, in units
+    of the distance between the ends, since a straight curve may be a saddle of the mean loss.
     """
 
     steps: int = 300
@@ -56,7 +56,7 @@ class CurveTraining:
 
 @dataclass(frozen=True, eq=False)
 class TrainedCurve:
-    """A trained curve, the batch losses [steps] it was trained on, and in ``reason`` why it is not to be used."""
+    """A trained curve and the batch losses [steps] of its training; ``reason`` says why it is unusable, or is empty."""
 
     curve: Curve
     losses: np.ndarray
@@ -71,13 +71,13 @@ def train_curve(
     mask: Bool[Tensor, "D"] | None = None,
     seed: int = 0,
 ) -> TrainedCurve:
-    """Lower the mean loss along a curve by moving its bends, one batch and one t a step.
+    """Lower the mean loss along a curve by moving its bends, with one batch and one t per step.
 
-    ``mask`` keeps the curve in a subspace that holds both ends (the union of their masks). t of a step is drawn from
-    (``seed``, "curve", step).
+    ``mask`` keeps the curve in a subspace that contains both ends (the union of their masks). The t of a step is drawn
+    from (``seed``, "curve", step).
 
-    Raises TypeError where ``stochastic`` is not a `Stochastic` (see `EveryExample`), ValueError for a curve without
-    bends, a mask of another length, or an end outside the mask's subspace.
+    Raises TypeError if ``stochastic`` is not a `Stochastic` (see `EveryExample`), ValueError for a curve without bends,
+    a mask of another length, or an end outside the mask's subspace.
     """
     how = how or CurveTraining()
     if not isinstance(stochastic, Stochastic):
@@ -97,11 +97,15 @@ def train_curve(
         optimizer.step()
         losses.append(loss)
     seen = torch.stack(losses).double().cpu().numpy()
-    return TrainedCurve(replace(curve, bends=bends.detach()), seen, _diverged(seen, bends))
+    reason = "" if bool(torch.isfinite(bends).all()) else "a control point is not finite after training"
+    bad = np.flatnonzero(~np.isfinite(seen))
+    if len(bad):
+        reason = f"the loss in training is {seen[bad[0]]} at step {bad[0]}"
+    return TrainedCurve(replace(curve, bends=bends.detach()), seen, reason)
 
 
 def moving(curve: Curve, mask: Bool[Tensor, "D"] | None) -> Tensor:
-    """The coordinates that the bends move in."""
+    """The coordinates that the bends may move in."""
     dim = len(curve.start.theta)
     if mask is None:
         return torch.arange(dim)
@@ -131,10 +135,3 @@ def _optimizer(bends: Tensor, curve: Curve, how: CurveTraining, n: int) -> torch
         return torch.optim.SGD([bends], lr=how.lr, momentum=how.momentum)
     per_coordinate = float((curve.end.theta.double() - curve.start.theta.double()).norm()) / sqrt(n)
     return torch.optim.Adam([bends], lr=how.lr * per_coordinate)
-
-
-def _diverged(losses: np.ndarray, bends: Tensor) -> str:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        return f"the loss in training is {losses[bad[0]]} at step {bad[0]}"
-    return "" if bool(torch.isfinite(bends).all()) else "a control point is not finite after training"

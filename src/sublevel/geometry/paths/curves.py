@@ -22,8 +22,8 @@ class Curve:
     """A curve phi(t) = sum_j w_j(t) p_j from ``start`` over its control points to ``end``, t in [0, 1].
 
     ``kind`` is ``bezier`` (w_j are Bernstein polynomials) or ``chain`` (hat functions: straight from one point to the
-    next); ``bends`` [inner, D] are the inner control points, none for the segment. Buffers are lerped in t, from one
-    end's to the other's (``averaged``); under a field that recomputes them they are moot.
+    next); ``bends`` [inner, D] are the inner control points, none for the segment. Buffers are lerped in t between the
+    ends (``averaged``); a field that recomputes them ignores them.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Curve:
     def straight(cls, a: PointLike, b: PointLike, *, kind: str = "bezier", bends: int = 1) -> Curve:
         """The segment from a to b as a curve with ``bends`` inner control points, evenly spaced.
 
-        Raises ConfigError for a kind that is none, ValueError for a negative number of bends or ends of two lengths.
+        Raises ConfigError for an unknown kind, ValueError for a negative number of bends or ends of two dimensions.
 
         >>> curve = Curve.straight(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 4.0]))
         >>> curve.bends.tolist(), curve(0.25).theta.tolist()
@@ -52,7 +52,7 @@ class Curve:
         return cls(kind, start, end, torch.stack(inner) if inner else start.theta.new_empty((0, len(start.theta))))
 
     def __call__(self, t: float) -> Point:
-        """phi(t); the ends are returned as they are."""
+        """phi(t); t = 0 and 1 return the end points themselves."""
         base = lerp(self.start, self.end, t)
         if t in (0.0, 1.0) or not len(self.bends):
             return base
@@ -68,7 +68,7 @@ class Curve:
         return np.clip(1 - np.abs(t * last - np.arange(last + 1)), 0, 1)
 
     def at_length(self, alpha: float) -> Point:
-        """The point at the share ``alpha`` of the curve's length: the path that a profile is taken on."""
+        """The point at the share ``alpha`` of the curve's length; profiles are taken along this path."""
         if alpha in (0.0, 1.0) or not len(self.bends) or not self.length:
             return self(alpha)
         ts, lengths = self._table
@@ -76,12 +76,12 @@ class Curve:
 
     @property
     def length(self) -> float:
-        """The curve's length; of a Bezier curve that of a polygon with 400 sides to a control point."""
+        """The length; for a Bezier curve that of a polygon with 400 sides per control point."""
         return float(self._table[1][-1])
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        """A grid of t that holds every corner, and the length up to each, from the control points' Gram matrix."""
+        """A grid of t that includes every corner, and the length up to each t, from the control points' Gram matrix."""
         last = len(self.bends) + 1
         ts = np.linspace(0, 1, 400 * last + 1)
         steps = np.diff([self.weights(t) for t in ts], axis=0)

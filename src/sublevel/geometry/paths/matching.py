@@ -1,9 +1,10 @@
 """Weight matching: the permutation of hidden units that brings one network nearest to another.
 
-Permuting the units of a hidden layer, with their biases, their normalisation and what reads them, leaves a network's
-function as it is. A barrier between two networks may therefore be only a permutation, and is reported after matching
-too. The permutations of all layers that maximise <theta_a, P theta_b> are hard to find together; given the others, one
-is a linear assignment, and so they are improved in turn (Git Re-Basin, Ainsworth et al. 2209.04836, algorithm 1).
+A network's function does not change if the units of a hidden layer are permuted together with their biases, their
+normalisation and the weights that read them. A barrier between two networks may therefore be only a permutation, so it
+is also reported after matching. The joint permutation of all layers that maximises <theta_a, P theta_b> is hard to
+find. Given all others, the permutation of one layer is a linear assignment, so the layers are improved in turn (Git
+Re-Basin, Ainsworth et al. 2209.04836, algorithm 1).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from sublevel.rng import generator
 from sublevel.space import Layer, Point, Space
 
 Spec = Mapping[str, tuple[str | None, ...]]
-"""For every parameter and buffer, the group of units that each of its axes runs over (None: not permuted)."""
+"""For every parameter and buffer, the group of units of each of its axes (None: not permuted)."""
 Permutations = Mapping[str, Tensor]
-"""For every group, which unit goes to each place: indices [units]."""
+"""For every group, the unit that goes to each position: indices [units]."""
 
 
 def chain_spec(space: Space) -> Spec:
@@ -30,10 +31,10 @@ def chain_spec(space: Space) -> Spec:
 
     A weight with two axes or more reads the units before it and makes new ones; vectors (biases, the affine of
     BatchNorm) and BatchNorm's statistics belong to the weight before them. A flattened input is split into channels.
-    The network's inputs and outputs stay in place. The order of the parameters is all that is seen: of a network with
-    shortcuts, or tied weights, the groups must be declared.
+    The network's inputs and outputs stay in place. This uses only the order of the parameters: a network with shortcuts
+    or tied weights needs a declared spec.
 
-    Raises ModelError where a weight does not fit the units before it, or statistics have no affine beside them.
+    Raises ModelError for a weight that does not fit the units before it, or statistics without an affine.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     >>> chain_spec(Space.of(net))
@@ -54,7 +55,7 @@ def chain_spec(space: Space) -> Spec:
             if made and reads % units:
                 raise ModelError(
                     f"{layer.name} reads {reads} inputs, no multiple of the {units} units of {made}: "
-                    "no chain of layers, so declare which axes share their units"
+                    "this is not a chain of layers, so declare which axes share their units"
                 )
             read, made = made, layer.name if layer is not weights[-1] else None
             units, ends = layer.units, (made, read) if not layer.axis else (read, made)
@@ -65,11 +66,11 @@ def chain_spec(space: Space) -> Spec:
 
 
 def residual_spec(space: Space) -> Spec:
-    """The groups of this package's CIFAR ResNets: one to a stage's residual stream, one inside every block.
+    """The groups of this package's CIFAR ResNets: one for the residual stream of a stage, one inside every block.
 
-    A stream keeps its units from block to block, since they are added; it changes where a block has a projection.
+    A stream keeps its units from block to block, since they are added; a block with a projection starts a new one.
 
-    Raises ModelError for a space whose parameters are not named as in those networks.
+    Raises ModelError for parameters with other names than in those networks.
     """
     names = {layer.name for layer in space.layers}
     blocks = sorted({int(name.split(".")[1]) for name in names if name.startswith("blocks.")})
@@ -89,18 +90,19 @@ def residual_spec(space: Space) -> Spec:
 
 
 def infer_spec(space: Space) -> Spec:
-    """`residual_spec` where the parameters are named as in the CIFAR ResNets, `chain_spec` otherwise."""
+    """`residual_spec` if the parameters are named as in the CIFAR ResNets, else `chain_spec`."""
     residual = any(layer.name.startswith("blocks.") for layer in space.layers)
     return residual_spec(space) if residual else chain_spec(space)
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """A network with its hidden units permuted to lie near another.
+    """A network with its hidden units permuted to lie near another one.
 
-    ``point`` is the permuted one; ``permutations`` say which unit went to each place of a group. ``distance`` from the
-    other network and the ``distance_before``; ``rounds`` over all groups, ``converged`` where the last changed nothing.
-    A local optimum: it bounds the distance after the best matching from above.
+    ``point`` is the permuted network; ``permutations`` give the unit that went to each position of a group.
+    ``distance`` and ``distance_before`` are those to the other network; ``rounds`` counts rounds over all groups, and
+    ``converged`` is true if the last one changed nothing. The optimum is local: its distance is an upper bound on that
+    of the best matching.
     """
 
     point: Point
@@ -116,17 +118,17 @@ def weight_matching(
 ) -> Alignment:
     """Permute the hidden units of ``b`` so that its weights come near those of ``a``.
 
-    Two starts are improved in turn, in an order drawn from (``seed``, "probe:align", round), and the better is kept:
-    no permutation, and one passed down from the inputs (each group matched on the weights whose other units are
-    already matched), which alone brings back a permuted copy exactly. ``spec`` is inferred where it is not given.
+    The groups are improved in turn, in an order drawn from (``seed``, "probe:align", round), from two starts, and the
+    better result is kept. One start is no permutation. The other goes down from the inputs and matches each group on
+    the weights whose other units are already matched; it recovers a permuted copy exactly. ``spec`` is inferred if not
+    given.
 
-    The matched network is evaluated beside ``b`` before it is given back, on a few inputs: of a `Problem`'s space on
-    training examples, of a space read from a module on random ones. A spec that is declared is taken at its word where
-    the space knows no network.
+    The matched network must compute the same outputs as ``b`` on a few inputs: training examples for a `Problem`'s
+    space, random ones for a space read from a module. If the space knows no network, a declared spec is not checked.
 
-    Raises ModelError where the spec does not fit the space, or the matched network is another function, since the order
-    of the parameters does not show how layers are joined; ValueError for points that do not, ImportError where
-    scipy, which solves the assignments, is not installed.
+    Raises ModelError if the spec does not fit the space or the matched network is another function, since the order of
+    the parameters does not show how layers are joined; ValueError for points that do not fit the space or are not
+    finite; ImportError without scipy, which solves the assignments.
     """
     declared, spec = spec is not None, infer_spec(space) if spec is None else spec
     sizes = group_sizes(space, spec)
@@ -134,7 +136,7 @@ def weight_matching(
         if len(point.theta) != space.dim:
             raise ValueError(f"{name} has dimension {len(point.theta)}, the space {space.dim}")
         if not bool(torch.isfinite(point.theta).all()):
-            raise ValueError(f"{name} has weights that are not finite: they match nothing")
+            raise ValueError(f"{name} has weights that are not finite and cannot be matched")
     matcher = _Matcher(space, spec, sizes, a, b)
     still = {group: torch.arange(n) for group, n in sizes.items()}
     found = [matcher.improve(start, rounds, seed) for start in (still, matcher.passed_down())]
@@ -146,19 +148,19 @@ def weight_matching(
 
 
 def _check_same(space: Space, before: Point, after: Point, declared: bool) -> None:
-    """Refuse a matched network that is another function than it was, or that nothing tells of."""
+    """Require that matching kept the function of a network, and that this can be checked or the spec is declared."""
     found = space.outputs([before, after])
     if found is None:
         if declared:
             return
         raise ModelError(
-            "whether the matched network is the same function cannot be seen, as the space knows no network, or no "
-            "inputs that it takes: take problem.space, or declare the spec"
+            "the matched network cannot be checked, as the space knows no network or no inputs for it: use "
+            "problem.space, or declare the spec"
         )
     if not same_outputs(*found):
         raise ModelError(
-            "matching the hidden units changes the outputs of this network: how its layers are joined is not known "
-            "from their order, so declare the spec, which axes share their units"
+            "matching the hidden units changes the outputs of this network: the order of its layers does not show how "
+            "they are joined, so declare the spec, which axes share their units"
         )
 
 
@@ -172,16 +174,16 @@ def permute_vector(space: Space, spec: Spec, permutations: Permutations, v: Tens
 
 
 def permute_point(space: Space, spec: Spec, permutations: Permutations, point: Point) -> Point:
-    """A point with its units permuted, statistics included: the same function."""
+    """A point with its units and statistics permuted: the same function."""
     buffers = {name: _permute(b, spec[name], permutations) if name in spec else b for name, b in point.buffers.items()}
     return Point(permute_vector(space, spec, permutations, point.theta), buffers)
 
 
 def group_sizes(space: Space, spec: Spec) -> dict[str, int]:
-    """How many units each group has.
+    """The number of units of each group.
 
-    Raises ModelError where a parameter is missing from the spec, has another number of axes or one group on two of
-    them, or a length that is no multiple of its group's.
+    Raises ModelError for a parameter that is missing from the spec, has another number of axes, one group on two axes,
+    or a length that is no multiple of its group's.
     """
     axes = [(layer, axis, group) for layer in space.layers for axis, group in enumerate(_entry(spec, layer))]
     sizes: dict[str, int] = {}
@@ -217,7 +219,7 @@ class _Matcher:
         return current, rounds, False
 
     def passed_down(self) -> dict[str, Tensor]:
-        """Each group in the order of the layers, from the tensors whose other axes are settled."""
+        """Match each group in the order of the layers, on the tensors whose other axes are already matched."""
         settled: dict[str, Tensor] = {}
         for group in self.sizes:
             ready = [n for n in self.a if all(g is None or g == group or g in settled for g in self.spec[n])]
@@ -225,7 +227,7 @@ class _Matcher:
         return settled
 
     def _assign(self, group: str, current: Permutations, names: Iterable[str]) -> Tensor:
-        """The best permutation of one group, the others held."""
+        """The best permutation of one group, given the others."""
         n = self.sizes[group]
         gain = torch.zeros(n, n, dtype=torch.float64)
         others = {g: p for g, p in current.items() if g != group}
@@ -238,7 +240,7 @@ class _Matcher:
 
 
 def _assignment(gain: Float[Tensor, "n n"]) -> Int[Tensor, "n"]:
-    """The column of every row in the assignment with the largest sum."""
+    """The column assigned to every row in the assignment with the largest sum."""
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as e:

@@ -1,8 +1,8 @@
-"""Paths between points, the segment above all, and the barriers on them.
+"""Profiles along segments and other paths, and their barriers.
 
-A maximum over a grid of alphas is a lower bound on the maximum of the segment; the grid is therefore refined around
-its maxima, and what the refinement added is reported as the margin. Three heights are in use and all are given
-(Frankle et al. 1912.05671; Entezari et al. 2110.06296): over the higher end, over the chord, over the mean of the ends.
+The maximum over a grid of alphas is a lower bound on the maximum of the path. The grid is therefore refined around its
+maxima, and the increase by refinement is reported as the margin. Three heights are in use, and all are given (Frankle
+et al. 1912.05671; Entezari et al. 2110.06296): over the higher end, over the chord, over the mean of the ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from sublevel.space import Point, lerp
 BUFFERS = ("averaged", "stored")
 
 Path = Callable[[float], Point]
-"""alpha in [0, 1] -> the point there; it starts and stops at the points it joins."""
+"""Maps alpha in [0, 1] to a point; alpha = 0 and 1 give the end points."""
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """The maximum of one quantity along a path, and its height in every definition in use.
+    """The maximum of a quantity q along a path, and its height by every definition in use.
 
-    ``maximum`` at ``alpha``; ``height`` = max - max(start, end); ``barrier`` = max over alpha of
-    q(alpha) - (1 - alpha) start - alpha end, which is at ``barrier_alpha``; ``rise`` = max - (start + end) / 2;
-    ``margin`` and ``barrier_margin`` are what refining the first grid added to the maximum and to the barrier. All in
-    the quantity's own unit: nats for a loss, shares for an error.
+    ``maximum`` is at ``alpha``; ``height`` = max - max(start, end); ``barrier`` = max over alpha of
+    q(alpha) - (1 - alpha) start - alpha end, at ``barrier_alpha``; ``rise`` = max - (start + end) / 2. ``margin`` and
+    ``barrier_margin`` are the increases of the maximum and the barrier by refining the first grid. All are in the unit
+    of q: nats for a loss, shares for an error.
     """
 
     start: float
@@ -46,7 +46,7 @@ class Barrier:
 
     @property
     def reason(self) -> str:
-        """Why there is no height to read: a value on the path that is not finite; empty where all are."""
+        """Why the height is undefined: a value on the path is not finite; empty if all are."""
         if isfinite(self.maximum) and isfinite(self.start) and isfinite(self.end):
             return ""
         return f"not finite on the path: {self.start:.3g} at its start, {self.maximum:.3g} at alpha = {self.alpha:.3g}"
@@ -60,20 +60,20 @@ class Profile:
     loss: np.ndarray
     error: np.ndarray
     coarse: np.ndarray
-    """Which of the alphas belong to the first, even grid."""
+    """True for the alphas of the first, even grid."""
     policy: str
     reason: str = ""
-    """Why the profile is not to be trusted: losses on the way that are not finite; empty otherwise."""
+    """Names losses on the path that are not finite; empty if all are."""
 
     @property
     def evaluations(self) -> int:
-        """How many evaluations of the field it took."""
+        """Number of evaluations of the field."""
         return len(self.alphas)
 
     def barrier(self, of: str = "loss") -> Barrier:
         """The barrier of ``loss`` or ``error``.
 
-        Where a value is inf or nan so are the maximum and the heights over it, and `Barrier.reason` says it.
+        An inf or nan on the path makes the maximum and the heights inf or nan, and sets `Barrier.reason`.
         """
         q = self._values(of)
         start, end, top = q[0], q[-1], q.max()
@@ -95,17 +95,17 @@ class Profile:
     def excess(self, threshold: float, of: str = "loss") -> float:
         """The excess height over a threshold: the path's maximum - threshold, in the unit of ``of``.
 
-        At or below 0 the path stays in the sublevel set of the threshold, at the grid's resolution. Above 0 it proves
-        nothing about other paths. inf or nan where a value on the path is.
+        At or below 0 the path stays in the sublevel set of the threshold, at the grid's resolution. A positive value
+        proves nothing about other paths. It is inf or nan if a value on the path is.
 
-        Raises ValueError where the threshold is nan.
+        Raises ValueError for a threshold of nan.
         """
         if isnan(threshold):
             raise ValueError("a threshold is a height of the loss or error, got nan")
         return float(self._values(of).max()) - threshold
 
     def _values(self, of: str) -> np.ndarray:
-        """The quantity itself; -inf, which a maximum would pass over in silence, as nan."""
+        """The values, with -inf, which a maximum would ignore, as nan."""
         if of not in ("loss", "error"):
             raise unknown("quantity of a profile", of, ("loss", "error"))
         q = self.loss if of == "loss" else self.error
@@ -126,14 +126,14 @@ def along(
     buffers: str = "averaged",
     chord: bool = True,
 ) -> Profile:
-    """Loss and error along any path, sampled as a segment is.
+    """Loss and error along any path.
 
-    ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
-    the maximum of the loss and of the error, and (``chord``) beside the maximum of each over its chord: where a path
-    falls or rises, the maximum is at an end, and the barrier somewhere else. The buffers are those of the points that
-    the path gives; ``buffers`` is their name in the result, unless the field's policy computes them at every alpha.
+    The first grid has ``points`` even alphas, including both ends. Each of ``refine`` rounds halves the two intervals
+    beside the maximum of the loss and of the error, and, with ``chord``, beside the maximum of each over its chord: on
+    a rising or falling path the maximum is at an end, and the barrier elsewhere. The path gives the buffers;
+    ``buffers`` is their name in the result, unless the field's policy computes them at every alpha.
 
-    Raises TypeError where the field is stochastic, ValueError below 3 points or for a negative ``refine``.
+    Raises TypeError for a stochastic field, ValueError for fewer than 3 points or a negative ``refine``.
 
     >>> import torch
     >>> from sublevel.field import Quadratic
@@ -158,29 +158,30 @@ def along(
         look([alpha for of in ("loss", "error") for alpha in _beside(seen, of, chord)])
     alphas = sorted(seen)
     loss = np.array([seen[alpha].loss for alpha in alphas])
+    bad, reason = np.flatnonzero(~np.isfinite(loss)), ""
+    if len(bad):
+        first = f"first at alpha = {alphas[bad[0]]:.3g} ({loss[bad[0]]})"
+        reason = f"the loss is not finite at {len(bad)} of {len(loss)} points, {first}"
     return Profile(
         alphas=np.array(alphas),
         loss=loss,
         error=np.array([seen[alpha].error for alpha in alphas]),
         coarse=np.isin(alphas, grid),
         policy=buffers if field.policy == "stored" else field.policy,
-        reason=_not_finite(alphas, loss),
+        reason=reason,
     )
 
 
 def segment(
     field: Field, a: PointLike, b: PointLike, *, points: int = 21, refine: int = 2, buffers: str = "averaged"
 ) -> Profile:
-    """Loss and error on the segment from a to b.
+    """Loss and error on the segment from a to b, on the grid of `along`.
 
-    ``points`` alphas on an even grid with both ends, then ``refine`` rounds that halve the two intervals beside
-    the maxima of loss and error, and of both over their chords (see `along`). ``buffers`` says what the statistics are
-    between the ends: ``averaged`` lerps them with theta, ``stored`` keeps those of a (and of b at b itself only if they
-    are the same).
-    Under a field whose policy is ``recomputed`` or ``batch`` they are computed at every alpha and this is moot.
-    Losses that are not finite are named in ``reason``.
+    ``buffers`` chooses the statistics along the segment: ``averaged`` lerps them with theta, ``stored`` takes those of
+    a everywhere, also at b. A field with the policy ``recomputed`` or ``batch`` computes them at every alpha and
+    ignores this.
 
-    Raises TypeError where the field is stochastic.
+    Raises TypeError for a stochastic field.
     """
     require_field(field, "a segment")
     if buffers not in BUFFERS:
@@ -194,7 +195,7 @@ def segment(
 def barrier(
     field: Field, a: PointLike, b: PointLike, *, of: str = "loss", points: int = 21, refine: int = 2
 ) -> Barrier:
-    """The barrier between a and b on the straight segment, statistics averaged unless the field recomputes them.
+    """The barrier between a and b on the straight segment, with averaged statistics unless the field recomputes them.
 
     >>> import torch
     >>> from sublevel.field import Quadratic
@@ -214,11 +215,3 @@ def _beside(seen: dict[float, Evaluation], of: str, chord: bool) -> list[float]:
     tops = {int(values.argmax()), int(over_chord(alphas, values).argmax())} if chord else {int(values.argmax())}
     pairs = [(top, i) for top in sorted(tops) for i in (top - 1, top + 1) if 0 <= i < len(alphas)]
     return [float((alphas[top] + alphas[i]) / 2) for top, i in pairs]
-
-
-def _not_finite(alphas: list[float], loss: np.ndarray) -> str:
-    bad = np.flatnonzero(~np.isfinite(loss))
-    if not len(bad):
-        return ""
-    first = f"first at alpha = {alphas[bad[0]]:.3g} ({loss[bad[0]]})"
-    return f"the loss is not finite at {len(bad)} of {len(loss)} points, {first}"

@@ -1,7 +1,7 @@
-"""The landscape along one direction at finite scale: profiles, and how far one can go before the loss has risen.
+"""The landscape along one direction at finite scale: profiles and widths.
 
 A Hessian sees an infinitesimal neighbourhood; a width is measured at a height. Along a unit vector v of a quadratic
-with curvature v^T H v the two agree: the width at the rise r is sqrt(2 r / v^T H v) on either side of the minimum.
+with curvature v^T H v they agree: the width at the rise r is sqrt(2 r / v^T H v) on either side of the minimum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sublevel.space import Point, as_point
 
 
 def random_direction(coordinates: Tensor, dim: int, *, seed: int = 0, draw: int = 0) -> Float[Tensor, "D"]:
-    """A random unit vector of R^D that is zero outside a set of coordinates, uniform on the sphere of that set.
+    """A random unit vector of R^D, zero outside a set of coordinates and uniform on the sphere inside it.
 
     ``coordinates`` is a mask [D] or a list of indices, such as the sets of `sublevel.geometry.curvature.matched_sets`.
     Float64, on the CPU, drawn from (``seed``, "probe:direction", ``draw``).
@@ -48,7 +48,7 @@ def random_direction(coordinates: Tensor, dim: int, *, seed: int = 0, draw: int 
 class Line:
     """Loss and error at the signed distances ``radii`` from a point along a unit vector: arrays [radii].
 
-    ``rise`` is the loss over that of the point itself. ``reason`` says where losses are not finite.
+    ``rise`` is the loss minus that of the point itself. ``reason`` names losses that are not finite.
     """
 
     radii: np.ndarray
@@ -60,12 +60,12 @@ class Line:
 
 
 def profile(field: Field, theta: PointLike, direction: Float[Tensor, "D"], radii: Sequence[float] | np.ndarray) -> Line:
-    """The loss and error of ``theta + r direction / |direction|`` at the given radii, negative ones included.
+    """The loss and error of ``theta + r direction / |direction|`` at the given radii, which may be negative.
 
-    Buffers are those of ``theta``, unless the field computes them anew.
+    Buffers are those of ``theta``, unless the field recomputes them.
 
-    Raises TypeError where the field is stochastic, ValueError for a direction of no or infinite length or another
-    dimension, or for no radii.
+    Raises TypeError for a stochastic field, ValueError for a direction of zero or infinite length or another dimension,
+    or no radii.
 
     >>> from sublevel.field import Quadratic
     >>> bowl = Quadratic(torch.tensor([2.0, 8.0], dtype=torch.float64))
@@ -89,10 +89,10 @@ def profile(field: Field, theta: PointLike, direction: Float[Tensor, "D"], radii
 
 @dataclass(frozen=True)
 class Width:
-    """How far one can go from a point before the loss has risen by ``rise``: ``left`` against, ``right`` along.
+    """The distances at which the loss has risen by ``rise``: ``left`` against the direction, ``right`` along it.
 
-    A side is ``capped`` where the loss has not risen within the largest radius, which is then its value: the true
-    width is larger. ``reason`` names what else is wrong with a side.
+    A side is ``capped`` if the loss has not risen within the largest radius, which is then its value: the true width is
+    larger. ``reason`` names other problems of a side.
     """
 
     left: float
@@ -105,7 +105,7 @@ class Width:
 
     @property
     def total(self) -> float:
-        """Both sides together, a lower bound if one is capped."""
+        """The sum of both sides, a lower bound if one is capped."""
         return self.left + self.right
 
 
@@ -119,13 +119,13 @@ def width(
     largest: float = 1e3,
     tolerance: float = 1e-4,
 ) -> Width:
-    """The distance on either side of ``theta`` at which the loss first stands ``rise`` above that of ``theta``.
+    """The distance on either side of ``theta`` at which the loss first lies ``rise`` above that of ``theta``.
 
     From the radius ``first`` the search halves until the loss has not risen, or doubles until it has, then bisects to
-    the relative ``tolerance``. A wall between two of the radii is not seen, so "first" holds at that resolution.
+    the relative ``tolerance``. It can miss a wall between two of these radii.
 
-    Raises TypeError where the field is stochastic, ValueError for a rise, radius or tolerance that is not positive or
-    a direction of no length, FloatingPointError where the loss at theta is not finite.
+    Raises TypeError for a stochastic field, ValueError for a rise, radius or tolerance that is not positive or a
+    direction of zero length, FloatingPointError if the loss at theta is not finite.
 
     >>> from sublevel.field import Quadratic
     >>> bowl = Quadratic(torch.tensor([8.0], dtype=torch.float64))
@@ -141,7 +141,7 @@ def width(
         )
     ground = field.loss(theta)
     if not isfinite(ground):
-        raise FloatingPointError(f"the loss at the point is {ground}: nothing can rise over it")
+        raise FloatingPointError(f"the loss at the point is {ground}: a width needs a finite loss")
     step = _stepper(theta, direction)
     sides = [_Side(lambda r, sign=sign: field.loss(step(sign * r)) - ground, rise) for sign in (-1, 1)]
     found = [side.search(first, largest, tolerance) for side in sides]
@@ -157,7 +157,7 @@ def width(
 
 
 class _Side:
-    """One side of a width: the search, what it cost, and what it met."""
+    """The search on one side of a width, with its evaluations and its reason."""
 
     def __init__(self, over: Callable[[float], float], rise: float) -> None:
         self.over, self.rise = over, rise
@@ -181,7 +181,7 @@ class _Side:
         return (inside + outside) / 2, False
 
     def _bracket(self, first: float, largest: float) -> tuple[float, float | None]:
-        """The last radius that has not risen and the first that has (None: not within the largest)."""
+        """A radius at which the loss has not risen and one at which it has (None: not within the largest)."""
         radius = first
         if self.risen(radius):
             while radius > first * 2.0**-60:
@@ -201,7 +201,7 @@ class _Side:
 def _stepper(theta: PointLike, direction: Tensor) -> Callable[[float], Point]:
     point = as_point(theta)
     if direction.shape != point.theta.shape:
-        raise ValueError(f"a direction of shape {list(direction.shape)} leads nowhere from {list(point.theta.shape)}")
+        raise ValueError(f"a direction of shape {list(direction.shape)} does not fit theta {list(point.theta.shape)}")
     v = direction.to(point.theta.device).double()
     length = float(v.norm())
     if not 0 < length < float("inf"):

@@ -1,4 +1,4 @@
-"""A plane evaluated where the loss changes: a quadtree over a base grid."""
+"""An adaptive scan of a plane: a quadtree that refines a base grid where the loss changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sublevel.field import Evaluation, Field, PointLike, require_field
-from sublevel.geometry.planes.frames import Frame, Plane, Seam, ascending, doubts, places, policy_of
+from sublevel.geometry.planes.frames import Frame
+from sublevel.geometry.planes.scans import Plane, ascending, doubts, places, policy_of
+from sublevel.geometry.planes.seams import Seam
 
 Corner = tuple[int, int]
 """(column, row) on the finest lattice."""
@@ -18,10 +20,11 @@ Cell = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Loss and error at scattered points of a plane: arrays [n], with the refinement ``level`` that added each.
+    """Loss and error at scattered points of a plane: arrays [n], with the refinement ``level`` that added each point.
 
-    ``cells`` [cells, 3] are the leaves (column, row, side) on the lattice ``xs`` times ``ys`` of the finest level; the
-    corners of each are among the points.
+    ``cells`` [cells, 3] are the leaves (column, row, side) on the lattice ``xs`` times ``ys`` of the finest level.
+    Their corners are among the points: ``corners`` [cells, 4] are their indices (low-low, high-low, low-high,
+    high-high).
     """
 
     frame: Frame
@@ -32,7 +35,6 @@ class Mesh:
     level: np.ndarray
     cells: np.ndarray
     corners: np.ndarray
-    """Where the four corners [cells, 4] of each leaf stand among the points: low-low, high-low, low-high, high-high."""
     xs: np.ndarray
     ys: np.ndarray
     points: Mapping[str, tuple[float, float, float]]
@@ -42,7 +44,7 @@ class Mesh:
 
     @property
     def evaluations(self) -> int:
-        """How many evaluations of the field it took."""
+        """Number of evaluations of the field."""
         return len(self.loss)
 
     def rows(self) -> list[tuple[float, float, float, float, int]]:
@@ -51,9 +53,9 @@ class Mesh:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def plane(self, xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray) -> Plane:
-        """A regular grid, bilinear in each leaf: exact at the points themselves.
+        """Interpolate to a regular grid, bilinearly in each leaf; exact at the points of the mesh.
 
-        Raises ValueError where a side does not ascend, or leaves the mesh.
+        Raises ValueError for a side that does not ascend or leaves the mesh.
         """
         x, y = ascending(xs, "xs"), ascending(ys, "ys")
         for name, got, have in (("xs", x, self.xs), ("ys", y, self.ys)):
@@ -62,8 +64,8 @@ class Mesh:
                     f"{name} reach from {got[0]:g} to {got[-1]:g}, the mesh from {have[0]:g} to {have[-1]:g}"
                 )
         loss, error = self._interpolate(self.loss, x, y), self._interpolate(self.error, x, y)
-        doubt = doubts(loss, self.seams)
-        return Plane(self.frame, x, y, loss, error, self.points, self.policy, self.evaluations, doubt, self.seams)
+        reason = doubts(loss, self.seams)
+        return Plane(self.frame, x, y, loss, error, self.points, self.policy, self.evaluations, reason, self.seams)
 
     def _interpolate(self, values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         u = np.interp(x, self.xs, np.arange(len(self.xs)))[None, :]
@@ -93,10 +95,10 @@ def adaptive_scan(
     """Evaluate a field on a base grid, then split the cells whose corners differ by more than ``tolerance`` in loss.
 
     Each of at most ``levels`` rounds halves such cells in both directions, and cells with a corner that is not finite.
-    What lies within a cell whose corners agree is not seen: the base grid decides what can be found.
+    Features inside a cell whose corners agree are missed, so the base grid must be fine enough.
 
-    Raises TypeError where the field is stochastic, ValueError for a tolerance that is not positive, negative levels, or
-    a side of the grid that does not ascend.
+    Raises TypeError for a stochastic field, ValueError for a tolerance that is not positive, negative levels, or a side
+    of the grid that does not ascend.
     """
     require_field(field, "a plane")
     if not tolerance > 0 or levels < 0:

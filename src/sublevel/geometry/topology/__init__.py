@@ -1,4 +1,4 @@
-"""The topology of sublevel sets: which solutions share one, and at what height."""
+"""The topology of sublevel sets: merge trees of solutions, and persistent homology of planes."""
 
 from __future__ import annotations
 

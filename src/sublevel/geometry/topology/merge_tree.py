@@ -1,9 +1,9 @@
-"""The topology of sublevel sets: which solutions share one, and at what height.
+"""Merge trees of sublevel sets: the heights at which solutions share one.
 
 The disconnectivity graph (Becker and Karplus 1997; Wales, Miller and Walsh 1998) is the merge tree of {L <= c} over a
-set of solutions: a leaf stands at its loss, and two branches join at the lowest maximum of the paths found between
-them, through other solutions where that is lower (minimax, which is single linkage). A path that is found bounds the
-true pass from above, so every join is an upper bound; where no path is known, nothing is joined.
+set of solutions. A leaf lies at its loss. Two branches join at the lowest maximum of the paths found between them,
+which may pass through other solutions (minimax, or single linkage). A known path bounds the true pass from above, so
+every join is an upper bound; branches without a known path are not joined.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import inf, isfinite, isnan
 from typing import Any
 
 ROUNDING = 1e-9
-"""How far below a leaf, relative to its height, a path's maximum may lie by rounding alone."""
+"""Rounding of a path's maximum: how far it may lie below a leaf, relative to the leaf's height."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TreeNode:
 
 @dataclass(frozen=True)
 class Segment:
-    """A straight line of the drawing, from (x0, y0) to (x1, y1); y is a height."""
+    """A straight line of the drawing from (x0, y0) to (x1, y1); y is a height."""
 
     x0: float
     y0: float
@@ -40,7 +40,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Pair:
-    """The life of a component of {L <= c}: it is born at its lowest leaf and dies at ``death`` (inf: never)."""
+    """The life of a component of {L <= c}: birth at its lowest leaf, ``death`` at a join (inf: never)."""
 
     name: str
     birth: float
@@ -51,7 +51,7 @@ class Pair:
 class MergeTree:
     """The merge tree of sublevel sets: ``nodes`` with the leaves first, then the joins by height.
 
-    ``roots`` are the nodes that nothing joins: more than one where no path was found between solutions.
+    ``roots`` are the nodes without a join above them: more than one if some solutions have no known path.
     """
 
     nodes: tuple[TreeNode, ...]
@@ -59,13 +59,13 @@ class MergeTree:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The leaves, in the order they were given."""
+        """The leaves, in the order given."""
         return tuple(node.name for node in self.nodes if not node.children)
 
     def minimax(self, i: str, j: str) -> float:
-        """The lowest height at which two solutions are known to share a sublevel set; inf where none is.
+        """The lowest height at which two solutions are known to share a connected sublevel set; inf if there is none.
 
-        Raises KeyError for a name that is no leaf.
+        Raises KeyError for an unknown leaf.
         """
         for name in (i, j):
             if name not in self.names:
@@ -74,7 +74,7 @@ class MergeTree:
         return next(both, inf)  # nodes ascend, so the first that holds both is their join
 
     def components(self, c: float) -> list[list[str]]:
-        """Which solutions are known to share a connected sublevel set at c; those above c are in none."""
+        """The sets of solutions known to share a connected sublevel set at c; solutions above c are in none."""
         out: list[list[str]] = []
         for root in self.roots:
             self._collect(root, c, out)
@@ -84,7 +84,7 @@ class MergeTree:
     def pairs(self) -> list[Pair]:
         """Birth and death of every leaf's component by the elder rule, longest-lived first.
 
-        Where two components meet the one with the lower leaf goes on (the one given first, if they are equal).
+        Where two components meet, the one with the lower leaf survives (of equal ones the one given first).
         """
         death = {self._lowest(root): inf for root in self.roots}
         for node in self.nodes:
@@ -96,8 +96,8 @@ class MergeTree:
     def layout(self) -> tuple[dict[str, float], list[Segment]]:
         """The x of every leaf, and the lines of the disconnectivity graph.
 
-        Leaves stand at 0, 1, ... so that no lines cross, the branch with the lower leaf to the left; from each node a
-        vertical line rises to its join, and a horizontal one leads there to the middle of what is joined.
+        Leaves are placed at 0, 1, ... such that no lines cross, with the lower branch to the left. From each node a
+        vertical line rises to its join, and a horizontal one leads from there to the middle of the joined branches.
         """
         order = [name for root in sorted(self.roots, key=self._age) for name in self._in_order(root)]
         places = {name: float(number) for number, name in enumerate(order)}
@@ -153,12 +153,12 @@ class MergeTree:
 def disconnectivity(leaves: Mapping[str, float], joins: Mapping[tuple[str, str], float]) -> MergeTree:
     """The merge tree over solutions, from their losses and the maxima of the paths found between pairs of them.
 
-    ``leaves`` names the solutions with their heights; ``joins`` gives the maximum along the best path of a pair, in
-    either order; a pair that is absent, or inf, has no path. All under one buffer policy: a path's maximum is at
-    least the height of both its ends, and one that is not is refused, but for rounding.
+    ``leaves`` gives the heights of the solutions by name; ``joins`` gives the maximum along the best path of a pair, in
+    either order. A pair that is absent, or inf, has no path. Take all of them under one buffer policy: the maximum of a
+    path must be at least the height of both ends, up to rounding.
 
-    Raises ValueError for no leaves, heights that are not finite, a join that is nan, of an unknown leaf, of a leaf with
-    itself, or below one of its ends.
+    Raises ValueError for no leaves, heights that are not finite, or a join that is nan, has an unknown leaf, joins a
+    leaf with itself, or lies below one of its ends.
 
     >>> tree = disconnectivity({"a": 0.0, "b": 0.5, "c": 0.2}, {("a", "b"): 2.0, ("b", "c"): 1.0, ("a", "c"): 3.0})
     >>> tree.minimax("a", "c"), tree.components(1.5)
@@ -168,7 +168,7 @@ def disconnectivity(leaves: Mapping[str, float], joins: Mapping[tuple[str, str],
         raise ValueError("a merge tree needs at least one solution, got none")
     for name, height in leaves.items():
         if not isfinite(height):
-            raise ValueError(f"the height of {name!r} is {height}: a leaf stands at a finite loss")
+            raise ValueError(f"the height of {name!r} is {height}: a leaf needs a finite loss")
     ends = [(_height(pair, top, leaves), *pair) for pair, top in joins.items()]
     names = list(leaves)
     nodes = [TreeNode(float(height), (name,), (), name) for name, height in leaves.items()]
@@ -183,7 +183,7 @@ def disconnectivity(leaves: Mapping[str, float], joins: Mapping[tuple[str, str],
 
 
 def _height(pair: tuple[str, str], top: float, leaves: Mapping[str, float]) -> float:
-    """The height of a join, never below its ends."""
+    """The height of a join, raised to its ends within rounding."""
     i, j = pair
     for name in pair:
         if name not in leaves:
@@ -194,6 +194,6 @@ def _height(pair: tuple[str, str], top: float, leaves: Mapping[str, float]) -> f
     if isnan(top) or top < higher - ROUNDING * max(1.0, abs(higher)):
         raise ValueError(
             f"the maximum of the path {i!r} - {j!r} is {top:.6g}, its higher end {higher:.6g}: "
-            "a path lies nowhere below its ends, so take both under one buffer policy"
+            "the maximum of a path is at least that of its ends, so take both under one buffer policy"
         )
     return float(max(top, higher))

@@ -1,4 +1,4 @@
-"""Persistent homology of the sublevel sets of a plane's values."""
+"""Persistent homology of the sublevel sets of a grid of values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 class Persistence:
     """Features of the sublevel sets of a grid [ny, nx], the most persistent first: arrays [features].
 
-    ``dimension`` 0 is a component, 1 a ring around a hill. ``birth`` and ``death`` are values of the grid (inf: it
-    never dies); ``row`` and ``column`` are where a feature is born: at a component's minimum, or where a ring closes;
-    ``death_row`` and ``death_column`` where it dies (-1: never).
+    ``dimension`` 0 is a component, 1 a ring around a hill. ``birth`` and ``death`` are values of the grid (inf: never).
+    ``row`` and ``column`` locate the birth, the minimum of a component or the point that closes a ring; ``death_row``
+    and ``death_column`` locate the death (-1: never).
     """
 
     dimension: np.ndarray
@@ -35,16 +35,16 @@ class Persistence:
 def persistence(values: np.ndarray | Sequence[Sequence[float]]) -> Persistence:
     """Persistent homology of the sublevel sets of a plane's values [ny, nx] (Edelsbrunner et al. 2002), by GUDHI.
 
-    The grid's points are the vertices of a cubical complex, and an edge or square appears with the highest of its
-    corners: neighbours are the four along the axes, as along a path from point to point. Features of no persistence
-    are left out. A value of inf belongs to no sublevel set.
+    The points of the grid are the vertices of a cubical complex; an edge or square appears with its highest corner.
+    Neighbours are the four along the axes, as on a path from point to point. Features without persistence are omitted.
+    A value of inf lies in no sublevel set.
 
-    Raises ImportError where gudhi is not installed, ValueError for a grid that is not two-dimensional, with fewer
-    than 2 points to a side, or with nan or -inf.
+    Raises ImportError without gudhi, ValueError for a grid that is not two-dimensional, has fewer than 2 points per
+    side, or contains nan or -inf.
     """
     grid = np.asarray(values, dtype=float)
     if grid.ndim != 2 or min(grid.shape) < 2:
-        raise ValueError(f"persistence is that of a grid [ny, nx] of at least 2 x 2 values, got the shape {grid.shape}")
+        raise ValueError(f"persistence needs a grid [ny, nx] of at least 2 x 2 values, got the shape {grid.shape}")
     bad = int((np.isnan(grid) | np.isneginf(grid)).sum())
     if bad:
         raise ValueError(f"{bad} of {grid.size} values are nan or -inf: they lie in no sublevel set")
