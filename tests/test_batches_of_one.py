@@ -95,7 +95,7 @@ def test_what_has_no_variance_at_all_is_refused_with_a_remedy():
         with pytest.raises(ValueError, match=f"under the policy '{policy}' .* batch_size must be at least 2, got 1"):
             risk(10, policy, 1)
         field, at = risk(1, policy)
-        with pytest.raises(ModelError, match=r"no variance to take of one example .*policy='stored'"):
+        with pytest.raises(ModelError, match=r"cannot take the variance of one example .*policy='stored'"):
             field.loss(at)
         assert field.module.training
         assert field.module[1].training

@@ -1,17 +1,16 @@
 """The loss of a network over a fixed set of examples, as a field.
 
-The buffer policy is part of the function. With BatchNorm, L(theta) is not defined before it is said which
-statistics belong to theta:
+The buffer policy is part of the function: with BatchNorm, L(theta) depends on the statistics that belong to theta.
 
-- ``stored``: the point's own buffers;
+- ``stored``: the buffers of the point;
 - ``batch``: the statistics of each batch, so the partition into batches is part of the function;
-- ``recomputed``: the average over the un-augmented calibration examples, weighted by batch size, held constant when
-  differentiating;
-- ``none``: the network has no BatchNorm. (One without running statistics always has the policy ``batch``.)
+- ``recomputed``: the average over the un-augmented calibration examples, weighted by batch size, and constant under
+  differentiation;
+- ``none``: the network has no BatchNorm. (BatchNorm without running statistics always has the policy ``batch``.)
 
-(``averaged`` is ``stored`` along a path whose ends are lerped with their buffers: see `sublevel.space.lerp`.)
-Dropout is off in every policy. Where statistics are those of a batch, no batch holds a single example. Losses and
-errors are accumulated in float64, batches are weighted by their size.
+(``averaged`` is ``stored`` along a path that lerps the buffers of its ends: see `sublevel.space.lerp`.) Dropout is off
+in every policy. With statistics of a batch, no batch holds a single example. Losses and errors are accumulated in
+float64; batches are weighted by their size.
 """
 
 from sublevel.risk.batchnorm import POLICIES, Calibration, fixed_mode

@@ -1,4 +1,4 @@
-"""Whose statistics BatchNorm uses, and how they are recomputed."""
+"""BatchNorm's statistics: the policies, the buffers of a point, and recomputed statistics."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from sublevel.space import STATISTICS, Point, Space
 
 POLICIES = ("stored", "batch", "recomputed")
 LEAST = 2
-"""The fewest examples that statistics are taken of: one has no variance."""
+"""Fewest examples of a batch with statistics: a single one has no variance."""
 SINGLE = "more than 1 value per channel"
-"""What PyTorch says of a batch without a variance."""
+"""PyTorch's words for a batch without a variance."""
 
 
 def policy_of(asked: str, space: Space, module: nn.Module) -> str:
-    """The policy that the network leaves of the one asked for: ``none`` where it has no statistics."""
+    """The policy of a network: the one asked for, ``batch`` without running statistics, ``none`` without BatchNorm."""
     if space.statistics:
         return asked
     return "batch" if any(isinstance(m, STATISTICS) for m in module.modules()) else "none"
 
 
 def least_of(policy: str) -> int:
-    """The fewest examples of a batch of a field."""
+    """The fewest examples of a batch under a policy."""
     return LEAST if policy == "batch" else 1
 
 
 def check_batch_size(policy: str, batch_size: int) -> None:
-    """Refuse batches of one example where BatchNorm takes statistics of a batch: ValueError."""
+    """Raise ValueError for batches of one example if BatchNorm takes statistics of batches."""
     if batch_size < LEAST and policy in ("batch", "recomputed"):
         raise ValueError(
-            f"BatchNorm's statistics under the policy {policy!r} are those of batches: batch_size must be at least "
+            f"BatchNorm takes statistics of batches under the policy {policy!r}: batch_size must be at least "
             f"{LEAST}, got {batch_size}"
         )
 
 
 class Completed:
-    """Points with all buffers of a network, or a refusal.
+    """Completes points with the buffers of a network.
 
-    A buffer belongs to a point where it may differ from one to another: a floating-point buffer that the network's
-    state dict holds, BatchNorm's running statistics above all. Counters and masks of indices, and what no state dict
-    holds, are constants: where a point has none, they are the network's own.
+    Buffers that may differ between points belong to the point: floating-point buffers in the network's state dict, such
+    as BatchNorm's running statistics. All others (counters, index masks, buffers outside the state dict) are constants,
+    and a point without them takes the network's own.
     """
 
     def __init__(self, space: Space, module: nn.Module) -> None:
@@ -61,7 +61,7 @@ class Completed:
         self._statistics = {f"{m}.{kind}" for m in space.statistics for kind in ("running_mean", "running_var")}
 
     def __call__(self, point: Point, policy: str) -> Point:
-        """The point itself where it has all; raises ModelError where one is missing that the policy reads."""
+        """The point with all buffers; raises ModelError if it lacks one that the policy reads."""
         missing = self.names - point.buffers.keys()
         if not missing:
             return point
@@ -73,11 +73,11 @@ class Completed:
 
 
 class MissingBuffers(ModelError, ValueError):
-    """A vector without the buffers that the loss depends on: at other buffers it is another function."""
+    """A vector without the buffers that the loss depends on."""
 
     def __init__(self, names: Sequence[str], policy: str, statistics: Collection[str]) -> None:
         some = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
-        other = ", or take a field with policy='recomputed', which computes statistics anew" if statistics else ""
+        other = ", or take a field with policy='recomputed', which recomputes the statistics" if statistics else ""
         super().__init__(
             f"the loss of this network depends on buffers that the point does not have ({some}; policy {policy!r}): "
             "pass a Point, as problem.init, ticket.end, result.point and space.point(module) give it, or "
@@ -86,11 +86,11 @@ class MissingBuffers(ModelError, ValueError):
 
 
 class Calibration:
-    """The examples that statistics are recomputed from, and the statistics that have been.
+    """The examples from which statistics are recomputed, and a cache of recomputed statistics.
 
     Fields share one, so that the training and the test loss at a point cost one pass over these examples and not two.
-    What is known is found by the content of theta; the statistics of the ``memory`` points that were last asked for are
-    remembered. ``prepare`` and ``batch_size`` are as in `EmpiricalRisk`.
+    The cache holds the ``memory`` most recent points, by the content of theta. ``prepare`` and ``batch_size`` are as in
+    `EmpiricalRisk`.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Calibration:
         self._known: OrderedDict[bytes, dict[str, Tensor]] = OrderedDict()
 
     def at(self, points: Sequence[Point]) -> list[Point]:
-        """The points with the statistics that these examples give them, in one pass for all that are not known."""
+        """The points with recomputed statistics; one pass serves all points that are not in the cache."""
         keys = [self._key(point) for point in points]
         unknown = {key: point for key, point in zip(keys, points, strict=True) if key not in self._known}
         fresh = dict(zip(unknown, self._statistics(list(unknown.values())), strict=True))
@@ -133,7 +133,7 @@ class Calibration:
         return [walk.averages() for walk in walks]
 
     def _key(self, point: Point) -> bytes:
-        """A digest of all that the statistics depend on."""
+        """A digest of everything that the statistics depend on."""
         rest = [t for t in (self.x, *self.module.parameters()) if isinstance(t, Tensor)]
         digest = hashlib.sha256(str([(t.data_ptr(), t._version) for t in rest]).encode())
         for name, tensor in (("", point.theta), *sorted(point.buffers.items())):
@@ -144,7 +144,7 @@ class Calibration:
 
 
 class _Walk:
-    """A point on its way through the batches: buffers that the network writes, and their sums."""
+    """One point during the pass: the buffers that the network writes, and their sums."""
 
     def __init__(self, point: Point, names: set[str]) -> None:
         self.theta = point.theta
@@ -153,19 +153,19 @@ class _Walk:
         self._seen = 0
 
     def add(self, size: int) -> None:
-        """Count the statistics of a batch."""
+        """Add the statistics of a batch."""
         self._seen += size
         for name, total in self._sums.items():
             total += self.buffers[name].double() * size
 
     def averages(self) -> dict[str, Tensor]:
-        """What the batches had, by name."""
+        """The averages over the batches, by name."""
         return {name: (total / self._seen).to(self.buffers[name].dtype) for name, total in self._sums.items()}
 
 
 @contextmanager
 def fixed_mode(module: nn.Module, *, statistics: bool, momentum: float | None = None) -> Iterator[None]:
-    """Evaluation mode, but for BatchNorm where ``statistics``; modes and momenta are put back."""
+    """Evaluation mode inside the block, except BatchNorm if ``statistics``; modes and momenta are restored."""
     modes = [(m, m.training) for m in module.modules()]
     normalised = [m for m in module.modules() if isinstance(m, STATISTICS)]
     momenta = [m.momentum for m in normalised]
@@ -180,7 +180,7 @@ def fixed_mode(module: nn.Module, *, statistics: bool, momentum: float | None = 
         if SINGLE not in str(error):
             raise
         raise ModelError(
-            f"BatchNorm has no variance to take of one example ({error}): give the field two examples or more, "
+            f"BatchNorm cannot take the variance of one example ({error}): give the field two examples or more, "
             "or policy='stored'"
         ) from error
     finally:

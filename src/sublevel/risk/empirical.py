@@ -1,4 +1,4 @@
-"""`EmpiricalRisk`: loss, gradient, Hessian, Gauss-Newton and Fisher products of a network over its examples."""
+"""`EmpiricalRisk`: loss, gradient, and Hessian, Gauss-Newton and Fisher products of a network over its examples."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ from sublevel.space import Point, Space, as_point
 
 FISHER = ("empirical", "monte-carlo")
 CHUNK = 2**24
-"""Numbers in a chunk of per-example gradients."""
+"""Most numbers in a chunk of per-example gradients."""
 POINTS, NUMBERS = 64, 2**25
-"""The most points that are evaluated together, and the most numbers in them."""
+"""Most points that are evaluated together, and most numbers in them."""
 
 
 class EmpiricalRisk(Likelihood):
-    """The mean loss of ``module`` over the examples ``(x, y)``, with its buffer policy.
+    """The mean loss of ``module`` over the examples ``(x, y)``, under a buffer policy.
 
     ``prepare(x)`` makes the network's inputs from a batch of stored examples (normalisation). ``calibration`` are the
-    examples that ``recomputed`` averages statistics over, by default ``x``, or a `Calibration` that fields share. The
-    module is used as a function: what it has of its own is not written, and read only where it is no part of theta.
+    examples over which ``recomputed`` averages statistics, by default ``x``, or a `Calibration` that fields share. The
+    module is used as a function: its parameters and buffers are never written, and read only if they are not part of
+    theta.
 
     ``keep_bytes`` is memory for the graphs of gradients, kept between Hessian products at one point (see
-    `kept_batches`): a product then costs its second backward pass. It changes no bit. By default nothing is kept.
-    Attention runs on the kernel that has a second derivative wherever two are taken.
+    `kept_batches`). A product then costs only its second backward pass; no bit changes. The default is 0. Attention
+    uses the kernel with a second derivative in all products that need one.
     """
 
     def __init__(
@@ -84,18 +85,14 @@ class EmpiricalRisk(Likelihood):
         """D."""
         return self.space.dim
 
-    def _constants(self) -> list[Tensor]:
-        """Tensors that live as long as the field, and cost no graph anything."""
-        return [t for t in (self.x, self.y, *self.module.parameters()) if isinstance(t, Tensor)]
-
     @property
     def kept_batches(self) -> int:
-        """How many batches' graphs are kept now, for the point of the last Hessian product."""
+        """Number of batches whose graphs are kept, for the point of the last Hessian product."""
         return len(self._graphs)
 
     @property
     def kept_bytes(self) -> int:
-        """The bytes that the kept graphs hold: at most ``keep_bytes``."""
+        """Bytes of the kept graphs, at most ``keep_bytes``."""
         return self._graphs.bytes
 
     def release(self) -> None:
@@ -107,9 +104,9 @@ class EmpiricalRisk(Likelihood):
         return self._evaluated([self.settle(at)])[0]
 
     def evaluation_and_correct(self, at: PointLike) -> tuple[Evaluation, Bool[Tensor, "N"]]:
-        """Both means, and which examples are answered right; none of them unless each has one class to name.
+        """The evaluation, and which examples are answered correctly; empty unless each example has one class.
 
-        With a label for every token an example is right in a share of its tokens, which is no bit.
+        With a label per token, an example is correct in a share of its tokens and not as a whole.
         """
         point = self.settle(at)
         tally, right = EvaluationSums(point.theta.device), [torch.zeros(0, dtype=torch.bool, device=point.theta.device)]
@@ -122,7 +119,7 @@ class EmpiricalRisk(Likelihood):
         return tally.result(), torch.cat(right)
 
     def evaluations(self, points: Iterable[PointLike]) -> list[Evaluation]:
-        """The same at many points: each batch of examples is read and prepared once for all that are held together."""
+        """`evaluate` at many points; each batch of examples is read and prepared once for a group of points."""
         if not self._has("evaluate", "settle"):
             return super().evaluations(points)
         found: list[Evaluation] = []
@@ -132,10 +129,10 @@ class EmpiricalRisk(Likelihood):
         return found
 
     def evaluation_and_grad(self, at: PointLike) -> tuple[Evaluation, Float[Tensor, "D"]]:
-        """Both from one forward pass, with the buffers held constant.
+        """Loss, error and gradient from one forward pass, with constant buffers.
 
-        The loss is that of `evaluate`, but for the last bits of networks that compute otherwise where no gradient is
-        wanted, as PyTorch's own encoder layers do.
+        The loss may differ from `evaluate` in the last bits for networks that take another path without gradients, such
+        as PyTorch's encoder layers.
         """
         if not self._has("evaluate", "grad"):
             return super().evaluation_and_grad(at)
@@ -159,16 +156,17 @@ class EmpiricalRisk(Likelihood):
             return torch.cat([self._losses(*self._forward(point.theta, point, rows)) for rows in self._batches()])
 
     def grad(self, at: PointLike) -> Float[Tensor, "D"]:
-        """The gradient of the mean loss, buffers held constant."""
+        """The gradient of the mean loss, with constant buffers."""
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
         return self._total(lambda rows: torch.autograd.grad(self._share(theta, point, rows), theta)[0])
 
     @sdpa_kernel(SDPBackend.MATH)
     def hvp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
-        """Hessian products; each batch's graph is built once for all rows of v, or kept from an earlier product."""
+        """Hessian products; each batch's graph is built once for all rows of v, or taken from an earlier product."""
         point = self.settle(at)
-        theta = self._graphs.leaf(point, self._constants())
+        constants = [t for t in (self.x, self.y, *self.module.parameters()) if isinstance(t, Tensor)]
+        theta = self._graphs.leaf(point, constants)
 
         def product(rows: slice) -> Tensor:
             build = lambda: gradient_graph(self._share(theta, point, rows), theta)  # noqa: E731
@@ -179,7 +177,7 @@ class EmpiricalRisk(Likelihood):
 
     @sdpa_kernel(SDPBackend.MATH)
     def ggn_vp(self, at: PointLike, v: Float[Tensor, "*K D"]) -> Float[Tensor, "*K D"]:
-        """``J^T H J v / N``: J is the Jacobian of a batch's outputs, through its statistics under ``batch``."""
+        """``J^T H J v / N`` with the Jacobian J of a batch's outputs; under ``batch`` J includes the statistics."""
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
 
@@ -193,12 +191,13 @@ class EmpiricalRisk(Likelihood):
     def fisher_vp(
         self, at: PointLike, v: Float[Tensor, "*K D"], *, kind: str = "empirical", seed: int = 0
     ) -> Float[Tensor, "*K D"]:
-        """``J^T J v / N``, J the Jacobian of the examples' losses, with the labels or with drawn ones.
+        """``J^T J v / N`` with the Jacobian J of the examples' losses, with the given labels or with drawn ones.
 
-        The distribution is the one whose negative logarithm the loss is (`sublevel.risk.losses.LABELS`), so the mean
-        over seeds is the GGN. Labels depend on the seed and the example, not on the batches.
+        Labels are drawn from the distribution whose negative log-likelihood is the loss
+        (`sublevel.risk.losses.LABELS`), so the mean over seeds is the GGN. They depend on the seed and the example, not
+        on the batches.
 
-        Raises ValueError under ``batch`` (see `example_grads`), ModelError where a loss of one's own names no
+        Raises ValueError under ``batch`` (see `example_grads`), ModelError for a user's own loss without a
         distribution, ConfigError for an unknown kind.
         """
         if kind not in FISHER:
@@ -217,10 +216,10 @@ class EmpiricalRisk(Likelihood):
     def example_grads(self, at: PointLike, *, chunk: int | None = None) -> Iterator[Float[Tensor, "B D"]]:
         """The gradient of every example's loss, in order, ``chunk`` examples at a time.
 
-        By default as many as a batch has, fewer where D is large. They are vectorised over the examples
-        (`torch.func.vmap`), and taken one by one where ``chunk`` is 1 or the forward pass cannot be vectorised.
+        The default chunk is a batch, or less if D is large. Gradients are vectorised over the examples
+        (`torch.func.vmap`), or taken one by one if ``chunk`` is 1 or the forward pass cannot be vectorised.
 
-        Raises ValueError under ``batch``: the gradient of one example's loss is then not its own.
+        Raises ValueError under ``batch``, where the loss of an example depends on the others.
         """
         self._separate("a gradient per example")
         if chunk is not None and chunk < 1:
@@ -229,19 +228,20 @@ class EmpiricalRisk(Likelihood):
         return self._example_grads(self.settle(at), size)
 
     def point(self, at: PointLike) -> Point:
-        """``at`` as a point of the network, with all of its buffers.
+        """Convert ``at`` to a point with all buffers of the network.
 
-        Raises ModelError where ``at`` has not those that the loss reads under the policy. What a policy computes anew,
-        and constants of the network, a plain vector may leave out.
+        A plain vector may omit buffers that the policy recomputes and constants of the network.
+
+        Raises ModelError if ``at`` lacks a buffer that the loss reads under the policy.
         """
         return self.completed(at, self.policy)
 
     def completed(self, at: PointLike, policy: str) -> Point:
-        """The same under another policy."""
+        """`point` under another policy."""
         return self._completed(as_point(at), policy)
 
     def recomputed(self) -> EmpiricalRisk:
-        """The same under the policy ``recomputed`` where this one is ``stored``; else itself."""
+        """The field under the policy ``recomputed`` if this one is ``stored``; else self."""
         if self.policy != "stored":
             return self
         check_batch_size("recomputed", self.batch_size)
@@ -250,7 +250,7 @@ class EmpiricalRisk(Likelihood):
         return twin
 
     def settle(self, at: PointLike) -> Point:
-        """The point with the buffers that the policy gives it."""
+        """The point with its buffers under the policy."""
         point = self.point(at)
         if self.policy != "recomputed":
             return point
@@ -262,15 +262,15 @@ class EmpiricalRisk(Likelihood):
         return settled
 
     def outputs(self, theta: Tensor, buffers: Mapping[str, Tensor], x: Inputs, policy: str) -> Tensor:
-        """The network's outputs for prepared inputs; BatchNorm's statistics are those of ``buffers`` or the batch's."""
+        """The network's outputs for prepared inputs; BatchNorm uses the statistics of ``buffers``, or of the batch."""
         batch = policy == "batch"
-        if batch:  # the module writes running statistics: let it write copies
+        if batch:  # the module writes running statistics, here into copies
             buffers = {name: b.clone() for name, b in buffers.items()}
         with fixed_mode(self.module, statistics=batch):
             return self.space.call(self.module, theta, buffers, x)
 
     def _has(self, *methods: str) -> bool:
-        """Whether these are this class's own: what a subclass computes otherwise is not to be gone around."""
+        """True if no subclass overrides these methods."""
         return all(getattr(type(self), name) is getattr(EmpiricalRisk, name) for name in methods)
 
     def _batches(self, size: int | None = None) -> Iterator[slice]:
@@ -284,7 +284,7 @@ class EmpiricalRisk(Likelihood):
         return total
 
     def _evaluated(self, points: Sequence[Point]) -> list[Evaluation]:
-        """Mean loss and share of wrong answers at points whose buffers are settled."""
+        """Mean loss and share of wrong answers at points with the buffers of the policy."""
         tallies = [EvaluationSums(point.theta.device) for point in points]
         with torch.no_grad():
             for rows in self._batches():
@@ -298,7 +298,7 @@ class EmpiricalRisk(Likelihood):
         return self.outputs(theta, point.buffers, self.prepare(self.x[rows]), self.policy), self.y[rows].clone()
 
     def _share(self, theta: Tensor, point: Point, rows: slice) -> Float[Tensor, ""]:
-        """What a batch adds to the mean loss."""
+        """The contribution of a batch to the mean loss."""
         return self.loss_of(*self._forward(theta, point, rows)).sum() / len(self.x)
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -310,7 +310,7 @@ class EmpiricalRisk(Likelihood):
     def _separate(self, what: str) -> None:
         if self.policy == "batch":
             raise ValueError(
-                f"{what} is undefined under the 'batch' policy: BatchNorm ties the examples of a batch together; "
+                f"{what} is undefined under the 'batch' policy: BatchNorm couples the examples of a batch; "
                 "use 'stored' or 'recomputed' statistics"
             )
 
@@ -324,6 +324,10 @@ class EmpiricalRisk(Likelihood):
             outputs = self.outputs(theta, point.buffers, each(x, lambda t: t[None]), self.policy)
             return self._losses(outputs, y[None])[0]
 
+        def plain(x: Inputs, y: Tensor) -> Float[Tensor, "D"]:  # without transforming the forward pass
+            leaf = point.theta.detach().requires_grad_()
+            return torch.autograd.grad(loss(leaf, x, y), leaf)[0]
+
         one, theta = torch.func.grad(loss), point.theta.detach()
         many = torch.func.vmap(one, in_dims=(None, 0, 0))
         for rows in self._batches(size):
@@ -334,12 +338,11 @@ class EmpiricalRisk(Likelihood):
                 elif (vectorised := self._vectorised(many, theta, x, y)) is not None:
                     found = vectorised
                 else:
-                    rows_of = [(each(x, lambda t, i=i: t[i]), y[i]) for i in range(len(y))]
-                    found = torch.stack([_gradient(loss, theta, *row) for row in rows_of])
+                    found = torch.stack([plain(each(x, lambda t, i=i: t[i]), y[i]) for i in range(len(y))])
             yield found
 
     def _vectorised(self, many: Callable[..., Tensor], theta: Tensor, x: Inputs, y: Tensor) -> Tensor | None:
-        """The gradients of a batch by vmap; None, from then on, where the forward pass has no rule for it (an LSTM)."""
+        """The gradients of a batch by vmap; from the first failure on None, as for an LSTM, which has no rule."""
         if not self._one_by_one:
             try:
                 return many(theta, x, y)
@@ -348,12 +351,6 @@ class EmpiricalRisk(Likelihood):
         return None
 
 
-def _gradient(loss: Callable[..., Tensor], theta: Tensor, x: Inputs, y: Tensor) -> Float[Tensor, "D"]:
-    """The gradient of one example's loss, without a transformation of the forward pass."""
-    leaf = theta.detach().requires_grad_()
-    return torch.autograd.grad(loss(leaf, x, y), leaf)[0]
-
-
 def together(dim: int) -> int:
-    """How many points of D coordinates are evaluated together."""
+    """The number of points of D coordinates that are evaluated together."""
     return max(1, min(POINTS, NUMBERS // dim))

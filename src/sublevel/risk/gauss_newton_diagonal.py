@@ -1,8 +1,7 @@
-"""Per weight, from the layers that read it: inputs that do not vary, and the exact Gauss-Newton diagonal.
+"""The exact Gauss-Newton diagonal, and weights with constant inputs, from the inputs and outputs of layers.
 
-The weights of linear layers and of convolutions meet an example's input a once, in a product. So the gradient of an
-output in them is the product of a with the gradient in the layer's own output, and its square needs no vector [D] for
-every example.
+A weight of a linear layer or convolution multiplies an example's input a once. The gradient of an output in the weight
+is a times the gradient in the layer's output, and its square needs no vector [D] per example.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.space import as_point
 
 MOST_OUTPUTS = 128
-"""Outputs of an example up to which the diagonal is summed over all of them."""
+"""Most outputs of an example for which the diagonal is computed."""
 
 EXAMPLES = 100
-"""Examples at a time: the patches of a convolution's inputs are in memory."""
+"""Examples per pass: the patches of a convolution's inputs are in memory."""
 
 Look = Callable[[str, Tensor, Tensor], None]
 
 
 def constant_inputs(field: EmpiricalRisk, at: PointLike) -> Bool[Tensor, "D"]:
-    """The coordinates of weights whose input does not vary over the examples of the field, at a point.
+    """The coordinates of weights whose input is constant over the examples of the field, at a point.
 
-    An input feature of a linear layer, or a channel of a convolution (over all positions): a pixel that is dark in
-    every image, a hidden unit that never fires. Such a weight acts as a bias does, so its curvature says nothing of the
-    feature. Layers of other kinds have none.
+    The input is a feature of a linear layer or a channel of a convolution (over all positions), such as a pixel that is
+    dark in every image or a hidden unit that never fires. Such a weight acts as a bias, so its curvature says nothing
+    about the feature. Other kinds of layers have none.
     """
     space, point = field.space, as_point(at)
-    field.settle(point)  # where statistics are recomputed other batches pass, and are not looked at
+    field.settle(point)  # recomputes statistics before the layers are watched
     readers = _readers(field)
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
@@ -64,12 +63,12 @@ def constant_inputs(field: EmpiricalRisk, at: PointLike) -> Bool[Tensor, "D"]:
 
 @sdpa_kernel(SDPBackend.MATH)
 def ggn_diagonal(field: EmpiricalRisk, at: PointLike) -> Float[Tensor, "D"] | None:
-    """The Gauss-Newton diagonal at every prunable coordinate, exactly, in float64; nan at the others.
+    """The exact Gauss-Newton diagonal at every prunable coordinate, in float64; nan at the others.
 
     ``1/N sum_i sum_k l_ik (J_i^T u_ik)^2`` with the eigenpairs (l_ik, u_ik) of the Hessian of example i's loss in its C
-    outputs: a backward pass for each of C outputs. None where that is not possible: under ``batch`` statistics, which
-    tie examples together, for more than `MOST_OUTPUTS` outputs, and where a prunable weight is not that of a linear
-    layer or a plain convolution in two dimensions that every example meets once, or is tied to another.
+    outputs: one backward pass for each output. Returns None under ``batch`` statistics, which couple the examples, for
+    more than `MOST_OUTPUTS` outputs, and unless every prunable weight belongs to a linear layer or a plain
+    two-dimensional convolution, is used once per example, and is not tied to another.
     """
     readers = _readers(field)
     names = [id(p) for _, p in field.module.named_parameters(remove_duplicate=False)]
@@ -151,7 +150,7 @@ def _plain(module: nn.Module | None) -> bool:
 
 @contextmanager
 def _watching(readers: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
-    """Look at the inputs and outputs of layers while examples pass; what follows gets a copy to write into."""
+    """Call ``look`` on the inputs and outputs of layers; later layers get a copy of the outputs that they may write."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def seen(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:

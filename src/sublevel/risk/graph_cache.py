@@ -1,7 +1,7 @@
-"""Gradients with their graphs, kept between products at one point, up to a number of bytes.
+"""A cache of gradients with their graphs for Hessian products at one point, up to a number of bytes.
 
-At one point every Hessian product differentiates the same gradient: with its graph kept, a product costs the second
-backward pass alone. What a graph holds is read off the graph itself, so the bytes are those that it keeps alive.
+At one point every Hessian product differentiates the same gradient. With its graph in the cache, a product costs only
+the second backward pass. The bytes of a graph are those of all tensors that it keeps alive.
 """
 
 from __future__ import annotations
@@ -13,41 +13,44 @@ from sublevel.space import Point
 
 
 class GraphCache:
-    """The kept gradients of one field's batches, at the last point asked for.
+    """The gradients of one field's batches at the last point, with their graphs.
 
-    ``limit`` is in bytes, 0 keeps nothing. The graph of the batch that is being worked on comes beside it.
+    ``limit`` is in bytes; 0 keeps nothing. The graph of the current batch is not counted.
     """
 
     def __init__(self, limit: int) -> None:
         if limit < 0:
-            raise ValueError(f"keep_bytes must be at least 0 (nothing is kept), got {limit}")
+            raise ValueError(f"keep_bytes must be at least 0 (no cache), got {limit}")
         self.limit, self.bytes = limit, 0
         self._gradients: dict[int, Tensor] = {}
         self._counted: dict[int, int] = {}
         self._refused: set[int] = set()
-        self._held: tuple[list[Tensor], list[int]] | None = None
+        self._held: tuple[list[Tensor], list[int]] = [], []
         self._leaf: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._gradients)
 
     def leaf(self, point: Point, constants: Iterable[Tensor]) -> Float[Tensor, "D"]:
-        """Theta to differentiate in; at another point than before, or one written in place, all graphs are dropped.
+        """The leaf theta for differentiation; drops all graphs at a new point, or one that was written in place.
 
-        ``constants`` are tensors that live anyway and count for nothing (examples, frozen parameters).
+        ``constants`` are tensors that live anyway (examples, frozen parameters) and are not counted.
         """
         if not self.limit:
             return point.theta.detach().requires_grad_()
         tensors = [point.theta, *point.buffers.values()]
-        if self._leaf is None or not self._holds(tensors):
+        versions = [t._version for t in tensors]
+        held, held_versions = self._held
+        same = len(held) == len(tensors) and all(a is b for a, b in zip(held, tensors, strict=True))
+        if self._leaf is None or not same or versions != held_versions:
             self.release()
-            self._held = (tensors, [t._version for t in tensors])
+            self._held = (tensors, versions)
             self._leaf = point.theta.detach().requires_grad_()
             self._counted = {_address(t): 0 for t in (*tensors, *constants)}
         return self._leaf
 
     def gradient(self, batch: int, build: Callable[[], Tensor]) -> tuple[Float[Tensor, "D"], bool]:
-        """The gradient of a batch with its graph, and whether the graph must outlive the product."""
+        """The gradient of a batch with its graph, and whether the product must keep the graph."""
         if batch in self._gradients:
             return self._gradients[batch], True
         gradient = build()
@@ -55,7 +58,7 @@ class GraphCache:
 
     def release(self) -> None:
         """Drop all graphs."""
-        self.bytes, self._leaf, self._held = 0, None, None
+        self.bytes, self._leaf, self._held = 0, None, ([], [])
         self._gradients, self._counted, self._refused = {}, {}, set()
 
     def _keep(self, batch: int, gradient: Tensor) -> bool:
@@ -67,11 +70,6 @@ class GraphCache:
         self._counted |= new
         self.bytes += sum(new.values())
         return True
-
-    def _holds(self, tensors: list[Tensor]) -> bool:
-        if self._held is None or len(self._held[0]) != len(tensors):
-            return False
-        return all(a is b and b._version == n for a, b, n in zip(self._held[0], tensors, self._held[1], strict=True))
 
 
 def storages(tensor: Tensor) -> dict[int, int]:
@@ -90,7 +88,7 @@ def storages(tensor: Tensor) -> dict[int, int]:
 
 
 def _saved(node: object) -> Iterator[Tensor]:
-    """What a node of the graph has saved: built-in nodes by attribute, a user's own function in a tuple."""
+    """The tensors that a node of the graph saved: attributes of built-in nodes, a tuple of a user's own function."""
     for name in dir(node):
         if name.startswith("_saved_") or name in ("saved_tensors", "variable"):
             value = getattr(node, name)

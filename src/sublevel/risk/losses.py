@@ -1,4 +1,4 @@
-"""Losses of single examples, and the distributions of labels that belong to them."""
+"""Losses per example, and the label distributions that belong to them."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
 
 
 IGNORED = -100
-"""The label that does not count, as PyTorch's cross-entropy has it."""
+"""The label that is ignored, as in PyTorch's cross-entropy."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
-    """Cross-entropy of each example, in nats; with a label for every token, its mean over the tokens (see `by_class`).
+    """Cross-entropy of each example, in nats; with a label per token, its mean over the tokens (see `by_class`).
 
-    Labels of `IGNORED` do not count; an example without any other has the loss 0.
+    Labels of `IGNORED` do not count; an example with no other label has the loss 0.
 
     >>> cross_entropy(torch.zeros(2, 5, 8), torch.zeros(2, 5, dtype=torch.int64)).div(torch.tensor(8.0).log())
     tensor([1., 1.])
     """
     losses = F.cross_entropy(by_class(outputs, targets), targets, reduction="none")
-    return losses if losses.ndim < 2 else losses.flatten(1).mean(dim=1) * _made_up(targets, losses)
+    return losses if losses.ndim < 2 else losses.flatten(1).mean(dim=1) * _counted_scale(targets, losses)
 
 
-def _made_up(targets: Tensor, losses: Tensor) -> Tensor | float:
-    """What the mean over all labels of an example is to be multiplied by, for the mean over those that count."""
+def _counted_scale(targets: Tensor, losses: Tensor) -> Tensor | float:
+    """The factor from the mean over all labels of an example to the mean over those that count."""
     if targets.is_floating_point():
         return 1.0
     return 1.0 / counted(targets).clamp(min=1.0 / targets[0].numel()).to(losses.dtype)
 
 
 def counted(targets: Tensor) -> Float[Tensor, "batch"]:
-    """The share of each example's labels that count, in float64: 1 but for labels of `IGNORED`."""
+    """The share of each example's labels that are not `IGNORED`, in float64."""
     there = (targets != IGNORED).double()
     return there.flatten(1).mean(dim=1) if there.ndim > 1 else there
 
 
 def counting(loss: Loss, targets: Tensor) -> Loss:
-    """A loss whose mean over all examples is its mean over all labels that count, where some are `IGNORED`.
+    """Reweight a loss so that its mean over examples is its mean over all labels that are not `IGNORED`.
 
-    That is ``F.cross_entropy`` of all labels at once: an example counts as many times as it has labels.
+    This is ``F.cross_entropy`` of all labels at once: an example counts once per label.
     """
     if targets.dtype != torch.int64 or not (loss is cross_entropy or isinstance(loss, ByExample)):
         return loss
@@ -65,8 +65,7 @@ def counting(loss: Loss, targets: Tensor) -> Loss:
 
 
 def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
-    """``-log p`` of labels 0 and 1 (or between) with one output z for each, p(1) = sigmoid(z), averaged over the
-    labels.
+    """``-log p`` of labels in [0, 1] with one output z per label and p(1) = sigmoid(z), averaged over the labels.
 
     >>> binary_cross_entropy(torch.zeros(2, 1), torch.tensor([0, 1])).div(torch.tensor(2.0).log())
     tensor([1., 1.])
@@ -76,20 +75,20 @@ def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "bat
 
 
 def by_class(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Scores [N, V, ...], also where they stand as [N, ..., V]; where both could be meant, the last axis is V."""
+    """Scores as [N, V, ...], also from [N, ..., V]; if both are possible, the last axis is V."""
     tokens = targets.shape if targets.ndim < outputs.ndim else (len(targets), *targets.shape[2:])  # soft: [N, V, ...]
     return outputs.movedim(-1, 1) if outputs.ndim > 2 and outputs.shape[:-1] == tokens else outputs
 
 
 def one_logit(outputs: Tensor, targets: Tensor) -> bool:
-    """Whether there is one output for every label, whose sign is the answer, and not one for every class."""
+    """Whether there is one output per label, whose sign is the answer, rather than one per class."""
     return outputs.numel() == targets.numel() and outputs.shape[0] == targets.shape[0]
 
 
 def wrong(outputs: Tensor, targets: Int[Tensor, "batch *tokens"]) -> Float[Tensor, "batch"]:
-    """The share of wrong answers of each example: 0 or 1, or the share of its labels that count.
+    """The share of wrong answers of each example, over its labels that are not `IGNORED`.
 
-    With one output for a label, its sign is the answer.
+    With one output per label, its sign is the answer.
     """
     if one_logit(outputs, targets):
         missed = (outputs.reshape(targets.shape) > 0) != (targets > 0)
@@ -97,7 +96,7 @@ def wrong(outputs: Tensor, targets: Int[Tensor, "batch *tokens"]) -> Float[Tenso
         missed = by_class(outputs, targets).argmax(dim=1) != targets
     missed = missed & (targets != IGNORED)
     return (
-        missed.double().flatten(1).mean(dim=1) * _made_up(targets, missed.double())
+        missed.double().flatten(1).mean(dim=1) * _counted_scale(targets, missed.double())
         if missed.ndim > 1
         else missed.double()
     )
@@ -114,14 +113,14 @@ def mse(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
 
 
 def huber(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
-    """Huber's loss of each example (half the square up to an error of 1, linear beyond), averaged over its outputs."""
+    """Huber loss of each example (half the square up to an error of 1, linear beyond), averaged over its outputs."""
     return _paired(outputs, targets, "huber", lambda z, t: F.huber_loss(z, t.to(z.dtype), reduction="none"))
 
 
 def _paired(outputs: Tensor, targets: Tensor, name: str, errors: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Errors [N, outputs], averaged over the outputs.
 
-    Raises ModelError where an example has not as many outputs as targets: they would broadcast.
+    Raises ModelError if an example has another number of outputs than targets, which would broadcast.
     """
     z, t = outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1)
     if z.shape != t.shape:
@@ -140,9 +139,9 @@ LOSSES: dict[str, Loss] = {
 
 
 class ByExample:
-    """A loss of ``torch.nn`` that averages over a batch, as the loss of each example: the mean over its outputs.
+    """A loss of ``torch.nn`` as a loss per example, averaged over its outputs.
 
-    Raises ModelError for a loss whose value over a batch is not the mean of its values over the examples.
+    Raises ModelError for a loss whose value over a batch is not the mean over the examples.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -170,7 +169,7 @@ class ByExample:
         losses = self.loss.to(outputs.device)(z, t)
         if losses.ndim < 2:
             return losses
-        scale = _made_up(targets, losses) if isinstance(self.loss, _OF_CLASSES) else 1.0
+        scale = _counted_scale(targets, losses) if isinstance(self.loss, _OF_CLASSES) else 1.0
         return losses.flatten(1).mean(dim=1) * scale
 
 
@@ -190,7 +189,7 @@ _MODULES: dict[type, str] = {
 
 
 def named(loss: object) -> object:
-    """The name of a loss of PyTorch's that has one here (its function, its class, an instance with the defaults).
+    """The name of a PyTorch loss that is known here (a function, class, or instance with defaults); else the loss.
 
     >>> named(nn.CrossEntropyLoss()), named(F.mse_loss)
     ('cross-entropy', 'mse')
@@ -204,7 +203,7 @@ def named(loss: object) -> object:
 
 
 def loss_function(loss: str | Loss) -> Loss:
-    """A per-example loss by its name, a loss of ``torch.nn``, or the function itself."""
+    """The per-example loss of a name, a loss of ``torch.nn``, or a function."""
     loss = named(loss)  # type: ignore[assignment]
     if isinstance(loss, str) and loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
@@ -215,7 +214,7 @@ def loss_function(loss: str | Loss) -> Loss:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that a loss says the outputs predict: ``p(y | z)`` proportional to ``exp(-loss(z, y))``.
+    """The label distribution of a loss: ``p(y | z)`` proportional to ``exp(-loss(z, y))``.
 
     ``noise(y, generator)`` draws for all examples at once, so that labels do not depend on the batches;
     ``draw(outputs, noise)`` turns the noise of a batch into labels.
@@ -228,8 +227,8 @@ class Labels:
 def categorical(outputs: Tensor, uniform: Float[Tensor, "B *T"]) -> Tensor:
     """Classes with the probabilities ``softmax(outputs)``, by inversion of their cumulative sums.
 
-    A mean over T tokens is no logarithm of a distribution for T > 1. Its labels are soft, ``p + sqrt(T) (y - p)``
-    [B, V, *T] with y drawn: their gradients have the GGN as second moment, as for `gaussian`.
+    For T > 1 the mean over T tokens is not the log-likelihood of a distribution. Labels are then soft,
+    ``p + sqrt(T) (y - p)`` [B, V, *T] with y drawn; the second moment of their gradients is the GGN, as for `gaussian`.
 
     >>> categorical(torch.zeros(3, 2), torch.tensor([0.1, 0.4, 0.9])).tolist()
     [0, 0, 1]
@@ -244,9 +243,8 @@ def categorical(outputs: Tensor, uniform: Float[Tensor, "B *T"]) -> Tensor:
 
 
 def gaussian(variance: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """Targets ``z + sqrt(C variance) n``: an error *averaged* over C outputs is that of a Gaussian, C times as wide.
-
-    With it the Fisher matrix is the GGN; with the variance of one output it would be the GGN over C.
+    """Targets ``z + sqrt(C variance) n``: an error *averaged* over C outputs belongs to a Gaussian with C times the
+    variance. The Fisher matrix is then the GGN; with the variance of one output it would be the GGN divided by C.
     """
 
     def draw(outputs: Tensor, normal: Tensor) -> Tensor:
@@ -261,7 +259,7 @@ def _normal(y: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def bernoulli(outputs: Tensor, uniform: Tensor) -> Tensor:
-    """Labels with the probabilities ``sigmoid(outputs)``; of K labels soft ones, ``p + sqrt(K) (y - p)``, as above."""
+    """Labels with the probabilities ``sigmoid(outputs)``; for K > 1 soft ones, ``p + sqrt(K) (y - p)``, as above."""
     p = outputs.detach().double().sigmoid().reshape(uniform.shape)
     drawn = (uniform < p).double()
     return (p + uniform[0].numel() ** 0.5 * (drawn - p)).to(outputs.dtype)
@@ -273,13 +271,13 @@ LABELS: dict[Loss, Labels] = {
     squared: Labels(_normal, gaussian()),
     mse: Labels(_normal, gaussian(0.5)),
 }
-"""Where a loss is no distribution's logarithm, or not known to be, there is no entry."""
+"""Losses that are not known to be a negative log-likelihood have no entry."""
 
 
 def labels_of(loss: Loss) -> Labels:
-    """How labels are drawn under a loss.
+    """The label distribution of a loss.
 
-    Raises ModelError for a loss of one's own.
+    Raises ModelError for a loss without one.
     """
     if loss not in LABELS:
         *others, last = (name for name, f in LOSSES.items() if f in LABELS)

@@ -1,4 +1,4 @@
-"""An empirical risk as a stochastic field: batches in a planned order."""
+"""An empirical risk as a stochastic field, in batches of a planned order."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sublevel.space import Point
 
 
 class MiniBatches(Stochastic):
-    """An empirical risk seen in batches of ``batch_size``, in an order planned by (seed, ``stream``, epoch).
+    """An empirical risk in batches of ``batch_size``, in an order drawn from (seed, ``stream``, epoch).
 
-    The last, smaller batch of an epoch is kept; one of a single example shares those of the batch before it where
-    BatchNorm takes its statistics from the batch. BatchNorm follows the risk's policy, but for ``recomputed``, which
-    has no meaning for one batch and becomes ``batch``. No augmentation; dropout is off.
+    The last, smaller batch of an epoch is kept. If BatchNorm takes its statistics from batches, a last batch of a
+    single example is merged with the batch before it. BatchNorm follows the policy of the risk, except that
+    ``recomputed``, which is undefined for one batch, becomes ``batch``. There is no augmentation and no dropout.
     """
 
     def __init__(self, risk: EmpiricalRisk, *, batch_size: int = 128, seed: int = 0, stream: str = "batches") -> None:
@@ -38,11 +38,11 @@ class MiniBatches(Stochastic):
 
     @property
     def examples(self) -> int:
-        """N."""
+        """The number N of examples."""
         return len(self.risk.x)
 
     def point(self, at: PointLike) -> Point:
-        """``at`` with the buffers of the network; raises ModelError as the risk does, by the policy of a batch."""
+        """Convert ``at`` to a point with all buffers; raises ModelError as `EmpiricalRisk.point` does."""
         return self.risk.completed(at, self.policy)
 
     @property
@@ -51,7 +51,7 @@ class MiniBatches(Stochastic):
         return len(self._spans)
 
     def loss_and_grad(self, at: PointLike, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, "D"]]:
-        """The mean loss of the batch, and its gradient with the buffers held constant."""
+        """The mean loss of the batch and its gradient, with constant buffers."""
         point = self.point(at)
         theta = point.theta.detach().requires_grad_()
         index = self._batch(step)

@@ -1,4 +1,4 @@
-"""What a pass over examples adds up to, and inputs that many points look at."""
+"""The sums of a pass over examples, and inputs that several points share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sublevel.risk.losses import counted, wrong
 
 
 class EvaluationSums:
-    """Sums of losses and of wrong answers in float64, which stay on the device until `result`."""
+    """Sums of losses and of wrong answers in float64, kept on the device until `result`."""
 
     def __init__(self, device: torch.device) -> None:
         self.examples, self.classified = 0, True
@@ -22,7 +22,7 @@ class EvaluationSums:
         self.loss = self.missed = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, losses: Float[Tensor, "batch"], outputs: Tensor, y: Tensor) -> None:
-        """Count a batch; it has an error where the targets ``y`` are classes."""
+        """Add a batch; errors are counted if the targets ``y`` are classes."""
         self.examples += len(y)
         self.loss = self.loss + losses.detach().sum(dtype=torch.float64)
         self.classified = self.classified and y.dtype == torch.int64
@@ -39,14 +39,14 @@ class EvaluationSums:
 
 
 class Prepared:
-    """The inputs of a batch, prepared once, and again where a network has written into them."""
+    """The inputs of a batch, prepared once, and again after a network has written into them."""
 
     def __init__(self, prepare: Callable[[], Inputs]) -> None:
         self._prepare, self._inputs = prepare, prepare()
         self._versions = self._now()
 
     def __call__(self) -> Inputs:
-        """The inputs as they were prepared."""
+        """The prepared inputs."""
         if self._now() != self._versions:
             self._inputs = self._prepare()
             self._versions = self._now()

@@ -1,4 +1,4 @@
-"""What a network's absolute weights pass on of an input of ones: the field whose saliency SynFlow prunes by."""
+"""The SynFlow field: the response of a network with absolute weights to an input of ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalRes
 
 
 def flow(space: Space, module: nn.Module, like: Inputs) -> Autograd:
-    """``R(theta)``: the sum of the outputs for inputs of ones, of the shapes and kinds of ``like``, at ``|theta|``.
+    """``R(theta)``: the sum of the outputs at ``|theta|`` for inputs of ones with the shapes and types of ``like``.
 
-    Biases are 0 and norms the identity, so that in a feed-forward network of ReLUs R is of the first degree in the
-    weights of every layer (Tanaka et al. 2006.05467). Integers, which count tokens, are 0. Fixed weights of the network
-    enter by their absolute values too. Everything is float64: take gradients at a point of that type.
+    Biases are 0 and norms are the identity, so that R of a feed-forward ReLU network is linear in the weights of every
+    layer (Tanaka et al. 2006.05467). Integer inputs, which are tokens, are 0. Frozen weights enter by their absolute
+    values too. Everything is float64: take gradients at a float64 point.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> theta = torch.tensor([1.0, -2.0, 3.0, 4.0, 9.0, 9.0, -5.0, 1.0, 9.0], dtype=torch.float64)
@@ -57,7 +57,7 @@ def _is_bias(name: str) -> bool:
 
 @contextmanager
 def _without_norms(module: nn.Module) -> Iterator[None]:
-    """Every norm passes its input on; the modules are put back."""
+    """Make every norm the identity inside the block."""
     norms = [(m, m.__dict__.get("forward")) for m in module.modules() if isinstance(m, NORMS)]
     try:
         for m, _ in norms:
