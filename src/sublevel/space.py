@@ -1,9 +1,9 @@
 """A network as a point in R^D.
 
-A `Space` reads a module once: the order of its trainable parameters in the flat vector theta, which
-coordinates may be pruned, which of them form a layer and a filter, and the buffers that go with a theta
-without being coordinates (BatchNorm's running statistics). After that, rewinding is copying a vector, pruning
-is multiplying by a mask and a path is a lerp, and no other module needs to know about layers.
+A `Space` reads a module once: the order of its trainable parameters in the flat vector theta, its prunable coordinates,
+its layers and filters, and the buffers that belong to a theta without being coordinates (BatchNorm's running
+statistics). Rewinding is then copying a vector, pruning is multiplying by a mask, a path is a lerp, and no other module
+needs to know about layers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ STATISTICS = nn.modules.batchnorm._BatchNorm
 class Point:
     """A vector theta with the buffers that belong to it.
 
-    ``theta`` has shape [D]; ``buffers`` maps a buffer's name to its tensor, and that of a frozen parameter where a
-    checkpoint has another value of it than the network. Nothing here is written in place.
+    ``theta`` has shape [D]; ``buffers`` maps names of buffers to tensors, and names of frozen parameters for which a
+    checkpoint has another value than the network. Points are never written in place.
     """
 
     theta: Float[Tensor, "D"]
@@ -53,7 +53,7 @@ def as_point(at: Point | Tensor) -> Point:
 
 
 def project(theta: Float[Tensor, "D"], mask: Bool[Tensor, "D"]) -> Float[Tensor, "D"]:
-    """``m * theta``, exactly 0 (never -0 or nan) where the mask is 0.
+    """``m * theta``, exactly 0 (not -0 or nan) outside the mask.
 
     >>> project(torch.tensor([1.0, -2.0]), torch.tensor([True, False]))
     tensor([1., 0.])
@@ -64,8 +64,8 @@ def project(theta: Float[Tensor, "D"], mask: Bool[Tensor, "D"]) -> Float[Tensor,
 def lerp(a: Point, b: Point, alpha: float) -> Point:
     """``(1 - alpha) a + alpha b`` in theta and in every floating-point buffer; other buffers are a's.
 
-    The ends are returned as they are, so a path starts and stops at the very points it joins. What only one end has is
-    left out: a field that reads it refuses the point.
+    ``alpha`` 0 and 1 return the end points themselves. Buffers that only one end has are omitted: a field that reads
+    them refuses the point.
     """
     if alpha in (0.0, 1.0):
         return b if alpha else a
@@ -81,8 +81,8 @@ def lerp(a: Point, b: Point, alpha: float) -> Point:
 class Space:
     """R^D of one network: its coordinates in ``named_parameters()`` order, and its buffers.
 
-    A tied parameter is one set of coordinates, under the name it is met first; parameters that do not require a
-    gradient are constants of the network, not coordinates.
+    A tied parameter is one set of coordinates, under its first name; parameters that do not require a gradient are
+    constants of the network, not coordinates.
     """
 
     layers: tuple[Layer, ...]
@@ -90,19 +90,19 @@ class Space:
     statistics: tuple[str, ...]
     """Names of the BatchNorm modules that keep running statistics."""
     probe: Probe | None = field(default=None, compare=False, repr=False)
-    """The network on a few inputs, where it is at hand."""
+    """The network on a few inputs, if it is known."""
 
     @classmethod
     def of(cls, module: nn.Module, prunable: Choice | None = None) -> Space:
         """Read the space of ``module``.
 
-        ``prunable(name, owner, parameter) -> bool`` chooses the weights that may be pruned, or a list of parameters'
-        names with shell wildcards (``"blocks.*.weight"``), of module classes, whose weights it means (``"Embedding"``,
-        ``"LSTM"``), and of the words ``"default"`` (the weights of every convolution and linear layer, as where nothing
-        is said) and ``"matrices"`` (recurrent weights, attention's in_proj and GPT-2's Conv1D too).
+        ``prunable(name, owner, parameter) -> bool`` chooses the prunable weights. It may also be a list of names of
+        parameters with shell wildcards (``"blocks.*.weight"``), of module classes, for their weights (``"Embedding"``,
+        ``"LSTM"``), and of the words ``"default"`` (the weights of every convolution and linear layer, also the default
+        here) and ``"matrices"`` (these, recurrent weights, attention's in_proj and GPT-2's Conv1D).
 
-        Raises ModelError if there is nothing to train, nothing to prune, a complex parameter, or a name that matches
-        nothing.
+        Raises ModelError for a network without trainable or prunable weights, a complex parameter, or a name without a
+        match.
         """
         layers = layers_of(module, prunable)
         if not layers:
@@ -111,9 +111,10 @@ class Space:
             names = ", ".join(layer.name for layer in layers[:5])
             raise ModelError(
                 f"{type(module).__name__} has no prunable weight among its parameters ({names}, ...); "
-                "prunable='matrices' means recurrent and attention's weights too, a list names parameters"
+                "prunable='matrices' includes recurrent and attention weights, a list names parameters"
             )
-        normalised = [name for name, m in module.named_modules() if _keeps_statistics(m)]
+        norms = ((name, m) for name, m in module.named_modules() if isinstance(m, STATISTICS))
+        normalised = [name for name, m in norms if m.running_mean is not None]
         buffers = tuple(name for name, _ in module.named_buffers())
         return cls(tuple(layers), buffers, tuple(normalised), Probe(module))
 
@@ -124,17 +125,17 @@ class Space:
 
     @cached_property
     def prunable(self) -> Bool[Tensor, "D"]:
-        """1 where a coordinate may be pruned (CPU)."""
+        """1 at prunable coordinates (CPU)."""
         return torch.cat([torch.full((layer.size,), layer.prunable) for layer in self.layers])
 
     @property
     def prunable_layers(self) -> Iterator[Layer]:
-        """The layers whose weights may be pruned."""
+        """The layers with prunable weights."""
         return (layer for layer in self.layers if layer.prunable)
 
     @property
     def kinds(self) -> dict[str, tuple[int, int]]:
-        """For every kind of module, how many of its trainable parameters may be pruned, and how many there are."""
+        """For every kind of module, the numbers of its prunable and of all its trainable parameters."""
         found: dict[str, tuple[int, int]] = {}
         for layer in self.layers:
             prunable, every = found.get(layer.kind, (0, 0))
@@ -142,7 +143,7 @@ class Space:
         return found
 
     def describe_prunable(self) -> str:
-        """Prunable of all trainable parameters, by kind of module.
+        """Say how many trainable parameters are prunable, by kind of module.
 
         >>> Space.of(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))).describe_prunable()
         '6 of 15 trainable parameters are prunable (Linear 6 of 9, BatchNorm1d 0 of 6)'
@@ -161,17 +162,17 @@ class Space:
         return torch.ones(self.dim, dtype=torch.bool)
 
     def remaining(self, mask: Bool[Tensor, "D"]) -> int:
-        """How many prunable weights the mask leaves."""
+        """The number of prunable weights in the mask."""
         return int((mask.cpu() & self.prunable).sum())
 
     def density(self, mask: Bool[Tensor, "D"]) -> float:
-        """The share of the prunable weights that the mask leaves."""
+        """The share of the prunable weights in the mask."""
         return self.remaining(mask) / int(self.prunable.sum())
 
     def point(self, module: nn.Module | object) -> Point:
-        """The point that ``module`` stands at, as a copy; weights under ``torch.nn.utils.prune`` are masked.
+        """The point of ``module``'s weights, as a copy; weights under ``torch.nn.utils.prune`` are masked.
 
-        Raises ModelError for what is no network with these parameters.
+        Raises ModelError unless ``module`` is a network with these parameters.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -195,15 +196,15 @@ class Space:
         return {layer.name: part.view(layer.shape) for layer, part in zip(self.layers, parts, strict=True)}
 
     def call(self, module: nn.Module, theta: Float[Tensor, "D"], buffers: Mapping[str, Tensor], x: Inputs) -> Tensor:
-        """The network's output at theta; ``buffers`` are written in place where the module is in train mode."""
+        """The network's output at theta; a module in train mode writes ``buffers`` in place."""
         return call(module, {**self.views(theta), **buffers}, x)
 
     def outputs(self, points: Sequence[Point]) -> list[Tensor] | None:
-        """The network's outputs at points on the inputs of its `Probe`; None where it is not known or takes none."""
+        """The network's outputs at points on the inputs of its `Probe`; None if no network or inputs are known."""
         return self.probe and self.probe([{**self.views(p.theta), **p.buffers} for p in points])
 
     def write(self, module: nn.Module, point: Point) -> None:
-        """Copy the point into ``module``: the way back to an ordinary PyTorch network."""
+        """Copy the point into ``module``."""
         with torch.no_grad():
             parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
             for name, view in self.views(point.theta).items():
@@ -212,15 +213,15 @@ class Space:
                 (buffers[name] if name in buffers else parameters[name]).copy_(buffer)
 
     def filters(self, mask: Bool[Tensor, "D"]) -> Iterator[tuple[Layer, Bool[Tensor, "units"]]]:
-        """For every prunable layer, which of its filters (output channels, units) have a weight left."""
+        """For every prunable layer, the filters (output channels, units) with a weight left."""
         for layer in self.prunable_layers:
             yield layer, layer.by_filter(mask[layer.coordinates]).any(dim=1)
 
     def dead(self, mask: Bool[Tensor, "D"]) -> Bool[Tensor, "D"]:
         """Coordinates of filters with no weight left.
 
-        Behind such a filter BatchNorm's variance is near 0 and its gain near 1/sqrt(eps) = 316: one of them can
-        raise the largest eigenvalue in R^D by four orders of magnitude. Curvature can leave these coordinates out.
+        BatchNorm after such a filter has a variance near 0 and a gain near 1/sqrt(eps) = 316. One dead filter can raise
+        the largest eigenvalue in R^D by four orders of magnitude, so curvature may omit these coordinates.
         """
         out = torch.zeros_like(mask)
         for layer, alive in self.filters(mask):
@@ -229,9 +230,9 @@ class Space:
 
 
 def check_mask(space: Space, mask: Bool[Tensor, "D"], parent: Bool[Tensor, "D"] | None, count: int) -> None:
-    """Hold a new mask to its invariants: exact count, nested in its parent, nothing unprunable removed.
+    """Check the invariants of a new mask: exact count, nested in its parent, no unprunable coordinate removed.
 
-    Raises ModelError naming the one that is broken.
+    Raises ModelError with the broken invariant.
     """
     left = space.remaining(mask)
     if left != count:
@@ -240,7 +241,3 @@ def check_mask(space: Space, mask: Bool[Tensor, "D"], parent: Bool[Tensor, "D"] 
         raise ModelError("mask removes a coordinate that is not prunable")
     if parent is not None and bool((mask & ~parent).any()):
         raise ModelError("mask is not nested: it restores a weight that its parent had removed")
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return isinstance(module, STATISTICS) and module.running_mean is not None

@@ -1,4 +1,4 @@
-"""Which weights to remove: scores say how much each is worth, selection turns scores into a mask of an exact count."""
+"""Pruning: scores rate the weights, and selection turns scores into a mask with an exact count."""
 
 from sublevel.prune.masks import Pruning, prune
 from sublevel.prune.registry import SCORES, Criterion, ScoreContext, Scores, score, score_function

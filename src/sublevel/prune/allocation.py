@@ -1,4 +1,4 @@
-"""How many weights are left at a level: of the network, or of each layer."""
+"""The number of weights left at a level, in the network or in each layer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ ROUNDINGS = ("exact", "open_lth")
 
 
 def removed(fraction: float, remaining: int, rounding: str = "exact") -> int:
-    """How many of ``remaining`` weights one level removes: floor(fraction * remaining + 1/2).
+    """The number of ``remaining`` weights that one level removes: floor(fraction * remaining + 1/2).
 
-    In exact arithmetic with the fraction as it is written, so that 0.29 of 50 weights is 14.5, and 15 go. With
-    ``rounding="open_lth"`` as many as that package removes from weights without ties, which keeps those above
-    ``sorted[ceil(fraction * remaining)]``: ceil(fraction * remaining) + 1, in floating point as there.
+    The arithmetic is exact with the fraction as written, so 0.29 of 50 weights is 14.5, and 15 are removed.
+    ``rounding="open_lth"`` gives the number that the package open_lth removes from weights without ties. It keeps
+    weights above ``sorted[ceil(fraction * remaining)]``, so it removes ceil(fraction * remaining) + 1, in floating
+    point.
 
     >>> removed(0.2, 270_896), removed(0.5, 1), removed(0.2, 270_896, "open_lth")
     (54179, 1, 54181)
@@ -41,14 +42,14 @@ def counts(
     protect: Sequence[str] = (),
     floor: int = 0,
 ) -> list[int]:
-    """Weights left after ``level`` levels: [total] for the global scope, one number per prunable layer otherwise.
+    """Weights left after ``level`` levels: [total] for the scope ``global``, else one number per prunable layer.
 
-    ``layer`` takes the fraction from every layer, ``erk`` shares the global count out (see `erk`). Layers that match a
-    pattern of ``protect`` keep all their weights, and no layer falls below ``floor`` of them: with ``global`` and
-    ``erk`` the total stays what it is, and the other layers give more.
+    ``layer`` removes the fraction from every layer; ``erk`` distributes the global count (see `erk`). Layers that match
+    a pattern of ``protect`` keep all their weights, and every layer keeps at least ``floor`` weights. With ``global``
+    and ``erk`` the total does not change, and the other layers lose more.
 
-    Raises ConfigError for an unknown scope or rounding, a pattern that matches no layer, and a total too small for
-    what is protected.
+    Raises ConfigError for an unknown scope or rounding, a pattern that matches no layer, or a total below the protected
+    weights.
     """
     if scope not in SCOPES:
         raise unknown("pruning scope", scope, SCOPES)
@@ -62,7 +63,7 @@ def counts(
 def counts_at(
     space: Space, density: float, scope: str = "global", *, protect: Sequence[str] = (), floor: int = 0
 ) -> list[int]:
-    """Weights left at a density, floor(density * n + 1/2) of n; all else as in `counts`.
+    """Weights left at a density, floor(density * n + 1/2) of n; everything else as in `counts`.
 
     >>> counts_at(Space((Layer("a", (10,), 0, True), Layer("b", (30,), 10, True)), (), ()), 0.29)
     [12]
@@ -77,28 +78,28 @@ def counts_at(
 
 
 def _shared_out(space: Space, left: list[int], scope: str, protect: Sequence[str], floor: int, where: str) -> list[int]:
-    """Counts of a scope from its total, or from its layers' own counts, with what is held in any case."""
+    """The counts of a scope from its total, or from the counts of its layers, with protected weights and the floor."""
     low = least(space, protect, floor)
     if scope == "layer":
         return [max(n, m) for n, m in zip(left, low, strict=True)]
     if sum(low) > left[0]:
         raise ConfigError(
             f"{where} leaves {left[0]} weights, fewer than the {sum(low)} that protect = {list(protect)} and "
-            f"floor = {floor} hold"
+            f"floor = {floor} keep"
         )
     return left if scope == "global" else erk(space, left[0], low)
 
 
 def least(space: Space, protect: Sequence[str] = (), floor: int = 0) -> list[int]:
-    """The weights that each prunable layer keeps in any case: all where it is protected, else ``floor``."""
+    """The fewest weights of each prunable layer: all if it is protected, else ``floor``."""
     spared = protected(space, protect)
     return [x.size if x.name in spared else min(floor, x.size) for x in space.prunable_layers]
 
 
 def protected(space: Space, patterns: Sequence[str]) -> list[str]:
-    """The prunable layers that match a pattern: shell wildcards, on the weight's name or on its module's.
+    """The prunable layers that match a pattern, with shell wildcards, by the name of the weight or of its module.
 
-    Raises ConfigError for a pattern that matches none, and where nothing is left to prune.
+    Raises ConfigError for a pattern without a match, or if nothing is left to prune.
     """
     layers, found = list(space.prunable_layers), set()
     for pattern in patterns:
@@ -116,8 +117,8 @@ def protected(space: Space, patterns: Sequence[str]) -> list[str]:
 def erk(space: Space, total: int, low: Sequence[int] | None = None) -> list[int]:
     """Erdos-Renyi-Kernel counts: densities proportional to ``sum(shape) / prod(shape)`` (Evci et al. 1911.11134).
 
-    A layer that would need more than all its weights keeps all of them and the others share the rest. ``low`` are the
-    layers' least counts. They add up to ``total`` exactly, and no count falls as the total rises.
+    A layer whose density would exceed 1 keeps all its weights, and the others share the rest. ``low`` are the fewest
+    weights of the layers. The counts add up to ``total`` exactly, and none falls as the total rises.
 
     >>> net = Space((Layer("a", (10, 10), 0, True), Layer("b", (100, 100), 100, True)), (), ())
     >>> erk(net, 220), erk(net, 2200)
@@ -129,10 +130,10 @@ def erk(space: Space, total: int, low: Sequence[int] | None = None) -> list[int]
 
 
 def apportion(total: int, shares: Sequence[float], low: Sequence[int], high: Sequence[int]) -> list[int]:
-    """Whole numbers nearest to ``c * shares`` within [low, high], c such that they add up to ``total``.
+    """Whole numbers nearest to ``c * shares`` within [low, high], with c such that they add up to ``total``.
 
-    Where several would step up at one c, the first do. One c serves all (Webster's method), so no number falls as the
-    total rises: counts of successive levels are nested.
+    If several would step up at the same c, the first ones do. With one c for all (Webster's method) no number falls as
+    the total rises, so counts of successive levels are nested.
 
     >>> apportion(7, [1.0, 1.0, 1.0], [0, 0, 0], [9, 9, 1])
     [3, 3, 1]
@@ -153,9 +154,9 @@ def apportion(total: int, shares: Sequence[float], low: Sequence[int], high: Seq
 
 
 def from_densities(space: Space, densities: Mapping[str, float]) -> list[int]:
-    """Counts per prunable layer from densities by pattern: the first that matches a layer, 1 where none does.
+    """Counts per prunable layer from densities by pattern: the first pattern that matches a layer; 1 without a match.
 
-    Raises ConfigError for a density outside [0, 1] and a pattern that matches no layer.
+    Raises ConfigError for a density outside [0, 1] or a pattern that matches no layer.
 
     >>> net = Space((Layer("a", (10,), 0, True), Layer("b", (30,), 10, True)), (), ())
     >>> from_densities(net, {"b": 0.1})

@@ -1,4 +1,4 @@
-"""From a criterion to a mask: score, select, and score again where pruning is spread over rounds."""
+"""Pruning by a criterion: score, select, and repeat if the criterion prunes in rounds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sublevel.space import Point, project
 
 @dataclass(frozen=True)
 class Pruning:
-    """A mask, and the weights that the criterion would go on from (exactly 0 outside the mask).
+    """A mask and the criterion's weights for it (exactly 0 outside the mask).
 
-    ``looks`` is how often the weights were scored.
+    ``looks`` is the number of times the weights were scored.
     """
 
     mask: Bool[Tensor, "D"]
@@ -41,12 +41,12 @@ def prune(
     floor: int = 0,
     rounds: int | None = None,
 ) -> Pruning:
-    """Remove the weights of ``context.mask`` that a criterion values least, down to exactly ``keep``.
+    """Remove the weights of ``context.mask`` with the lowest scores, down to exactly ``keep``.
 
-    ``keep``, ``protect`` and ``floor`` as in `select`. An iterated criterion (``rounds``, by default as registered) is
-    asked again after each of the steps of `schedule`, at the point pruned so far.
+    ``keep``, ``protect`` and ``floor`` are as in `select`. An iterated criterion (``rounds``, by default as registered)
+    scores again after each step of `schedule`, at the point pruned so far.
 
-    Raises ConfigError where the criterion lacks something, or gives scores of the wrong length or nan.
+    Raises ConfigError if the criterion lacks an input, or returns scores of the wrong length or nan.
 
     >>> from torch import nn
     >>> from sublevel.space import Space
@@ -74,7 +74,7 @@ def prune(
 def schedule(before: Sequence[int], after: Sequence[int], rounds: int) -> Iterator[list[int]]:
     """Counts that fall exponentially, ``before * (after / before)^(r / rounds)``, to exactly ``after``.
 
-    Steps that would remove nothing are left out, but for the last (Tanaka et al. 2006.05467, algorithm 1).
+    Steps that remove nothing are omitted, except the last (Tanaka et al. 2006.05467, algorithm 1).
 
     >>> list(schedule([1000], [1], 3))
     [[100], [10], [1]]

@@ -1,7 +1,7 @@
-"""The registry of pruning criteria: what a score is given, what it gives back, and how it is run.
+"""The registry of pruning criteria.
 
-A criterion is one function ``(point, field, generator) -> [D]`` and one line of registration. What else it looks at it
-asks for by name, as keyword-only parameters: any of the fields of `ScoreContext`.
+A criterion is one function ``(point, field, generator) -> [D]`` and one line of registration. Keyword-only parameters
+with the names of fields of `ScoreContext` request further inputs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Update = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scores:
-    """What every weight is worth: those with the lowest ``values`` [D] go first.
+    """The scores of all weights; those with the lowest ``values`` [D] are removed first.
 
-    ``update(mask)`` gives the weights [D] that the criterion would go on from once the mask is known (a surgeon moves
-    the survivors to make up for the removed ones); None where it leaves them as they are.
+    ``update(mask)`` returns new weights [D] for the mask, if the criterion compensates the removed weights; else it is
+    None.
     """
 
     values: Float[Tensor, "D"]
@@ -34,16 +34,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScoreContext:
-    """What a score may ask for, beside a point, the loss and random numbers, by a keyword of that name."""
+    """Inputs that a score may request by a keyword, besides the point, the loss and random numbers."""
 
     space: Space
-    """The layers of theta, and which of its coordinates may be pruned."""
+    """The layers of theta and its prunable coordinates."""
     mask: Bool[Tensor, "D"]
-    """The weights that are left: the scores of the others are not looked at."""
+    """The remaining weights; scores of the others are ignored."""
     start: Point | None = None
-    """Where the training that ended in the point began."""
+    """The point at which the training that ended in the point began."""
     flow: Field | None = None
-    """What the absolute weights pass on of an input of ones (see `sublevel.risk.synflow`)."""
+    """The response of the absolute weights to an input of ones (see `sublevel.risk.synflow`)."""
 
 
 ASKABLE = tuple(f.name for f in fields(ScoreContext))
@@ -54,49 +54,54 @@ Score = Callable[..., Tensor | Scores]
 
 @dataclass(frozen=True)
 class Criterion:
-    """A registered score. Called, it is its function; `look` runs it with what it asks for and checks the answer."""
+    """A registered score. A call runs its function; `look` also supplies the requested inputs and checks the result."""
 
     name: str
     function: Score
     draws: bool = False
-    """It uses the generator: its masks depend on the seed."""
+    """The score uses the generator: its masks depend on the seed."""
     rounds: int = 1
-    """Pruning is spread over so many rounds, at exponentially falling counts, with new scores in each."""
+    """Number of pruning rounds, with exponentially falling counts and new scores in each."""
     updates: bool = False
-    """It gives new values to the weights that stay."""
+    """The score returns new values for the remaining weights."""
     passes: float = 0.0
-    """About what a mask costs, in forward and backward passes over the examples shown: for the plan alone."""
+    """Approximate cost of a mask, in forward and backward passes over the examples; only for the plan."""
     needs: tuple[str, ...] = ()
-    """The fields of `ScoreContext` that it asks for."""
+    """The fields of `ScoreContext` that it requests."""
 
     @property
     def nests(self) -> bool:
-        """Whether its masks of one point are nested: its scores do not depend on how many weights are to stay."""
+        """Whether its masks of one point are nested: scores do not depend on the number of weights to keep."""
         return not self.draws and self.rounds == 1
 
     @property
     def own(self) -> bool:
-        """Whether it is the user's own, and not one of the package."""
+        """Whether it is a user's own criterion, outside this package."""
         return self.function.__module__.partition(".")[0] != __name__.partition(".")[0]
 
     def __call__(self, point: Point, field: Field | None, generator: torch.Generator, **asked: object):
-        """The function's own answer, with what it asks for given by keyword."""
+        """Call the function with the requested inputs by keyword."""
         return self.function(point, field, generator, **asked)
 
     def look(self, point: Point, field: Field | None, generator: torch.Generator, context: ScoreContext) -> Scores:
         """Score a point.
 
-        Raises ConfigError naming the criterion where something that it asks for is not known, or where its scores are
-        not one number per coordinate.
+        Raises ConfigError with the name of the criterion if a requested input is missing, or its scores are not one
+        number per coordinate.
         """
         asked = {name: getattr(context, name) for name in self.needs}
         for name, given in asked.items():
             if given is None:
                 raise ConfigError(f"criterion {self.name!r} needs {MEANING[name]}, which is not known here")
         found = self.function(point, field, generator, **asked)
-        scores = found if isinstance(found, Scores) else Scores(_vector(found, self.name))
-        _check(scores, self, context)
-        return scores
+        if not isinstance(found, Scores):
+            if not isinstance(found, Tensor) or found.ndim != 1 or not found.is_floating_point():
+                a_tensor = isinstance(found, Tensor)
+                got = f"a tensor {found.dtype} of shape {list(found.shape)}" if a_tensor else type(found)
+                raise ConfigError(f"criterion {self.name!r} must give a vector of real numbers, got {got}")
+            found = Scores(found.detach())
+        _check(found, self, context)
+        return found
 
 
 SCORES: dict[str, Criterion] = {}
@@ -105,10 +110,10 @@ SCORES: dict[str, Criterion] = {}
 def score(
     name: str, *, draws: bool = False, rounds: int = 1, updates: bool = False, passes: float = 0.0
 ) -> Callable[[Score], Score]:
-    """Register a criterion under its name: ``draws`` if it uses the generator, ``rounds`` if it is iterated.
+    """Register a criterion under a name: ``draws`` if it uses the generator, ``rounds`` if it is iterated.
 
-    ``updates`` if it answers with `Scores` that move the weights which stay; ``passes`` for the plan. Keyword-only
-    parameters of the function ask for fields of `ScoreContext`. ConfigError where there is no such field.
+    ``updates`` if it returns `Scores` with an update; ``passes`` for the plan. Keyword-only parameters of the function
+    request fields of `ScoreContext`. Raises ConfigError for an unknown field.
 
     >>> @score("growth")
     ... def growth(point, field, generator, *, start):
@@ -130,28 +135,22 @@ def score(
 
 
 def score_function(name: str) -> Criterion:
-    """A criterion by its name; ConfigError with the nearest one if there is none."""
+    """The criterion of a name; raises ConfigError with the nearest name for an unknown one."""
     if name not in SCORES:
         raise unknown("pruning score", name, SCORES)
     return SCORES[name]
 
 
-def _vector(found: object, name: str) -> Tensor:
-    """The tensor that a score answered with, as a vector of numbers."""
-    if not isinstance(found, Tensor) or found.ndim != 1 or not found.is_floating_point():
-        got = f"a tensor {found.dtype} of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found)
-        raise ConfigError(f"criterion {name!r} must give a vector of real numbers, got {got}")
-    return found.detach()
-
-
 def _check(scores: Scores, criterion: Criterion, context: ScoreContext) -> None:
-    """Refuse scores of another length, and nan among those that count."""
+    """Require scores of the right length, an update as registered, and no nan among the remaining weights."""
     values, name, dim = scores.values, criterion.name, context.space.dim
     if len(values) != dim:
         raise ConfigError(f"criterion {name!r} gave {len(values)} scores for the {dim} coordinates of the network")
     if (scores.update is not None) != criterion.updates:
-        says = "updates=True" if criterion.updates else "updates=False"
-        raise ConfigError(f"criterion {name!r} is registered with {says}, which its scores do not bear out")
+        returns = "return no update" if criterion.updates else "return an update"
+        raise ConfigError(
+            f"criterion {name!r} is registered with updates={criterion.updates}, but its scores {returns}"
+        )
     for layer in context.space.prunable_layers:
         bad = values[layer.coordinates].isnan() & context.mask[layer.coordinates].to(values.device)
         if bool(bad.any()):

@@ -1,14 +1,13 @@
-"""Selection that is asked at every step of a training, where the one mask of a level would be too slow."""
+"""Fast selection for trainings that select at every step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.prune.select import layer_counts, protected, select
+from sublevel.prune.select import layer_counts, lowest, protected, select
 from sublevel.space import Space
 
 
@@ -17,7 +16,7 @@ def repeated(
 ) -> Callable[[Tensor], Tensor]:
     """`select` among all weights, as a function from scores [D] to the mask [D]: the same masks, faster.
 
-    ``keep``, ``protect`` and ``floor`` as in `select`, and the same ConfigError. Scores are not looked at for nan.
+    ``keep``, ``protect`` and ``floor`` are as in `select`, with the same ConfigError. Scores are not checked for nan.
 
     >>> from torch import nn
     >>> repeated(Space.of(nn.Linear(3, 1)), [2])(torch.tensor([0.3, 0.1, 0.2, 0.0]))
@@ -25,7 +24,7 @@ def repeated(
     """
     layers, full = list(space.prunable_layers), space.full_mask()
     first = select(space, torch.zeros(space.dim), full, keep, protect=protect, floor=floor)
-    if floor and len(keep) < len(layers):  # which weights the floor holds depends on the scores
+    if floor and len(keep) < len(layers):  # the weights that the floor keeps depend on the scores
         return lambda scores: select(space, scores, full.to(scores.device), keep, protect=protect, floor=floor)
     if len(keep) == len(layers):
         groups = [[layer] for layer in layers]
@@ -45,14 +44,3 @@ def repeated(
         return mask
 
     return choose
-
-
-def lowest(scores: Float[Tensor, "n"], number: int) -> Bool[Tensor, "n"]:
-    """The first ``number`` of a stable sort, 1 or more of them, without sorting."""
-    on_cpu = scores.device.type == "cpu"
-    last = float(np.partition(scores.numpy(), number - 1)[number - 1]) if on_cpu else scores.kthvalue(number).values
-    gone = scores <= last
-    if int(gone.sum()) == number:
-        return gone
-    below, ties = scores < last, scores == last
-    return below | (ties & (ties.cumsum(0) <= number - below.sum()))

@@ -1,4 +1,4 @@
-"""Scores that look at the weights alone, now and where training began; importing it registers every criterion.
+"""Scores from the weights alone, at the end and at the start of training; importing it registers every criterion.
 
 The weights with the lowest scores are removed first.
 """
@@ -24,16 +24,16 @@ def magnitude(point: Point, field: Field | None, generator: torch.Generator) -> 
 
 @score("random", draws=True)
 def random(point: Point, field: Field | None, generator: torch.Generator) -> Float[Tensor, "D"]:
-    """A uniform draw for every coordinate: the control that any score must beat."""
+    """A uniform draw for every coordinate: the baseline of every score."""
     return torch.rand(len(point.theta), generator=generator).to(point.theta.device)
 
 
 @score("lamp")
 def lamp(point: Point, field: Field | None, generator: torch.Generator, *, space: Space) -> Float[Tensor, "D"]:
-    """``theta_i^2 / sum_j theta_j^2`` over the j of i's layer that are not smaller (Lee et al. 2010.07611).
+    """``theta_i^2 / sum_j theta_j^2`` over the j of i's layer with weights at least as large (Lee et al. 2010.07611).
 
-    Of two equal weights the one that stands first counts as the smaller. The largest weight of every layer scores 1,
-    so that no layer is emptied before all others have one weight left. In float64; 0 where a weight is 0.
+    Of two equal weights the first counts as the smaller. The largest weight of every layer scores 1, so no layer is
+    emptied before all others have one weight left. In float64; 0 for a weight of 0.
     """
     out = point.theta.new_zeros(len(point.theta), dtype=torch.float64)
     for layer in space.prunable_layers:
@@ -45,10 +45,11 @@ def lamp(point: Point, field: Field | None, generator: torch.Generator, *, space
 
 @score("movement")
 def movement(point: Point, field: Field | None, generator: torch.Generator, *, start: Point) -> Float[Tensor, "D"]:
-    """``(theta_i^2 - start_i^2) / 2``: how far training moved a weight away from zero.
+    """``(theta_i^2 - start_i^2) / 2``: the movement of a weight away from zero during training.
 
     The movement score ``-sum_t g_i(t) theta_i(t)`` (Sanh et al. 2005.07683) is ``integral theta_i dtheta_i`` along a
-    gradient flow, in units of the rate, and depends on its ends alone. Momentum and weight decay count as movement.
+    gradient flow, in units of the learning rate, and depends only on the ends. Momentum and weight decay count as
+    movement.
     """
     return (point.theta.square() - start.theta.square()) / 2
 
@@ -63,7 +64,7 @@ def magnitude_increase(
 
 @score("distance")
 def distance(point: Point, field: Field | None, generator: torch.Generator, *, start: Point) -> Float[Tensor, "D"]:
-    """``|theta_i - start_i|``, whatever the direction (Zhou et al. 1905.01067, "movement")."""
+    """``|theta_i - start_i|``, in any direction (Zhou et al. 1905.01067, "movement")."""
     return (point.theta - start.theta).abs()
 
 
@@ -71,13 +72,13 @@ def distance(point: Point, field: Field | None, generator: torch.Generator, *, s
 def initial_magnitude(
     point: Point, field: Field | None, generator: torch.Generator, *, start: Point
 ) -> Float[Tensor, "D"]:
-    """``|start_i|``: what the trained weights say beyond it is what training found (Zhou et al., "large init")."""
+    """``|start_i|``, the baseline for scores of trained weights (Zhou et al., "large init")."""
     return start.theta.abs()
 
 
 @score("same-sign")
 def same_sign(point: Point, field: Field | None, generator: torch.Generator, *, start: Point) -> Float[Tensor, "D"]:
-    """``max(0, sign(start_i) theta_i)``: magnitude, but weights whose sign training turned go first.
+    """``max(0, sign(start_i) theta_i)``: magnitude, except that weights that changed sign are removed first.
 
     "Large final, same sign" of Zhou et al. (1905.01067, section 5).
     """
@@ -88,8 +89,8 @@ def same_sign(point: Point, field: Field | None, generator: torch.Generator, *, 
 def magnitude_increase_same_sign(
     point: Point, field: Field | None, generator: torch.Generator, *, start: Point
 ) -> Float[Tensor, "D"]:
-    """``sign(start_i) theta_i - |start_i|``: the increase in the direction of the first sign.
+    """``sign(start_i) theta_i - |start_i|``: the increase in the direction of the initial sign.
 
-    `magnitude_increase` where the sign was kept, and ``-|theta_i| - |start_i|`` where it was turned (Zhou et al.).
+    It is `magnitude_increase` if the sign was kept, and ``-|theta_i| - |start_i|`` if it changed (Zhou et al.).
     """
     return start.theta.sign() * point.theta - start.theta.abs()

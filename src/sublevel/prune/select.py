@@ -1,13 +1,14 @@
-"""From scores to masks with an exact number of weights left.
+"""Selection: masks with an exact number of weights from scores.
 
-Ties are decided by position: the sort is stable on (score, index), so the same scores give the same mask everywhere.
-A mask is always nested in the one it was made from.
+Position breaks ties: the sort is stable on (score, index), so equal scores give equal masks everywhere. A mask is
+always nested in its parent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
@@ -29,11 +30,10 @@ def select(
 ) -> Bool[Tensor, "D"]:
     """Keep the best-scored weights of ``parent``: ``keep`` = [total], or one count per prunable layer.
 
-    Of a total, the layers of ``protect`` (see `protected`) keep what ``parent`` has left them, and every other layer
-    its best ``floor`` weights; the rest is decided across layers. Counts per layer say all of that by themselves.
+    With a total, the layers of ``protect`` (see `protected`) keep all their weights in ``parent``, every other layer
+    keeps its best ``floor`` weights, and the rest is selected across layers. Counts per layer already include this.
 
-    Raises ConfigError where a count exceeds the weights that are left or falls short of what must stay, or a score is
-    nan.
+    Raises ConfigError for a count above the remaining weights or below the protected ones, or a score of nan.
     """
     layers = list(space.prunable_layers)
     mask = parent.clone()
@@ -51,10 +51,10 @@ def select(
 
 
 def open_lth(space: Space, scores: Float[Tensor, "D"], parent: Bool[Tensor, "D"], fraction: float) -> Bool[Tensor, "D"]:
-    """The mask by open_lth's own rule: keep what scores above ``sorted[ceil(fraction * remaining)]``.
+    """The mask by the rule of open_lth: keep scores above ``sorted[ceil(fraction * remaining)]``.
 
-    Without ties it is `select` with the counts of ``rounding="open_lth"``; here every weight that ties with the
-    threshold goes too, so the count is not exact (facebookresearch/open_lth, pruning/sparse_global.py).
+    Without ties it equals `select` with the counts of ``rounding="open_lth"``. Every weight that ties with the
+    threshold is removed too, so the count is not exact (facebookresearch/open_lth, pruning/sparse_global.py).
     """
     among = parent & space.prunable.to(parent.device)
     alive = scores[among].sort().values
@@ -72,7 +72,7 @@ def layer_counts(space: Space, mask: Bool[Tensor, "D"]) -> list[int]:
 def _sure(
     space: Space, scores: Tensor, mask: Bool[Tensor, "D"], protect: Sequence[str], floor: int
 ) -> Bool[Tensor, "D"]:
-    """The weights that stay whatever the others score."""
+    """The weights that stay for any scores of the others."""
     sure, spared = torch.zeros_like(mask), protected(space, protect)
     for layer in space.prunable_layers if spared or floor else ():
         alive = _indicator(layer, mask) & mask
@@ -95,11 +95,15 @@ def _keep_best(mask: Tensor, scores: Tensor, among: Tensor, count: int, where: s
     if not 0 <= count <= len(alive):
         raise ConfigError(f"cannot keep {count} of the {len(alive)} weights left in {where}")
     if count < len(alive):
-        mask[alive[_lowest(scores[alive], len(alive) - count)]] = False
+        mask[alive[lowest(scores[alive], len(alive) - count)]] = False
 
 
-def _lowest(scores: Float[Tensor, "n"], number: int) -> Bool[Tensor, "n"]:
-    """The first ``number`` of a stable sort, found without sorting: what lies below the last, and its first ties."""
-    last = scores.kthvalue(number).values
+def lowest(scores: Float[Tensor, "n"], number: int) -> Bool[Tensor, "n"]:
+    """The first ``number`` (at least 1) of a stable sort, without sorting: those below the last, and its first ties."""
+    on_cpu = scores.device.type == "cpu"
+    last = float(np.partition(scores.numpy(), number - 1)[number - 1]) if on_cpu else scores.kthvalue(number).values
+    gone = scores <= last
+    if int(gone.sum()) == number:
+        return gone
     below, ties = scores < last, scores == last
     return below | (ties & (ties.cumsum(0) <= number - below.sum()))

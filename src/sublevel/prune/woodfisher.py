@@ -1,4 +1,4 @@
-"""Optimal brain surgery with the block Fisher matrix: which weights to remove, and how the others make up for them."""
+"""WoodFisher: optimal brain surgery with the block Fisher matrix, which removes weights and updates the others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sublevel.prune.sensitivity import likelihood_of
 from sublevel.space import Point, Space, project
 
 BLOCK = 32
-"""Weights of a block: consecutive survivors of one layer."""
+"""Weights per block: consecutive remaining weights of one layer."""
 DAMPING = 1e-5
-"""What is added to the diagonal of the Fisher matrix (the value of Singh and Alistarh)."""
+"""Damping on the diagonal of the Fisher matrix (the value of Singh and Alistarh)."""
 RANK = 16
-"""Examples of one step of Woodbury's formula."""
+"""Examples per step of Woodbury's formula."""
 
 
 @score("woodfisher", updates=True, passes=500)
@@ -27,9 +27,9 @@ def woodfisher(
 ) -> Scores:
     """``theta_q^2 / (2 [F^-1]_qq)`` with F the damped empirical Fisher in blocks (Singh and Alistarh 2004.14340).
 
-    The update removes all weights of a block together: ``theta - F^-1[:, Q] (F^-1[Q, Q])^-1 theta_Q``, the move that
-    costs the quadratic ``d^T F d / 2`` least with ``theta_Q + d_Q = 0``; for one weight it is theirs.
-    Memory: 8 `BLOCK` bytes for every weight that is left, in float64.
+    The update removes all pruned weights Q of a block together: ``theta - F^-1[:, Q] (F^-1[Q, Q])^-1 theta_Q``. This
+    step d minimises ``d^T F d / 2`` under ``theta_Q + d_Q = 0``; for one weight it is theirs. It takes 8 `BLOCK` bytes
+    of memory per remaining weight, in float64.
     """
     loss = likelihood_of(field, "woodfisher")
     index = blocks(space, mask, BLOCK)
@@ -41,7 +41,7 @@ def woodfisher(
 
 
 def blocks(space: Space, mask: Bool[Tensor, "D"], size: int) -> Int[Tensor, "blocks size"]:
-    """The coordinates of the weights that are left, layer by layer, ``size`` to a row; -1 fills up a layer's last row.
+    """The coordinates of the remaining weights, layer by layer, ``size`` per row; -1 pads a layer's last row.
 
     >>> from sublevel.space import Layer
     >>> blocks(Space((Layer("w", (4,), 0, True),), (), ()), torch.tensor([True, False, True, True]), 2).tolist()
@@ -57,10 +57,10 @@ def blocks(space: Space, mask: Bool[Tensor, "D"], size: int) -> Int[Tensor, "blo
 def inverse_fisher(
     gradients: Iterator[Tensor], index: Int[Tensor, "blocks size"], examples: int, damping: float
 ) -> Float[Tensor, "blocks size size"]:
-    """``(damping I + 1/N sum_n g_n g_n^T)^-1`` of every block, by Woodbury's formula, `RANK` examples at a step.
+    """``(damping I + 1/N sum_n g_n g_n^T)^-1`` of every block, by Woodbury's formula with `RANK` examples per step.
 
-    ``A^-1 - A^-1 U (I + U^T A^-1 U)^-1 U^T A^-1`` with U the gradients over sqrt(N). ``gradients`` gives [B, D] at a
-    time; in float64.
+    ``A^-1 - A^-1 U (I + U^T A^-1 U)^-1 U^T A^-1`` with the gradients U over sqrt(N), in float64. ``gradients`` yields
+    chunks [B, D].
     """
     size = index.shape[1]
     eye = torch.eye(size, dtype=torch.float64, device=index.device)
@@ -79,7 +79,7 @@ def compensated(
     index: Int[Tensor, "blocks size"],
     left: Bool[Tensor, "D"],
 ) -> Float[Tensor, "D"]:
-    """The weights after the removal of those that ``left`` has not: exactly 0 there, the others of a block moved."""
+    """The weights after pruning to ``left``: exactly 0 outside it, and updated in every block with a pruned weight."""
     there, values = index >= 0, _inside(theta.double(), index)
     gone = there & ~left[index.clamp(min=0)]
     eye = torch.eye(index.shape[1], dtype=torch.float64, device=theta.device)
@@ -90,5 +90,5 @@ def compensated(
 
 
 def _inside(vector: Float[Tensor, "D"], index: Int[Tensor, "blocks size"]) -> Float[Tensor, "blocks size"]:
-    """The vector's entries block by block, 0 where a block is filled up."""
+    """The entries of a vector by block, 0 at the padding."""
     return vector[index.clamp(min=0)] * (index >= 0)
