@@ -203,7 +203,7 @@ def test_inputs_that_are_no_landscape_are_refused():
     with pytest.raises(ValueError, match="from 'a' to itself"):
         disconnectivity(leaves, {("a", "a"): 2.0})
     for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"the height of 'a' is {bad}: a leaf stands at a finite loss"):
+        with pytest.raises(ValueError, match=f"the height of 'a' is {bad}: a leaf needs a finite loss"):
             disconnectivity({"a": bad}, {})
     with pytest.raises(ValueError, match="at least one solution, got none"):
         disconnectivity({}, {})

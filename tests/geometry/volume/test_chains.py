@@ -282,7 +282,7 @@ def test_even_rungs_would_miss_most_of_it():
 
 def test_too_few_rungs_are_flagged():
     found = partition(np.array(spread(-4, 0, 40)), 60, examples=10_000, gamma=1.0, rungs=1, burn_in=10)
-    assert "1 rungs miss up to" in found.reason
+    assert "1 rungs have an error of up to" in found.reason
 
 
 def test_rungs_that_have_not_mixed_are_flagged():

@@ -100,7 +100,7 @@ def test_the_gradients_term_is_that_of_conjugate_gradients():
     assert found.diagnostics["nonstationarity"] == pytest.approx(float(g @ x) / 2, rel=1e-9)
     missed = truth - found.diagnostics["nonstationarity"]
     assert 0 < missed <= found.diagnostics["nonstationarity_error"]
-    assert "more steps" in found.reason
+    assert "take more steps" in found.reason
 
 
 def test_a_point_that_is_no_minimum_is_flagged():

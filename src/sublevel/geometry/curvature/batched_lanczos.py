@@ -142,15 +142,11 @@ def batched_lanczos(
     unit, off = scaled.unit, (2 * skew / size.clamp_min(torch.finfo(torch.float64).tiny)).sqrt().tolist()
     ends = enumerate(zip(diagonal.numpy(), side.numpy(), lengths.tolist(), alive.tolist(), strict=True))
     found = [Tridiagonal(unit * a[:m], unit * b[:m], not going, off[i]) for i, (a, b, m, going) in ends]
-    if not outliers:
-        return found
-    return [replace(run, outliers=_outliers(run, own)) for run, own in zip(found, basis, strict=True)]
-
-
-def _outliers(run: Tridiagonal, basis: Tensor) -> Outliers:
-    values, coefficients = run.converged()
-    vectors = combined(coefficients, basis[: len(run.diagonal)])
-    return Outliers(values, torch.nn.functional.normalize(vectors, dim=1), basis[0].clone())
+    for i, (run, own) in enumerate(zip(found, basis, strict=True) if outliers else ()):
+        values, coefficients = run.converged()
+        vectors = torch.nn.functional.normalize(combined(coefficients, own[: len(run.diagonal)]), dim=1)
+        found[i] = replace(run, outliers=Outliers(values, vectors, own[0].clone()))
+    return found
 
 
 def _orthogonal(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,9 @@ class Frame:
     def point(self, x: float, y: float) -> Point:
         """The point of the plane, with its buffers."""
         theta = self.origin.theta.double() + x * self.axes[0] + y * self.axes[1]
-        return Point(theta.to(self.origin.theta.dtype), self._anchor(x, y).buffers)
+        first = self.buffers == "first" or len(self.anchors) == 1
+        anchor = self.anchors[0 if first else self.nearest(x, y)]
+        return Point(theta.to(self.origin.theta.dtype), anchor.buffers)
 
     def project(self, points: Sequence[PointLike]) -> Projection:
         """Project points (such as the checkpoints of a trajectory) onto the plane by least squares.
@@ -117,10 +119,6 @@ class Frame:
         """The index of the anchor nearest to a point of the plane; of equally near ones the first."""
         away = np.array([x, y]) @ self._square - self._places
         return int((away**2).sum(axis=1).argmin())
-
-    def _anchor(self, x: float, y: float) -> Point:
-        first = self.buffers == "first" or len(self.anchors) == 1
-        return self.anchors[0 if first else self.nearest(x, y)]
 
     @cached_property
     def _square(self) -> np.ndarray:

@@ -121,7 +121,8 @@ def adaptive_scan(
     for level in range(1, levels + 1):
         steep = [cell for cell in active if not _range(cell, seen) <= tolerance]
         leaves += [cell for cell in active if _range(cell, seen) <= tolerance]
-        active = [child for cell in steep for child in _children(cell)]
+        half = side // 2**level
+        active = [(i + di, j + dj, half) for i, j, _ in steep for dj in (0, half) for di in (0, half)]
         look(active, level)
     leaves += active
     order = {node: number for number, node in enumerate(seen)}
@@ -152,12 +153,6 @@ def _lattice(values: np.ndarray, side: int) -> np.ndarray:
 def _corners(cell: Cell) -> tuple[Corner, Corner, Corner, Corner]:
     i, j, side = cell
     return (i, j), (i + side, j), (i, j + side), (i + side, j + side)
-
-
-def _children(cell: Cell) -> list[Cell]:
-    i, j, side = cell
-    half = side // 2
-    return [(i + di, j + dj, half) for dj in (0, half) for di in (0, half)]
 
 
 def _range(cell: Cell, seen: dict[Corner, tuple[Evaluation, int]]) -> float:

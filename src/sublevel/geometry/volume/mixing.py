@@ -39,7 +39,9 @@ def effective_sample_size(traces: np.ndarray) -> float:
     within, total = _variances(halves)
     if total == 0:
         return float(count * m)
-    rho = 1 - (within - _autocovariance(halves).mean(axis=0) * m / (m - 1)) / total
+    spectrum = np.fft.rfft(halves - halves.mean(axis=1, keepdims=True), n=2 * m, axis=1)
+    autocovariance = np.fft.irfft(np.abs(spectrum) ** 2, n=2 * m, axis=1)[:, :m] / m
+    rho = 1 - (within - autocovariance.mean(axis=0) * m / (m - 1)) / total
     rho[0] = 1.0
     pairs = rho[: m // 2 * 2].reshape(-1, 2).sum(axis=1)
     negative = np.flatnonzero(pairs <= 0)
@@ -58,10 +60,3 @@ def _variances(halves: np.ndarray) -> tuple[float, float]:
     m = halves.shape[1]
     within = float(halves.var(axis=1, ddof=1).mean())
     return within, (m - 1) / m * within + float(halves.mean(axis=1).var(ddof=1))
-
-
-def _autocovariance(halves: np.ndarray) -> np.ndarray:
-    m = halves.shape[1]
-    centred = halves - halves.mean(axis=1, keepdims=True)
-    spectrum = np.fft.rfft(centred, n=2 * m, axis=1)
-    return np.fft.irfft(np.abs(spectrum) ** 2, n=2 * m, axis=1)[:, :m] / m
