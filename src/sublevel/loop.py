@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from sublevel._types import Bool, Tensor
 from sublevel.errors import ConfigError
 from sublevel.field import Field
-from sublevel.prune import Sight, counts, prune, score_function
+from sublevel.prune import ScoreContext, counts, prune, score_function
 from sublevel.rng import generator
 from sublevel.space import Choice, Point, Space
 from sublevel.tickets import Ticket
@@ -96,9 +96,9 @@ class Tickets:
         """
         keep = counts(self.space, self.fraction, self.level + 1, **self.selection)
         spared = {name: self.selection[name] for name in ("protect", "floor") if name in self.selection}
-        sight = Sight(self.space, self.mask, self.start)
+        context = ScoreContext(self.space, self.mask, self.start)
         draws = generator(0, f"prune:imp:{self.level + 1}")
-        found = prune(self.criterion, self._point(), field, draws, sight, keep, **spared)
+        found = prune(self.criterion, self._point(), field, draws, context, keep, **spared)
         self.mask, self.level = found.mask, self.level + 1
         self._hold()
         self._mask_gradients()

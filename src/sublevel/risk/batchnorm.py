@@ -41,7 +41,7 @@ def check_batch_size(policy: str, batch_size: int) -> None:
     """Raise ValueError for batches of one example if BatchNorm takes statistics of batches."""
     if batch_size < LEAST and policy in ("batch", "recomputed"):
         raise ValueError(
-            f"BatchNorm takes statistics of batches under the policy {policy!r}: batch_size must be at least "
+            f"BatchNorm under the policy {policy!r} takes statistics of batches: batch_size must be at least "
             f"{LEAST}, got {batch_size}"
         )
 

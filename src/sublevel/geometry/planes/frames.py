@@ -109,7 +109,7 @@ class Frame:
     def _coordinates(self, theta: Tensor) -> tuple[float, float, float]:
         if len(theta) != self.axes.shape[1]:
             raise ValueError(
-                f"a point of dimension {len(theta)} does not fit a plane in {self.axes.shape[1]} dimensions"
+                f"a point of dimension {len(theta)} does not fit a plane in dimension {self.axes.shape[1]}"
             )
         d = theta.to(self.axes) - self.origin.theta.double()
         place = torch.linalg.solve(self.axes @ self.axes.T, self.axes @ d)
