@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src"
-LEFT = 29
+LEFT = 25
 """Files that are in a circle still; to be lowered, never raised."""
 
 
@@ -50,3 +50,11 @@ def test_no_new_file_is_in_a_circle() -> None:
     found = circular(imports())
     assert not [name for name in found if name.startswith(("sublevel.engine", "sublevel.cli"))]
     assert len(found) <= LEFT, sorted(found)
+
+
+def test_the_engine_imports_nothing_that_knows_science() -> None:
+    allowed = {f"sublevel.{name}" for name in ("cache", "errors", "files", "foreign", "processes")}
+    for module, found in imports().items():
+        if module.startswith("sublevel.engine"):
+            outside = {name for name in found if not name.startswith("sublevel.engine")}
+            assert outside <= allowed, module

@@ -138,12 +138,8 @@ class Study:
         _ = self.cells
         for note in self.notes() if listener is None else ():
             warnings.warn(note, stacklevel=2)
-        store = Store(self.store_at)
-        store.check_writable()
-        check_writable(self.folder)
+        store = self._writable_store()
         damaged = set(store.damaged())
-        for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
-            store.put(data)
         problem, history = self._description(store), self._cost_history()
         called = executor if isinstance(executor, str) else type(executor).__name__
         log = Log(self.folder, {"study": self.spec.name, "executor": called})
@@ -162,6 +158,15 @@ class Study:
         if report:
             result.write(figures=figures)
         return result
+
+    def _writable_store(self) -> Store:
+        """The store, with the points that were trained elsewhere; StoreError where it or the folder is read-only."""
+        store = Store(self.store_at)
+        store.check_writable()
+        check_writable(self.folder)
+        for data in (d for each in self._given for d in (each.point, each.mask) if d is not None):
+            store.put(data)
+        return store
 
     def _compute(
         self, schedule: Schedule, problem: Document | None, executor: Executor | str, jobs: int | None, seconds: float
