@@ -41,7 +41,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def record(name: str, script: str, result: dict[str, Any]) -> None:
     """Write benchmarks/records/DATE-NAME.json and print it."""
-    m = machine()
+    m = machine("cpu")
     document = {
         "date": date.today().isoformat(),
         "script": Path(script).name,

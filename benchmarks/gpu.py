@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parity import apart
+from sublevel.errors import ConfigError
 from sublevel.geometry import paths
 from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.precision import tf32
@@ -128,7 +129,7 @@ class Bench:
                     try:
                         step = self.stepping(problem, recipe)
                         rate = self.rates(lambda s=step: [s(i) for i in range(self.steps)], images)
-                    except RuntimeError as error:
+                    except (RuntimeError, ConfigError) as error:
                         found[f"{kind}, {engine}"] = f"failed: {error}"
                         continue
                 found[f"{kind}, {engine}, images per second"] = rate
@@ -151,7 +152,7 @@ class Bench:
                 with tf32(recipe.tf32):
                     try:
                         rate = self.rates(self._streams(model, recipe, count), count * self.steps * 128)
-                    except RuntimeError as error:
+                    except (RuntimeError, ConfigError) as error:
                         found[f"{kind}, {count} networks"] = f"failed: {error}"
                         continue
                 found[f"{kind}, {count} networks, images per second in all"] = rate
@@ -162,6 +163,7 @@ class Bench:
         if self.device == "cpu":
             return lambda: [s(i) for i in range(self.steps) for s in steps] and None
         streams = [torch.cuda.Stream() for _ in steps]
+        self.wait()  # for the networks and data, which the default stream has made
 
         def go() -> None:
             for i in range(self.steps):

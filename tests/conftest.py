@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+import gpus
+
+gpus.hide()
+
 SHAPED = ("field", "geometry", "prune", "risk", "rng", "space", "train")
 install_import_hook([f"sublevel.{name}" for name in SHAPED], "shapes.check")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import tiny_runs
 from sublevel.cli import main
@@ -313,6 +315,17 @@ def test_doctor(do) -> None:
     said = do("doctor")
     assert "torch" in said.out
     assert said.code == (0 if "all is well" in said.out else 1)
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="for a CPU build of PyTorch")
+def test_doctor_finds_a_gpu_that_pytorch_cannot_use(do, tmp_path: Path, monkeypatch) -> None:
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: Some Card (UUID: GPU-1)'\n")
+    listing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    said = do("doctor")
+    assert said.code == 1
+    assert "there is a GPU (GPU 0: Some Card), and this PyTorch is a CPU build" in said.out
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.problem import Problem, importable
 from sublevel.problem.spec import ProblemSpec
 from sublevel.space import Point
+from sublevel.study.study import Study
 
 
 def samples(n, seed, classes=3):
@@ -334,3 +336,12 @@ def test_a_loss_that_does_not_take_the_labels_is_refused_before_anything_runs():
         own(train=(x, torch.randn(60)), test=(x[:20], torch.randn(20)), loss="cross-entropy").space
     with pytest.raises(ModelError):
         own(train=(x, y), test=(x[:20], y[:20]), loss="squared").space
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "cpu:0", "cuda:x", "gpu", ""])
+def test_a_device_that_numbers_are_not_computed_on_is_refused(name) -> None:
+    said = f"device must be auto, cpu, cuda or cuda:N, got {name!r}"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Problem("lenet-300-100", device=name)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Study("demo", device=name)

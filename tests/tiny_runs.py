@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpus
+
 NET = '''
 import os
 import time
@@ -126,6 +128,12 @@ def environment(**more: str) -> dict[str, str]:
     """One thread, no terminal, and a mark by which a process and its children can be found again."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TINY_")}
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "TINY_MARK": uuid.uuid4().hex} | more
+
+
+def with_gpus() -> dict[str, str]:
+    """The same where GPUs are seen."""
+    seen = environment() | gpus.shown()
+    return {name: value for name, value in seen.items() if value is not None}
 
 
 def cli(*arguments: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:

@@ -127,18 +127,3 @@ def test_a_graph_is_for_one_process(monkeypatch) -> None:
         weights(
             TINY.space, net, TINY.point, None, replace(RECIPE, engine="graph"), lambda x: x, LOSSES["cross-entropy"]
         )
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
-@pytest.mark.parametrize("name", ["perceptron", "convolution", "normalised"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_captured_graph_takes_the_steps_of_the_reference(name: str, optimizer: str) -> None:
-    case, ends = named(name), {}
-    x, y = (t.cuda() for t in case.data)
-    for engine in ("eager", "graph"):
-        recipe = replace(RECIPE, length=Duration(20, "it"), batch_size=10, optimizer=optimizer, lr=0.01, engine=engine)
-        ends[engine] = train(
-            case.space, case.build().double().cuda(), case.point.to("cuda"), Part(x, y), prepare=lambda x: x,
-            loss=LOSSES[case.loss], recipe=recipe, seed=3, mask=case.space.full_mask().cuda(),
-        ).end  # fmt: skip
-    torch.testing.assert_close(ends["graph"].theta, ends["eager"].theta, rtol=1e-9, atol=1e-10)

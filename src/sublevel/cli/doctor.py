@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from sublevel.cli.output import say
 
+AGREE = 1e-4
+"""How far apart a GPU and a CPU may be in float32, relative to the vector: rounding, and no TF32."""
+
 
 def doctor() -> int:
     """Look at this installation: versions, hardware, a known answer."""
     from sublevel.study.machine import machine, versions
+    from sublevel.study.placement import device_for
 
-    for name, value in (versions() | machine()).items():
+    device = device_for("auto")
+    about = versions() | machine(device) | {"engine": "eager (train.engine = auto)", "precision": "float32, TF32 off"}
+    for name, value in about.items():
         say(f"{name:12} {value}")
-    problems = [*_broken_torchvision(), *_wrong_curvature()]
+    problems = [*_broken_torchvision(), *_wrong_curvature(), *_unused_gpu()]
+    if device != "cpu":
+        problems += _wrong_gpu(device)
     for problem in problems:
         say(f"problem: {problem}", style="red")
     say("all is well" if not problems else f"{len(problems)} problems")
@@ -40,3 +50,43 @@ def _wrong_curvature() -> Iterator[str]:
     found = top_eigenvalues(Quadratic(known), torch.zeros(5, dtype=torch.float64), k=3).values
     if not torch.allclose(found, known[:3], atol=1e-9):
         yield f"the largest eigenvalues of a known matrix came out as {found.tolist()}, expected {known[:3].tolist()}"
+
+
+def _unused_gpu() -> Iterator[str]:
+    """A GPU beside a PyTorch that was built without CUDA."""
+    import torch
+
+    if torch.version.cuda is None and shutil.which("nvidia-smi"):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        if listed.returncode == 0 and listed.stdout.startswith("GPU"):
+            yield (
+                f"there is a GPU ({listed.stdout.splitlines()[0].partition(' (')[0]}), and this PyTorch is a CPU "
+                "build: install one for CUDA (https://pytorch.org/get-started)"
+            )
+
+
+def _wrong_gpu(device: str) -> Iterator[str]:
+    """A training step and a Hessian product of a small ResNet, on the GPU against the CPU."""
+    import torch
+
+    from sublevel.problem import Problem
+    from sublevel.rng import generator
+    from sublevel.train.recipe import Duration, Recipe
+
+    recipe = Recipe(length=Duration(1, "it"), batch_size=64, lr=0.1)
+    found: dict[str, list[torch.Tensor]] = {}
+    try:
+        for place in ("cpu", device):
+            problem = Problem("resnet-8", train_size=100, test_size=10, validation=0, device=place)
+            start = problem.init(0)
+            end = problem.trained(start, recipe=recipe, seed=0).end.theta - start.theta
+            v = torch.randn(problem.space.dim, generator=generator(0, "probe")).to(place)
+            found[place] = [end.cpu(), problem.field("train").hvp(start, v).cpu()]
+    except RuntimeError as error:
+        yield f"{device} fails: {str(error).splitlines()[0]}"
+        return
+    for what, here, there in zip(("training step", "Hessian product"), found[device], found["cpu"], strict=True):
+        apart = float((here - there).norm() / there.norm())
+        say(f"{what:15} on {device} against the CPU: {apart:.0e} apart")
+        if not apart < AGREE:
+            yield f"a {what} on {device} differs from the CPU's by {apart:.1e} of it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from math import prod
@@ -12,15 +13,26 @@ from torch import nn
 
 from sublevel._types import Tensor
 from sublevel.data import Part, Splits
-from sublevel.errors import ModelError
+from sublevel.errors import ConfigError, ModelError
 from sublevel.inputs import Inputs, Shapes, as_dtype, call, parts, tensors_of, told
 from sublevel.own_code import contained
+from sublevel.precision import ieee
 from sublevel.risk.losses import Loss, by_class, one_logit
 from sublevel.rng import seeded
 from sublevel.space import Space
 
 EXAMPLES, NUMBERS = 64, 2**16
 """The most examples that a network is tried on, and about the most numbers in them."""
+
+
+def check_device(name: str) -> str:
+    """The name of a device that numbers are computed on. Raises ConfigError for any other.
+
+    Sums are in float64, which Apple's MPS does not have.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    return name
 
 
 def check_output(
@@ -135,6 +147,7 @@ def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind:
         )
 
 
+@ieee
 def unused(
     space: Space, module: nn.Module, part: Part, prepare: Callable[[Tensor], Inputs], losses: Loss
 ) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from sublevel.errors import DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
 from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import identity
-from sublevel.problem.checks import check_output, in_precision, unused
+from sublevel.problem.checks import check_device, check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import field_batch, left_behind
 from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
@@ -51,7 +51,7 @@ class Problem:
     ``loss`` is a name (``cross-entropy``, ``binary-cross-entropy``, ``squared``, ``mse``, ``huber``), a loss of
     ``torch.nn``, or a function from outputs and labels to the loss of each example, or its import path. ``loop``, a
     function or its import path, trains in place of the package's own loop (see `sublevel.train.own.by_loop`).
-    ``version`` stands for the source of code that has none.
+    ``version`` stands for the source of code that has none. ``device`` is ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
@@ -81,6 +81,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", named(self.loss))
+        object.__setattr__(self, "device", check_device(str(self.device)))
         if isinstance(self.model, nn.Module):
             object.__setattr__(self, "model", models.copied(self.model))
 
@@ -223,7 +224,7 @@ class Problem:
     @property
     def field_batch(self) -> int:
         """Examples in a field's batch: at most a thousand, fewer where the graph of a Hessian product is large."""
-        return field_batch(self.activations)
+        return field_batch(self.activations, torch.device(self.device).type)
 
     def field(
         self,

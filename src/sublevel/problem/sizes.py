@@ -6,11 +6,16 @@ import torch
 from torch import nn
 
 from sublevel.inputs import Inputs, call
+from sublevel.precision import ieee
 
-ACTIVATIONS = 100_000_000
-"""Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic."""
+ACTIVATIONS = {"cpu": 100_000_000, "cuda": 1_000_000_000}
+"""Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic.
+
+A GPU needs larger batches: launching the kernels of a small one takes longer than they run.
+"""
 
 
+@ieee
 def left_behind(module: nn.Module, one: Inputs) -> int:
     """Numbers that the leaves of a network put out for ``one`` example, at least 1."""
     seen: list[int] = []
@@ -26,6 +31,6 @@ def left_behind(module: nn.Module, one: Inputs) -> int:
     return max(sum(seen), 1)
 
 
-def field_batch(activations: int) -> int:
-    """Examples in a batch of a field, where one leaves so many numbers behind."""
-    return max(50, min(1000, ACTIVATIONS // activations))
+def field_batch(activations: int, kind: str) -> int:
+    """Examples in a batch of a field on that kind of device, where one leaves so many numbers behind."""
+    return max(50, min(1000, ACTIVATIONS[kind] // activations))

@@ -34,8 +34,12 @@ def repeated(
     left = dict(zip((layer.name for layer in layers), layer_counts(space, first), strict=True))
     removed = [sum(layer.size - left[layer.name] for layer in group) for group in groups]
 
+    whole = {full.device: full}  # on every device that scores have come from
+
     def choose(scores: Float[Tensor, "D"]) -> Bool[Tensor, "D"]:
-        mask = full.to(scores.device, copy=True)
+        if scores.device not in whole:
+            whole[scores.device] = full.to(scores.device)
+        mask = whole[scores.device].clone()
         for group, number in zip(groups, removed, strict=True):
             if number:
                 gone = lowest(torch.cat([scores[layer.coordinates] for layer in group]), number)

@@ -33,12 +33,13 @@ def lamp(point: Point, field: Field | None, generator: torch.Generator, *, space
     """``theta_i^2 / sum_j theta_j^2`` over the j of i's layer with weights at least as large (Lee et al. 2010.07611).
 
     Of two equal weights the first counts as the smaller. The largest weight of every layer scores 1, so no layer is
-    emptied before all others have one weight left. In float64; 0 for a weight of 0.
+    emptied before all others have one weight left. In float64, added up on the CPU, since a GPU adds in no fixed order;
+    0 for a weight of 0.
     """
     out = point.theta.new_zeros(len(point.theta), dtype=torch.float64)
     for layer in space.prunable_layers:
         squares, order = point.theta[layer.coordinates].double().square().sort(stable=True)
-        not_smaller = squares.flip(0).cumsum(0).flip(0)
+        not_smaller = squares.cpu().flip(0).cumsum(0).flip(0).to(squares.device)
         out[layer.start + order] = torch.where(squares > 0, squares / not_smaller, 0.0)
     return out
 

@@ -27,16 +27,22 @@ def units(problem: Problem) -> Callable[[Node], float]:
 
 
 def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -> float:
-    """Training examples per second of one job, measured for about ``seconds``."""
+    """Training examples per second of one job, measured for about ``seconds``.
+
+    After a call that is not timed: the first one on a GPU loads libraries and kernels.
+    """
     start, steps = problem.init(0), 2
-    while True:
+
+    def spent() -> float:
         began = time.perf_counter()
         with arithmetic(threads):
             problem.trained(start, recipe=recipe, seed=0, rates=[1e-6] * steps)
-        spent = time.perf_counter() - began
-        if spent > seconds:
-            return steps * recipe.batch_size / spent
+        return time.perf_counter() - began
+
+    spent()
+    while (took := spent()) <= seconds:
         steps *= 4
+    return steps * recipe.batch_size / took
 
 
 def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:

@@ -21,8 +21,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, memory, operating system: no host name, no path."""
+def machine(device: str) -> dict[str, Any]:
+    """Processor, cores, memory, operating system, and the name of the ``device``'s GPU: no host name, no path."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "memory_gib": _memory(),
         "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
     }
 
 

@@ -158,13 +158,16 @@ def about_problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def made_with(folder: Path, computed: int) -> dict[str, Any]:
-    """Versions and hardware of the last run that computed something; a look at old results changes neither."""
+def made_with(folder: Path, computed: int, device: str) -> dict[str, Any]:
+    """Versions and hardware of the last run that computed something, on the study's ``device``.
+
+    A look at old results changes neither.
+    """
     if not computed:
         with suppress(SublevelError, KeyError):
             about = read(folder)["about"]
             return {name: about[name] for name in ("versions", "hardware")}
-    return {"versions": versions(), "hardware": machine()}
+    return {"versions": versions(), "hardware": machine(device)}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -13,19 +13,23 @@ from sublevel.engine import executors
 from sublevel.engine.executors import LOCAL, TORCHRUN, Executor
 from sublevel.errors import ConfigError
 from sublevel.problem import Problem
+from sublevel.problem.checks import check_device
 from sublevel.study.compute import compute
 from sublevel.study.spec import StudySpec
 
 
-def device_for(asked: str, fallback: str = "cpu") -> str:
-    """The device that ``auto`` means here, or the one asked for; ConfigError where it cannot be used."""
-    if asked != "auto":
-        try:
-            torch.zeros(1, device=asked)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {asked!r} cannot be used: {str(error).splitlines()[0]}") from None
-        return asked
-    return "cuda" if torch.cuda.is_available() else fallback
+def device_for(asked: str, own: str = "cpu") -> str:
+    """The device asked for: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``. ConfigError where it cannot be used.
+
+    ``auto`` is the problem's ``own`` where that is a GPU, else a GPU where there is one, else the CPU.
+    """
+    if asked == "auto":
+        asked = "cuda" if own == "cpu" and torch.cuda.is_available() else own
+    try:
+        torch.zeros(1, device=check_device(asked))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {asked!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return asked
 
 
 def jobs(threads: int, device: str) -> int:

@@ -10,10 +10,14 @@ from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.study import costs
 from sublevel.study.cost_history import CostHistory
+from sublevel.study.placement import gpus
 from sublevel.study.spec import StudySpec
 
 STARTUP = 8.0
 """Seconds until worker processes have imported PyTorch and read the data."""
+
+SMALL = 5_000_000
+"""Weights of a network that is worth a hint to let several share a GPU."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,15 @@ def make(
         disk=sum(costs.disk(node, p) for node in waiting),
         own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
         prunable=p.space.describe_prunable(),
-        notes=notes,
+        notes=[*notes, *_sharing(problem, jobs)],
     )
+
+
+def _sharing(problem: Problem, jobs: int) -> list[str]:
+    """That small networks may share a GPU, where each has one to itself."""
+    if problem.device == "cpu" or jobs > len(gpus(problem.device)) or problem.space.dim > SMALL:
+        return []
+    return ["one job for each GPU: a network of this size leaves it idle much of the time; try --jobs 4 for each GPU"]
 
 
 def _seconds(spec: StudySpec, problem: Problem, waiting: list[Node], jobs: int, history: CostHistory) -> float:

@@ -42,6 +42,9 @@ class Result:
 
     Reading runs no code; `problem`, `identity` and `ticket` import the study's own network, loss and loop. ``trusted``
     are the import paths for which that is allowed (None: all).
+
+    `problem`, points and tickets lie on one device, wherever the study ran: that of the Problem which a Study was given
+    in Python, else the CPU.
     """
 
     def __init__(
@@ -99,7 +102,8 @@ class Result:
 
     def point(self, branch: str, level: int = 0, *, seed: int = 0) -> Point:
         """The end point of a solution; level 0 of any branch is the dense one."""
-        return stored_point(self.store, self._end(self._training(branch, level, seed)))
+        found = stored_point(self.store, self._end(self._training(branch, level, seed)))
+        return found if self._problem is None else found.to(self._problem.device)
 
     def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
         """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""

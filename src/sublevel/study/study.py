@@ -74,10 +74,11 @@ class Study:
             fixed = {name: getattr(spec, name) for name in ("data", "model", "loss", "loop")}
             self.spec = parse(merged(fixed | {"train": {"dtype": spec.dtype}}, keys))
             self.problem = source.on(device_for(device, source.device), self.spec.train.dtype)
+            self._home = source.device
         else:
             document = read(source) if isinstance(source, str) else dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
-            self.problem = Problem.of(self.spec.problem(device_for(device)))
+            self.problem, self._home = Problem.of(self.spec.problem(device_for(device))), "cpu"
         self.out = Path(os.path.abspath(out))  # code of the user's own may leave the working folder
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
@@ -154,7 +155,10 @@ class Study:
         aside = sorted(set(store.damaged()) - damaged)
         roots.finish(store, self._root(schedule.outcomes, problem, finished=True))
         self._write_manifest(schedule.outcomes, problem, seconds=time.time() - started, damaged=aside)
-        result = Result(self.folder, problem=self.problem)
+        home = self.problem
+        if home.device != self._home:
+            home = home.on(self._home, self.spec.train.dtype)
+        result = Result(self.folder, problem=home)
         if report:
             result.write(figures=figures)
         return result
@@ -230,7 +234,7 @@ class Study:
             "about": {
                 **manifest.about_problem(self.problem),
                 **manifest.about_cells(settled),
-                **manifest.made_with(self.folder, computed),
+                **manifest.made_with(self.folder, computed, self.problem.device),
                 "notes": self.notes(),
             },
             "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},

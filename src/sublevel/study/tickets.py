@@ -27,15 +27,16 @@ def of_training(
 ) -> Ticket:
     """The ticket of a training in the run of a manifest: of its ``entry``, whose ``end`` is an object of the store.
 
-    ``identity`` is the problem's fingerprint.
+    ``identity`` is the problem's fingerprint. Mask, points and network are on the problem's device.
     """
     inputs, began = entry["inputs"], entry["inputs"]["start"]
     point = "point" in began
     start = stored_point(store, began["point"]) if point else problem.init(inputs["seed"], began["init"])
+    mask = stored_mask(store, inputs["mask"]) if inputs["mask"] else problem.space.full_mask()
     constants = {n: p.detach().cpu().clone() for n, p in problem.module.named_parameters() if not p.requires_grad}
     return Ticket(
-        stored_mask(store, inputs["mask"]) if inputs["mask"] else problem.space.full_mask(),
-        {"start": start.to("cpu"), "end": stored_point(store, end)},
+        mask.to(problem.device),
+        {"start": start.to(problem.device), "end": stored_point(store, end).to(problem.device)},
         problem.space,
         constants,
         provenance(document, entry, identity),

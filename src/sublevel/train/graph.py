@@ -10,11 +10,14 @@ on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError
@@ -42,6 +45,8 @@ class Graphed(Weights):
         super().__init__(*given)
         if team().size > 1:
             raise ConfigError("train.engine 'graph' is for one process: leave it out where several train together")
+        if self._slope.theta.is_cuda:
+            _check_averages(self._slope.module)
         self._captured: dict[tuple[int, ...], Captured] = {}
         self._factors: list[Tensor] = []
 
@@ -72,18 +77,11 @@ class Graphed(Weights):
             return Captured(at.x, at.y, at.mean, body)
         before = {name: t.clone() for name, t in self.state().items()}
         random = torch.cuda.get_rng_state(x.device)
-        side = torch.cuda.Stream(x.device)
-        side.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                body()
-        torch.cuda.current_stream(x.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            body()
+        with torch.cuda.device(x.device):
+            replay = _recorded(body, x.device)
         self.restore(before)
         torch.cuda.set_rng_state(random, x.device)
-        return Captured(at.x, at.y, at.mean, graph.replay)
+        return Captured(at.x, at.y, at.mean, replay)
 
     def _body(self, at: Captured) -> None:
         """The step on what stands in the places; buffers that the network replaces are written where they stood."""
@@ -96,3 +94,53 @@ class Graphed(Weights):
         slope.buffers = places
         self.optimizer.move(gradients, self._factors)
         at.mean.copy_(mean)
+
+
+def _recorded(body: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """What replays ``body``, on the device that is current.
+
+    A wait is found in the last warm-up, where it raises and does no harm: inside a capture it would leave the
+    generator and the stream of this process as they are during one. Raises ConfigError where it cannot be captured.
+    """
+    here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    graph = torch.cuda.CUDAGraph()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP - 1):
+            body()
+    try:
+        with torch.cuda.stream(side), _no_waits():
+            body()
+        here.wait_stream(side)
+        with torch.cuda.graph(graph, stream=side):
+            body()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        torch.cuda.set_stream(here)
+        raise ConfigError(
+            f"train.engine 'graph' cannot capture a step of this network: leave train.engine out "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return graph.replay
+
+
+@contextmanager
+def _no_waits() -> Iterator[None]:
+    """Raise where the host would wait for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _check_averages(module: nn.Module) -> None:
+    """ConfigError for statistics that are averaged over all batches: the count of batches is read in every step."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, _NormBase) and layer.track_running_stats and layer.momentum is None:
+            raise ConfigError(
+                f"train.engine 'graph' cannot capture {type(layer).__name__}(momentum=None), which reads its count of "
+                f"batches in every step ({name}): leave train.engine out, or give the layer a momentum"
+            )

@@ -162,9 +162,14 @@ class _Scores:
     ) -> None:
         self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
         self._slope = Slope(space, module, frozen, prepare, loss, recipe)
-        self.point = self._slope.point
         self._update = update(recipe, [self.scores], None)
         self._set()
+
+    def point(self) -> Point:
+        """Where the network stands, as a copy. Raises Diverged where a score is not finite."""
+        if not bool(self.scores.isfinite().all()):
+            raise Diverged("edge-popup diverged: a score is not finite; a lower lr may help")
+        return self._slope.point()
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step of the scores; the mean loss before it."""
@@ -189,8 +194,6 @@ class _Scores:
         self._set()
 
     def _set(self) -> None:
-        if not bool(self.scores.isfinite().all()):
-            raise Diverged("edge-popup diverged: a score is not finite; a lower lr may help")
         mask = self._choose(self.scores.abs())
         torch.mul(self._frozen, mask.to(self._frozen.dtype), out=self._slope.theta)
 

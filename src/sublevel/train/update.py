@@ -99,11 +99,27 @@ class Sgd(Update):
         gradients = [g.contiguous() for g in gradients]  # convolutions give them in the layout of their images
         if self.mask is not None:
             torch._foreach_mul_(gradients, self.mask)
+        (rate,) = factors
+        if isinstance(rate, Tensor) and rate.is_cuda and rate.dtype != torch.float32:
+            self._by_tensor(gradients, rate)
+            return
         velocity = self.velocity if r.momentum else []  # the kernel's way to say it
         torch._fused_sgd_(
-            self.theta, gradients, velocity, weight_decay=r.weight_decay, momentum=r.momentum, lr=factors[0],
+            self.theta, gradients, velocity, weight_decay=r.weight_decay, momentum=r.momentum, lr=rate,
             dampening=0.0, nesterov=r.nesterov, maximize=False, is_first_step=False,
         )  # fmt: skip
+
+    def _by_tensor(self, gradients: list[Tensor], rate: Tensor) -> None:
+        """The same for a rate in float64 on a GPU, where the fused kernel takes a rate in float32 only."""
+        r, moved = self.recipe, gradients
+        torch._foreach_add_(gradients, self.theta, alpha=r.weight_decay)
+        if r.momentum:
+            torch._foreach_mul_(self.velocity, r.momentum)
+            torch._foreach_add_(self.velocity, gradients)
+            moved = self.velocity
+            if r.nesterov:
+                moved = list(torch._foreach_add(gradients, self.velocity, alpha=r.momentum))
+        torch._foreach_sub_(self.theta, list(torch._foreach_mul(moved, rate)))
 
 
 class Adam(Update):

@@ -69,7 +69,7 @@ class Slope:
         """The same of a batch that is shared; statistics of shares are averaged as their examples count."""
         with self._team.of_whole_batch(self.module if self._synchronised else nn.Module()):
             losses = self._losses(tensors, x, y)
-            total, count = losses.sum(), losses.new_tensor(float(losses.numel()))
+            total, count = losses.sum(), losses.new_full((), float(losses.numel()))
             gradients = torch.autograd.grad(total, list(self._leaves.values()), materialize_grads=True)
         self._moved(tensors)
         own = [] if self._synchronised else [b for b in self.buffers.values() if b.is_floating_point()]

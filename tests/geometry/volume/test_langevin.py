@@ -11,8 +11,10 @@ from sampled import F64, Examples, bowl, crossing, sample, unchecked
 
 from sublevel.field import Autograd, EveryExample, Quadratic
 from sublevel.geometry.curvature.operators import subspace_operator
-from sublevel.geometry.volume.langevin import ChainOptions, Target, begin, step
+from sublevel.geometry.volume import langevin
+from sublevel.geometry.volume.langevin import ChainOptions, Target, begin, pieces, step
 from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
+from sublevel.rng import generator
 from sublevel.space import Point
 
 ONE = {"step_size": 0.1, "n_beta": 1.0, "gamma": 1.0}
@@ -243,3 +245,23 @@ def test_traces_without_variance_or_length():
     assert split_r_hat(np.array([[0.0, 0.0, 1.0, 1.0]])) == math.inf
     assert math.isnan(split_r_hat(np.zeros((2, 3))))
     assert math.isnan(effective_sample_size(np.zeros((2, 6))))
+
+
+@pytest.mark.parametrize("numbers", [5, 16, 31, 47, 48, 64, 75, 999])
+def test_noise_that_is_drawn_in_pieces_is_that_of_one_draw(numbers: int) -> None:
+    whole, parts = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    drawn = [torch.randn(n, generator=parts, dtype=torch.float64) for n in pieces(numbers, 32)]
+    assert max(map(len, drawn)) < 48
+    assert torch.equal(torch.cat(drawn), torch.randn(numbers, generator=whole, dtype=torch.float64))
+    assert torch.equal(whole.get_state(), parts.get_state())
+
+
+def test_steps_get_the_rows_of_one_draw(monkeypatch) -> None:
+    """Whether a piece holds several rows or a part of one."""
+    monkeypatch.setattr(langevin, "pieces", lambda numbers: pieces(numbers, 32))
+    for dim in (3, 50):
+        of = subspace_operator(lambda v: v, torch.zeros(dim, dtype=torch.float64), None, "test")
+        rows = torch.stack(list(langevin._noise(of, 70, 0, 2)))
+        rng = generator(0, "probe:langevin", 2)
+        want = [torch.randn(n, dim, generator=rng, dtype=torch.float64) for n in (64, 6)]
+        assert torch.equal(rows, torch.cat(want))

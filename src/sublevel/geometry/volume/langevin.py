@@ -32,6 +32,9 @@ from sublevel.space import Point, as_point
 BLOCK = 64
 """Steps of noise per draw."""
 
+PIECE = 2**22
+"""A draw is made in pieces of about so many numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
@@ -287,5 +290,24 @@ def _rises(target: Target, field: Field | None) -> Callable[[ChainState, int], T
 def _noise(of: Operator, length: int, seed: int, chain: int) -> Iterator[Float[Tensor, "n"]]:
     rng = generator(seed, "probe:langevin", chain)
     for begun in range(0, length, BLOCK):
-        block = torch.randn(min(BLOCK, length - begun), of.dimension, generator=rng, dtype=torch.float64)
-        yield from block.to(of.like)
+        left = of.like.new_zeros(0)
+        for size in pieces(min(BLOCK, length - begun) * of.dimension):
+            drawn = torch.randn(size, generator=rng, dtype=torch.float64).to(of.like)
+            left = torch.cat([left, drawn])
+            whole = len(left) // of.dimension * of.dimension
+            yield from left[:whole].view(-1, of.dimension)
+            left = left[whole:]
+
+
+def pieces(numbers: int, most: int = PIECE) -> Iterator[int]:
+    """Sizes of draws of at most about ``most`` normal numbers, which together are one draw of ``numbers``.
+
+    torch makes them in groups of 16, and the last 16 anew where a draw is no multiple of 16.
+
+    >>> list(pieces(75, 32))
+    [32, 43]
+    """
+    while numbers >= most + 16:
+        yield most
+        numbers -= most
+    yield numbers
