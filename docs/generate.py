@@ -130,8 +130,8 @@ def commands() -> str:
 def keys() -> str:
     """The keys of a study and of its groups, with their defaults."""
     from sublevel.problem.spec import DataSpec, ModelSpec
-    from sublevel.study.solutions import BranchSpec, GivenSpec
-    from sublevel.study.spec import PlaceSpec, StudySpec
+    from sublevel.study.solutions import BranchSpec
+    from sublevel.study.spec import GivenSpec, PlaceSpec, StudySpec
     from sublevel.train.recipe import Recipe
 
     groups = {"A study": StudySpec, "data": DataSpec, "model": ModelSpec, "branches": BranchSpec, "given": GivenSpec}

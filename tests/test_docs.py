@@ -22,7 +22,6 @@ import sublevel.models
 import sublevel.report
 import sublevel.study.tables
 from sublevel.cli import app
-from sublevel.study import cells
 from sublevel.study.documents import override, preset_names, read
 from sublevel.study.spec import parse
 from sublevel.tables import TABLES
@@ -78,7 +77,7 @@ y, ty = torch.arange(200).remainder(2).split([160, 40])
 
 REGISTRIES = (
     "study.builder", "prune.registry", "models.registry", "data.sources", "study.cells", "study.measurements.base",
-    "geometry.volume.estimators", "report.figures.registry", "claims",
+    "geometry.volume.estimators", "report.figures.registry", "claims", "tables",
 )  # fmt: skip
 """Modules with a registry that a page adds to."""
 
@@ -88,7 +87,6 @@ def registries_kept() -> Iterator[None]:
     """Whatever is registered inside is forgotten afterwards."""
     for name in ("geometry.volume", "study.assemble", "report.figures"):
         importlib.import_module(f"sublevel.{name}")
-    cells.register()
     sublevel.data.names()  # registers every source
     modules = [importlib.import_module(f"sublevel.{name}") for name in REGISTRIES]
     found = [v for m in modules for n, v in vars(m).items() if type(v) in (dict, list, set) and n.strip("_").isupper()]

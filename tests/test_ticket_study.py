@@ -23,7 +23,7 @@ import tiny_runs
 from sublevel.cli import main
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.study.given import read
-from sublevel.study.solutions import GivenSpec
+from sublevel.study.spec import GivenSpec
 from sublevel.study.tickets import retrain
 from tickets_at_hand import odd, ticket_of
 

@@ -29,34 +29,36 @@ hidden units permuted by weight matching) or ``instability`` (the dense run's en
 ``buffers``: ``averaged``, ``stored`` (of the first end), ``recomputed``, ``batch``, ``none`` (no BatchNorm).
 """
 
+WORDS = frozenset({"branch", "space", "operator", "buffers", "path", "order", "split"})
+"""Identifying columns that hold text."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a table with their meaning, which is empty where the name says it."""
+    """The columns of a table with their meaning, which is empty where the name says it, and those that hold text."""
 
     columns: Mapping[str, str]
+    words: frozenset[str]
 
 
 TABLES: dict[str, Table] = {}
 
 
 def table(name: str, identity: Sequence[str], text: str) -> Table:
-    """Declare a table whose rows are identified by some columns; ``text`` lists the other ones.
+    r"""Declare a table whose rows are identified by some columns; ``text`` lists the other ones.
 
-    A line of it is ``column: its meaning``, continued on indented lines, or names separated by commas. The docstring
-    below the declaration says what a row is.
+    A line of it is ``column: its meaning``, continued on indented lines, or columns separated by commas. A column in
+    quotes holds text, any other one numbers. The docstring below the declaration says what a row is.
 
-    >>> table("shapes", ("seed",), '''
-    ...     area, name
-    ...     width: from left
-    ...         to right
-    ...     ''').columns
-    {'seed': '', 'area': '', 'name': '', 'width': 'from left to right'}
+    >>> made = table("shapes", ("seed",), "area, 'name'\nwidth: from left\n  to right")
+    >>> made.columns, made.words
+    ({'seed': '', 'area': '', 'name': '', 'width': 'from left to right'}, frozenset({'name'}))
     >>> del TABLES["shapes"]
     """
-    columns = dict.fromkeys(identity, "")
+    columns, words = dict.fromkeys(identity, ""), WORDS.intersection(identity)
     for line in re.sub(r"\n\s+", " ", inspect.cleandoc(text)).splitlines():
-        column, says, meaning = line.partition(": ")
-        columns |= {column: meaning} if says else dict.fromkeys(re.findall(r"\w+", line), "")
-    TABLES[name] = Table(columns)
+        listed, _, meaning = line.partition(": ")
+        columns |= dict.fromkeys(re.findall(r"\w+", listed), meaning)
+        words |= set(re.findall(r"'(\w+)'", listed))
+    TABLES[name] = Table(columns, words)
     return TABLES[name]

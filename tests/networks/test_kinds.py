@@ -18,7 +18,7 @@ from sublevel.prune import SCORES, ScoreContext, prune
 from sublevel.risk.synflow import flow
 from sublevel.rng import generator
 from sublevel.study.given import gathered
-from sublevel.study.solutions import GivenSpec
+from sublevel.study.spec import GivenSpec
 from sublevel.tickets import Ticket
 from sublevel.train.recipe import Duration, Recipe
 

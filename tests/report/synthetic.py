@@ -46,7 +46,7 @@ ALPHAS = np.linspace(0, 1, 21)
 
 def empty() -> dict[str, pd.DataFrame]:
     """Every table of the schema with its columns and no rows."""
-    return {name: pd.DataFrame(columns=list(columns)) for name, columns in TABLES.items()}
+    return {name: pd.DataFrame(columns=list(table.columns)) for name, table in TABLES.items()}
 
 
 def make(

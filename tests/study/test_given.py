@@ -15,7 +15,7 @@ import sublevel as sl
 import tiny_runs
 from sublevel.errors import DataError
 from sublevel.study.given import read
-from sublevel.study.solutions import GivenSpec
+from sublevel.study.spec import GivenSpec
 from tiny_runs import cli
 
 FEW = [

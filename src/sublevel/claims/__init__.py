@@ -20,7 +20,9 @@ where its mean must lie; the test, the correction over claims, the words and the
 
 from __future__ import annotations
 
-from sublevel.claims import accuracy, basins, steepness, volumes
+from importlib import import_module
+from pkgutil import iter_modules
+
 from sublevel.claims.accuracy import compared
 from sublevel.claims.combine import agreement, intersection, sequence, tickets
 from sublevel.claims.decide import claims, verdicts
@@ -28,22 +30,21 @@ from sublevel.claims.parts import ClaimPart
 from sublevel.claims.query import Measured, look
 from sublevel.claims.registry import CLAIMS, Claim, claim
 
+for found in iter_modules(__path__):  # every module of claims registers its own
+    import_module(f"{__name__}.{found.name}")
+
 __all__ = [
     "CLAIMS",
     "Claim",
     "ClaimPart",
     "Measured",
-    "accuracy",
     "agreement",
-    "basins",
     "claim",
     "claims",
     "compared",
     "intersection",
     "look",
     "sequence",
-    "steepness",
     "tickets",
     "verdicts",
-    "volumes",
 ]

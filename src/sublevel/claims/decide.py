@@ -27,21 +27,21 @@ VERDICTS = table(
     "verdicts",
     (),
     """
-    claim, statement, verdict
-    family: primary | exploratory: exploratory claims are not corrected for how many there are
-    why: what decided it density by density, or what is missing
-    sentence: to quote, with effect, interval and seeds
+    'claim', 'statement', 'verdict'
+    'family': primary | exploratory: exploratory claims are not corrected for how many there are
+    'why': what decided it density by density, or what is missing
+    'sentence': to quote, with effect, interval and seeds
     effect: at ``density``, of the part on which the verdict rests
-    low, high, unit, margin
+    low, high, 'unit', margin
     margin_flip: the margin at which that part would read otherwise; empty where the margin is 0
     density
-    interval: over what the interval is: seeds, and test examples or the error of a threshold
+    'interval': over what the interval is: seeds, and test examples or the error of a threshold
     n
     p: of the claim's test
     p_holm: after Holm's correction over the primary claims but C1, which is tested first and by itself
     p_contrary: of the opposite's test
     p_contrary_holm: after Holm's correction over the opposites, by themselves
-    figure: the key of the figure that shows it
+    'figure': the key of the figure that shows it
     """,
 )
 """One row per claim: what this study says about it. verdict = supported | contradicted | undecided | not measured."""
@@ -50,9 +50,9 @@ COMPARISONS = table(
     "claims",
     (),
     """
-    claim, statement, comparison, level, density, unit, n, effect, low, high, p, p_exact, reading, margin,
-    margin_flip, interval
-    role: decides | beyond (a fixed density at which the ticket does not match) | comparison | empty
+    'claim', 'statement', 'comparison', level, density, 'unit', n, effect, low, high, p, p_exact, 'reading', margin,
+    margin_flip, 'interval'
+    'role': decides | beyond (a fixed density at which the ticket does not match) | comparison | empty
     """,
 )
 """What the verdicts rest on: comparisons with paired 95% intervals, each read alone."""

@@ -13,17 +13,8 @@ from scipy.special import stdtrit
 from sublevel.claims.branches import Branches
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.frame import Column, Frame
-from sublevel.tables import TABLES
+from sublevel.tables import TABLES, Table
 
-TEXT = {
-    *("branch", "buffers", "layer", "leg", "split", "path", "order", "subspace", "space", "end", "stop"),
-    *("method", "reason", "claim", "statement", "comparison", "unit", "reading", "cell", "kind"),
-    *("operator", "quantity", "set", "found", "plane", "name", "of", "a", "b", "when", "chosen_by", "pair"),
-    *("verdict", "why", "sentence", "figure", "family", "interval", "role"),
-    *("base", "criterion", "bits"),
-}
-ALSO_TEXT = {"failures": {"error"}, "tree": {"part"}}
-"""Columns that are names in one table and numbers in the others."""
 ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
 """What an empty cell of a column that came later means: the first part of the examples, the Hessian, before pruning."""
 FLAGS = {"converged", "stationary"}
@@ -34,16 +25,17 @@ def clean(tables: Mapping[str, Frame]) -> dict[str, Frame]:
 
     Numbers become floats, names become strings (empty for a missing one), flags become 1.0, 0.0 or NaN.
     """
-    columns = {name: list(frame) for name, frame in tables.items()}
-    columns |= {name: list(each.columns) for name, each in TABLES.items()}
-    return {name: _clean(tables.get(name), name, columns[name]) for name in columns}
+    given = {
+        name: Table(dict.fromkeys(frame, ""), frozenset(frame.select_dtypes(object))) for name, frame in tables.items()
+    }
+    return {name: _clean(tables.get(name), name, table) for name, table in {**given, **TABLES}.items()}
 
 
-def _clean(frame: Frame | None, name: str, columns: list[str]) -> Frame:
+def _clean(frame: Frame | None, name: str, table: Table) -> Frame:
+    columns = list(table.columns)
     frame = pd.DataFrame(columns=columns) if frame is None else frame
-    text = TEXT | ALSO_TEXT.get(name, set())
-    out = pd.DataFrame({c: _column(frame, c, c in text) for c in columns}).reset_index(drop=True)
-    if "part" in columns and "part" not in text:
+    out = pd.DataFrame({c: _column(frame, c, c in table.words) for c in columns}).reset_index(drop=True)
+    if "part" in columns and "part" not in table.words:
         out["part"] = out["part"].fillna(ABSENT["part"])
     if "operator" in columns and name != "estimates":  # a learning coefficient has no operator
         out["operator"] = out["operator"].replace("", ABSENT["operator"])

@@ -20,7 +20,8 @@ from sublevel.problem import Problem
 from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution
 from sublevel.study.cells import Context, Output, cell
-from sublevel.study.solutions import GivenSpec, SolutionsSpec
+from sublevel.study.solutions import SolutionsSpec
+from sublevel.study.spec import GivenSpec
 
 
 @dataclass(frozen=True, eq=False)

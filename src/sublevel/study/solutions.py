@@ -57,14 +57,6 @@ class PruneSpec(Strict):
         return self
 
 
-class GivenSpec(Strict):
-    """A point that was trained elsewhere: its name in the tables, its checkpoint, and a mask's file."""
-
-    name: str = Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
-    path: str
-    mask: str | None = None
-
-
 def _recipe(value: Any) -> Any:
     """``epochs = 8`` is short for ``length = "8ep"``; true and false are no numbers."""
     if not isinstance(value, Mapping):
@@ -109,8 +101,7 @@ class SolutionsSpec(Strict):
     paper or a package. ``prune`` says what levels leave in place of ``fraction``. ``order`` is the data order of the
     levels, ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads``
     per cell and ``processes`` that train together are part of a result's identity, the number of jobs is not. ``loss``
-    is a name or an import path, ``loop`` the import path of a training loop. With ``given`` points nothing is trained:
-    they are measured.
+    is a name or an import path, ``loop`` the import path of a training loop.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -136,7 +127,6 @@ class SolutionsSpec(Strict):
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     train: Annotated[Recipe, BeforeValidator(_recipe)] = Field(default_factory=Recipe)
-    given: tuple[GivenSpec, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -166,9 +156,6 @@ class SolutionsSpec(Strict):
                     raise ValueError(
                         f"branch {known!r} asks for level {level}; the study has levels 1 to {self.levels}"
                     )
-        points = [point.name for point in self.given]
-        if len(set(points)) != len(points):
-            raise ValueError(f"two given points have one name: {points}")
         return self
 
     def _check_prune(self) -> None:

@@ -44,15 +44,24 @@ class PlaceSpec(Strict):
     slurm: dict[str, Any] = Field(default_factory=dict)
 
 
+class GivenSpec(Strict):
+    """A point that was trained elsewhere: its name in the tables, its checkpoint, and a mask's file."""
+
+    name: str = Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
+    path: str
+    mask: str | None = None
+
+
 class StudySpec(SolutionsSpec):
-    """A whole study: its solutions, what is measured of them, and where its cells run. ``primary`` names the claims
-    that it is to decide (absent: all), ``claim_densities`` the shares of weights left at which they are judged; no
-    result depends on either.
+    """A whole study: its solutions, what is measured of them, and where its cells run. With ``given`` points nothing is
+    trained: they are measured. ``primary`` names the claims that the study is to decide (absent: all),
+    ``claim_densities`` the shares of weights left at which they are judged; no result depends on either.
     """
 
     geometry: GeometrySpec = GeometrySpec()
     primary: tuple[str, ...] = ()
     claim_densities: tuple[float, ...] = ()
+    given: tuple[GivenSpec, ...] = ()
     run: PlaceSpec = PlaceSpec()
 
     @model_validator(mode="after")
@@ -64,6 +73,8 @@ class StudySpec(SolutionsSpec):
             if len(set(listed)) != len(listed):
                 raise ValueError(f"{name} names one twice: {list(listed)}")
         points, branches = [point.name for point in self.given], [label(self, branch) for branch in self.branches]
+        if len(set(points)) != len(points):
+            raise ValueError(f"two given points have one name: {points}")
         known, last = (points, len(points) - 1) if points else ([*branches, "dense"], self.levels)
         for name, where in self.geometry.wheres():
             for branch in where.branches or ():

@@ -14,7 +14,7 @@ from sublevel.study.cells import BESIDE, Row
 from sublevel.study.measurements.topology import trees
 from sublevel.tables import SOLUTION, TABLES, table
 
-FAILURES = table("failures", SOLUTION, "cell, kind, error")
+FAILURES = table("failures", SOLUTION, "'cell', 'kind', 'error'")
 """What did not finish, and why."""
 
 LOST = {"kind": "lost", "message": "its result is no longer in the store: run the study again"}

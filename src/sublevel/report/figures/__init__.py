@@ -1,68 +1,27 @@
 """Every figure of the report: table in, figure out.
 
 To add one, write a function from the clean tables to a ``Figure`` (or several) in a file of this folder
-and put ``@figure(section, name, table)`` above it; a new file is named below. The report, the print files and the
-tests then have it. A figure whose views have nothing to show is left out, and its name is reported.
+and put ``@figure(section, name, table)`` above it: every file of this folder is imported. The report, the print files
+and the tests then have it. A figure whose views have nothing to show is left out, and its name is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
+from pkgutil import iter_modules
 
 from sublevel.claims.branches import Branches
 from sublevel.report.describe import Figure
-from sublevel.report.figures import (
-    accuracy,
-    coordinates,
-    curvature,
-    densities,
-    layers,
-    learning,
-    legs,
-    membership,
-    paths,
-    planes,
-    prunings,
-    ranking,
-    steepest,
-    sweep,
-    tree,
-    volume,
-    volume_methods,
-    volume_pairs,
-)
 from sublevel.report.figures.registry import FIGURES, SECTIONS, Entry
 from sublevel.report.frame import Frame
 from sublevel.report.prepare import clean, without_sweep
 
-__all__ = [
-    "FIGURES",
-    "NOTHING",
-    "SECTIONS",
-    "UNMEASURED",
-    "Drawn",
-    "Missing",
-    "accuracy",
-    "coordinates",
-    "curvature",
-    "densities",
-    "figures",
-    "layers",
-    "learning",
-    "legs",
-    "membership",
-    "paths",
-    "planes",
-    "prunings",
-    "ranking",
-    "steepest",
-    "sweep",
-    "tree",
-    "volume",
-    "volume_methods",
-    "volume_pairs",
-]
+for found in iter_modules(__path__):
+    import_module(f"{__name__}.{found.name}")
+
+__all__ = ["FIGURES", "NOTHING", "SECTIONS", "UNMEASURED", "Drawn", "Missing", "figures"]
 
 
 @dataclass(frozen=True)

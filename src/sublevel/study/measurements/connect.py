@@ -34,13 +34,13 @@ MEMBERSHIP = table(
     "membership",
     SOLUTION,
     """
-    part, buffers
+    part, 'buffers'
     aligned: 1: its hidden units were first permuted to match the dense one (of another initialisation) | 0
     loss: of the solution, and of the dense one, on the same examples
-    loss_dense, threshold, found, segment_max, curve_max, lowest_max
+    loss_dense, threshold, 'found', segment_max, curve_max, lowest_max
     excess: lowest_max - threshold
     height: lowest_max - max(loss, loss_dense): 0 where the higher end is the highest point
-    evaluations, gradient_steps, reason
+    evaluations, gradient_steps, 'reason'
     """,
 )
 """Can a solution be joined to the dense one below a height? found = segment | curve | not found, at the height of the

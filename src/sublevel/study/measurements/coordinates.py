@@ -64,7 +64,7 @@ COORDINATES = table(
     "coordinates",
     SOLUTION,
     """
-    when, part, buffers, set, count
+    'when', part, 'buffers', 'set', count
     curvature: the mean of H_ii over the set
     se, rise
     width: the median over directions
@@ -79,7 +79,7 @@ COORDINATES = table(
     exact: coordinates at which the Hessian's own entry was taken as a check
     exact_rank: Spearman's correlation of d with it there
     exact_z: root mean square of (estimate - entry) / se of the Hessian's diagonal: about 1
-    reason
+    'reason'
     """,
 )
 """Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
@@ -90,7 +90,7 @@ same in every example, of dead filters, and those on which no output depends. Wh
 the kept ones stands in the row of the set pruned.
 """
 
-SLICES = table("slices", SOLUTION, "when, part, buffers, set, radius, loss, error")
+SLICES = table("slices", SOLUTION, "'when', part, 'buffers', 'set', radius, loss, error")
 """The loss along one random unit vector of each of these sets, and along the steepest eigenvector."""
 
 

@@ -34,7 +34,7 @@ class DensitySpec(Examples):
 DENSITIES = table("densities", SPECTRUM, "probe, node, weight")
 """The whole spectrum by stochastic Lanczos quadrature: nodes and weights of every probe (weights sum to 1)."""
 
-ESTIMATES = table("estimates", SPECTRUM, "quantity, setting, value, se, draws, r_hat, ess, reason")
+ESTIMATES = table("estimates", SPECTRUM, "'quantity', setting, value, se, draws, r_hat, ess, 'reason'")
 """What is read off a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) | log-determinant
 (of max(A, 0) + setting for the operator A, in nats) | learning coefficient (at N beta = setting with N the number
 of training examples, from chains with their split R-hat and effective sample size).

@@ -26,7 +26,7 @@ LEGS = table(
     "legs",
     SOLUTION,
     """
-    leg, split, buffers, loss_start, loss_end, error_start, error_end, distance, cosine
+    'leg', 'split', 'buffers', loss_start, loss_end, error_start, error_end, distance, cosine
     sign_agreement: over the coordinates that are non-zero at both ends
     norm_start, norm_end
     """,

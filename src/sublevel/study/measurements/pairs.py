@@ -68,9 +68,9 @@ VOLUME_PAIRS = table(
     "volume_pairs",
     SOLUTION,
     """
-    pair, method, operator
+    'pair', 'method', 'operator'
     setting: the damping of logdet, else k
-    part, buffers
+    part, 'buffers'
     k: dimension of what has the volume
     eps, log_volume, log_volume_reference, se, se_reference
     trace_top: sum of the k eigenvalues (top-k)
@@ -78,7 +78,7 @@ VOLUME_PAIRS = table(
     step: where on its run's path each point is, in steps of training (matched-loss)
     step_reference, weight_norm, weight_norm_reference, nonstationarity, nonstationarity_reference
     excluded: coordinates of dead filters left out
-    converged, reason
+    converged, 'reason'
     """,
 )
 """Volumes of two points in R^D, by the same method, examples, and without the coordinates of filters that are dead at

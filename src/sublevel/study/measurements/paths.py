@@ -71,7 +71,7 @@ PATHS = table(
     PATH,
     """
     step: where a second data order began, for the instability of the dense run
-    pair: which two of its data orders: 0 is the dense run's own
+    'pair': which two of its data orders: 0 is the dense run's own
     points, loss_from, loss_to, loss_max
     loss_alpha: where the maximum is
     loss_height: max - max(L0, L1)
@@ -82,12 +82,12 @@ PATHS = table(
     loss_margin: what refining the grid added to the maximum
     error_from, error_to, error_max, error_alpha, error_height, error_barrier, error_barrier_alpha,
     error_barrier_margin, error_rise, error_margin, distance
-    subspace: the level whose mask contains the whole segment, "all" for R^D
+    'subspace': the level whose mask contains the whole segment, "all" for R^D
     """,
 )
 """One row per path: its ends, its maximum, and the barrier in every definition in use."""
 
-PROFILES = table("profiles", PATH, "step, pair, alpha, loss, error")
+PROFILES = table("profiles", PATH, "step, 'pair', alpha, loss, error")
 """The profile of each path."""
 
 

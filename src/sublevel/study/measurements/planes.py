@@ -47,16 +47,16 @@ class PlanesSpec(Options):
     tolerance: float = Field(default=0.5, gt=0)
 
 
-PLANES = table("planes", (), "plane, kind, seed, buffers, x, y, loss, error, level, reason")
+PLANES = table("planes", (), "'plane', 'kind', seed, 'buffers', x, y, loss, error, level, 'reason'")
 """Train loss and error on planes; level = how often the grid was refined there."""
 
-LANDMARKS = table("landmarks", (), "plane, seed, name, branch, level, step, x, y, residual")
+LANDMARKS = table("landmarks", (), "'plane', seed, 'name', 'branch', level, step, x, y, residual")
 """Where solutions and checkpoints lie on a plane, and how far from it."""
 
-PERSISTENCE = table("persistence", (), "plane, seed, dimension, birth, death, x, y, reason")
+PERSISTENCE = table("persistence", (), "'plane', seed, dimension, birth, death, x, y, 'reason'")
 """Sublevel persistence on a plane's grid: dimension 0 = basins, 1 = rings around peaks."""
 
-SEAMS = table("seams", (), "plane, seed, x0, y0, x1, y1, jump")
+SEAMS = table("seams", (), "'plane', seed, x0, y0, x1, y1, jump")
 """Where on a plane BatchNorm's statistics change from one solution's to another's: a line, and how far (nats) the loss
 jumps across it. None where they are recomputed.
 """

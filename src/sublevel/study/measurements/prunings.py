@@ -35,7 +35,7 @@ class PruningsSpec(Where):
     draws: int = Field(default=20, ge=1)
 
 
-PRUNINGS = table("prunings", SOLUTION, "buffers, chosen_by, draw, loss_start, loss_end, error_start, error_end")
+PRUNINGS = table("prunings", SOLUTION, "'buffers', 'chosen_by', draw, loss_start, loss_end, error_start, error_end")
 """What pruning does to the loss, by whom the weights were chosen: chosen_by = criterion (draw 0), or random with the
 criterion's counts in every layer (draw from 1).
 """

@@ -21,12 +21,12 @@ LEVELS = table(
     "levels",
     SOLUTION,
     """
-    base: the registered branch behind the label: dense, imp, ...; given for points trained elsewhere
+    'base': the registered branch behind the label: dense, imp, ...; given for points trained elsewhere
     fraction: share of the remaining weights that each level prunes; empty where prune lists densities
-    criterion: what chose the weights of the mask: the branch's or the study's; random for random masks
-    order: data order of the levels: shared | independent
+    'criterion': what chose the weights of the mask: the branch's or the study's; random for random masks
+    'order': data order of the levels: shared | independent
     density: remaining / prunable
-    remaining, prunable, train_loss, train_error, validation_loss, validation_error, test_loss, test_error, buffers
+    remaining, prunable, train_loss, train_error, validation_loss, validation_error, test_loss, test_error, 'buffers'
     gradient_norm: of the train loss in R^D
     gradient_norm_own: in the solution's own subspace
     weight_norm
@@ -42,13 +42,13 @@ LEVELS = table(
 )
 """One row per trained solution. Losses are means over the whole split; errors are fractions in [0, 1]."""
 
-CORRECT = table("correct", SOLUTION, "split, examples, bits")
+CORRECT = table("correct", SOLUTION, "'split', examples, 'bits'")
 """Which examples a solution answers right. split = validation | test; bits: base64 of one bit per example in the order
 of the split, the first in the highest bit of the first byte (numpy.packbits). No rows where targets are numbers, or
 classes of tokens: a sequence is right in a share of its tokens, which is no bit.
 """
 
-LAYERS = table("layers", SOLUTION, "layer, index, prunable, remaining, density")
+LAYERS = table("layers", SOLUTION, "'layer', index, prunable, remaining, density")
 """Weights left per layer."""
 
 

@@ -41,7 +41,7 @@ class SpectraSpec(Examples):
     eps: Chooses[float] = Field(default=0.1, gt=0)
 
 
-SPECTRA = table("spectra", SPECTRUM, "end, index, eigenvalue, residual, converged")
+SPECTRA = table("spectra", SPECTRUM, "'end', index, eigenvalue, residual, converged")
 """Extreme eigenvalues. operator = hessian | ggn | adaptive (the Hessian between filter-normalised directions); space =
 own | all | next | layer NAME; part: which disjoint subset of the examples; end = largest | smallest; index from 1.
 converged: the residual is small, and no copy of a larger eigenvalue may be missing.
@@ -56,7 +56,7 @@ CURVATURE = table(
     largest, smallest
     negative_count: Ritz values below 0 beyond rounding: a lower bound on the index of the Hessian
     negative_mass: share of a random vector's squared norm on them
-    gradient_norm, products, converged, stop
+    gradient_norm, products, converged, 'stop'
     """,
 )
 """One row per spectrum: dimension, effort and what Lanczos saw."""

@@ -26,10 +26,10 @@ class TopologySpec(Where, SegmentOptions):
     buffers: Chooses[Literal["averaged", "recomputed", "batch"]] = "recomputed"
 
 
-JOINS = table("joins", (), "of, a, b, buffers, height_a, height_b, maximum")
+JOINS = table("joins", (), "'of', 'a', 'b', 'buffers', height_a, height_b, maximum")
 """Every two solutions, joined at the maximum of their segment (an upper bound). of = loss | error."""
 
-TREE = table("tree", (), "of, part, name, x0, y0, x1, y1")
+TREE = table("tree", (), "'of', 'part', 'name', x0, y0, x1, y1")
 """The disconnectivity graph that the joins make, as its drawing: a leaf is a solution at its height (x0, y0), a line
 rises to the height at which sublevel sets merge, or leads across there.
 """

@@ -27,7 +27,7 @@ TRAINING = table(
     "training",
     SOLUTION,
     """
-    step, part, buffers, index, eigenvalue, smallest, converged, loss, error, gradient_norm
+    step, part, 'buffers', index, eigenvalue, smallest, converged, loss, error, gradient_norm
     """,
 )
 """Spectra along training, in the run's own subspace."""

@@ -65,7 +65,7 @@ VOLUMES = table(
     "volumes",
     SOLUTION,
     """
-    space, part, buffers, method
+    'space', part, 'buffers', 'method'
     k: dimension of what has the volume: k steepest for top-k and importance, else that of the space
     dimension: of the space: own, all or next, without the dead filters left out
     eps, log_volume
@@ -73,7 +73,7 @@ VOLUMES = table(
     se
     nonstationarity: 1/2 g^T A^-1 g: A = H on the span (top-k), GGN + damping (logdet); empty for others
     stationary: nonstationarity <= eps
-    reason: why log_volume is empty or not to be trusted
+    'reason': why log_volume is empty or not to be trusted
     """,
 )
 """Volume of the basin, one row per method. top-k, logdet: the ellipsoid of the quadratic at theta, at the height eps +

@@ -1,8 +1,4 @@
-"""Branches: ways to find a sparse solution at a level, each one function that emits cells.
-
-A branch is ``f(b, level) -> Solution``; ``b`` is the `Builder` of one seed, and ``b.solve(name, level)`` is another
-branch's solution (level 0: the dense one). Cells that several branches share are one cell.
-"""
+"""Branches that prune at once or level by level, rewind or fine-tune, and controls with random masks and weights."""
 
 from __future__ import annotations
 
@@ -102,6 +98,3 @@ def random_imp(b: Builder, level: int) -> Solution:
 def finetune_lr(b: Builder) -> float:
     """The study's rate for fine-tuning, or the schedule's last one that is not zero."""
     return b.spec.finetune_lr or next(r for r in reversed(b.spec.train.rates(b.examples)) if r > 0)
-
-
-from sublevel.study import gradual, learned, starts  # noqa: E402, F401 - register their branches, after those above
