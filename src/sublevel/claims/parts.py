@@ -19,7 +19,10 @@ from sublevel.stats import Estimated, estimate, inside_and_outside
 
 FEW = f"fewer than {FEWEST_SEEDS} seeds"
 EQUAL = "no spread over seeds, so no estimate of the error"
-SCALES = {"test error": (100.0, " points"), "error barrier": (100.0, " points"), "share": (100.0, "%")}
+SCALES = {
+    **dict.fromkeys(("test error", "train error", "validation error", "error barrier"), (100.0, "points")),
+    "share": (100.0, "%"),
+}
 """Unit -> factor and name under which a reader sees it. The others are shown as they are."""
 
 

@@ -86,7 +86,7 @@ def seeds_text(t: Tested) -> str:
 def amount(value: float, t: Tested) -> str:
     """A number with its sign and unit, to the digits that its interval has earned."""
     scale, unit = SCALES.get(t.part.unit, (1.0, ""))
-    return f"{scale * value:+.{_places(t)}f}{unit}"
+    return f"{scale * value:+.{_places(t)}f}{' ' * (unit == 'points')}{unit}"
 
 
 def interval(t: Tested, *, flip: bool = False) -> str:

@@ -12,6 +12,7 @@ PosixPath('sublevel-runs/demo/report.html')
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,19 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Figure", "figures", "write"]
 
+_HOMES = {"Figure": "describe", "figures": "figures", "write": "writer"}
+
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line should not pay for matplotlib before it draws."""
-    if name == "write":
-        from sublevel.report.writer import write
-
-        return write
-    if name == "figures":
-        from sublevel.report.figures import figures
-
-        return figures
-    if name == "Figure":
-        from sublevel.report.describe import Figure
-
-        return Figure
+    if name in _HOMES:
+        return getattr(import_module(f"sublevel.report.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,15 +12,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sublevel.report.numbers import plain
-from sublevel.report.palette import BRANCHES, Style
+from sublevel.report.numbers import percent, plain
+from sublevel.report.palette import Style
+from sublevel.report.terms import rank
 
 Numbers = Sequence[float]
+Ticks = tuple[tuple[float, str], ...]
+"""(value, text) pairs."""
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 SHARE = (-2.0, 102.0)
 """What an axis of percentages shows at most: 0 to 100, with room for a marker."""
+
+CONTOURS = 16
+"""Steps of height between the lowest and the highest colour of a landscape."""
+
+LIFT = 0.035
+"""How far what lies on a surface is drawn above it, as a share of the heights: the surface would cover it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,7 @@ class Axis:
     title: str = ""
     log: bool = False
     reverse: bool = False
-    ticks: tuple[tuple[float, str], ...] = ()
+    ticks: Ticks = ()
     hover: str = ".4~g"
     bare: bool = False
     limits: tuple[float, float] | None = None
@@ -44,7 +53,7 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class PerSeed:
     """What a mean over seeds was taken from: value ``y`` of seed ``seed`` belongs to point ``at`` of the series.
 
     ``geometric``: the mean is that of the logarithms. ``dots``: the single seeds are drawn behind the mean. With
@@ -83,7 +92,7 @@ class Series:
     z: Numbers | None = None
     about: str = ""
     branch: str = ""
-    samples: Samples | None = None
+    samples: PerSeed | None = None
     seeds: Numbers = ()
 
 
@@ -97,6 +106,12 @@ class Heat:
     title: str
     low: float = 0.0
     high: float = 1.0
+
+    @property
+    def ticks(self) -> Ticks:
+        """Five values of the colour scale, which is logarithmic, as percentages."""
+        marks = [self.low + (self.high - self.low) * i / 4 for i in range(5)]
+        return tuple((m, percent(10**m)) for m in marks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +130,18 @@ class Landscape:
     title: str
     low: float
     high: float
-    ticks: tuple[tuple[float, str], ...]
+    ticks: Ticks
     solid: bool = False
+
+    @property
+    def step(self) -> float:
+        """The height between two contours."""
+        return (self.high - self.low) / CONTOURS
+
+    @property
+    def lift(self) -> float:
+        """How far above the surface its series are drawn."""
+        return LIFT * (self.high - self.low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,45 +191,55 @@ class Figure:
     pooled: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class LegendEntry:
+    """One line of a legend. ``marker`` is empty for a line alone, ``dash`` for points alone."""
+
+    label: str
+    colour: str
+    marker: str
+    dash: str
+    hollow: bool
+
+
 def view(panels: Sequence[Panel], **choice: str) -> View:
     """A view of the panels that have something to show."""
-    return View(panels=tuple(_ticked(_whole(p)) for p in panels if not p.empty), choice=choice)
+    return View(panels=tuple(_finished(p) for p in panels if not p.empty), choice=choice)
 
 
-def legend(shown: View) -> list[Series]:
-    """One series per distinct label of a view, branches in their fixed order; both back ends use it.
+def legend(drawn: View) -> list[LegendEntry]:
+    """One entry per distinct label of a view, branches in their fixed order.
 
     With one label in the whole view the legend still says what is drawn.
     """
     found: dict[str, Series] = {}
-    for panel in shown.panels:
-        for series in panel.series:
-            if series.legend:
-                found.setdefault(series.label, series)
-    order = list(BRANCHES)
-    return sorted(found.values(), key=lambda s: order.index(s.label) if s.label in BRANCHES else len(order))
-
-
-def _whole(panel: Panel) -> Panel:
-    """A panel of shares with its intervals between 0 and 100%."""
-    if not panel.y.share:
-        return panel
-    ends = [
-        {k: v and [min(max(e, 0.0), 100.0) for e in v] for k, v in (("low", s.low), ("high", s.high))}
-        for s in panel.series
+    for s in (s for panel in drawn.panels for s in panel.series if s.legend):
+        found.setdefault(s.label, s)
+    return [
+        LegendEntry(
+            label=s.label,
+            colour=s.style.colour,
+            marker="" if s.mode == "line" else s.style.marker,
+            dash="" if s.mode == "points" else s.style.dash,
+            hollow=len(s.hollow) > 0 and all(s.hollow),
+        )
+        for s in sorted(found.values(), key=lambda s: rank("branch", s.label)[0])
     ]
-    return replace(panel, series=[replace(s, **e) for s, e in zip(panel.series, ends, strict=True)])
 
 
-def _ticked(panel: Panel) -> Panel:
-    """Ticks of a logarithmic y axis, chosen here so that both back ends show the same and none is bare."""
-    if not panel.y.log or panel.y.ticks:
-        return panel
-    drawn = [v for s in panel.series for part in (s.y, s.low or (), s.high or ()) for v in part]
-    return replace(panel, y=replace(panel.y, ticks=log_ticks(drawn)))
+def _finished(panel: Panel) -> Panel:
+    """A panel of shares has its intervals between 0 and 100%, one with a logarithmic y axis the ticks of it."""
+    if panel.y.share:
+        ends = [{k: v and [min(max(e, 0.0), 100.0) for e in v] for k, v in (("low", s.low), ("high", s.high))}
+                for s in panel.series]  # fmt: skip
+        panel = replace(panel, series=[replace(s, **e) for s, e in zip(panel.series, ends, strict=True)])
+    if panel.y.log and not panel.y.ticks:
+        values = [v for s in panel.series for part in (s.y, s.low or (), s.high or ()) for v in part]
+        panel = replace(panel, y=replace(panel.y, ticks=log_ticks(values)))
+    return panel
 
 
-def log_ticks(values: Sequence[float]) -> tuple[tuple[float, str], ...]:
+def log_ticks(values: Sequence[float]) -> Ticks:
     """At most about eight ticks at 1, 2, 5 or at powers of ten, over the range of some positive values.
 
     Within less than half a decade they are evenly spaced, or there would be one or none.
@@ -228,7 +263,7 @@ def log_ticks(values: Sequence[float]) -> tuple[tuple[float, str], ...]:
     return tuple((v, _power(v)) for v in marks if low - 0.31 <= math.log10(v) <= high + 0.31)
 
 
-def _even_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+def _even_ticks(low: float, high: float) -> Ticks:
     """Three to seven round values between two positive ones, where there are as many."""
     size = 10.0 ** math.floor(math.log10(high - low))
     step = next(s * size for s in (0.2, 0.5, 1.0, 2.0, 5.0) if (high - low) / (s * size) <= 6)

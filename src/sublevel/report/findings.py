@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sublevel.claims.branches import Branches
-from sublevel.report.frame import Column, Frame
+from sublevel.report.frame import Column, Frame, Tables
 from sublevel.report.numbers import duration, estimate, in_points, percent, plain, probability
 from sublevel.report.prepare import over_seeds, where
-
-Tables = dict[str, Frame]
 
 
 def headline(tables: Tables, summary: dict[str, Any]) -> str:
@@ -19,32 +17,22 @@ def headline(tables: Tables, summary: dict[str, Any]) -> str:
     levels = tables["levels"]
     if levels.empty:
         return "No network has been evaluated in this study."
-    first = f"{_count(levels, 'network')} on {_setting(summary)}: {_branches(levels)}, {_seeds(levels)}."
+    data, model = nested(summary, "study", "data", "name"), nested(summary, "model", "name")
+    setting = " with ".join(str(v) for v in (data, model) if v) or "the study's data"
+    branches = levels.loc[levels["branch"] != "dense", "branch"].nunique()
+    depth = f"{counted(branches, 'branch', 'branches')} down to level {int(levels['level'].max())}"
+    what = f"{counted(len(levels), 'network')} on {setting}"
+    first = f"{what}: {depth if branches else 'dense only'}, {counted(levels['seed'].nunique(), 'seed')}."
     return f"{first} {_ticket(levels)}".strip()
 
 
-def _count(levels: Frame, noun: str) -> str:
-    return f"{len(levels):,} {noun}" + ("s" if len(levels) != 1 else "")
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A count with its noun.
 
-
-def _setting(summary: dict[str, Any]) -> str:
-    model, data = nested(summary, "model", "name"), nested(summary, "study", "data", "name")
-    named = [str(v) for v in (data, model) if v]
-    return " with ".join(named) if named else "the study's data"
-
-
-def _branches(levels: Frame) -> str:
-    """How many branches there are, and how deep they go."""
-    n = levels.loc[levels["branch"] != "dense", "branch"].nunique()
-    depth = int(levels["level"].max())
-    if n == 0:
-        return "dense only"
-    return f"{n} {'branch' if n == 1 else 'branches'} down to level {depth}"
-
-
-def _seeds(levels: Frame) -> str:
-    n = int(levels["seed"].nunique())
-    return f"{n} seed" + ("s" if n != 1 else "")
+    >>> counted(1, "branch", "branches"), counted(1200, "network")
+    ('1 branch', '1,200 networks')
+    """
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 def _ticket(levels: Frame) -> str:
@@ -55,14 +43,11 @@ def _ticket(levels: Frame) -> str:
     if means.empty or dense.empty:
         return ""
     density = percent(float(mine.groupby("level")["density"].mean().loc[means["level"].iloc[-1]]))
-    ticket, whole = _percentage(means.iloc[-1]), _percentage(dense.iloc[0])
-    return f"With {density} of the weights left, imp's test error is {ticket}; the dense network's is {whole}."
-
-
-def _percentage(row: Column) -> str:
-    text = estimate(float(row["mean"]), float(row["low"]), float(row["high"]), 100)
-    head, _, rest = text.partition(" ")
-    return f"{head}% {rest}".strip()
+    shown = []
+    for row in (means.iloc[-1], dense.iloc[0]):
+        head, _, rest = estimate(float(row["mean"]), float(row["low"]), float(row["high"]), 100).partition(" ")
+        shown.append(f"{head}% {rest}".strip())
+    return f"With {density} of the weights left, imp's test error is {shown[0]}; the dense network's is {shown[1]}."
 
 
 def key_numbers(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -99,7 +84,7 @@ def nested(summary: Any, *keys: str) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison as the page prints it; ``low, mid, high`` are places from 0 to 100 on a common scale."""
+    """One comparison as the page prints it; ``places`` of low, effect and high on a common scale from 0 to 100."""
 
     comparison: str
     at: str
@@ -109,29 +94,15 @@ class Row:
     unit: str
     p: str
     reading: str
-    places: tuple[float, float, float] | None
-    zero: float
+    places: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim with all its comparisons."""
-
-    name: str
-    statement: str
-    rows: list[Row]
-
-
-def claims(table: Frame) -> list[Claim]:
-    """The table of comparisons, grouped by claim in the order of the table."""
-    groups: dict[str, list[int]] = {}
-    for place, name in enumerate(table["claim"]):
-        groups.setdefault(str(name), []).append(place)
-    found = []
-    for name, places in groups.items():
-        mine = table.iloc[places]
-        found.append(Claim(name, str(mine["statement"].iloc[0]), [_row(r, mine) for _, r in mine.iterrows()]))
-    return found
+def comparisons(table: Frame) -> list[tuple[str, str, list[Row]]]:
+    """(claim, statement, rows) of the table of comparisons, in its order."""
+    return [
+        (str(name), str(mine["statement"].iloc[0]), [_row(r, mine) for _, r in mine.iterrows()])
+        for name, mine in table.groupby("claim", sort=False)
+    ]
 
 
 def _row(row: Column, group: Frame) -> Row:
@@ -139,39 +110,32 @@ def _row(row: Column, group: Frame) -> Row:
     effect, low, high = (scale * float(row[c]) for c in ("effect", "low", "high"))
     value, _, interval = estimate(effect, low, high).partition(" ")
     same = group[group["unit"] == row["unit"]]
-    places, zero = _places(effect, low, high, scale * same[["effect", "low", "high"]])
+    p, exact = probability(float(row["p"])), probability(float(row["p_exact"]))
     return Row(
         comparison=str(row["comparison"]), at=_at(float(row["level"]), float(row["density"])),
         n=plain(float(row["n"])), effect=value, interval=interval, unit=unit,
-        p=_p(float(row["p"]), float(row["p_exact"])), reading=str(row["reading"]), places=places, zero=zero,
+        p=f"{p} ({exact})" if p and exact else p or exact, reading=str(row["reading"]),
+        places=_places(effect, low, high, scale * same[["effect", "low", "high"]]),
     )  # fmt: skip
 
 
 def _at(level: float, density: float) -> str:
-    parts = [f"level {level:g}" if math.isfinite(level) else "", percent(density)]
-    return ", ".join(p for p in parts if p)
+    return ", ".join(filter(None, (f"level {level:g}" if math.isfinite(level) else "", percent(density))))
 
 
-def _p(p: float, exact: float) -> str:
-    shown = probability(p)
-    return f"{shown} ({probability(exact)})" if math.isfinite(exact) and shown else shown or probability(exact)
-
-
-def _places(effect: float, low: float, high: float, group: Frame) -> tuple[tuple[float, float, float] | None, float]:
-    """Where an interval lies on a scale that holds zero and every estimate of its claim and unit.
+def _places(effect: float, low: float, high: float, group: Frame) -> tuple[float, ...]:
+    """Where an interval lies on a scale from 0 to 100 with zero in the middle, which holds every estimate of its claim.
 
     An interval much wider than the estimates (two seeds) would squeeze all others, so the scale ends at
-    four times the largest estimate and longer intervals are cut there.
+    four times the largest estimate and longer intervals are cut there. Empty without an effect or a scale.
     """
     effects = group["effect"].abs()
     ends = group[["low", "high"]].abs().max(axis=1)
     reach = min(float(ends.max()), 4 * float(effects.max())) if ends.notna().any() else float(effects.max())
     if not math.isfinite(reach) or reach <= 0 or not math.isfinite(effect):
-        return None, 50.0
-    spots = [50 + 48 * max(-1.0, min(1.0, v / reach)) for v in (low, effect, high) if math.isfinite(v)]
-    if len(spots) < 3:
-        spots = [50 + 48 * effect / reach] * 3
-    return (round(spots[0], 2), round(spots[1], 2), round(spots[2], 2)), 50.0
+        return ()
+    ends = (low, effect, high) if math.isfinite(low) and math.isfinite(high) else (effect,) * 3
+    return tuple(round(50 + 48 * max(-1.0, min(1.0, v / reach)), 2) for v in ends)
 
 
 def failures(table: Frame) -> list[dict[str, str]]:

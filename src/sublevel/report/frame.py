@@ -16,3 +16,6 @@ if TYPE_CHECKING:
 else:
     Frame: TypeAlias = pd.DataFrame
     Column: TypeAlias = pd.Series
+
+Tables: TypeAlias = dict[str, Frame]
+"""Tables by name."""

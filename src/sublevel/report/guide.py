@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sublevel.report.branches import glossary
-from sublevel.report.findings import nested
+from sublevel.report.findings import counted, nested
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate, in_points, percent, plain
 from sublevel.report.verdicts import Verdicts
@@ -55,38 +55,17 @@ def breaking_point(tables: dict[str, Frame]) -> str:
         return "This study does not say: it has no comparison of imp with the dense network."
     if not rows["high"].notna().any():
         return "One seed cannot say: its excess error over the dense network has no interval."
-    margin, unit = _margin(tables["verdicts"], rows)
-    return " ".join(
-        text
-        for text in (
-            _matching(rows, margin),
-            _left(rows, margin, unit),
-            f"The margin is {_amount(margin, unit)}, and each level is read alone.",
-        )
-        if text
-    )
-
-
-def _margin(table: Frame, rows: Frame) -> tuple[float, str]:
-    """C1's margin in the unit of its rows: the verdict's where it has one in that unit."""
     unit = str(rows["unit"].iloc[0])
-    stated = table[(table["claim"] == "C1") & (table["unit"] == unit)]["margin"].dropna()
-    if len(stated):
-        return float(stated.iloc[0]), unit
-    return 100 * MARGIN / _scale(unit), unit
-
-
-def _amount(value: float, unit: str) -> str:
-    """A difference of errors in points, whether its unit is a fraction or points already.
-
-    >>> _amount(0.005, "test error"), _amount(0.5, "points")
-    ('0.5 points', '0.5 points')
-    """
-    return f"{plain(value * _scale(unit), 3)} points"
-
-
-def _scale(unit: str) -> float:
-    return in_points(unit)[0]
+    scale = in_points(unit)[0]
+    stated = tables["verdicts"]
+    stated = stated[(stated["claim"] == "C1") & (stated["unit"] == unit)]["margin"].dropna()
+    margin = float(stated.iloc[0]) if len(stated) else 100 * MARGIN / scale
+    sentences = (
+        _matching(rows, margin),
+        _left(rows, margin, scale),
+        f"The margin is {plain(margin * scale, 3)} points, and each level is read alone.",
+    )
+    return " ".join(filter(None, sentences))
 
 
 def _matching(rows: Frame, margin: float) -> str:
@@ -99,17 +78,17 @@ def _matching(rows: Frame, margin: float) -> str:
     return f"imp is within the margin of the dense network down to {_at(last)}{every}."
 
 
-def _left(rows: Frame, margin: float, unit: str) -> str:
+def _left(rows: Frame, margin: float, scale: float) -> str:
     """The first density at which it has left the dense network, and what lies between."""
     gone = rows[rows["low"] > margin]
     if gone.empty:
         return "" if rows["high"].lt(margin).all() else "At no level is it shown to be worse by more than the margin."
-    first, scale = gone.iloc[0], _scale(unit)
-    told = estimate(float(first["effect"]), float(first["low"]), float(first["high"]), scale)
+    first = gone.iloc[0]
+    more = estimate(float(first["effect"]), float(first["low"]), float(first["high"]), scale)
     between = rows[(rows["density"] > first["density"]) & (rows["high"] >= margin)]
     open_ = f" The {len(between)} levels before it are not decided." if len(between) > 1 else ""
     open_ = " The level before it is not decided." if len(between) == 1 else open_
-    return f"At {_at(first)} imp no longer matches: its test error is {told} points higher.{open_}"
+    return f"At {_at(first)} imp no longer matches: its test error is {more} points higher.{open_}"
 
 
 def _at(row: Any) -> str:
@@ -133,15 +112,14 @@ def certainty(levels: Frame, found: Verdicts) -> str:
     if levels.empty:
         return ""
     n = int(levels["seed"].nunique())
-    seeds = f"{n} seed{'s' * (n > 1)}"
     smallest = (
         f" With {n} seeds no exact sign-flip test can go below p = {plain(2.0**-n, 3)} (one-sided)." if n > 1 else ""
     )
     holm = " C1 is tested by itself; the other primary claims are corrected by Holm's method." if found.cards else ""
     few = " That is too few to decide anything." if n < 3 else ""
     return (
-        f"{seeds} of one network on one data set: every interval is over seeds, and none speaks of other networks."
-        f"{few}{smallest}{holm}"
+        f"{counted(n, 'seed')} of one network on one data set: every interval is over seeds, and none speaks of other "
+        f"networks.{few}{smallest}{holm}"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.figures import Missing
+from sublevel.report.findings import counted
 from sublevel.report.frame import Frame
 
 NAMED = 4
@@ -17,33 +18,21 @@ def faults(tables: dict[str, Frame]) -> list[str]:
     levels = tables["levels"]
     if levels.empty:
         return []
+    n = int(levels["seed"].nunique())
+    what = "has no interval and no test" if n < 2 else "has intervals too wide to decide anything"
     found = [
-        _seeds(levels),
-        _dense(levels),
-        *_absent(levels),
+        f"{counted(n, 'seed')}: a study like this {what}. Set seeds = {FEWEST_SEEDS} or more; what is there is kept."
+        * (n < FEWEST_SEEDS),
+        "The dense network is missing, so nothing on this page can be compared with it."
+        * (not (levels["branch"] == "dense").any()),
+        _absent(levels),
         _infinite(levels),
         _collapsed(levels, tables.get("layers")),
     ]
     return [sentence for sentence in found if sentence]
 
 
-def _seeds(levels: Frame) -> str:
-    n = int(levels["seed"].nunique())
-    if n >= FEWEST_SEEDS:
-        return ""
-    what = "has no interval and no test" if n < 2 else "has intervals too wide to decide anything"
-    return (
-        f"{n} seed{'s' * (n > 1)}: a study like this {what}. Set seeds = {FEWEST_SEEDS} or more; what is there is kept."
-    )
-
-
-def _dense(levels: Frame) -> str:
-    if (levels["branch"] == "dense").any():
-        return ""
-    return "The dense network is missing, so nothing on this page can be compared with it."
-
-
-def _absent(levels: Frame) -> list[str]:
+def _absent(levels: Frame) -> str:
     """Networks that other seeds have."""
     keys = levels[["branch", "level", "seed"]].drop_duplicates()
     seeds = sorted(keys["seed"].unique())
@@ -51,8 +40,8 @@ def _absent(levels: Frame) -> list[str]:
     pairs = keys[["branch", "level"]].drop_duplicates().itertuples(index=False, name=None)
     gone = [(b, v, s) for b, v in pairs for s in seeds if (b, v, s) not in here]
     if not gone:
-        return []
-    return [f"{len(gone)} networks are missing that other seeds have ({_named(gone)}): means are over the seeds left."]
+        return ""
+    return f"{len(gone)} networks are missing that other seeds have ({_named(gone)}): means are over the seeds left."
 
 
 def _infinite(levels: Frame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sublevel.report.findings import counted
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import decimals, in_points, percent, plain, probability
 from sublevel.report.palette import known_first
@@ -31,7 +32,12 @@ def levels_table(levels: Frame) -> str:
     if known.empty:
         return ""
     means = over_seeds(known, "test_error", ["branch", "level"])
-    cells = {(r.branch, r.level): _cell(r.mean, r.high - r.mean) for r in means.itertuples()}
+    cells = {}
+    for r in means.itertuples():
+        half = 100 * (r.high - r.mean)
+        places = min(decimals(half), 3)
+        interval = rf"${100 * r.mean:.{places}f} \pm {half:.{places}f}$"
+        cells[r.branch, r.level] = interval if math.isfinite(half) else f"{100 * r.mean:.2f}"
     branches = [b for b in known_first(known["branch"]) if b != "dense"]
     density = known.groupby("level")["density"].mean()
     rows = []
@@ -41,24 +47,13 @@ def levels_table(levels: Frame) -> str:
         shown = [cells.get((b, level), "--") for b in branches]
         rows.append(_row([f"{level:g}", escape(percent(float(density[level]))), *shown]))
     n = known.groupby(["branch", "level"])["seed"].nunique()
+    seeds = counted(int(n.max()), "seed") if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
     head = _row(["Level", "Left", *[escape(b) for b in branches]])
     return _table(
         "rr" + "r" * len(branches), head, rows,
-        rf"Test error (\%), mean over {_seeds(int(n.min()), int(n.max()))} with the half-width of the 95\% t interval.",
+        rf"Test error (\%), mean over {seeds} with the half-width of the 95\% t interval.",
         "tab:levels",
     )  # fmt: skip
-
-
-def _seeds(low: int, high: int) -> str:
-    return f"{high} seed{'s' * (high > 1)}" if low == high else f"{low} to {high} seeds"
-
-
-def _cell(mean: float, half: float) -> str:
-    """A percentage with its half-width, rounded from the half-width."""
-    if not math.isfinite(half):
-        return f"{100 * mean:.2f}"
-    places = min(decimals(100 * half), 3)
-    return rf"${100 * mean:.{places}f} \pm {100 * half:.{places}f}$"
 
 
 def verdicts_table(table: Frame) -> str:

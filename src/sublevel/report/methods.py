@@ -8,7 +8,7 @@ from typing import Any
 
 from sublevel.claims.branches import Branches
 from sublevel.report.branches import BRANCHES
-from sublevel.report.findings import nested
+from sublevel.report.findings import counted, nested
 from sublevel.report.frame import Frame
 from sublevel.report.latex import escape
 from sublevel.report.numbers import percent, plain
@@ -55,15 +55,25 @@ class Methods:
 
 def methods(tables: dict[str, Frame], summary: dict[str, Any]) -> Methods:
     """Protocol, sizes, seeds, estimators and statistics; what the summary does not know is left out."""
-    parts = [*_protocol(tables["levels"], summary), *_measured(tables), *_statistics(tables)]
-    marked = " ".join(parts)
+    study, levels = summary.get("study"), tables["levels"]
+    seeds = int(levels["seed"].nunique()) if len(levels) else 0
+    parts = [
+        _network(summary),
+        _training(nested(study, "train")),
+        _pruning(study),
+        _compared(levels),
+        f"Everything was repeated with {counted(seeds, 'seed')}." * bool(seeds),
+        _data(summary),
+        *(sentence for table, only, sentence in MEASURED if not where(tables[table], **only).empty),
+        _statistics(tables["verdicts"]) * (seeds > 1),
+    ]
+    marked = " ".join(filter(None, parts))
     keys = ["saleem2024insights", *(k for found in CITED.findall(marked) for k in found.split(","))]
-    return Methods(CITED.sub(_named, marked), _pasted(marked), bibtex(keys))
 
+    def named(match: re.Match[str]) -> str:
+        return f"({'; '.join(WORKS[key].short.replace('(', '').replace(')', '') for key in match[1].split(','))})"
 
-def _named(match: re.Match[str]) -> str:
-    names = [WORKS[key].short.replace("(", "").replace(")", "") for key in match[1].split(",")]
-    return f"({'; '.join(names)})"
+    return Methods(CITED.sub(named, marked), _pasted(marked), bibtex(keys))
 
 
 def _pasted(marked: str) -> str:
@@ -74,18 +84,6 @@ def _pasted(marked: str) -> str:
     """
     parts = re.split(rf"\s*{CITED.pattern}", marked)
     return "".join(rf"~\citep{{{p}}}" if i % 2 else escape(p) for i, p in enumerate(parts))
-
-
-def _protocol(levels: Frame, summary: dict[str, Any]) -> list[str]:
-    study = summary.get("study")
-    sentences = [
-        _network(summary),
-        _training(nested(study, "train")),
-        _pruning(study),
-        _compared(levels),
-        _data(summary),
-    ]
-    return [s for s in sentences if s]
 
 
 def _network(summary: dict[str, Any]) -> str:
@@ -109,23 +107,20 @@ def _training(train: Any) -> str:
     if not isinstance(train, dict):
         return ""
     length = train.get("length") or (f"{train['epochs']}ep" if "epochs" in train else "")
+    stones = [_duration(str(m)) for m in train.get("milestones") or []]
+    schedule = train.get("schedule", "milestones" if stones else "")
     words = [
         f"momentum {train['momentum']:g}" if "momentum" in train else "",
         f"weight decay {train['weight_decay']:g}" if "weight_decay" in train else "",
         f"batches of {train['batch_size']}" if "batch_size" in train else "",
         f"learning rate {train['lr']:g}" if "lr" in train else "",
-        _schedule(train),
+        f"multiplied by {train.get('gamma', 0.1):g} after {' and '.join(stones)}"
+        if stones and schedule == "milestones"
+        else f"a {schedule} schedule" * bool(schedule),
         f"for {_duration(str(length))}" if length else "",
         f"in {train['dtype']}" if "dtype" in train else "",
     ]
     return f"Training used SGD with {', '.join(w for w in words if w)}."
-
-
-def _schedule(train: dict[str, Any]) -> str:
-    stones = [_duration(str(m)) for m in train.get("milestones") or []]
-    if stones and train.get("schedule", "milestones") == "milestones":
-        return f"multiplied by {train.get('gamma', 0.1):g} after {' and '.join(stones)}"
-    return f"a {train['schedule']} schedule" if train.get("schedule") else ""
 
 
 def _duration(text: str) -> str:
@@ -162,31 +157,21 @@ def _pruning(study: Any) -> str:
 def _compared(levels: Frame) -> str:
     bases = {v.base for v in Branches(levels).variants.values()}
     found = [BRANCHES[b] for b in known_first(bases) if b in BRANCHES]
-    seeds = int(levels["seed"].nunique()) if len(levels) else 0
-    controls = f"It was compared with {', '.join(found)}." if found else ""
-    return f"{controls} Everything was repeated with {seeds} seed{'s' * (seeds != 1)}.".strip() if seeds else controls
+    return f"It was compared with {', '.join(found)}." if found else ""
 
 
 def _data(summary: dict[str, Any]) -> str:
-    counts = [(nested(summary, "data", k), name) for k, name in (("train", "training"), ("validation", "validation"),
-                                                                ("test", "test"))]  # fmt: skip
+    names = {"train": "training", "validation": "validation", "test": "test"}
+    counts = [(nested(summary, "data", key), name) for key, name in names.items()]
     known = [f"{plain(float(n))} {name}" for n, name in counts if isinstance(n, int)]
     return f"There were {', '.join(known)} examples." if known else ""
 
 
-def _measured(tables: dict[str, Frame]) -> list[str]:
-    return [sentence for table, only, sentence in MEASURED if not where(tables[table], **only).empty]
-
-
-def _statistics(tables: dict[str, Frame]) -> list[str]:
-    seeds = int(tables["levels"]["seed"].nunique()) if len(tables["levels"]) else 0
-    if seeds < 2:
-        return []
+def _statistics(verdicts: Frame) -> str:
     tested = " and p values over the primary claims are corrected by Holm's method [[holm1979simple]]"
     disputed = " The claim on error barriers was made before [[paul2023unmasking]]."
-    found = tables["verdicts"]
-    return [
+    return (
         "The seed is the unit: differences are paired by seed, with 95% t intervals"
-        f"{tested if found['p_holm'].notna().any() else ''}."
-        f"{disputed if (found['claim'] == 'C11').any() else ''}"
-    ]
+        f"{tested if verdicts['p_holm'].notna().any() else ''}."
+        f"{disputed if (verdicts['claim'] == 'C11').any() else ''}"
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from sublevel.claims.parts import SCALES
+
 
 def decimals(error: float) -> int:
     """Decimals that keep two significant digits of an error.
@@ -31,12 +33,11 @@ def estimate(value: float, low: float = math.nan, high: float = math.nan, scale:
     if not (math.isfinite(low) and math.isfinite(high)):
         return plain(value * scale)
     places = decimals(abs(high - low) / 2 * scale)
-    shown = [f"{_signed_zero(v * scale, places):.{places}f}" for v in (value, low, high)]
+    shown = []
+    for v in (value, low, high):
+        text = f"{v * scale:.{places}f}"
+        shown.append(text.removeprefix("-") if float(text) == 0 else text)
     return f"{shown[0]} [{shown[1]}, {shown[2]}]".replace("-", "\u2212")
-
-
-def _signed_zero(value: float, places: int) -> float:
-    return 0.0 if round(value, places) == 0 else value
 
 
 def plain(value: float, digits: int = 4) -> str:
@@ -61,22 +62,14 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.3g}%" if math.isfinite(fraction) else ""
 
 
-SHARE = "share"
-"""The unit of effects that are shares of something, and that a reader sees as percentages."""
-
-FRACTIONS = ("test error", "train error", "validation error", "error barrier")
-"""Units of effects that the tables hold as fractions, and that a reader sees in points."""
-
-
 def in_points(unit: str) -> tuple[float, str]:
     """The factor and the name under which a unit of the tables is shown.
 
     >>> in_points("test error"), in_points("train loss")
     ((100.0, 'points (test error)'), (1.0, 'train loss'))
     """
-    if unit == SHARE:
-        return 100.0, "%"
-    return (100.0, f"points ({unit})") if unit in FRACTIONS else (1.0, unit)
+    scale, word = SCALES.get(unit, (1.0, ""))
+    return scale, f"{word} ({unit})" if word == "points" else word or unit
 
 
 def probability(p: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -21,8 +20,8 @@ from scipy.special import stdtrit
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.describe import words
 from sublevel.report.figures import Drawn, figures
-from sublevel.report.findings import claims, failures, headline, key_numbers
-from sublevel.report.frame import Frame
+from sublevel.report.findings import comparisons, failures, headline, key_numbers
+from sublevel.report.frame import Tables
 from sublevel.report.guide import guide
 from sublevel.report.health import absent, faults
 from sublevel.report.latex import levels_table, verdicts_table
@@ -32,7 +31,7 @@ from sublevel.report.prepare import clean, without_sweep
 from sublevel.report.render_plotly import payload
 from sublevel.report.setup import setup
 from sublevel.report.text import numbers
-from sublevel.report.verdicts import verdicts
+from sublevel.report.verdicts import Verdicts, verdicts
 
 SCRIPTS = ("series.js", "legend.js", "page.js", "controls.js")
 APPENDIX = "Appendix"
@@ -48,50 +47,58 @@ def render(
     ready = without_sweep(clean(tables))
     drawn = figures(tables) if drawn is None else drawn
     found = verdicts(ready["verdicts"], {f.key for f in drawn.all}, ready["claims"])
-    written = methods(ready, summary)
-    branches = known_first(ready["levels"]["branch"])
-    return _template().render(
-        name=str(summary.get("name") or "study"),
-        headline=headline(ready, summary),
-        numbers=key_numbers(ready, summary),
+    levels = ready["levels"]
+    branches, seeds = known_first(levels["branch"]), sorted(levels["seed"].dropna().unique().tolist())
+    payloads = {f.key: payload(f, branches) for f in drawn.all}
+    for key, files_of in (stems or {}).items():
+        for view, stem in zip(payloads[key]["views"], files_of, strict=False):
+            view["file"] = stem
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(asset),
+    )  # fmt: skip
+    return environment.get_template("page.html").render(
+        **_texts(ready, summary, found),
         verdicts=found,
         titles={f.key: f.title for f in drawn.all},
-        claims=claims(ready["claims"]),
+        claims=comparisons(ready["claims"]),
         rows=len(ready["claims"]),
-        guide=guide(ready, summary, found),
-        methods=written,
-        pastes=[
+        sections=[(slug(k), k, v) for k, v in drawn.sections.items() if k != APPENDIX],
+        appendix=drawn.sections.get(APPENDIX, []),
+        absent=absent(drawn.missing),
+        branches=branches,
+        seeds=[f"{s:g}" for s in seeds],
+        study=json_for_script(_study(branches, seeds)),
+        payloads={key: json_for_script(value) for key, value in payloads.items()},
+        words={f.key: [words(p) for p in f.views[0].panels] for f in drawn.all},
+        style=Markup("\n".join(asset(n) for n in ("page.css", "claims.css", "print.css"))),
+        script=Markup("\n".join(asset(n) for n in SCRIPTS)),
+        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),  # ends no script element early
+    )
+
+
+def _texts(ready: Tables, summary: dict[str, Any], found: Verdicts) -> dict[str, Any]:
+    """What the page says beside figures and claims."""
+    written = methods(ready, summary)
+    return {
+        "name": str(summary.get("name") or "study"),
+        "version": str(summary.get("sublevel") or ""),
+        "headline": headline(ready, summary),
+        "numbers": key_numbers(ready, summary),
+        "guide": guide(ready, summary, found),
+        "methods": written,
+        "pastes": [
             ("tex-levels", "LaTeX table of the levels", levels_table(ready["levels"])),
             ("tex-verdicts", "LaTeX table of the verdicts", verdicts_table(ready["verdicts"])),
             ("tex-methods", "Methods in LaTeX", written.latex),
             ("bibtex", "BibTeX", written.bibtex),
         ],
-        failures=failures(ready["failures"]),
-        failed=max(len(ready["failures"]), int((summary.get("cells") or {}).get("failed") or 0)),
-        faults=faults(ready),
-        notes=[str(n) for n in summary.get("notes") or []],
-        sections=[(slug(k), k, v) for k, v in drawn.sections.items() if k != APPENDIX],
-        appendix=drawn.sections.get(APPENDIX, []),
-        absent=absent(drawn.missing),
-        branches=branches,
-        seeds=[f"{s:g}" for s in _seeds(ready)],
-        study=json_for_script(_study(ready, branches)),
-        payloads={f.key: _data(payload(f, branches), (stems or {}).get(f.key)) for f in drawn.all},
-        words={f.key: [words(p) for p in f.views[0].panels] for f in drawn.all},
-        setup=setup(summary),
-        version=str(summary.get("sublevel") or ""),
-        style=Markup("\n".join(asset(n) for n in ("page.css", "claims.css", "print.css"))),
-        script=Markup("\n".join(asset(n) for n in SCRIPTS)),
-        plotly=_library(),
-    )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(asset),
-    )  # fmt: skip
-    return environment.get_template("page.html")
+        "failures": failures(ready["failures"]),
+        "failed": max(len(ready["failures"]), int((summary.get("cells") or {}).get("failed") or 0)),
+        "faults": faults(ready),
+        "notes": [str(n) for n in summary.get("notes") or []],
+        "setup": setup(summary),
+    }
 
 
 def asset(name: str) -> str:
@@ -99,35 +106,18 @@ def asset(name: str) -> str:
     return (files("sublevel.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _seeds(tables: dict[str, Frame]) -> list[float]:
-    return sorted(tables["levels"]["seed"].dropna().unique().tolist())
-
-
-def _study(tables: dict[str, Frame], branches: list[str]) -> dict[str, Any]:
+def _study(branches: list[str], seeds: list[float]) -> dict[str, Any]:
     """What the bar of branches and seeds needs: looks, and t quantiles for intervals over the seeds that are left."""
-    seeds = _seeds(tables)
-    look = styles(branches)
+    looks = [
+        {"name": name, "colour": look.colour, "dash": look.dash, "marker": "" if name == "dense" else look.marker}
+        for name, look in styles(branches).items()
+    ]
     return {
-        "branches": [
-            {
-                "name": b,
-                "colour": look[b].colour,
-                "dash": look[b].dash,
-                "marker": "" if b == "dense" else look[b].marker,
-            }
-            for b in branches
-        ],
+        "branches": looks,
         "seeds": numbers(seeds),
         "fewest": FEWEST_SEEDS,
         "t": numbers(stdtrit(df, 0.975) for df in range(1, max(2, len(seeds)))),
     }
-
-
-def _data(value: dict[str, Any], stems: list[str] | None) -> Markup:
-    if stems:
-        for view, stem in zip(value["views"], stems, strict=False):
-            view["file"] = stem
-    return json_for_script(value)
 
 
 def json_for_script(value: Any) -> Markup:
@@ -140,12 +130,6 @@ def json_for_script(value: Any) -> Markup:
     for character, escaped in (("<", "\\u003c"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
         text = text.replace(character, escaped)
     return Markup(text)
-
-
-@cache
-def _library() -> Markup:
-    """plotly.js, as text that ends no script element early."""
-    return Markup(get_plotlyjs().replace("</script", "<\\/script"))
 
 
 def slug(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy.special import stdtrit
 from sublevel.claims.branches import Branches
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.frame import Column, Frame
+from sublevel.report.terms import rank
 from sublevel.tables import TABLES, Table
 
 ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
@@ -55,38 +57,45 @@ def _column(frame: Frame, column: str, text: bool) -> Column:
     return pd.Series(pd.to_numeric(values, errors="coerce")).astype(float)
 
 
-def over_seeds(frame: Frame, value: str, by: Sequence[str]) -> Frame:
-    """Mean of ``value`` over the seeds of each group, with the 95% t interval of the mean.
+def over_seeds(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, *, log: bool = False) -> Frame:
+    """Mean of ``value`` times ``scale`` over the seeds of each group, with the 95% t interval of the mean.
 
     mean +- t_{0.975, n-1} * s / sqrt(n), with s the sample standard deviation. Below three seeds there is no
-    interval: ``low`` and ``high`` are NaN. Rows without a value do not count.
+    interval: ``low`` and ``high`` are NaN. Rows without a value do not count. ``log``: the geometric mean, with the
+    interval of the logarithms; values of 0 or less do not count.
 
     >>> frame = pd.DataFrame({"level": [1, 1, 1], "v": [1.0, 2.0, 3.0]})
     >>> over_seeds(frame, "v", ["level"]).round(4).to_dict("records")
     [{'level': 1, 'mean': 2.0, 'low': -0.4841, 'high': 4.4841, 'n': 3}]
     """
-    kept = frame[np.isfinite(frame[value].to_numpy(dtype=float))]
-    values = kept[value].to_numpy(dtype=float)
-    code, first, n = _groups([kept[column].to_numpy() for column in by])
-    mean, half = t_intervals(values, code, n)
-    keys = {column: kept[column].to_numpy()[first] for column in by}
-    return pd.DataFrame({**keys, "mean": mean, "low": mean - half, "high": mean + half, "n": n})
+    values = frame[value].to_numpy(dtype=float) * scale
+    keep = np.isfinite(values) & ((values > 0) | (not log))
+    kept = [frame[column].to_numpy()[keep] for column in by]
+    code, first, n = _groups(kept)
+    mean, low, high = t_intervals(values[keep], code, n, log=log)
+    return pd.DataFrame({c: key[first] for c, key in zip(by, kept, strict=True)} | {"mean": mean, "low": low,
+                        "high": high, "n": n})  # fmt: skip
 
 
-def t_intervals(values: np.ndarray, code: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each group and the half-width of its 95% t interval (NaN below three values).
+def t_intervals(
+    values: np.ndarray, code: np.ndarray, n: np.ndarray, *, log: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean of each group and the ends of its 95% t interval (NaN below three values); ``log``: of the logarithms.
 
     ``code`` is the group of each value, ``n`` the size of each group. With two values the factor t is 12.7: such an
     interval says nothing of the mean, and hides all others on its axis.
 
-    >>> mean, half = t_intervals(np.array([1.0, 2.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]), np.array([3, 2]))
-    >>> mean.tolist(), half.round(4).tolist()
-    ([2.0, 6.0], [2.4841, nan])
+    >>> mean, low, high = t_intervals(np.array([1.0, 2.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]), np.array([3, 2]))
+    >>> mean.tolist(), high.round(4).tolist()
+    ([2.0, 6.0], [4.4841, nan])
     """
+    values = np.log(values) if log else values
     mean = np.bincount(code, values, minlength=len(n)) / n
     squares = np.bincount(code, (values - mean[code]) ** 2, minlength=len(n))
     t = stdtrit(np.where(n >= FEWEST_SEEDS, n - 1.0, np.nan), 0.975)
-    return mean, t * np.sqrt(squares / np.maximum(n - 1, 1) / n)
+    half = t * np.sqrt(squares / np.maximum(n - 1, 1) / n)
+    ends = mean, mean - half, mean + half
+    return (np.exp(ends[0]), np.exp(ends[1]), np.exp(ends[2])) if log else ends
 
 
 def _groups(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,14 +140,16 @@ def without_sweep(tables: Mapping[str, Frame]) -> dict[str, Frame]:
     }
 
 
-def choices(frame: Frame, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The distinct combinations of some text columns, in a stable order.
+def choices(frame: Frame, columns: Sequence[str], by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The distinct combinations of some columns, sorted by ``by`` (these columns), each in the order of `terms`.
 
-    >>> choices(pd.DataFrame({"split": ["train", "test", "train"]}), ["split"])
-    [{'split': 'test'}, {'split': 'train'}]
+    >>> choices(pd.DataFrame({"split": ["test", "train", "test"]}), ["split"])
+    [{'split': 'train'}, {'split': 'test'}]
     """
-    distinct = frame[list(columns)].drop_duplicates().sort_values(list(columns))
-    return [{c: str(v) for c, v in zip(columns, row, strict=True)} for row in distinct.itertuples(index=False)]
+    by = by or columns
+    names = list(dict.fromkeys([*columns, *by]))
+    rows = [dict(zip(names, row, strict=True)) for row in frame[names].drop_duplicates().itertuples(index=False)]
+    return [{c: row[c] for c in columns} for row in sorted(rows, key=lambda row: [rank(c, row[c]) for c in by])]
 
 
 def where(frame: Frame, **equal: object) -> Frame:
@@ -183,20 +194,22 @@ def parts_note(frame: Frame, value: str, by: Sequence[str], what: str) -> str:
     )
 
 
-def doubts_note(doubtful: int, total: int, what: str, reasons: Column) -> str:
-    """One sentence on how many estimates are not to be trusted, with the most frequent reason; empty for none.
+def doubts_note(table: Frame, what: str) -> str:
+    """One sentence on how many rows are ``doubtful``, with the most frequent ``reason``; empty for none.
 
     Of a reason the words up to the first number count, so that reasons of one kind are counted together.
 
-    >>> doubts_note(2, 5, "volumes", pd.Series(["size 3 is below 50", "size 4 is below 50"]))
-    '2 of 5 volumes are not to be trusted (hollow), mostly: size 3 is below 50.'
+    >>> reasons = ["size 3 is below 50", "size 4 is below 50", ""]
+    >>> doubts_note(pd.DataFrame({"doubtful": [True, True, False], "reason": reasons}), "volumes")
+    '2 of 3 volumes are not to be trusted (hollow), mostly: size 3 is below 50.'
     """
-    if not doubtful:
+    doubted = table[table["doubtful"]]
+    if doubted.empty:
         return ""
-    given = reasons[reasons != ""]
+    given = doubted.loc[doubted["reason"] != "", "reason"]
     kind = given.map(lambda r: re.split(r"[-+]?[0-9]", r, maxsplit=1)[0])
     mostly = f", mostly: {given[kind == kind.value_counts().index[0]].iloc[0]}" if len(given) else ""
-    return f"{doubtful:,} of {total:,} {what} are not to be trusted (hollow){mostly}."
+    return f"{len(doubted):,} of {len(table):,} {what} are not to be trusted (hollow){mostly}."
 
 
 def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles: bool = True) -> str:

@@ -16,11 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from sublevel.files import replacing
-from sublevel.report.describe import SHARE, Axis, Heat, Landscape, Panel, Series, View, legend
-from sublevel.report.numbers import percent
+from sublevel.report.describe import CONTOURS, SHARE, Axis, Heat, Landscape, LegendEntry, Panel, Series, View, legend
 from sublevel.report.palette import HEAT
 
 STYLE = {
@@ -44,6 +43,7 @@ DPI = 220  # of what is rasterised: surfaces
 MARK = "sublevel report"
 """The creator that every file names: by it a later report knows which files are its own to replace."""
 MARKUP = str.maketrans({"$": r"\$"})
+COLOURS = LinearSegmentedColormap.from_list("heat", HEAT)
 
 
 def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
@@ -65,9 +65,10 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     """
     columns = min(columns, len(view.panels))
     rows = math.ceil(len(view.panels) / columns)
-    wide, high = WIDTH[columns], max(_height(p) for p in view.panels)
-    handles = [_handle(s) for s in legend(view)]
-    per_row = _per_row(handles, wide * columns)
+    wide, high = WIDTH[columns], max(_room(p)[2] for p in view.panels)
+    handles = [_handle(e) for e in legend(view)]
+    longest = max((len(str(h.get_label())) for h in handles), default=1)
+    per_row = max(1, int((wide * columns - 0.2) / (0.55 + 0.062 * longest)))  # what the longest label leaves room for
     below = 0.1 + 0.19 * math.ceil(len(handles) / per_row)
     width, height = wide * columns, high * rows + below + ABOVE
     canvas = Canvas(figsize=(width, height))
@@ -77,7 +78,7 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(text), ha="left", va="top", fontsize=size)
     for index, panel in enumerate(view.panels):
         row, column = divmod(index, columns)
-        left, right = _sides(panel)
+        left, right, _ = _room(panel)
         x, y = wide * column + left, below + high * (rows - 1 - row) + 0.5
         box = (x / width, y / height, (wide - left - right) / width, (high - 0.85) / height)
         if panel.landscape is not None and panel.landscape.solid:
@@ -89,24 +90,17 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     return canvas
 
 
-def _sides(panel: Panel) -> tuple[float, float]:
-    """Inches to the left and to the right of the axes: names of rows need room, a solid has its numbers inside."""
-    if panel.landscape is not None and panel.landscape.solid:
-        return 0.1, 0.35
-    return (1.5, 0.2) if panel.heat is not None else (0.6, 0.15)
+def _room(panel: Panel) -> tuple[float, float, float]:
+    """Inches to the left and to the right of the axes, and the height of the panel.
 
-
-def _height(panel: Panel) -> float:
-    """Inches: a map grows with its rows, and a landscape is about as high as wide."""
+    Names of rows need room, and a map grows with them; a landscape is about as high as wide, and a solid one has its
+    numbers inside.
+    """
     if panel.landscape is not None:
-        return 1.3 * HEIGHT
-    return HEIGHT if panel.heat is None else max(HEIGHT, 0.85 + 0.14 * len(panel.heat.rows))
-
-
-def _per_row(handles: list[Line2D], width: float) -> int:
-    """How many entries of a legend stand side by side: as many as the longest label leaves room for."""
-    longest = max((len(str(h.get_label())) for h in handles), default=1)
-    return max(1, int((width - 0.2) / (0.55 + 0.062 * longest)))
+        return (0.1, 0.35, 1.3 * HEIGHT) if panel.landscape.solid else (0.6, 0.15, 1.3 * HEIGHT)
+    if panel.heat is not None:
+        return 1.5, 0.2, max(HEIGHT, 0.85 + 0.14 * len(panel.heat.rows))
+    return 0.6, 0.15, HEIGHT
 
 
 def plain_text(text: str) -> str:
@@ -142,8 +136,6 @@ def _axis(axes: Axes, axis: Axis, which: str) -> None:
         one.set_major_locator(FixedLocator([v for v, _ in axis.ticks]))
         one.set_minor_locator(NullLocator())
         one.set_ticklabels([plain_text(t) for _, t in axis.ticks])
-    elif axis.hover == "d":
-        one.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if axis.limits:
         (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.limits)
     elif axis.share:
@@ -163,14 +155,8 @@ def _series(axes: Axes, series: Series) -> None:
         _interval(axes, series, x, y)
     if series.mode != "points":
         axes.plot(x, y, color=colour, linestyle=DASHES[series.style.dash])
-    if series.mode != "line":
-        _points(axes, series, x, y)
-
-
-def _points(axes: Axes, series: Series, x: np.ndarray, y: np.ndarray) -> None:
-    marker, colour = MARKERS.get(series.style.marker, "o"), series.style.colour
     hollow = np.asarray(series.hollow if len(series.hollow) else [False] * len(x), dtype=bool)
-    for keep, face in ((~hollow, colour), (hollow, "white")):
+    for keep, face in ((~hollow, colour), (hollow, "white")) if series.mode != "line" else ():
         if keep.any():
             axes.plot(x[keep], y[keep], linestyle="none", marker=marker, color=colour, markerfacecolor=face)
 
@@ -188,42 +174,40 @@ def _interval(axes: Axes, series: Series, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _heat(axes: Axes, heat: Heat) -> None:
-    colours = LinearSegmentedColormap.from_list("heat", HEAT)
     z = np.ma.masked_invalid(np.asarray(heat.z, dtype=float))
     rows = np.arange(len(heat.rows), dtype=float)
-    mesh = axes.pcolormesh(np.asarray(heat.x), rows, z, cmap=colours, vmin=heat.low, vmax=heat.high, shading="nearest")
+    mesh = axes.pcolormesh(np.asarray(heat.x), rows, z, cmap=COLOURS, vmin=heat.low, vmax=heat.high, shading="nearest")
     axes.set_yticks(rows, [plain_text(r) for r in heat.rows], fontsize=6.5)
     axes.invert_yaxis()
-    axes.grid(False)
-    bar = axes.figure.colorbar(mesh, ax=axes)
-    marks = [heat.low + (heat.high - heat.low) * i / 4 for i in range(5)]
-    bar.set_ticks(marks, labels=[percent(10**m) for m in marks])
+    _scale(axes, mesh, heat)
 
 
 def _contour(axes: Axes, landscape: Landscape) -> None:
-    colours = LinearSegmentedColormap.from_list("heat", HEAT)
     z = np.ma.masked_invalid(np.asarray(landscape.z, dtype=float))
-    levels = np.linspace(landscape.low, landscape.high, 17)
-    filled = axes.contourf(np.asarray(landscape.x), np.asarray(landscape.y), z, levels=levels, cmap=colours)
+    levels = np.linspace(landscape.low, landscape.high, CONTOURS + 1)
+    filled = axes.contourf(np.asarray(landscape.x), np.asarray(landscape.y), z, levels=levels, cmap=COLOURS)
+    _scale(axes, filled, landscape)
+
+
+def _scale(axes: Axes, drawn: Any, of: Heat | Landscape) -> None:
     axes.grid(False)
-    bar = axes.figure.colorbar(filled, ax=axes)
-    bar.set_ticks([v for v, _ in landscape.ticks], labels=[plain_text(t) for _, t in landscape.ticks])
+    values, texts = zip(*of.ticks, strict=True)
+    axes.figure.colorbar(drawn, ax=axes).set_ticks(values, labels=[plain_text(t) for t in texts])
 
 
 def _solid(axes: Any, panel: Panel, landscape: Landscape) -> None:
     """A surface seen from above; it is rasterised, since thousands of facets would make a slow file."""
     axes.set_title(plain_text(panel.title))
-    colours = LinearSegmentedColormap.from_list("heat", HEAT)
     x, y = np.meshgrid(landscape.x, landscape.y)
     z = np.asarray(landscape.z, dtype=float)
-    axes.plot_surface(x, y, z, cmap=colours, vmin=landscape.low, vmax=landscape.high, rstride=1, cstride=1,
+    axes.plot_surface(x, y, z, cmap=COLOURS, vmin=landscape.low, vmax=landscape.high, rstride=1, cstride=1,
                       linewidth=0, antialiased=False, rasterized=True)  # fmt: skip
-    lift = 0.02 * (landscape.high - landscape.low)
     for series in panel.series:
         marker = "" if series.mode == "line" else MARKERS.get(series.style.marker, "o")
         line: Any = "none" if series.mode == "points" else "-"
-        axes.plot(series.x, series.y, [v + lift for v in series.z or ()], color=series.style.colour, linestyle=line,
-                  marker=marker, markersize=5 if series.legend else 2.5, markeredgecolor="white", markeredgewidth=0.5,
+        lifted = [v + landscape.lift for v in series.z or ()]
+        axes.plot(series.x, series.y, lifted, color=series.style.colour, linestyle=line, marker=marker,
+                  markersize=5 if series.legend else 2.5, markeredgecolor="white", markeredgewidth=0.5,
                   zorder=10)  # fmt: skip
     axes.set_xlabel(plain_text(panel.x.title), fontsize=7, labelpad=-6)
     axes.set_ylabel(plain_text(panel.y.title), fontsize=7, labelpad=-6)
@@ -233,15 +217,10 @@ def _solid(axes: Any, panel: Panel, landscape: Landscape) -> None:
     axes.computed_zorder = False
 
 
-def _handle(series: Series) -> Line2D:
-    style = series.style
-    marker = "" if series.mode == "line" else MARKERS.get(style.marker, "o")
-    line: Any = "none" if series.mode == "points" else DASHES[style.dash]
-    face = "white" if len(series.hollow) and all(series.hollow) else style.colour
-    return Line2D([], [], color=style.colour, linestyle=line, marker=marker, markerfacecolor=face,
-                  label=_legend_text(series.label))  # fmt: skip
-
-
-def _legend_text(label: str) -> str:
-    """A label that matplotlib shows: it would hide one that begins with an underscore."""
-    return plain_text(f" {label}" if label.startswith("_") else label)
+def _handle(entry: LegendEntry) -> Line2D:
+    # matplotlib hides a label that begins with an underscore
+    label = plain_text(f" {entry.label}" if entry.label.startswith("_") else entry.label)
+    marker = MARKERS.get(entry.marker, "o") if entry.marker else ""
+    line: Any = DASHES[entry.dash] if entry.dash else "none"
+    face = "white" if entry.hollow else entry.colour
+    return Line2D([], [], color=entry.colour, linestyle=line, marker=marker, markerfacecolor=face, label=label)

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
-from sublevel.report.describe import SHARE, Axis, Figure, Heat, Panel, Series, View, legend, words
+from sublevel.report.describe import SHARE, Axis, Figure, Heat, Landscape, Panel, Series, View, legend, words
 from sublevel.report.numbers import percent
 from sublevel.report.palette import BRANCHES, HEAT
-from sublevel.report.render_relief import relief, relief_scale
 from sublevel.report.text import numbers, safe
 
 SIZES = {"both": 7, "points": 8}
+MODES = {"both": "lines+markers", "line": "lines", "points": "markers"}
+COLOURS = [[i / (len(HEAT) - 1), c] for i, c in enumerate(HEAT)]
+SOLID_MARKERS = {"circle", "square", "diamond", "cross", "x"}
+HALO = "#ffffff"
 
 
 def payload(figure: Figure, branches: Collection[str] = ()) -> dict[str, Any]:
@@ -39,39 +43,27 @@ def owner(choice: dict[str, str]) -> str:
 
 
 def _view(view: View, known: Collection[str]) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+    entries = [asdict(e) for e in legend(view)]
+    heats = [p.heat for p in view.panels if p.heat is not None][:1]
+    return {
         "choice": view.choice,
         "branch": owner(view.choice),
-        "legend": [_entry(s) for s in legend(view)],
+        "legend": [{"name": e["label"], "trace": safe(e.pop("label")), **e} for e in entries],
         "panels": [_panel(p, owner(view.choice), known) for p in view.panels],
-    }
-    heats = [_scale(p.heat) for p in view.panels if p.heat is not None][:1]
-    shown["scales"] = heats + [relief_scale(p.landscape) for p in view.panels if p.landscape is not None]
-    return shown
-
-
-def _entry(series: Series) -> dict[str, Any]:
-    style = series.style
-    marker = "" if series.mode == "line" else style.marker
-    return {
-        "name": series.label,
-        "trace": safe(series.label),
-        "colour": style.colour,
-        "marker": marker,
-        "dash": "" if series.mode == "points" else style.dash,
-        "hollow": any(series.hollow) and all(series.hollow),
+        "scales": [_scale(m) for m in (*heats, *(p.landscape for p in view.panels if p.landscape is not None))],
     }
 
 
 def _panel(panel: Panel, owned: str, known: Collection[str]) -> dict[str, Any]:
+    named: dict[str, Any] = {"title": panel.title, "words": words(panel)}
+    axes = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y)}
     if panel.landscape is not None:
-        axes = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y)}
-        return {"title": panel.title, "words": words(panel), "rows": 0, **relief(panel, panel.landscape, axes)}
-    heat = panel.heat
-    data = [_heat(heat, owned)] if heat is not None else [_trace(s, panel, owned, known) for s in panel.series]
-    layout = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y) if panel.heat is None else _rows(panel.heat)}
-    rows = len(panel.heat.rows) if panel.heat is not None else 0
-    return {"title": panel.title, "words": words(panel), "data": data, "layout": layout, "rows": rows}
+        return named | {"rows": 0} | _relief(panel, panel.landscape, axes)
+    if panel.heat is not None:
+        data, axes["yaxis"] = [_heat(panel.heat, owned)], _rows(panel.heat)
+    else:
+        data = [_trace(s, panel, owned, known) for s in panel.series]
+    return named | {"data": data, "layout": axes, "rows": len(panel.heat.rows) if panel.heat is not None else 0}
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -87,91 +79,76 @@ def _axis(axis: Axis) -> dict[str, Any]:
     if axis.bare:
         return out | {"showticklabels": False, "ticks": "", "showgrid": False}
     if axis.ticks:
-        out |= {
-            "tickmode": "array",
-            "tickvals": [v for v, _ in axis.ticks],
-            "ticktext": [safe(t) for _, t in axis.ticks],
-        }
+        values, texts = zip(*axis.ticks, strict=True)
+        out |= {"tickmode": "array", "tickvals": list(values), "ticktext": [safe(t) for t in texts]}
     return out
 
 
 def _trace(series: Series, panel: Panel, owned: str, known: Collection[str]) -> dict[str, Any]:
     """One series. Intervals, dots and what a reader leaves out are the page's business: it has their numbers here."""
+    single = series.samples
+    at = f"{safe(panel.x.title)} %{{x:{panel.x.hover}}}: " if panel.x.hover else ""
+    head = safe(series.label) + (f" ({safe(owned)})" if owned and owned != series.label else "")
+    about = f", {safe(series.about)}" if series.about else ""
+    more = "<br>%{text}" if series.hover else ""
     trace: dict[str, Any] = {
         "type": "scatter",
         "name": safe(series.label),
         "x": numbers(series.x),
         "y": numbers(series.y),
-        "mode": {"both": "lines+markers", "line": "lines"}.get(series.mode, "markers"),
-        "hovertemplate": _template(series, panel, owned),
+        "mode": MODES[series.mode],
+        "hovertemplate": f"<b>{head}</b>{about}<br>{at}%{{y:{panel.y.hover}}}{more}<extra></extra>",
     }
-    if panel.y.share and series.samples is not None:
+    if panel.y.share and single is not None:
         trace["share"] = True
     if series.hover:
         trace["text"] = [safe(t) for t in series.hover]
-    branch = series.branch or (series.label if series.label in known else "")
-    return trace | _look(series) | _interval(series) | ({"branch": branch} if branch else {}) | _seeds(series)
-
-
-def _seeds(series: Series) -> dict[str, Any]:
+    trace |= _look(series)
+    known_interval = series.low is not None and series.high is not None and any(map(math.isfinite, series.low))
+    if known_interval or single is not None:
+        trace["interval"] = series.interval
+    if known_interval:
+        trace |= {"low": numbers(series.low or ()), "high": numbers(series.high or ())}
+    if branch := series.branch or (series.label if series.label in known else ""):
+        trace["branch"] = branch
     if len(series.seeds):
-        return {"seeds": numbers(series.seeds)}
-    if series.samples is None:
-        return {}
-    single = series.samples
-    found = {"seed": numbers(single.seed), "at": list(single.at), "y": numbers(single.y)}
-    return {"samples": found | {"log": single.geometric, "dots": single.dots}}
-
-
-def _interval(series: Series) -> dict[str, Any]:
-    if series.low is None or series.high is None or not any(map(math.isfinite, series.low)):
-        return {"interval": series.interval} if series.samples is not None else {}
-    return {"interval": series.interval, "low": numbers(series.low), "high": numbers(series.high)}
-
-
-def _template(series: Series, panel: Panel, owned: str) -> str:
-    text = "<br>%{text}" if series.hover else ""
-    x = f"{safe(panel.x.title)} %{{x:{panel.x.hover}}}: " if panel.x.hover else ""
-    head = safe(series.label) + (f" ({safe(owned)})" if owned and owned != series.label else "")
-    more = f", {safe(series.about)}" if series.about else ""
-    return f"<b>{head}</b>{more}<br>{x}%{{y:{panel.y.hover}}}{text}<extra></extra>"
+        trace["seeds"] = numbers(series.seeds)
+    elif single is not None:
+        values = {"seed": numbers(single.seed), "at": list(single.at), "y": numbers(single.y)}
+        trace["samples"] = values | {"log": single.geometric, "dots": single.dots}
+    return trace
 
 
 def _look(series: Series) -> dict[str, Any]:
     colour, marker = series.style.colour, series.style.marker
     out: dict[str, Any] = {"line": {"color": colour, "width": 1.8, "dash": series.style.dash}}
     if series.mode != "line":
-        symbol, size = _symbols(series, marker), SIZES[series.mode]
-        out["marker"] = {"color": colour, "symbol": symbol, "size": size, "line": {"width": 1.4, "color": colour}}
+        symbol: str | list[str] = marker
+        if marker.endswith("-thin"):
+            symbol = f"{marker}-open"
+        elif any(series.hollow):
+            symbol = [f"{marker}-open" if h else marker for h in series.hollow]
+        rim = {"width": 1.4, "color": colour}
+        out["marker"] = {"color": colour, "symbol": symbol, "size": SIZES[series.mode], "line": rim}
     elif series.samples is not None and series.samples.dots:
         out["marker"] = {"color": colour, "symbol": marker}
     return out
 
 
-def _symbols(series: Series, marker: str) -> str | list[str]:
-    if marker.endswith("-thin"):
-        return f"{marker}-open"
-    if not any(series.hollow):
-        return marker
-    return [f"{marker}-open" if h else marker for h in series.hollow]
-
-
 def _heat(heat: Heat, owned: str) -> dict[str, Any]:
+    names = [safe(f"{owned}, {r}" if owned else r) for r in heat.rows]
     return {
         "type": "heatmap",
         "x": numbers(heat.x),
         "y": list(range(len(heat.rows))),
         "hovertext": [
-            [
-                f"{safe(f'{owned}, {r}' if owned else r)}<br>level {x:g}: {percent(10**v) or 'none'}"
-                for x, v in zip(heat.x, row, strict=True)
-            ]
-            for r, row in zip(heat.rows, heat.z, strict=True)
+            [f"{name}<br>level {x:g}: {percent(10**v) or 'none'}" for x, v in zip(heat.x, row, strict=True)]
+            for name, row in zip(names, heat.z, strict=True)
         ],
         "z": [numbers(row) for row in heat.z],
         "zmin": heat.low,
         "zmax": heat.high,
-        "colorscale": [[i / (len(HEAT) - 1), c] for i, c in enumerate(HEAT)],
+        "colorscale": COLOURS,
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
@@ -192,11 +169,69 @@ def _rows(heat: Heat) -> dict[str, Any]:
     }
 
 
-def _scale(heat: Heat) -> dict[str, Any]:
-    """The colour scale, which the page draws beside the map and not on it: nothing can overlap."""
-    marks = [heat.low + (heat.high - heat.low) * i / 4 for i in range(5)]
-    return {
-        "title": heat.title,
-        "colours": list(HEAT),
-        "marks": [[25 * i, percent(10**m)] for i, m in enumerate(marks)],
+def _scale(of: Heat | Landscape) -> dict[str, Any]:
+    """The colour scale, which the page draws below the panel: nothing can overlap. Marks are (percent, text)."""
+    marks = [[round(100 * (v - of.low) / (of.high - of.low), 1), t] for v, t in of.ticks]
+    return {"title": of.title, "colours": list(HEAT), "marks": marks}
+
+
+def _relief(panel: Panel, landscape: Landscape, axes: dict[str, Any]) -> dict[str, Any]:
+    """A landscape as filled contours, or as a surface in three dimensions, with what lies on it."""
+    low, high, step = landscape.low, landscape.high, landscape.step
+    heights: dict[str, Any] = {
+        "x": numbers(landscape.x),
+        "y": numbers(landscape.y),
+        # Four digits: more than a colour or a height on a screen can show.
+        "z": [[float(f"{v:.4g}") if math.isfinite(v) else None for v in row] for row in landscape.z],
+        "text": [[safe(t) for t in row] for row in landscape.texts],
+        "colorscale": COLOURS,
+        "showscale": False,
+        "hovertemplate": f"{safe(panel.title)} %{{text}}<br>at (%{{x:.3~g}}, %{{y:.3~g}})<extra></extra>",
     }
+    marks = [_mark(s, landscape) for s in panel.series]
+    if not landscape.solid:
+        contours = {"coloring": "fill", "start": low + step, "end": high - step, "size": step}
+        line = {"width": 0.5, "color": "rgba(255,255,255,0.4)"}
+        filled = {"type": "contour", **heights, "zmin": low, "zmax": high, "contours": contours, "line": line}
+        return {"data": [filled, *marks], "layout": axes, "flat": True}
+    lines = {"show": True, "color": "rgba(255,255,255,0.45)", "width": 1, "start": low, "end": high, "size": step}
+    light = {"ambient": 0.75, "diffuse": 0.55, "specular": 0.05}
+    surface = {"type": "surface", **heights, "cmin": low, "cmax": high, "contours": {"z": lines}, "lighting": light}
+    scene = {name: {"title": axis.get("title", {"text": ""})} for name, axis in axes.items()}
+    scene["zaxis"] = {
+        "title": {"text": ""},
+        "range": [low, high + 2 * landscape.lift],
+        "tickvals": [v for v, _ in landscape.ticks],
+        "ticktext": [safe(t) for _, t in landscape.ticks],
+    }
+    return {"data": [surface, *marks], "layout": {"scene": scene}, "solid": True}
+
+
+def _mark(series: Series, landscape: Landscape) -> dict[str, Any]:
+    """What lies on a landscape: markers with a white rim, since any colour meets its like somewhere.
+
+    What stands in no legend of its own is drawn smaller.
+    """
+    solid, symbol, size = landscape.solid, series.style.marker, 6 if landscape.solid else 10
+    symbol = symbol if symbol in SOLID_MARKERS or not solid else "circle"
+    found: dict[str, Any] = {
+        "type": "scatter3d" if solid else "scatter",
+        "name": safe(series.label),
+        "x": numbers(series.x),
+        "y": numbers(series.y),
+        "mode": MODES[series.mode],
+    }
+    if series.hover:
+        found["text"] = [safe(t) for t in series.hover]
+        found["hovertemplate"] = f"<b>{safe(series.label)}</b><br>%{{text}}<extra></extra>"
+    else:
+        found["hoverinfo"] = "skip"
+    if series.branch:
+        found["branch"] = series.branch
+    if solid:
+        found["z"] = numbers(z + landscape.lift for z in series.z or ())
+    rim = {"width": 1 if solid else 1.2, "color": HALO}
+    small = size if series.legend else max(4, size // 2)
+    found["marker"] = {"color": series.style.colour, "symbol": symbol, "size": small, "line": rim}
+    found["line"] = {"color": series.style.colour, "width": 5 if solid else 2.2}
+    return found

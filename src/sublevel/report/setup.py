@@ -6,8 +6,6 @@ from typing import Any
 
 from sublevel.report.numbers import duration, plain
 
-Rows = list[tuple[str, str]]
-
 TABLES = (
     ("study", "The study, resolved"),
     ("data", "Data"),
@@ -19,14 +17,17 @@ TABLES = (
 )
 
 
-def setup(summary: dict[str, Any]) -> list[tuple[str, Rows]]:
+def setup(summary: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """(title, rows) of every part of a summary that is there, times last."""
     found = [(title, flatten(summary[key])) for key, title in TABLES if summary.get(key)]
-    times = _times(summary.get("seconds"))
+    seconds = summary.get("seconds")
+    seconds = seconds if isinstance(seconds, dict) else {}
+    spent = {"total": seconds.get("total"), **dict(seconds.get("cells") or {})}
+    times = [(str(name), duration(float(s))) for name, s in spent.items() if isinstance(s, (int, float))]
     return [pair for pair in [*found, ("Times", times)] if pair[1]]
 
 
-def flatten(value: Any, prefix: str = "") -> Rows:
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """A nested value as (dotted path, text) rows, in the order in which it was given.
 
     >>> flatten({"train": {"lr": 0.1, "milestones": [1, 2]}, "levels": 10})
@@ -49,10 +50,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return plain(value, 6) or str(value)
     return str(value)
-
-
-def _times(seconds: Any) -> Rows:
-    if not isinstance(seconds, dict):
-        return []
-    rows = [("total", seconds.get("total")), *dict(seconds.get("cells") or {}).items()]
-    return [(str(name), duration(float(s))) for name, s in rows if isinstance(s, (int, float))]

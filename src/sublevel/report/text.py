@@ -13,14 +13,11 @@ def numbers(values: Iterable[float]) -> list[float | None]:
     >>> numbers([1.0, float("nan"), 0.123456789])
     [1, None, 0.123457]
     """
-    return [_number(float(v)) for v in values]
-
-
-def _number(value: float) -> float | None:
-    if not math.isfinite(value):
-        return None
-    short = float(f"{value:.6g}")
-    return int(short) if short == int(short) and abs(short) < 1e9 else short
+    found: list[float | None] = []
+    for value in map(float, values):
+        short = float(f"{value:.6g}") if math.isfinite(value) else None
+        found.append(int(short) if short is not None and short == int(short) and abs(short) < 1e9 else short)
+    return found
 
 
 def safe(text: str) -> str:

@@ -19,7 +19,7 @@ ICONS = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnInterval:
     """An interval on a line from 0 to 100: its ends and its middle, zero, and the margin to both sides of zero."""
 
     low: float
@@ -62,7 +62,7 @@ class Card:
     unit: str
     facts: list[tuple[str, str]]
     densities: list[At]
-    drawn: Drawn | None
+    drawn: DrawnInterval | None
     figure: str
 
 
@@ -133,18 +133,13 @@ def _facts(row: Column, margin: float, scale: float) -> list[tuple[str, str]]:
         ("margin", plain(margin) if margin else ""),
         ("reads otherwise at a margin of", plain(scale * float(row["margin_flip"]), 2)),
         ("p for the opposite claim" if against else "p", probability(float(row[p]))),
-        ("corrected (Holm)", _corrected(row[p], row[corrected])),
+        ("corrected (Holm)", probability(float(row[corrected])) if row[corrected] != row[p] else ""),
         ("", "exploratory" if row["family"] == "exploratory" else ""),
     ]
     return [(name, value) for name, value in pairs if value]
 
 
-def _corrected(p: float, corrected: float) -> str:
-    """A corrected p value, empty where nothing was corrected."""
-    return probability(float(corrected)) if corrected != p else ""
-
-
-def _drawn(effect: float, low: float, high: float, margin: float, unit: str) -> Drawn | None:
+def _drawn(effect: float, low: float, high: float, margin: float, unit: str) -> DrawnInterval | None:
     """The interval on a scale that holds zero, the margin and both ends; None without an effect.
 
     >>> shown = _drawn(1.0, 0.0, 2.0, 0.5, "points")
@@ -158,7 +153,7 @@ def _drawn(effect: float, low: float, high: float, margin: float, unit: str) -> 
     reach = max(*map(abs, ends), abs(effect), edge) or 1.0
     spot = [round(50 + 46 * v / reach, 1) for v in (ends[0], effect, ends[1], -edge, edge)]
     words = f"{estimate(effect, low, high)} {unit}".strip() + (f", margin {plain(margin)}" if edge else "")
-    return Drawn(spot[0], spot[1], spot[2], 50.0, (spot[3], spot[4]) if edge else (), words)
+    return DrawnInterval(spot[0], spot[1], spot[2], 50.0, (spot[3], spot[4]) if edge else (), words)
 
 
 def _sentence(text: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sublevel.files import replacing
 from sublevel.foreign import LARGEST, opened, plain_all
-from sublevel.report.describe import Figure, View
+from sublevel.report.describe import Figure
 from sublevel.report.figures import Drawn
 from sublevel.report.figures import figures as describe_figures
 from sublevel.report.page import render
@@ -37,23 +37,20 @@ def write(
     versions of the drawing libraries.
     """
     out = Path(out)
-    tables, summary = {name: _plain(table) for name, table in tables.items()}, plain_all(summary)
+    summary, plain = plain_all(summary), {}
+    for name, table in tables.items():  # no control character is left in text, which may be anybody's
+        texts = [c for c in table if table[c].dtype.kind not in "biufc"]
+        plain[name] = table.assign(**{str(c): table[c].map(plain_all) for c in texts})
     out.mkdir(parents=True, exist_ok=True)
-    drawn = describe_figures(tables)
+    drawn = describe_figures(plain)
     whole = {"first": False, "all": True}[views]
     stems = {f.key: names(f)[: None if whole else f.printed] for f in drawn.all} if figures else {}
     if figures:
         write_figures(drawn, stems, out / "figures")
     path = out / page
     with replacing(path) as beside:
-        beside.write_text(render(tables, summary, drawn, stems), encoding="utf-8", newline="\n")
+        beside.write_text(render(plain, summary, drawn, stems), encoding="utf-8", newline="\n")
     return path
-
-
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """A table in whose text, which may be anybody's, no control character is left."""
-    texts = [name for name in table if table[name].dtype.kind not in "biufc"]
-    return table.assign(**{str(name): table[name].map(plain_all) for name in texts})
 
 
 def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) -> list[Path]:
@@ -101,13 +98,10 @@ def names(figure: Figure) -> list[str]:
     varying = [k for k in figure.views[0].choice if len({v.choice.get(k) for v in figure.views}) > 1]
     found: list[str] = []
     for view in figure.views:
-        stem = "-".join([_safe(figure.key), *_parts(view, varying)])
+        parts = [_safe(figure.key), *(_safe(view.choice.get(k, "")) for k in varying)]
+        stem = "-".join(p for i, p in enumerate(parts) if p or not i)
         found.append(stem if stem not in found else f"{stem}-{len(found) + 1}")
     return found
-
-
-def _parts(view: View, varying: list[str]) -> list[str]:
-    return [p for p in (_safe(view.choice.get(k, "")) for k in varying) if p]
 
 
 def _safe(text: str) -> str:

@@ -14,14 +14,14 @@ from pkgutil import iter_modules
 
 from sublevel.claims.branches import Branches
 from sublevel.report.describe import Figure
-from sublevel.report.figures.registry import FIGURES, SECTIONS, Entry
-from sublevel.report.frame import Frame
+from sublevel.report.figures.registry import FIGURES, SECTIONS, Registered
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.prepare import clean, without_sweep
 
-for found in iter_modules(__path__):
-    import_module(f"{__name__}.{found.name}")
-
 __all__ = ["FIGURES", "NOTHING", "SECTIONS", "UNMEASURED", "Drawn", "Missing", "figures"]
+
+for module in iter_modules(__path__):
+    import_module(f"{__name__}.{module.name}")
 
 
 @dataclass(frozen=True)
@@ -55,32 +55,28 @@ def figures(tables: Mapping[str, Frame]) -> Drawn:
     ready = without_sweep(whole)
     sections: dict[str, list[Figure]] = {name: [] for name in SECTIONS}
     missing: list[Missing] = []
-    for entry in sorted(FIGURES, key=lambda e: SECTIONS.index(e.section)):
-        shown, why = _made(entry, whole if entry.sweep else ready)
-        sections[entry.section] += shown
+    for each in sorted(FIGURES, key=lambda e: SECTIONS.index(e.section)):
+        shown, why = _made(each, whole if each.sweep else ready)
+        sections[each.section] += shown
         if why:
-            missing.append(Missing(entry.name, why))
+            missing.append(Missing(each.name, why))
     return Drawn({k: v for k, v in sections.items() if v}, missing)
 
 
-def _made(entry: Entry, tables: dict[str, Frame]) -> tuple[list[Figure], str]:
-    """The figures of one entry, or none and the reason.
+def _made(each: Registered, tables: Tables) -> tuple[list[Figure], str]:
+    """The figures of one function, or none and the reason.
 
-    A table that its function cannot take costs this figure and no other: the page says which, and what happened.
+    A table that the function cannot take costs this figure and no other: the page says which, and what happened.
     """
-    if (
-        entry.table not in tables
-        or tables[entry.table].empty
-        or (entry.sweep and not Branches(tables["levels"]).steps())
-    ):
+    known = each.table in tables and not tables[each.table].empty
+    if not known or (each.sweep and not Branches(tables["levels"]).steps()):
         return [], UNMEASURED
     try:
-        made = entry.make(tables)
+        made = each.make(tables)
     except Exception as fault:
         return [], f"its function failed on this table ({type(fault).__name__}: {fault})"
-    found = [f for f in map(_without_empty, [made] if isinstance(made, Figure) else made) if f.views]
+    found = []
+    for f in [made] if isinstance(made, Figure) else made:
+        views = tuple(v for v in f.views if v.panels)
+        found += [replace(f, views=views, notes=tuple(n for n in f.notes if n))] if views else []
     return found, "" if found else NOTHING
-
-
-def _without_empty(figure: Figure) -> Figure:
-    return replace(figure, views=tuple(v for v in figure.views if v.panels), notes=tuple(n for n in figure.notes if n))

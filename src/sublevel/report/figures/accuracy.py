@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from sublevel.report.describe import Figure, Panel, Series, view
+from sublevel.report.describe import Figure, Panel, view
 from sublevel.report.figures.common import POINTS, density_panels
-from sublevel.report.figures.registry import Tables, figure
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Tables
 from sublevel.report.prepare import seeds_note
 
 ACCURACY = [
@@ -49,14 +49,9 @@ def accuracy(tables: Tables) -> Figure:
 
 def closer(panel: Panel) -> Panel:
     """The panel without the height that only a few branches need: one collapse would hide every other difference."""
-    tops = [max(finite) for series in panel.series if (finite := _heights(series))]
-    edge = NEAR * float(np.median(tops)) if tops else 0.0
-    if not tops or max(tops) <= edge:
+    drawn = [heights for s in panel.series if (heights := [y for y in s.y if np.isfinite(y)])]
+    edge = NEAR * float(np.median([max(heights) for heights in drawn])) if drawn else 0.0
+    if not drawn or max(map(max, drawn)) <= edge:
         return panel
-    low = min(min(_heights(series)) for series in panel.series if _heights(series))
-    room = (edge - low) / 20
-    return replace(panel, y=replace(panel.y, limits=(max(low - room, 0.0), edge)))
-
-
-def _heights(series: Series) -> Sequence[float]:
-    return [y for y in series.y if np.isfinite(y)]
+    low = min(map(min, drawn))
+    return replace(panel, y=replace(panel.y, limits=(max(low - (edge - low) / 20, 0.0), edge)))

@@ -1,22 +1,54 @@
-"""What most figures share: the density axis, one series per branch, the dense network as a line."""
+"""What most figures share: views, axes, one series per branch, the dense network as a line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from sublevel.report.describe import Axis, Panel, Samples, Series, legend, view
-from sublevel.report.figures.measured import measured
-from sublevel.report.frame import Column, Frame
+from sublevel.report.describe import Axis, Panel, Series, View, view
+from sublevel.report.figures.measured import each_branch, measured
+from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate, percent
-from sublevel.report.palette import PLAIN, Style, known_first, styles
-from sublevel.report.prepare import over_seeds, where
+from sublevel.report.palette import PLAIN, Style, dashed, ramp
+from sublevel.report.prepare import choices, where
+from sublevel.report.terms import shown
 
-SPACES = {"own": "own subspace", "all": "original space", "next": "next level's"}
 POINTS = 100.0  # fractions are drawn as percentages
+DOTTED = dashed(PLAIN, "dot")
+
+
+def views(
+    table: Frame, columns: Sequence[str], panels: Callable[[Frame], Sequence[Panel]], by: Sequence[str] = ()
+) -> list[View]:
+    """A view of the rows of each combination of some columns, sorted by ``by`` (these columns)."""
+    found = [(c, where(table, **c)) for c in choices(table, columns, by)]
+    return [view(panels(rows), **{k: shown(k, v) for k, v in c.items()}) for c, rows in found]
+
+
+def beside_dense(
+    table: Frame, columns: Sequence[str], panels: Callable[[Frame], Sequence[Panel]], by: Sequence[str] = ()
+) -> list[View]:
+    """`views` of each branch, in which the dense network that it comes from is seen too."""
+    found = []
+    for c in choices(sparse(table), columns, by):
+        rest = {k: v for k, v in c.items() if k != "branch"}
+        rows = where(table[table["branch"].isin({c["branch"], "dense"})], **rest)
+        found.append(view(panels(rows), **{k: shown(k, v) for k, v in c.items()}))
+    return found
+
+
+def sparse(table: Frame) -> Frame:
+    """The rows without the dense network, or all where there is nothing else."""
+    found = table[table["branch"] != "dense"]
+    return found if len(found) else table
+
+
+def with_network(table: Frame) -> Frame:
+    """The rows with the column ``network``: its name in words."""
+    names = [b if b == "dense" else f"{b}, level {v:g}" for b, v in zip(table["branch"], table["level"], strict=True)]
+    return table.assign(network=names)
 
 
 def density_axis(densities: Iterable[float]) -> Axis:
@@ -33,13 +65,8 @@ def density_axis(densities: Iterable[float]) -> Axis:
     inside = sorted((v for v in values if low / 1.1 <= v <= high * 1.1), reverse=True)
     if len(inside) < 2:
         inside = sorted({high, low}, reverse=True)
-    return Axis(
-        title="weights remaining",
-        log=True,
-        reverse=True,
-        ticks=tuple((v, percent(v)) for v in inside),
-        hover=".3~p",
-    )
+    ticks = tuple((v, percent(v)) for v in inside)
+    return Axis(title="weights remaining", log=True, reverse=True, ticks=ticks, hover=".3~p")
 
 
 def level_axis(levels: Iterable[float], title: str = "level") -> Axis:
@@ -75,37 +102,29 @@ def by_branch(frame: Frame, value: str, scale: float = 1.0, *, log: bool = False
     the geometric one and the interval that of the logarithms; values of 0 or less have no place there.
     """
     kept = frame[np.isfinite(frame[value]) & ((frame[value] > 0) | (not log))]
-    look = styles(frame["branch"])
-    others = [b for b in known_first(kept["branch"]) if b != "dense"]
-    span = kept.loc[kept["branch"] != "dense", "density"]
-    found: list[Series] = []
-    dense = where(kept, branch="dense")
-    if not dense.empty:
-        found.append(_dense(dense, value, span, scale, log))
-    lines = (measured(where(kept, branch=b), value, b, look[b], scale=scale, log=log, dots=True) for b in others)
-    return found + [s for line in lines for s in line]
+    pruned = kept["branch"] != "dense"
+    ends = [1.0, float(kept.loc[pruned, "density"].min())] if pruned.any() else [1.0]
+    found = []
+    for s in measured(where(kept, branch="dense").assign(level=0.0), value, "dense", PLAIN, x="level", scale=scale,
+                      log=log, dots=False):  # fmt: skip
+        long = {k: [*getattr(s, k)] * len(ends) for k in ("y", "low", "high", "hover")}
+        both = s.samples and replace(
+            s.samples, seed=[*s.samples.seed] * len(ends), y=[*s.samples.y] * len(ends),
+            at=[i for i in range(len(ends)) for _ in s.samples.at],
+        )  # fmt: skip
+        look = {"mode": "line", "interval": "band"} if len(ends) > 1 else {"mode": "points", "interval": "bars"}
+        found.append(replace(s, x=ends, samples=both, **long, **look))  # pyright: ignore[reportArgumentType]
+    return found + each_branch(frame[frame["branch"] != "dense"], value, scale=scale, log=log, dots=True)
 
 
-def mean_of(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, log: bool = False) -> Frame:
-    """``over_seeds`` in the units of the figure: scaled, and through the logarithm where the axis is one."""
-    values = frame[value].to_numpy(dtype=float) * scale
-    if log:
-        values = np.log(np.where(values > 0, values, np.nan))
-    out = over_seeds(frame[list(by)].assign(value=values), "value", by)
-    return out.assign(**{c: np.exp(out[c]) for c in ("mean", "low", "high")}) if log else out
+def bare(series: Iterable[Series], **changes: object) -> list[Series]:
+    """Lines with no markers, no interval and nothing under the pointer but their place."""
+    return [replace(s, mode="line", low=None, high=None, hover=(), **changes) for s in series]  # pyright: ignore
 
 
-def samples(
-    frame: Frame, value: str, means: Frame, by: str, scale: float = 1.0, *, log: bool = False, dots: bool = False
-) -> Samples | None:
-    """The single seeds behind ``means``, which ``mean_of`` took by the same column; None for a single seed."""
-    if means.empty or means["n"].max() < 2:
-        return None
-    values = frame[value].to_numpy(dtype=float) * scale
-    keep = np.isfinite(values) & ((values > 0) | (not log))
-    at = np.searchsorted(means[by].to_numpy(), frame[by].to_numpy()[keep])
-    seed = frame["seed"].to_numpy()[keep]
-    return Samples(seed=seed.tolist(), at=at.tolist(), y=values[keep].tolist(), geometric=log, dots=dots)
+def level_look(branch: str, level: float, levels: Sequence[float]) -> Style:
+    """The dense network in grey, levels from cold to warm."""
+    return PLAIN if branch == "dense" else Style(ramp(levels.index(level), len(levels)))
 
 
 def hover(means: Frame) -> list[str]:
@@ -114,30 +133,15 @@ def hover(means: Frame) -> list[str]:
     return [f"{estimate(m, low, high)}, n = {int(n)}" for m, low, high, n in rows]
 
 
-def _dense(frame: Frame, value: str, span: Column, scale: float, log: bool) -> Series:
-    mean = mean_of(frame, value, ["branch"], scale, log)
-    x = [1.0, float(span.min())] if len(span) else [1.0]
-    copies = pd.concat([mean] * len(x))
-    single = samples(frame, value, mean, "branch", scale, log=log)
-    both = single and replace(
-        single, seed=[*single.seed] * len(x), y=[*single.y] * len(x),
-        at=[i for i in range(len(x)) for _ in single.at],
-    )  # fmt: skip
-    return Series(
-        label="dense", x=x, y=list(copies["mean"]), low=list(copies["low"]), high=list(copies["high"]),
-        style=PLAIN, mode="line" if len(x) > 1 else "points", interval="band" if len(x) > 1 else "bars",
-        hover=hover(copies), samples=both,
-    )  # fmt: skip
-
-
-def flat(label: str, value: float, axis_values: Iterable[float], style: Style = PLAIN) -> Series:
+def flat(label: str, value: float, axis_values: Iterable[float], style: Style = DOTTED) -> Series:
     """A horizontal line of reference over the range of an axis, such as a margin."""
     finite = [v for v in axis_values if np.isfinite(v)]
     ends = [max(finite), min(finite)] if finite else []
     return Series(label=label, x=ends, y=[value] * len(ends), style=style, mode="line")
 
 
-__all__ = [
-    "POINTS", "SPACES", "by_branch", "density_axis", "density_panels", "flat", "hover",
-    "legend", "level_axis", "mean_of", "samples", "view",
-]  # fmt: skip
+def chance(frame: Frame, value: str, scale: float = 1.0) -> list[Series]:
+    """What chance gives at each density, as a dotted line."""
+    rows = frame.groupby("level")[["density", value]].mean().dropna()
+    mode = "line" if len(rows) > 1 else "points"
+    return [Series(label="chance", x=list(rows["density"]), y=list(rows[value] * scale), style=DOTTED, mode=mode)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, density_axis
-from sublevel.report.figures.measured import errors_note, measured, networks, sparse_branches, with_dense
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.describe import Axis, Figure, Panel, Series
+from sublevel.report.figures.common import POINTS, beside_dense, density_axis, views
+from sublevel.report.figures.measured import errors_note, measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
 from sublevel.report.palette import SPARE, Style
-from sublevel.report.prepare import choices, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
 SETS: dict[str, Style] = {
@@ -21,10 +21,6 @@ SETS: dict[str, Style] = {
     "steepest": Style("#8667bd", "triangle-up", "dot"),
 }
 """The sets in their order, each with one look."""
-
-
-WHEN = {"before": "before pruning", "retrained": "after retraining"}
-"""Which coordinates, and at which point: those that the next level prunes, or those that this level pruned."""
 
 
 def _look(names: Frame) -> dict[str, Style]:
@@ -38,16 +34,11 @@ def coordinates(tables: Tables) -> Figure:
     """Mean curvature and width along the pruned, the kept, random coordinates and the steepest direction."""
     whole = with_density(tables["coordinates"], tables["levels"])
     table = first_part(whole)
+    capped, widths = int((table["capped"] > 0).sum()), int(np.isfinite(table["width"]).sum())
     return Figure(
         key="coordinates",
         title="Are the coordinates that pruning removes the flat ones?",
-        views=[
-            _coordinates(
-                where(with_dense(table, c["branch"]), buffers=c["buffers"], when=c["when"]),
-                c | {"when": WHEN.get(c["when"], c["when"])},
-            )
-            for c in _chosen(table)
-        ],
+        views=beside_dense(table, ["branch", "buffers", "when"], _coordinates),
         how=(
             "Curvature and width along the coordinates that pruning takes, as many that it keeps and as many "
             "random ones, with equal counts in every layer; beside them the steepest eigenvector. Choose the "
@@ -59,7 +50,8 @@ def coordinates(tables: Tables) -> Figure:
         ),
         notes=[
             errors_note(table),
-            _capped(table),
+            f"In {capped} of {widths} widths some direction had not risen that far within the radius looked at "
+            "(hollow)." * bool(capped),
             seeds_note(table),
             parts_note(where(whole, set="pruned"), "curvature", SOLUTION, "the mean curvature of the pruned set"),
         ],
@@ -67,36 +59,19 @@ def coordinates(tables: Tables) -> Figure:
     )
 
 
-def _chosen(table: Frame) -> list[dict[str, str]]:
-    """Branch, policy and point in time: what the next level will prune before what this level pruned."""
-    rank = {b: i for i, b in enumerate(sparse_branches(table))}
-    names = [c for c in choices(table, ["branch", "buffers", "when"]) if c["branch"] in rank]
-    return sorted(names, key=lambda c: (rank[c["branch"]], c["buffers"], c["when"]))
-
-
-def _capped(table: Frame) -> str:
-    count, total = int((table["capped"] > 0).sum()), int(np.isfinite(table["width"]).sum())
-    if not count:
-        return ""
-    return f"In {count} of {total} widths some direction had not risen that far within the radius looked at (hollow)."
-
-
-def _coordinates(frame: Frame, choice: dict[str, str]) -> View:
+def _coordinates(frame: Frame) -> list[Panel]:
     axis = density_axis(frame["density"])
-    sets, steepest = frame[frame["set"] != "steepest"], where(frame, set="steepest")
     rises = sorted({float(v) for v in frame["rise"] if np.isfinite(v)})
-    told = f" at a rise of {plain(rises[0])}" if len(rises) == 1 else ""
-    panels = [
-        Panel(title="Mean of H_ii over the set", x=axis, series=_curvature(sets)),
-        Panel(title="Curvature, steepest eigenvector", x=axis, series=_curvature(steepest)),
-        Panel(title=f"Width{told}", x=axis, y=Axis(log=True), series=_widths(frame)),
-    ]
-    return view(panels, **choice)
-
-
-def _curvature(frame: Frame) -> list[Series]:
-    look = _look(frame["set"])
-    return [s for n, style in look.items() for s in measured(where(frame, set=n), "curvature", n, style)]
+    at = f" at a rise of {plain(rises[0])}" if len(rises) == 1 else ""
+    kinds = (
+        ("Mean of H_ii over the set", frame[frame["set"] != "steepest"]),
+        ("Curvature, steepest eigenvector", where(frame, set="steepest")),
+    )
+    panels = []
+    for title, mine in kinds:
+        lines = (measured(where(mine, set=n), "curvature", n, look) for n, look in _look(mine["set"]).items())
+        panels.append(Panel(title=title, x=axis, series=[s for line in lines for s in line]))
+    return [*panels, Panel(title=f"Width{at}", x=axis, y=Axis(log=True), series=_widths(frame))]
 
 
 def _widths(frame: Frame) -> list[Series]:
@@ -122,14 +97,7 @@ def slices(tables: Tables) -> Figure:
     return Figure(
         key="slices",
         title="The loss along these directions",
-        views=[
-            _slices(
-                where(table, branch=b, level=v, **c),
-                {"branch": b, "level": f"{v:g}", **c, "when": WHEN.get(c["when"], c["when"])},
-            )
-            for _, b, v in networks(table)
-            for c in choices(where(table, branch=b, level=v), ["buffers", "when"])
-        ],
+        views=views(table, ["branch", "level", "buffers", "when"], _slices),
         how=(
             "Loss and error along one random unit vector inside each set of coordinates, and along the steepest "
             "eigenvector. A narrow curve is a steep direction."
@@ -145,15 +113,14 @@ def slices(tables: Tables) -> Figure:
     )
 
 
-def _slices(frame: Frame, choice: dict[str, str]) -> View:
+def _slices(frame: Frame) -> list[Panel]:
     axis = Axis(title="distance from the solution", hover=".3~g")
     losses = frame.loc[frame["loss"] > 0, "loss"]
     log = bool(len(losses) and losses.max() / losses.min() > 30)
-    panels = [
+    return [
         Panel(title="Loss", x=axis, y=Axis(log=log), series=_lines(frame, "loss", 1.0)),
         Panel(title="Error (%)", x=axis, y=Axis(share=True), series=_lines(frame, "error", POINTS)),
     ]
-    return view(panels, **choice)
 
 
 def _lines(frame: Frame, value: str, scale: float) -> list[Series]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import SPACES, by_branch, density_axis, level_axis, mean_of
-from sublevel.report.figures.measured import measured, networks, sparse_branches, with_dense
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
-from sublevel.report.palette import PLAIN, Style, ramp
-from sublevel.report.prepare import choices, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.describe import Axis, Figure, Panel, Series
+from sublevel.report.figures.common import beside_dense, by_branch, density_axis, level_axis, level_look, views
+from sublevel.report.figures.measured import measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
+from sublevel.report.prepare import choices, first_part, over_seeds, parts_note, seeds_note, where, with_density
+from sublevel.report.terms import SPACES
 from sublevel.tables import SOLUTION
 
 LAYER = "layer "
 
-OPERATORS = {"hessian": "Hessian", "ggn": "Gauss-Newton", "adaptive": "adaptive"}
 CONTROL = (
     "At equal density random-prune stands beside imp in the same space: what pruning does to any mask of that "
     "count is seen there, and only the difference is imp's."
@@ -27,14 +28,6 @@ def control_note(table: Frame) -> str:
     return CONTROL if {"imp", "random-prune"} <= set(table["branch"]) else ""
 
 
-def operators(table: Frame, *columns: str) -> list[tuple[Frame, dict[str, str]]]:
-    """The rows and the reader's words for every operator in a table, the Hessian first, then by other columns."""
-    rank = {o: i for i, o in enumerate(OPERATORS)}
-    found = choices(table, ["operator", *columns])
-    found.sort(key=lambda c: rank.get(c["operator"], len(rank)))
-    return [(where(table, **c), c | {"operator": OPERATORS.get(c["operator"], c["operator"])}) for c in found]
-
-
 @figure("Curvature", "largest eigenvalues", "curvature")
 def sharpness(tables: Tables) -> Figure:
     """The largest eigenvalue against density in three spaces, and the smallest beside it."""
@@ -43,7 +36,7 @@ def sharpness(tables: Tables) -> Figure:
     return Figure(
         key="sharpness",
         title="The largest eigenvalue",
-        views=[_sharpness(rows, choice) for rows, choice in operators(table, "buffers")],
+        views=views(table, ["operator", "buffers"], _sharpness),
         how=(
             "The largest algebraic eigenvalue of the curvature of the train loss in three spaces, and the "
             "smallest Ritz value in the original one. Choose the Hessian, the Gauss-Newton matrix (never "
@@ -69,51 +62,32 @@ def in_spaces(table: Frame) -> Frame:
     return table[table["space"].isin(list(SPACES))]
 
 
-def _sharpness(frame: Frame, choice: dict[str, str]) -> View:
+def _sharpness(frame: Frame) -> list[Panel]:
     axis = density_axis(frame["density"])
-    panels = [
-        Panel(
-            title=f"Largest, {name}",
-            x=axis,
-            y=Axis(log=True),
-            series=by_branch(where(frame, space=s), "largest", log=True),
-        )
-        for s, name in SPACES.items()
+    largest = {name: by_branch(where(frame, space=s), "largest", log=True) for s, name in SPACES.items()}
+    smallest = by_branch(where(frame, space="all"), "smallest")
+    return [
+        *(Panel(title=f"Largest, {name}", x=axis, y=Axis(log=True), series=s) for name, s in largest.items()),
+        Panel(title="Smallest, original space", x=axis, series=smallest),
     ]
-    panels.append(
-        Panel(
-            title="Smallest, original space",
-            x=axis,
-            series=by_branch(where(frame, space="all"), "smallest"),
-        )
-    )
-    return view(panels, **choice)
 
 
 def _doubts(table: Frame) -> list[str]:
-    notes = []
     loose, dead = int((table["converged"] == 0).sum()), int((table["excluded"] > 0).sum())
-    if loose:
-        notes.append(f"{loose} of {len(table)} spectra had not converged when their budget was spent.")
-    if dead:
-        notes.append(f"Coordinates of dead filters were left out of {dead} of {len(table)} spectra.")
-    return notes
+    return [
+        f"{loose} of {len(table)} spectra had not converged when their budget was spent." * bool(loose),
+        f"Coordinates of dead filters were left out of {dead} of {len(table)} spectra." * bool(dead),
+    ]
 
 
 @figure("Curvature", "spectra", "spectra")
 def spectra(tables: Tables) -> Figure:
     """The ends of the spectrum by index, one line for each level, for every branch and space."""
     table = first_part(in_spaces(tables["spectra"]))
-    names = [
-        (rows, {"branch": b, **choice})
-        for b in sparse_branches(table)
-        for rows, choice in operators(with_dense(table, b), "buffers")
-        if b in set(rows["branch"])
-    ]
     return Figure(
         key="spectra",
         title="The ends of the spectrum",
-        views=[_spectra(rows, choice) for rows, choice in names],
+        views=beside_dense(table, ["branch", "operator", "buffers"], _spectra),
         how=(
             "The largest eigenvalues by index in each space, one line for each level from cold to warm, the dense "
             "network in grey. The last panel has the smallest ones in the original space."
@@ -127,32 +101,28 @@ def spectra(tables: Tables) -> Figure:
     )
 
 
-def _spectra(frame: Frame, choice: dict[str, str]) -> View:
+def _spectra(frame: Frame) -> list[Panel]:
     """A branch's levels, with the dense network beside them."""
-    panels = [_ends(frame, space, "largest") for space in SPACES]
-    return view([*panels, _ends(frame, "all", "smallest")], **choice)
-
-
-def _ends(frame: Frame, space: str, end: str) -> Panel:
-    rows, log = where(frame, space=space, end=end), end == "largest"
     levels = sorted(frame["level"].unique())
-    title = f"{end.capitalize()}, {SPACES[space]}"
-    return Panel(title=title, x=level_axis(rows["index"], "index"), y=Axis(log=log), series=_lines(rows, levels, log))
+    panels = []
+    for space, end in [*((s, "largest") for s in SPACES), ("all", "smallest")]:
+        rows, log = where(frame, space=space, end=end), end == "largest"
+        title, axis = f"{end.capitalize()}, {SPACES[space]}", level_axis(rows["index"], "index")
+        panels.append(Panel(title=title, x=axis, y=Axis(log=log), series=_lines(rows, levels, log)))
+    return panels
 
 
 def _lines(frame: Frame, levels: list[float], log: bool) -> list[Series]:
-    means = mean_of(frame, "eigenvalue", ["branch", "level", "index"], log=log)
+    means = over_seeds(frame, "eigenvalue", ["branch", "level", "index"], log=log)
     converged = frame.groupby(["branch", "level", "index"])["converged"].min()
     pairs = means[["branch", "level"]].drop_duplicates().sort_values("level").itertuples(index=False)
     found = []
     for branch, level in pairs:
         mine = where(means, branch=branch, level=level)
         loose = [bool(converged[branch, level, index] == 0) for index in mine["index"]]
-        style = PLAIN if branch == "dense" else Style(ramp(levels.index(level), len(levels)))
-        label = "dense" if branch == "dense" else f"level {level:g}"
         found.append(Series(
-            label=label, x=list(mine["index"]), y=list(mine["mean"]),
-            hollow=loose, style=style, hover=["not converged" if v else "" for v in loose],
+            label="dense" if branch == "dense" else f"level {level:g}", x=list(mine["index"]), y=list(mine["mean"]),
+            hollow=loose, style=level_look(branch, level, levels), hover=["not converged" if v else "" for v in loose],
             branch="dense" if branch == "dense" else "",
         ))  # fmt: skip
     return found
@@ -164,16 +134,14 @@ def layers_curvature(tables: Tables) -> Figure:
     whole = tables["curvature"]
     whole = whole[whole["space"].str.startswith(LAYER)]
     table = first_part(whole)
-    order = _input_first(table, tables["layers"])
+    # The order of the network; layers that its table does not know follow by name.
+    known = tables["layers"].drop_duplicates("layer").set_index("layer")["index"]
+    names = sorted({s.removeprefix(LAYER) for s in table["space"]})
+    order = sorted(names, key=lambda n: float(known.get(n, len(known))))
     return Figure(
         key="layer-curvature",
         title="The largest eigenvalue in each layer",
-        views=[
-            _blocks(rows, order, {"branch": b, **choice})
-            for b in sparse_branches(table)
-            for rows, choice in operators(with_dense(table, b), "buffers")
-            if b in set(rows["branch"])
-        ],
+        views=beside_dense(table, ["branch", "operator", "buffers"], partial(_blocks, order=order)),
         how=(
             "The largest eigenvalue of the block that belongs to one layer's remaining weights, from input to "
             "output. One line for each level from cold to warm, the dense network in grey."
@@ -193,31 +161,17 @@ def layers_curvature(tables: Tables) -> Figure:
     )
 
 
-def _input_first(table: Frame, layers: Frame) -> list[str]:
-    """The layers in the order of the network; those that its table does not know follow by name."""
-    known = layers.drop_duplicates("layer").set_index("layer")["index"]
-    names = sorted({s.removeprefix(LAYER) for s in table["space"]})
-    return sorted(names, key=lambda n: float(known.get(n, len(known))))
-
-
-def _blocks(frame: Frame, order: list[str], choice: dict[str, str]) -> View:
+def _blocks(frame: Frame, order: Sequence[str]) -> list[Panel]:
     place = {name: i + 1.0 for i, name in enumerate(order)}
     rows = frame.assign(place=frame["space"].str.removeprefix(LAYER).map(place))
-    axis = replace(level_axis(rows["place"], "layer, from input to output"), hover="")
-    title = "Largest eigenvalue of the layer's block"
-    return view([Panel(title=title, x=axis, y=Axis(log=True), series=_by_layer(rows, order))], **choice)
-
-
-def _by_layer(rows: Frame, order: list[str]) -> list[Series]:
+    rows = rows.assign(doubtful=rows["converged"] == 0, reason="not converged")
     levels = sorted(rows["level"].unique())
     found: list[Series] = []
-    for name, branch, level in networks(rows):
-        style = PLAIN if branch == "dense" else Style(ramp(levels.index(level), len(levels)))
-        label = name if branch == "dense" else f"level {level:g}"
-        mine = where(rows, branch=branch, level=level)
-        mine = mine.assign(doubtful=mine["converged"] == 0, reason="not converged")
-        lines = measured(mine, "largest", label, style, by="place", x="place", log=True)
-        found += [
-            replace(s, hover=[f"{order[int(x) - 1]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]) for s in lines
-        ]
-    return found
+    for c in choices(rows, ["branch", "level"]):
+        label = "dense" if c["branch"] == "dense" else f"level {c['level']:g}"
+        style = level_look(c["branch"], c["level"], levels)
+        for s in measured(where(rows, **c), "largest", label, style, x="place", log=True):
+            texts = [f"{order[int(x) - 1]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]
+            found.append(replace(s, hover=texts))
+    axis = replace(level_axis(rows["place"], "layer, from input to output"), hover="")
+    return [Panel(title="Largest eigenvalue of the layer's block", x=axis, y=Axis(log=True), series=found)]

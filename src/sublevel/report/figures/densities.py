@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import SPACES, density_axis
-from sublevel.report.figures.curvature import control_note, operators
-from sublevel.report.figures.measured import errors_note, measured, networks, sparse_branches, with_dense
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Column, Frame
+from sublevel.report.figures.common import beside_dense, density_axis, level_look
+from sublevel.report.figures.curvature import control_note
+from sublevel.report.figures.measured import each_branch, errors_note
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, Style, known_first, ramp, styles
-from sublevel.report.prepare import doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
 
 PLACES = 130
@@ -30,15 +31,11 @@ def densities(tables: Tables) -> Figure:
     table = first_part(tables["densities"])
     table = table[np.isfinite(table["node"]) & (table["weight"] > 0)]
     unit = _unit(table)
+    columns = ["branch", "space", "operator", "buffers"]
     return Figure(
         key="densities",
         title="The density of the eigenvalues",
-        views=[
-            _densities(where(rows, space=s), unit, {"branch": b, "space": SPACES.get(s, s), **choice})
-            for b in sparse_branches(table)
-            for rows, choice in operators(with_dense(table, b), "buffers")
-            for s in _spaces(rows, b)
-        ],
+        views=beside_dense(table, columns, partial(_densities, unit=unit), ["branch", "operator", "buffers", "space"]),
         how=(
             "The density of all eigenvalues by stochastic Lanczos quadrature: the bulk around zero, outliers to "
             f"the right, negative curvature to the left. The axis is linear within about ±{plain(unit)} and "
@@ -60,11 +57,6 @@ def densities(tables: Tables) -> Figure:
     )
 
 
-def _spaces(rows: Frame, branch: str) -> list[str]:
-    found = set(where(rows, branch=branch)["space"])
-    return [s for s in SPACES if s in found] + sorted(found - set(SPACES))
-
-
 def _unit(table: Frame) -> float:
     """Where the axis turns from linear to logarithmic: a power of ten near the median size of an eigenvalue."""
     if table.empty:
@@ -76,31 +68,28 @@ def _unit(table: Frame) -> float:
     return 10.0 ** math.floor(math.log10(middle)) if middle > 0 else 1.0
 
 
-def _densities(frame: Frame, unit: float, choice: dict[str, str]) -> View:
-    if frame.empty:
-        return view([], **choice)
+def _densities(frame: Frame, unit: float) -> list[Panel]:
     place = np.arcsinh(frame["node"].to_numpy(dtype=float) / unit)
     pad = 0.04 * float(np.ptp(place) or 1.0)
     low, high = float(place.min()) - pad, float(place.max()) + pad
     axis = Axis(title="eigenvalue", ticks=_ticks(low, high, unit), hover="")
-    series = _curves(frame.assign(place=place), low, high, unit)
-    title = "Density per unit of the axis"
-    return view([Panel(title=title, x=axis, y=Axis(log=True, hover=".3~g"), series=series)], **choice)
+    series = _curves(frame.assign(place=place), np.linspace(low, high, PLACES), unit)
+    return [Panel(title="Density per unit of the axis", x=axis, y=Axis(log=True, hover=".3~g"), series=series)]
 
 
-def _curves(frame: Frame, low: float, high: float, unit: float) -> list[Series]:
-    grid = np.linspace(low, high, PLACES)
+def _curves(frame: Frame, grid: np.ndarray, unit: float) -> list[Series]:
     texts = [f"eigenvalue {plain(float(v), 3)}" for v in unit * np.sinh(grid)]
     levels = sorted(frame["level"].unique())
-    heights = {n: _smooth(where(frame, branch=b, level=v), grid) for n, b, v in networks(frame)}
+    networks = [(c["branch"], c["level"]) for c in choices(frame, ["branch", "level"])]
+    heights = {(b, v): _smooth(where(frame, branch=b, level=v), grid) for b, v in networks}
     floor = FLOOR * max(float(h.max()) for h in heights.values())
-    found = []
-    for name, branch, level in networks(frame):
-        shown = np.where(heights[name] > floor, heights[name], np.nan)
-        style = PLAIN if branch == "dense" else Style(ramp(levels.index(level), len(levels)))
-        label = name if branch == "dense" else f"level {level:g}"
-        found.append(Series(label=label, x=list(grid), y=list(shown), style=style, mode="line", hover=texts))
-    return found
+    return [
+        Series(
+            label="dense" if b == "dense" else f"level {v:g}", x=list(grid), y=list(np.where(h > floor, h, np.nan)),
+            style=level_look(b, v, levels), mode="line", hover=texts,
+        )
+        for (b, v), h in heights.items()
+    ]  # fmt: skip
 
 
 def _smooth(frame: Frame, grid: np.ndarray) -> np.ndarray:
@@ -132,6 +121,7 @@ QUANTITIES = {
     "log-determinant": "Log-determinant (nats)",
     "learning coefficient": "Local learning coefficient",
 }
+DIAGNOSTICS = {"standard error": "se", "draws": "draws", "R-hat": "r_hat", "effective sample size": "ess"}
 
 
 @figure("Curvature", "trace, negative mass, log-determinant, learning coefficient", "estimates")
@@ -139,16 +129,19 @@ def estimates(tables: Tables) -> Figure:
     """What is read off whole spectra and off chains, against density, one panel for each quantity."""
     whole = with_density(tables["estimates"], tables["levels"])
     whole = whole[np.isfinite(whole["value"])]
-    whole = whole.assign(doubtful=whole["reason"] != "", more=[_more(*row) for row in _diagnostics(whole)])
+    more = [
+        ", ".join(f"{name} {plain(row[c], 3)}" for name, c in DIAGNOSTICS.items() if math.isfinite(row[c]))
+        for row in whole[list(DIAGNOSTICS.values())].to_dict("records")
+    ]
+    whole = whole.assign(doubtful=whole["reason"] != "", more=more)
     table = first_part(whole)
-    found = operators(table[table["operator"] != ""], "space", "buffers") or operators(table, "space", "buffers")
-    chains = table[table["operator"] == ""]
-    rank = {s: i for i, s in enumerate(SPACES)}
-    found.sort(key=lambda f: rank.get(f[1]["space"], len(rank)))
+    spectral, chains = table[table["operator"] != ""], table[table["operator"] == ""]
+    rows = spectral if len(spectral) else table
+    found = choices(rows, ["operator", "space", "buffers"], ["space", "operator", "buffers"])
     return Figure(
         key="estimates",
         title="Trace, negative mass, log-determinant and learning coefficient",
-        views=[_estimates(rows, where(chains, space=c["space"], buffers=c["buffers"]), c) for rows, c in found],
+        views=[_estimates(where(rows, **c), where(chains, space=c["space"], buffers=c["buffers"]), c) for c in found],
         how=(
             "Trace, share of negative eigenvalues and log-determinant of max(H, 0) + delta by stochastic Lanczos "
             "quadrature, and the local learning coefficient from chains. Hollow points are not to be trusted, and "
@@ -160,7 +153,7 @@ def estimates(tables: Tables) -> Figure:
         ),
         notes=[
             errors_note(table),
-            doubts_note(int(table["doubtful"].sum()), len(table), "estimates", table.loc[table["doubtful"], "reason"]),
+            doubts_note(table, "estimates"),
             parts_note(where(whole, quantity="trace"), "value", [*SOLUTION, "space", "operator"], "the trace"),
             seeds_note(table),
             control_note(table),
@@ -168,34 +161,14 @@ def estimates(tables: Tables) -> Figure:
     )
 
 
-def _diagnostics(table: Frame) -> zip[tuple[float, ...]]:
-    return zip(table["se"], table["draws"], table["r_hat"], table["ess"], strict=True)
-
-
-def _more(se: float, draws: float, r_hat: float, ess: float) -> str:
-    """The diagnostics of one estimate."""
-    parts = [("standard error", se), ("draws", draws), ("R-hat", r_hat), ("effective sample size", ess)]
-    return ", ".join(f"{name} {plain(v, 3)}" for name, v in parts if math.isfinite(v))
-
-
 def _estimates(rows: Frame, chains: Frame, choice: dict[str, str]) -> View:
-    choice = {**choice, "space": SPACES.get(choice["space"], choice["space"])}
     axis = density_axis([*rows["density"], *chains["density"]])
     panels = []
     for quantity, title in QUANTITIES.items():
         mine = where(chains if quantity == "learning coefficient" else rows, quantity=quantity)
-        for setting in _settings(mine["setting"]):
-            here = mine[mine["setting"] == setting] if math.isfinite(setting) else mine
-            told = f"{title}, delta = {plain(setting)}" if quantity == "log-determinant" else title
-            panels.append(Panel(title=told, x=axis, series=_branches(here)))
-    return view(panels, **choice)
-
-
-def _settings(values: Column) -> list[float]:
-    found = sorted({float(v) for v in values if math.isfinite(v)})
-    return found or [math.nan]
-
-
-def _branches(frame: Frame) -> list[Series]:
-    look = styles(frame["branch"])
-    return [s for b in known_first(frame["branch"]) for s in measured(where(frame, branch=b), "value", b, look[b])]
+        settings = sorted({float(v) for v in mine["setting"] if math.isfinite(v)})
+        for setting in settings or [math.nan]:
+            here = where(mine, setting=setting) if settings else mine
+            named = f"{title}, delta = {plain(setting)}" if quantity == "log-determinant" else title
+            panels.append(Panel(title=named, x=axis, series=each_branch(here, "value")))
+    return view(panels, **{k: shown(k, v) for k, v in choice.items()})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, hover, level_axis, mean_of, samples
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from dataclasses import replace
+
+from sublevel.report.describe import Axis, Figure, Panel, Series
+from sublevel.report.figures.common import POINTS, level_axis, views
+from sublevel.report.figures.measured import measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import percent
-from sublevel.report.palette import Style, dashed, known_first, policy
-from sublevel.report.prepare import choices, seeds_note, where, with_density
+from sublevel.report.palette import Style, dashed, policy
+from sublevel.report.prepare import seeds_note, where, with_density
 
 LEGS = {"prune": "Pruning", "retrain": "Retraining"}
 LEG_STYLES = {"prune": Style("#8667bd", "square"), "retrain": Style("#0a9b74", "circle")}
@@ -19,13 +22,10 @@ MOVES = (("distance", "Distance between the ends"), ("cosine", "Cosine between t
 def legs(tables: Tables) -> Figure:
     """Loss and error at both ends of both legs, by level, and how far the weights moved."""
     table = with_density(tables["legs"], tables["levels"])
-    names = choices(table, ["branch", "split"])
-    order = {b: i for i, b in enumerate(known_first(table["branch"]))}
-    names.sort(key=lambda c: (order[c["branch"]], c["split"] != "train"))
     return Figure(
         key="legs",
         title="What pruning breaks and retraining mends",
-        views=[_legs(where(table, **c), c) for c in names],
+        views=views(table, ["branch", "split"], _legs),
         how=(
             "Hollow and dotted is before a leg, filled is after it: pruning left, retraining right, for each "
             "treatment of the BatchNorm statistics. Below, how far each leg moves the weights."
@@ -38,57 +38,48 @@ def legs(tables: Tables) -> Figure:
     )
 
 
-def _legs(frame: Frame, choice: dict[str, str]) -> View:
+def _legs(frame: Frame) -> list[Panel]:
     axis = level_axis(frame["level"])
-    panels = [
+    losses = frame[["loss_start", "loss_end"]].stack()
+    wide = bool(len(losses) and losses.min() > 0 and losses.max() / losses.min() > 30)
+    ends = [
         Panel(
             title=f"{name}: {title}",
             x=axis,
-            y=Axis(log=log, share=scale == POINTS),
-            series=_ends(where(frame, leg=leg), column, scale, log),
+            y=Axis(log=wide and column == "loss", share=column == "error"),
+            series=_ends(where(frame, leg=leg), column, scale, log=wide and column == "loss"),
         )
         for column, title, scale in (("loss", "loss", 1.0), ("error", "error (%)", POINTS))
         for leg, name in LEGS.items()
-        for log in [column == "loss" and _wide(frame)]
     ]
-    moved = [Panel(title=title, x=axis, series=_moves(frame, column)) for column, title in MOVES]
-    return view([*panels, *moved], **choice)
+    one = frame.drop_duplicates(["level", "seed", "leg"])  # the weights do not depend on the buffers
+    moves = {
+        title: [
+            s
+            for leg, name in LEGS.items()
+            for s in _line(where(one, leg=leg), column, f"{name.lower()} leg", LEG_STYLES[leg])
+        ]
+        for column, title in MOVES
+    }
+    return ends + [Panel(title=title, x=axis, series=series) for title, series in moves.items()]
 
 
-def _wide(frame: Frame) -> bool:
-    """Whether the losses of a view span so much that only a logarithmic axis shows them."""
-    losses = frame[["loss_start", "loss_end"]].stack()
-    return bool(len(losses) and losses.min() > 0 and losses.max() / losses.min() > 30)
-
-
-def _ends(frame: Frame, column: str, scale: float, log: bool) -> list[Series]:
+def _ends(frame: Frame, column: str, scale: float, *, log: bool) -> list[Series]:
     found: list[Series] = []
     for buffers in sorted(frame["buffers"].unique()):
         mine, style = where(frame, buffers=buffers), policy(buffers)
         suffix = "" if buffers in ("none", "") else f", {buffers} statistics"
-        found.append(_line(mine, f"{column}_start", f"before{suffix}", dashed(style, "dot"), scale, log, hollow=True))
-        found.append(_line(mine, f"{column}_end", f"after{suffix}", style, scale, log))
+        before = _line(mine, f"{column}_start", f"before{suffix}", dashed(style, "dot"), scale, log=log)
+        found += [replace(s, hollow=[True] * len(s.x)) for s in before]
+        found += _line(mine, f"{column}_end", f"after{suffix}", style, scale, log=log)
     return found
 
 
-def _line(frame: Frame, value: str, label: str, style: Style, scale: float, log: bool, hollow: bool = False) -> Series:
-    means = mean_of(frame, value, ["level"], scale, log)
-    return Series(
-        label=label, x=list(means["level"]), y=list(means["mean"]), low=list(means["low"]),
-        high=list(means["high"]), style=style, hollow=[hollow] * len(means), hover=_hover(frame, means),
-        samples=samples(frame, value, means, "level", scale, log=log),
-    )  # fmt: skip
-
-
-def _hover(frame: Frame, means: Frame) -> list[str]:
-    """Interval and seeds, and how many weights are left: the axis has the level alone."""
-    left = frame.groupby("level")["density"].mean().reindex(means["level"])
-    return [f"{h}{f', {percent(d)} left' if d == d else ''}" for h, d in zip(hover(means), left, strict=True)]
-
-
-def _moves(frame: Frame, value: str) -> list[Series]:
-    one = frame.drop_duplicates(["level", "seed", "leg"])  # the weights do not depend on the buffers
+def _line(frame: Frame, value: str, label: str, style: Style, scale: float = 1.0, *, log: bool = False) -> list[Series]:
+    """A mean by level; the pointer also says how many weights are left, since the axis has the level alone."""
+    left = frame.groupby("level")["density"].mean()
     return [
-        _line(where(one, leg=leg), value, f"{name.lower()} leg", LEG_STYLES[leg], 1.0, False)
-        for leg, name in LEGS.items()
-    ]
+        replace(s, hover=[f"{h}, {percent(left[x])} left" if left[x] == left[x] else h
+                          for x, h in zip(s.x, s.hover, strict=True)])
+        for s in measured(frame, value, label, style, x="level", scale=scale, log=log, dots=False)
+    ]  # fmt: skip

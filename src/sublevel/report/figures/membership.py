@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import density_axis
-from sublevel.report.figures.measured import measured, sparse_branches
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.describe import Axis, Figure, Panel, Series
+from sublevel.report.figures.common import DOTTED, density_axis, sparse, views
+from sublevel.report.figures.measured import measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
-from sublevel.report.prepare import choices, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.palette import Style, known_first, styles
+from sublevel.report.prepare import first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
 PATHS = {
     "segment_max": ("segment", Style("#d9601a", "square")),
     "curve_max": ("curve", Style("#1f78c8", "circle")),
-    "threshold": ("threshold: the higher end", Style("#767676", "diamond", "dot")),
 }
+THRESHOLD = ("threshold: the higher end", Style("#767676", "diamond", "dot"))
 ENDS = {
     "loss": ("the solution", Style("#1f78c8", "circle")),
     "loss_dense": ("the dense network", Style("#767676", "diamond", "dash")),
@@ -37,11 +38,7 @@ def membership(tables: Tables) -> Figure:
     return Figure(
         key="membership",
         title="Joined to the dense network below a height?",
-        views=[
-            _heights(where(table, branch=b, **c), {"branch": b, **c})
-            for b in sparse_branches(table)
-            for c in choices(where(table, branch=b), ["buffers"])
-        ],
+        views=views(sparse(table), ["branch", "buffers"], _heights),
         how=(
             "The largest train loss on the segment from the dense network, and on a curve trained to stay low, "
             "beside the threshold: the loss of the higher end. Then the excess over it, where 0 means one "
@@ -53,8 +50,7 @@ def membership(tables: Tables) -> Figure:
         ),
         columns=3,
         notes=[
-            _found(table),
-            _effort(table),
+            *_effort(table),
             seeds_note(table),
             parts_note(whole, "lowest_max", [*SOLUTION, "buffers"], "the lowest maximum"),
         ],
@@ -66,58 +62,47 @@ def _told_apart(table: Frame) -> Frame:
     return table.assign(branch=table["branch"].where(table["aligned"] != 1, table["branch"] + ", units matched"))
 
 
-def _found(table: Frame) -> str:
-    if table.empty:
-        return ""
+def _effort(table: Frame) -> list[str]:
+    """How many solutions were joined, by what, and what a curve cost."""
     counts = table["found"].value_counts()
     words = [f"{counts[k]} by {name}" for k, name in (("segment", "a segment"), ("curve", "a curve")) if k in counts]
     missed = int(counts.get("not found", 0))
     joined = f" ({', '.join(words)})" if words else ""
-    return f"{len(table) - missed} of {len(table)} solutions joined{joined}; {missed} not found."
-
-
-def _effort(table: Frame) -> str:
     tried = table[table["gradient_steps"] > 0]
-    if tried.empty:
-        return ""
-    steps, seen = tried["gradient_steps"].median(), tried["evaluations"].median()
-    return f"Effort for a curve (median): {plain(float(steps))} gradient steps, {plain(float(seen))} evaluations."
+    steps, seen = (plain(float(tried[c].median())) for c in ("gradient_steps", "evaluations"))
+    return [
+        f"{len(table) - missed} of {len(table)} solutions joined{joined}; {missed} not found." * bool(len(table)),
+        f"Effort for a curve (median): {steps} gradient steps, {seen} evaluations." * bool(len(tried)),
+    ]
 
 
-def _heights(frame: Frame, choice: dict[str, str]) -> View:
-    axis = density_axis(frame["density"])
-    heights = [s for c, (label, style) in list(PATHS.items())[:2] for s in measured(frame, c, label, style)]
-    bound = measured(frame.drop(columns="doubtful"), "threshold", *PATHS["threshold"])[-1:]
-    heights += [replace(s, low=None, high=None) for s in bound]
+def _heights(frame: Frame) -> list[Panel]:
+    axis, certain = density_axis(frame["density"]), frame.drop(columns="doubtful")
+    heights = [s for c, (label, style) in PATHS.items() for s in measured(frame, c, label, style)]
+    heights += [replace(s, low=None, high=None) for s in measured(certain, "threshold", *THRESHOLD)]
     excess = measured(frame, "excess", "lowest maximum", Style("#8667bd", "triangle-up"))
-    panels = [
+    # The loss at one end of the paths: where it decides the threshold, the path is not to blame.
+    ends = [s for c in ENDS for s in measured(certain, c, *ENDS[c])]
+    return [
         Panel(title="Largest train loss on the path", x=axis, series=heights),
         Panel(title="Excess over the threshold", x=axis, series=excess),
-        Panel(title="Train loss at the two ends", x=axis, series=[s for c in ENDS for s in _end(frame, c)]),
+        Panel(title="Train loss at the two ends", x=axis, series=ends),
     ]
-    return view(panels, **choice)
-
-
-def _end(frame: Frame, column: str) -> list[Series]:
-    """The loss at one end of the paths: where it decides the threshold, the path is not to blame."""
-    return measured(frame.drop(columns="doubtful"), column, *ENDS[column])
 
 
 @figure("Sublevel sets", "share of solutions joined at each height", "membership")
 def shares(tables: Tables) -> Figure:
     """The share of a branch's solutions that are joined to the dense network, as a function of the height c."""
-    table = first_part(_told_apart(with_density(tables["membership"], tables["levels"])))
+    whole = tables["membership"]
+    missing = int((~np.isfinite(whole["lowest_max"])).sum())
+    table = first_part(_told_apart(with_density(whole, tables["levels"])))
     table = table[np.isfinite(table["lowest_max"])]
-    every = [("all", table), *((f"{v:g}", where(table, level=v)) for v in sorted(table["level"].unique()))]
     dense = where(tables["levels"], branch="dense")["train_loss"]
+    draw = partial(_shares, dense=float(dense.mean()) if dense.notna().any() else math.nan)
     return Figure(
         key="membership-share",
         title="Which share lies in the dense network's sublevel set, for every threshold",
-        views=[
-            _shares(where(rows, **c), dense, {"level": level, **c})
-            for level, rows in every
-            for c in choices(rows, ["buffers"])
-        ],
+        views=views(table.assign(level="all"), ["level", "buffers"], draw) + views(table, ["level", "buffers"], draw),
         how=(
             "For every height c, the share of a branch's solutions that a path with no loss above c joins to the "
             "dense network of their seed; right, the same over each one's own threshold. A line that rises early "
@@ -128,21 +113,15 @@ def shares(tables: Tables) -> Figure:
             "less effort was spent lies lower for that reason alone."
         ),
         notes=[
-            _unmeasured(tables["membership"]),
+            f"{missing} of {len(whole)} solutions have no maximum and are not counted." * bool(missing),
             "The dotted line is the dense network's own train loss." * bool(dense.notna().any()),
         ],
         pooled=True,
     )
 
 
-def _unmeasured(table: Frame) -> str:
-    missing = int((~np.isfinite(table["lowest_max"])).sum())
-    return f"{missing} of {len(table)} solutions have no maximum and are not counted." if missing else ""
-
-
-def _shares(frame: Frame, dense: Frame, choice: dict[str, str]) -> View:
+def _shares(frame: Frame, dense: float) -> list[Panel]:
     look = styles(frame["branch"])
-    mark = float(dense.mean()) if dense.notna().any() else math.nan
     panels = []
     for column, title, x in (
         ("lowest_max", "Joined at or below the height c (%)", "height c (train loss)"),
@@ -151,11 +130,10 @@ def _shares(frame: Frame, dense: Frame, choice: dict[str, str]) -> View:
         pad = 0.05 * (float(np.ptp(frame[column])) or 1.0)
         ends = (float(frame[column].min()) - pad, float(frame[column].max()) + pad)
         lines = [_steps(where(frame, branch=b)[column], b, look[b], ends) for b in known_first(frame["branch"])]
-        if column == "lowest_max" and math.isfinite(mark):
-            style = dashed(PLAIN, "dot")
-            lines.append(Series(label="dense train loss", x=[mark, mark], y=[0.0, 100.0], style=style, mode="line"))
+        if column == "lowest_max" and math.isfinite(dense):
+            lines.append(Series(label="dense train loss", x=[dense, dense], y=[0.0, 100.0], style=DOTTED, mode="line"))
         panels.append(Panel(title=title, x=Axis(title=x), y=Axis(hover=".3~g", share=True), series=lines))
-    return view(panels, **choice)
+    return panels
 
 
 def _steps(values: Frame, label: str, style: Style, ends: tuple[float, float]) -> Series:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, by_branch, density_axis, flat, mean_of, samples
+from sublevel.report.describe import Axis, Figure, Panel, Series
+from sublevel.report.figures.common import POINTS, bare, by_branch, density_axis, flat, level_look, views
 from sublevel.report.figures.measured import measured
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import percent
-from sublevel.report.palette import PLAIN, Style, dashed, known_first, ramp
+from sublevel.report.palette import Style
 from sublevel.report.prepare import choices, seeds_note, where, with_density
 
 SEGMENT = (
@@ -65,70 +66,54 @@ def profiles(tables: Tables) -> list[Figure]:
     """One figure for each kind of path: loss and error along the segment, coloured by level."""
     table = with_density(tables["profiles"], tables["levels"], "level_to")
     table = table[table["path"] != INSTABILITY]  # its paths differ in the step, which a profile does not name
-    kinds = [k for k in KINDS if k in set(table["path"])] + sorted(set(table["path"]) - set(KINDS))
-    return [_kind(where(table, path=k), k) for k in kinds]
+    return [_kind(where(table, **c), c["path"]) for c in choices(table, ["path"])]
 
 
 def _kind(table: Frame, kind: str) -> Figure:
-    columns = ["branch", "split", "order", "buffers"]
-    rank = {b: i for i, b in enumerate(known_first(table["branch"]))}
-    names = choices(table, columns)
-    names.sort(key=lambda c: (rank[c["branch"]], c["split"] != "train", c["order"], c["buffers"]))
     few = table["seed"].nunique() <= 5
     title, way, trap = KINDS.get(kind, (f"Along paths of the kind {kind}", "from alpha = 0 to alpha = 1", SEGMENT))
     return Figure(
         key=f"paths-{kind}",
         title=title,
-        views=[_profiles(where(table, **c), c, few) for c in names],
+        views=views(table, ["branch", "split", "order", "buffers"], partial(_profiles, few=few)),
         how=(
             f"Loss and error along the straight segment {way}. One line for each level from cold to warm, mean over "
             "seeds: a bump between the ends is a barrier."
         ),
         trap=trap,
         notes=[
-            *([f"All of it is {table['branch'].iloc[0]}."] if table["branch"].nunique() == 1 else []),
-            *(
-                ["Single seeds peak at different alphas: the mean line can be flatter than every seed's own."]
-                if table["seed"].nunique() > 1
-                else []
-            ),
+            f"All of it is {table['branch'].iloc[0]}." * (table["branch"].nunique() == 1),
+            "Single seeds peak at different alphas: the mean line can be flatter than every seed's own."
+            * (table["seed"].nunique() > 1),
         ],
         pooled=not few,
     )
 
 
-def _profiles(frame: Frame, choice: dict[str, str], few: bool) -> View:
+def _profiles(frame: Frame, few: bool) -> list[Panel]:
     axis = Axis(title="alpha", hover=".3~g")
     rounded = frame.assign(alpha=frame["alpha"].round(6))
-    panels = [
-        Panel(title=title, x=axis, y=Axis(share=scale == POINTS), series=_lines(rounded, column, scale, few))
-        for column, title, scale in (("loss", "Loss", 1.0), ("error", "Error (%)", POINTS))
+    return [
+        Panel(title="Loss", x=axis, series=_lines(rounded, "loss", 1.0, few)),
+        Panel(title="Error (%)", x=axis, y=Axis(share=True), series=_lines(rounded, "error", POINTS, few)),
     ]
-    return view(panels, **choice)
 
 
 def _lines(frame: Frame, column: str, scale: float, few: bool) -> list[Series]:
     """One line for each level, at the alphas that all its seeds have: refined ones belong to one."""
-    means = mean_of(frame, column, ["level_to", "alpha"], scale)
-    levels = sorted(means["level_to"].unique())
-    left = frame.groupby("level_to")["density"].mean()
+    known = frame[np.isfinite(frame[column])]
+    levels = sorted(known["level_to"].unique())
     found = []
-    for i, level in enumerate(levels):
-        mine, rows = where(means, level_to=level), where(frame, level_to=level)
-        shared = mine[mine["n"].to_numpy() == mine["n"].max()]
-        rows = rows[rows["alpha"].isin(shared["alpha"])]
-        found.append(Series(
-            label=f"level {level:g}", x=list(shared["alpha"]), y=list(shared["mean"]), mode="line",
-            style=Style(ramp(i, len(levels))), about=_about(float(left.get(level, math.nan)), int(mine["n"].max())),
-            samples=samples(rows, column, shared, "alpha", scale) if few else None,
-        ))  # fmt: skip
+    for level in levels:
+        rows = where(known, level_to=level)
+        seeds = rows.groupby("alpha")["seed"].transform("size")
+        n = int(seeds.max())
+        left = percent(float(rows["density"].mean()))
+        about = f"{left} left, " * bool(left) + (f"mean of {n} seeds" if n > 1 else "one seed")
+        style = level_look("", level, levels)
+        lines = measured(rows[seeds == n], column, f"level {level:g}", style, x="alpha", scale=scale, dots=False)
+        found += [replace(s, samples=s.samples if few else None) for s in bare(lines, about=about)]
     return found
-
-
-def _about(density: float, seeds: int) -> str:
-    """What the pointer says of a line: how many weights are left, and over how many seeds it is the mean."""
-    left = f"{percent(density)} left, " if math.isfinite(density) else ""
-    return f"{left}mean of {seeds} seeds" if seeds > 1 else f"{left}one seed"
 
 
 HEIGHTS = (
@@ -144,22 +129,10 @@ def barriers(tables: Tables) -> Figure:
     """Barriers and heights of every kind of path against the density of its end."""
     paths = tables["paths"][tables["paths"]["path"] != INSTABILITY]
     table = with_density(paths, tables["levels"], "level_to").assign(level=paths["level_to"])
-    rank = {k: i for i, k in enumerate(KINDS)}
-    names = choices(table, ["path", "split", "order", "buffers"])
-    names.sort(
-        key=lambda c: (
-            rank.get(c["path"], 9),
-            c["path"],
-            c["split"] != "train",
-            c["order"] != "shared",
-            c["order"],
-            c["buffers"],
-        )
-    )
     return Figure(
         key="barriers",
         title="Barriers",
-        views=[_barriers(where(table, **c), c) for c in names],
+        views=views(table, ["path", "split", "order", "buffers"], _barriers),
         how=(
             "Above, the largest excess of a path over the straight line between its ends (the barrier); below, "
             "its height over the higher end. Both stand against the density of the sparser end, one line for each "
@@ -174,15 +147,18 @@ def barriers(tables: Tables) -> Figure:
     )
 
 
-def _barriers(frame: Frame, choice: dict[str, str]) -> View:
-    axis = density_axis(frame["density"])
-    panels = []
-    for column, title, scale in HEIGHTS:
-        series = by_branch(frame, column, scale)
-        if column.startswith("error") and np.isfinite(frame[column]).any():
-            series.append(flat("margin, 2 points", ERROR_MARGIN, frame["density"], dashed(PLAIN, "dot")))
-        panels.append(Panel(title=title, x=axis, series=series))
-    return view(panels, **choice)
+def _barriers(frame: Frame) -> list[Panel]:
+    series = {column: by_branch(frame, column, scale) for column, _, scale in HEIGHTS}
+    return _with_margin(series, density_axis(frame["density"]), frame["density"])
+
+
+def _with_margin(series: dict[str, list[Series]], axis: Axis, x: Frame) -> list[Panel]:
+    """A panel for each height, in those of the error with the declared margin."""
+    line = flat("margin, 2 points", ERROR_MARGIN, x)
+    return [
+        Panel(title=title, x=axis, series=series[c] + [line] * bool(c.startswith("error") and series[c]))
+        for c, title, _ in HEIGHTS
+    ]
 
 
 SPLITS = {"train": Style("#1f78c8", "circle"), "test": Style("#d9601a", "square")}
@@ -194,11 +170,10 @@ def instability(tables: Tables) -> Figure:
     table = where(tables["paths"], path=INSTABILITY)
     one = ["order", "buffers", "split", "step", "seed"]  # several pairs of data orders of a seed are one draw
     table = table.groupby(one, as_index=False).mean(numeric_only=True)
-    names = choices(table, ["order", "buffers"])
     return Figure(
         key="instability",
         title="From which step on is the dense run stable?",
-        views=[_instability(where(table, **c), c) for c in names],
+        views=views(table, ["order", "buffers"], _instability),
         how=(
             "The dense run is left at step k and finished with another data order; drawn is the barrier between "
             "the two ends against k. Where the error barrier stays below the margin (dotted), the data order no "
@@ -212,16 +187,10 @@ def instability(tables: Tables) -> Figure:
     )
 
 
-def _instability(frame: Frame, choice: dict[str, str]) -> View:
-    axis = Axis(title="step k at which the dense run is left", hover=",d")
-    panels = []
-    for column, title, scale in HEIGHTS:
-        series = [
-            s
-            for split, style in SPLITS.items()
-            for s in measured(where(frame, split=split), column, split, style, by="step", x="step", scale=scale)
-        ]
-        if column.startswith("error") and series:
-            series.append(flat("margin, 2 points", ERROR_MARGIN, frame["step"], dashed(PLAIN, "dot")))
-        panels.append(Panel(title=title, x=axis, series=series))
-    return view(panels, **choice)
+def _instability(frame: Frame) -> list[Panel]:
+    parts = {split: where(frame, split=split) for split in SPLITS}
+    series = {
+        c: [s for n, look in SPLITS.items() for s in measured(parts[n], c, n, look, x="step", scale=scale)]
+        for c, _, scale in HEIGHTS
+    }
+    return _with_margin(series, Axis(title="step k at which the dense run is left", hover=",d"), frame["step"])

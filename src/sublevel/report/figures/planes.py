@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator, griddata
 from scipy.spatial import QhullError
 
 from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, log_ticks, view
-from sublevel.report.figures.common import POINTS
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Column, Frame
+from sublevel.report.figures.common import DOTTED, POINTS, views
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Column, Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
-from sublevel.report.prepare import where
+from sublevel.report.palette import PLAIN, Style, known_first, styles
+from sublevel.report.prepare import choices, where
 
 SIDE = 41  # of the drawn grid
 SHOWN = 12  # planes on the page
@@ -31,11 +32,12 @@ QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
 def planes(tables: Tables) -> Figure:
     """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
     table, marks = tables["planes"], tables["landmarks"]
-    found = sorted(table[["plane", "seed"]].drop_duplicates().itertuples(index=False), key=lambda p: (p[1], p[0]))
-    drawn = []
-    for name, seed in found[:SHOWN]:
-        own, points, seams = (where(t, plane=name, seed=seed) for t in (table, marks, tables["seams"]))
-        drawn += _plane(own, points, seams, name, seed)
+    found = choices(table, ["plane", "seed"], ["seed", "plane"])
+    drawn = [v for c in found[:SHOWN] for v in _plane(*(where(t, **c) for t in (table, marks, tables["seams"])), c)]
+    statistics = sorted(set(table["buffers"]) - {"", "none"})
+    groups = dict(list(table.groupby(["plane", "seed"])))
+    known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
+    outside = sum(int((~_inside(rows, frame)).sum()) for frame, rows in known)
     return Figure(
         key="planes",
         title="The loss on planes",
@@ -50,9 +52,10 @@ def planes(tables: Tables) -> Figure:
             "is drawn where it is nearest, so the height under it is the plane's and not its own."
         ),
         notes=[
-            _cut() * bool(drawn),
-            _policy(table),
-            _outside(table, marks),
+            f"Heights above the {100 * CUT:.0f}th percentile of a plane are cut off there; the loss is on a logarithm."
+            * bool(drawn),
+            f"BatchNorm statistics: {', '.join(statistics)}." * bool(statistics),
+            f"{outside} solutions and checkpoints lie outside the part of their plane that is drawn." * bool(outside),
             f"Shown are the first {SHOWN} of {len(found)} planes; all are in the tables." * (len(found) > SHOWN),
             *sorted({f"{n}: {r}." for n, r in zip(table["plane"], table["reason"], strict=True) if r}),
         ],
@@ -60,28 +63,22 @@ def planes(tables: Tables) -> Figure:
     )
 
 
-def _cut() -> str:
-    return f"Heights above the {100 * CUT:.0f}th percentile of a plane are cut off there; the loss is on a logarithm."
-
-
-def _policy(table: Frame) -> str:
-    names = sorted(set(table["buffers"]) - {"", "none"})
-    return f"BatchNorm statistics: {', '.join(names)}." if names else ""
-
-
-def _plane(frame: Frame, marks: Frame, seams: Frame, name: str, seed: float) -> list[View]:
-    panels = []
-    for value, title, scale in QUANTITIES:
-        heights = grid(frame, value)
-        if heights is not None:
-            panels.append(_panel(frame, marks, seams, heights, title, scale, log=value == "loss"))
-    choice = {"plane": name, "seed": f"{seed:g}"}
+def _plane(frame: Frame, marks: Frame, seams: Frame, choice: dict[str, Any]) -> list[View]:
+    panels = [
+        _panel(frame, marks, seams, heights, title, log=value == "loss")
+        for value, title, scale in QUANTITIES
+        if (heights := grid(frame, value, scale)) is not None
+    ]
+    named = {"plane": choice["plane"], "seed": f"{choice['seed']:g}"}
     solid = [replace(p, landscape=replace(p.landscape, solid=True)) for p in panels if p.landscape]
-    return [view(panels, **choice, view="contour"), view(solid, **choice, view="surface")]
+    return [view(panels, **named, view="contour"), view(solid, **named, view="surface")]
 
 
-def grid(frame: Frame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """``x (SIDE,)``, ``y (SIDE,)`` and the interpolated heights ``(SIDE, SIDE)`` of scattered points.
+Grid = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def grid(frame: Frame, value: str, scale: float = 1.0) -> Grid | None:
+    """``x (SIDE,)``, ``y (SIDE,)`` and the interpolated heights ``(SIDE, SIDE)`` of scattered points, scaled.
 
     Linear between points; NaN where the nearest point has no finite value. None where the points span no plane.
     """
@@ -99,21 +96,11 @@ def grid(frame: Frame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] 
     except (QhullError, ValueError):
         return None
     nearest = griddata(points, known.astype(float), mesh, method="nearest", rescale=True)
-    return x, y, np.where(nearest > 0, z, np.nan)
+    return x, y, np.where(nearest > 0, z, np.nan) * scale
 
 
-def _panel(
-    frame: Frame,
-    marks: Frame,
-    seams: Frame,
-    heights: tuple[np.ndarray, np.ndarray, np.ndarray],
-    title: str,
-    scale: float,
-    *,
-    log: bool,
-) -> Panel:
+def _panel(frame: Frame, marks: Frame, seams: Frame, heights: Grid, title: str, *, log: bool) -> Panel:
     x, y, z = heights
-    z = z * scale
     log = log and bool(np.nanmin(z) > LOWEST * np.nanmax(z))
     top = float(np.nanquantile(z, CUT))
     drawn = np.minimum(np.log10(z) if log else z, math.log10(top) if log else top)
@@ -161,14 +148,6 @@ def _inside(marks: Frame, frame: Frame) -> Column:
     )
 
 
-def _outside(planes: Frame, marks: Frame) -> str:
-    """How many landmarks cannot be drawn."""
-    groups = dict(list(planes.groupby(["plane", "seed"])))
-    known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
-    count = sum(int((~_inside(rows, frame)).sum()) for frame, rows in known)
-    return f"{count} solutions and checkpoints lie outside the part of their plane that is drawn." if count else ""
-
-
 def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Series]:
     """The dense run as a line, then every solution as a marker of its branch."""
     inside = marks[_inside(marks, frame)]
@@ -212,11 +191,11 @@ DIMENSIONS = {
 def persistence(tables: Tables) -> Figure:
     """Birth against death of every basin and ring on a plane."""
     table = tables["persistence"]
-    found = sorted(table[["plane", "seed"]].drop_duplicates().itertuples(index=False), key=lambda p: (p[1], p[0]))
+    table = table.assign(doubtful=table["reason"].fillna("").astype(str) != "")
     return Figure(
         key="persistence",
         title="Basins and rings on each plane",
-        views=[_diagram(where(table, plane=p, seed=s), {"plane": p, "seed": f"{s:g}"}) for p, s in found],
+        views=views(table[np.isfinite(table["birth"])], ["plane", "seed"], _diagram, ["seed", "plane"]),
         how=(
             "A basin is born at its minimum and dies where it merges into a deeper one; a ring is born where it "
             "closes around a peak and dies when the peak is flooded. Far above the diagonal is deep, and hollow "
@@ -229,40 +208,27 @@ def persistence(tables: Tables) -> Figure:
         notes=[
             "Grey are features that may be made by the seam where BatchNorm's statistics change from one "
             "solution's to the next's: recompute the statistics to see the plane without it."
-            * bool(_doubtful(table).any())
+            * bool(table["doubtful"].any())
         ],
         columns=1,
     )
 
 
-def _doubtful(table: Frame) -> Column:
-    """Which features may be no features of the landscape."""
-    return table["reason"].fillna("").astype(str) != ""
-
-
-def _diagram(frame: Frame, choice: dict[str, str]) -> View:
-    born = frame[np.isfinite(frame["birth"])]
-    if born.empty:
-        return view([], **choice)
+def _diagram(born: Frame) -> list[Panel]:
     ends = [*born["birth"], *born["death"].dropna()]
     low, high = min(ends), max(ends)
     top = high + 0.08 * (high - low or abs(high) or 1.0)
-    line = Series(label="birth = death", x=[low, top], y=[low, top], style=dashed(PLAIN, "dot"), mode="line")
-    doubt = _doubtful(born)
-    series = [line, *(_features(born[~doubt], d, top) for d in sorted(born[~doubt]["dimension"].unique()))]
-    if doubt.any():
-        of_seam = [_features(born[doubt], d, top) for d in sorted(born[doubt]["dimension"].unique())]
-        series += [
-            replace(s, label=f"{s.label}, may be the seam's", style=replace(s.style, colour=PLAIN.colour))
-            for s in of_seam
-        ]
+    series = [Series(label="birth = death", x=[low, top], y=[low, top], style=DOTTED, mode="line")]
+    for c in choices(born, ["doubtful", "dimension"]):
+        s = _features(where(born, **c), c["dimension"], top)
+        grey = replace(s, label=f"{s.label}, may be the seam's", style=replace(s.style, colour=PLAIN.colour))
+        series.append(grey if c["doubtful"] else s)
     title = "Death (train loss); the top edge: never"
-    return view([Panel(title=title, x=Axis(title="birth (train loss)"), series=series)], **choice)
+    return [Panel(title=title, x=Axis(title="birth (train loss)"), series=series)]
 
 
-def _features(born: Frame, dimension: float, top: float) -> Series:
+def _features(rows: Frame, dimension: float, top: float) -> Series:
     label, style = DIMENSIONS.get(dimension, (f"dimension {dimension:g}", PLAIN))
-    rows = where(born, dimension=dimension)
     never = [not math.isfinite(v) for v in rows["death"]]
     where_it_is = zip(rows["x"], rows["y"], never, strict=True)
     texts = [f"at ({plain(x, 3)}, {plain(y, 3)})" + (", never dies" if n else "") for x, y, n in where_it_is]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, density_axis, hover, mean_of, samples
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.describe import Figure, Panel
+from sublevel.report.figures.common import POINTS, density_axis, views
+from sublevel.report.figures.measured import measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import Style, known_first
-from sublevel.report.prepare import choices, seeds_note, where, with_density
+from sublevel.report.palette import Style
+from sublevel.report.prepare import seeds_note, where, with_density
 
 CRITERION = "criterion"
 CHOSEN: dict[str, tuple[str, Style]] = {
@@ -25,13 +26,10 @@ RISES = (("loss", "Rise of the train loss", 1.0), ("error", "Rise of the train e
 def prunings(tables: Tables) -> Figure:
     """The rise of loss and error at a pruning step, the criterion's beside that of layer-matched random draws."""
     table = with_rises(with_density(tables["prunings"], tables["levels"]))
-    names = choices(table, ["branch", "buffers"])
-    rank = {b: i for i, b in enumerate(known_first(table["branch"]))}
-    names.sort(key=lambda c: (rank[c["branch"]], c["buffers"]))
     return Figure(
         key="prunings",
         title="Does the criterion choose weights that matter less?",
-        views=[_prunings(where(table, **c), c) for c in names],
+        views=views(table, ["branch", "buffers"], _prunings),
         how=(
             "The rise of the train loss right after pruning, where the criterion chose the weights and where chance "
             "did, with the same count in every layer. Faint dots are single seeds, for chance the mean of their draws."
@@ -69,24 +67,14 @@ def _below(table: Frame) -> str:
     )
 
 
-def _prunings(frame: Frame, choice: dict[str, str]) -> View:
+def _prunings(frame: Frame) -> list[Panel]:
     axis = density_axis(frame["density"])
-    panels = [
-        Panel(title=title, x=axis, y=Axis(), series=[s for who in CHOSEN for s in _line(frame, who, of, scale)])
+    rows = {(who, of): by_seed(where(frame, chosen_by=who), of) for who in CHOSEN for of, _, _ in RISES}
+    return [
+        Panel(
+            title=title,
+            x=axis,
+            series=[s for n in CHOSEN for s in measured(rows[n, of], of, *CHOSEN[n], scale=scale, dots=True)],
+        )
         for of, title, scale in RISES
     ]
-    return view(panels, **choice)
-
-
-def _line(frame: Frame, who: str, of: str, scale: float) -> list[Series]:
-    rows = by_seed(where(frame, chosen_by=who), of)
-    if rows.empty:
-        return []
-    means = mean_of(rows, of, ["level"], scale)
-    label, style = CHOSEN[who]
-    return [Series(
-        label=label, x=list(rows.groupby("level")["density"].mean().reindex(means["level"])), y=list(means["mean"]),
-        low=list(means["low"]), high=list(means["high"]), style=style,
-        hover=[f"{h}, level {v:g}" for h, v in zip(hover(means), means["level"], strict=True)],
-        samples=samples(rows, of, means, "level", scale, dots=True),
-    )]  # fmt: skip

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, hover, mean_of
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.figures.common import POINTS, hover
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import estimate, percent
 from sublevel.report.palette import Style, styles
-from sublevel.report.prepare import seeds_note, where
+from sublevel.report.prepare import over_seeds, seeds_note, where
 
 FEWEST = 3
 """Branches at a level that make an order worth drawing."""
@@ -50,11 +50,11 @@ def ranking(tables: Tables) -> Figure:
 
 def ordered(rows: Frame) -> Frame:
     """One row for each branch of a level, best first: its mean error, and the excess over the best, in points."""
-    means = mean_of(rows, "test_error", ["branch"], POINTS)
+    means = over_seeds(rows, "test_error", ["branch"], POINTS)
     means = means.sort_values(["mean", "branch"], ignore_index=True)
     errors = rows.pivot_table(index="seed", columns="branch", values="test_error")
     excess = errors.sub(errors[means["branch"].iloc[0]], axis=0).melt(value_name="excess", ignore_index=False)
-    behind = mean_of(excess.reset_index(), "excess", ["branch"], POINTS)
+    behind = over_seeds(excess.reset_index(), "excess", ["branch"], POINTS)
     equal = behind["high"] - behind["low"] <= EQUAL
     behind.loc[equal, ["low", "high"]] = np.nan
     return means.merge(behind, on="branch", suffixes=("", "_behind"), how="left")
@@ -64,20 +64,16 @@ def _view(rows: Frame, look: dict[str, Style]) -> View:
     order = ordered(rows)
     texts = order["branch"] if sum(map(len, order["branch"])) <= LETTERS else order.index + 1
     axis = Axis(title="place", ticks=tuple((float(i), str(text)) for i, text in enumerate(texts, start=1)), hover="")
+    panels = []
     kinds = (("Test error (%)", order, ""), ("Excess over the first (points)", order.iloc[1:], "_behind"))
-    panels = [
-        Panel(title=title, x=axis, y=Axis(limits=_limits(part, of), share=not of), series=_points(part, look, of))
-        for title, part, of in kinds
-    ]
+    for title, part, of in kinds:
+        means = part[f"mean{of}"]
+        half = float((part[f"high{of}"] - means).median())
+        # All means with room for the usual interval: one of two seeds that differ much would hide all others.
+        room = max(0.0 if np.isnan(half) else 1.2 * half, 0.1 * float(means.max() - means.min()))
+        limits = (float(means.min()) - room, float(means.max()) + room) if room else None
+        panels.append(Panel(title=title, x=axis, y=Axis(limits=limits, share=not of), series=_points(part, look, of)))
     return view(panels, density=percent(float(rows["density"].mean())))
-
-
-def _limits(order: Frame, of: str) -> tuple[float, float] | None:
-    """All means with room for the usual interval: one of two seeds that differ much would hide all others."""
-    means = order[f"mean{of}"]
-    half = float((order[f"high{of}"] - means).median())
-    room = max(0.0 if np.isnan(half) else 1.2 * half, 0.1 * float(means.max() - means.min()))
-    return (float(means.min()) - room, float(means.max()) + room) if room else None
 
 
 def _points(order: Frame, look: dict[str, Style], of: str) -> list[Series]:

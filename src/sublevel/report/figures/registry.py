@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sublevel.report.describe import Figure
-from sublevel.report.frame import Frame
+from sublevel.report.frame import Tables
 
-Tables = dict[str, Frame]
 Make = Callable[[Tables], Figure | list[Figure]]
 
 SECTIONS = (
@@ -26,7 +25,7 @@ how large their basins are."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registered:
     """A registered figure: where it stands, its name (for what is missing), its first table, its function."""
 
     section: str
@@ -36,7 +35,7 @@ class Entry:
     sweep: bool = False
 
 
-FIGURES: list[Entry] = []
+FIGURES: list[Registered] = []
 
 
 def figure(section: str, name: str, table: str, *, sweep: bool = False) -> Callable[[Make], Make]:
@@ -49,7 +48,7 @@ def figure(section: str, name: str, table: str, *, sweep: bool = False) -> Calla
         raise ValueError(f"unknown section {section!r} of the report; allowed: {', '.join(SECTIONS)}")
 
     def register(make: Make) -> Make:
-        FIGURES.append(Entry(section, name, table, make, sweep))
+        FIGURES.append(Registered(section, name, table, make, sweep))
         return make
 
     return register

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sublevel.claims.branches import Branches
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import POINTS, flat, hover, mean_of, samples
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
-from sublevel.report.palette import PLAIN, Style, dashed
+from sublevel.report.figures.common import POINTS, flat
+from sublevel.report.figures.measured import measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
+from sublevel.report.palette import Style
 from sublevel.report.prepare import choices, seeds_note, where
 
 LOOK = Style("#1f78c8", "circle")
@@ -28,7 +31,7 @@ def fractions(tables: Tables) -> Figure:
     return Figure(
         key="fractions",
         title="How much may one step prune?",
-        views=[_fractions(_of_order(once, where(ends, **c)), where(ends, **c), levels, c) for c in shown],
+        views=[_fractions(once, where(ends, **c), levels, c) for c in shown],
         how=(
             "Each point is a network pruned once, by another fraction, then rewound and trained: its test error, and "
             "its barrier to the dense network. Dotted is the dense network's test error."
@@ -52,37 +55,26 @@ def first_steps(levels: Frame) -> Frame:
     return mine.assign(fraction=(1.0 - mine["density"]).round(4))
 
 
-def _of_order(once: Frame, ends: Frame) -> Frame:
-    """The networks that these barriers are of: another data order is another branch of the same fraction."""
-    return once[once["branch"].isin(ends["branch"])] if len(ends) else once
-
-
 def _fractions(once: Frame, ends: Frame, levels: Frame, choice: dict[str, str]) -> View:
-    axis = Axis(title="fraction pruned", hover=".3~p", ticks=_ticks(once))
+    # The networks that these barriers are of: another data order is another branch of the same fraction.
+    once = once[once["branch"].isin(ends["branch"])] if len(ends) else once
+    ticks: list[float] = []
+    for value in sorted(set(once["fraction"])):
+        if not ticks or value - ticks[-1] >= 0.14:  # room between their labels
+            ticks.append(float(value))
+    axis = Axis(title="fraction pruned", hover=".3~p", ticks=tuple((v, f"{100 * v:.3g}%") for v in ticks))
     dense = where(levels, branch="dense")["test_error"].mean() * POINTS
-    error = [*_line(once, "test_error", POINTS), flat("dense", float(dense), once["fraction"], dashed(PLAIN, "dot"))]
+    error = [*_line(once, "test_error", POINTS), flat("dense", float(dense), once["fraction"])]
     panels = [Panel(title="Test error (%)", x=axis, y=Axis(share=True), series=error)]
     for column, title, split, scale in BARRIERS:
         panels.append(Panel(title=title, x=axis, series=_line(where(ends, split=split), column, scale)))
     return view(panels, **choice)
 
 
-def _ticks(once: Frame) -> tuple[tuple[float, str], ...]:
-    """Fractions as percentages, with room between their labels."""
-    found: list[float] = []
-    for value in sorted(set(once["fraction"])):
-        if not found or value - found[-1] >= 0.14:
-            found.append(float(value))
-    return tuple((v, f"{100 * v:.3g}%") for v in found)
-
-
 def _line(frame: Frame, value: str, scale: float) -> list[Series]:
-    means = mean_of(frame, value, ["fraction"], scale)
-    if means.empty:
-        return []
-    names = frame.groupby("fraction")["branch"].agg(lambda b: ", ".join(sorted(set(b)))).reindex(means["fraction"])
-    return [Series(
-        label="pruned once", x=list(means["fraction"]), y=list(means["mean"]), low=list(means["low"]),
-        high=list(means["high"]), style=LOOK, hover=[f"{h}; {n}" for h, n in zip(hover(means), names, strict=True)],
-        samples=samples(frame, value, means, "fraction", scale, dots=True),
-    )]  # fmt: skip
+    """A mean by fraction; the pointer names the branches."""
+    names = frame.groupby("fraction")["branch"].agg(lambda b: ", ".join(sorted(set(b))))
+    return [
+        replace(s, hover=[f"{h}; {names[x]}" for x, h in zip(s.x, s.hover, strict=True)])
+        for s in measured(frame, value, "pruned once", LOOK, x="fraction", scale=scale, dots=True)
+    ]

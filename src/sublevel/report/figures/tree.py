@@ -14,8 +14,8 @@ from scipy.special import stdtrit
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, flat
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
 from sublevel.report.prepare import where
@@ -91,14 +91,10 @@ def _graph(tree: Frame, of: str) -> View:
     marks = (
         [flat("level of the dense networks", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
     )
-    log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and _wide(lines["y1"], tips["y0"]))
+    top = float((lines["y1"] if lines["y1"].notna().any() else tips["y0"]).max())
+    log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and top / float(tips["y0"].min()) > 30)
     axis = Axis(title="solutions, side by side where they merge first", bare=True, hover="")
     return view([Panel(title=title, x=axis, y=Axis(log=log), series=[stems, *marks, *_tips(tips, scale)])], quantity=of)
-
-
-def _wide(merges: Frame, heights: Frame) -> bool:
-    top = float(merges.max()) if merges.notna().any() else float(heights.max())
-    return top / float(heights.min()) > 30
 
 
 def _tips(tips: Frame, scale: float) -> list[Series]:
@@ -108,21 +104,18 @@ def _tips(tips: Frame, scale: float) -> list[Series]:
         mine = where(tips, branch=branch)
         found.append(Series(
             label=branch, x=list(mine["x0"]), y=list(mine["y0"] * scale), style=look[branch], mode="points",
-            hover=[_name(v, s) for v, s in zip(mine["level"], mine["seed"], strict=True)], seeds=list(mine["seed"]),
-            branch=branch,
+            hover=[f"level {v:g}" + (f", seed {s:g}" if math.isfinite(s) else "")
+                   for v, s in zip(mine["level"], mine["seed"], strict=True)],
+            seeds=list(mine["seed"]), branch=branch,
         ))  # fmt: skip
     return found
-
-
-def _name(level: float, seed: float) -> str:
-    return f"level {level:g}" + (f", seed {seed:g}" if math.isfinite(seed) else "")
 
 
 def _joined(joins: Frame, of: str) -> str:
     """How many solutions of each branch are joined to a dense one below the dashed line."""
     rows = where(joins, of=of)
     heights = {n: float(h) for end in ("a", "b") for n, h in zip(rows[end], rows[f"height_{end}"], strict=True)}
-    table = leaves(_as_tree(heights))
+    table = leaves(pd.DataFrame({"part": "leaf", "name": list(heights), "y0": list(heights.values())}))
     level = bound(where(table, branch="dense")["y0"].to_numpy(dtype=float))
     if not math.isfinite(level):
         return ""
@@ -134,10 +127,6 @@ def _joined(joins: Frame, of: str) -> str:
     ]
     shown = f"{plain(level * SCALES[of][1], 3)}{'%' if of == 'error' else ''}"
     return f"Joined to a dense network below the dashed line ({of} {shown}): {', '.join(counts)}." if counts else ""
-
-
-def _as_tree(heights: dict[str, float]) -> Frame:
-    return pd.DataFrame({"part": "leaf", "name": list(heights), "y0": list(heights.values())})
 
 
 def _with_dense(table: Frame, rows: Frame, level: float) -> np.ndarray:

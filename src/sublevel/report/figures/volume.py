@@ -6,15 +6,16 @@ import math
 
 import numpy as np
 
-from sublevel.report.describe import Figure, Panel, Series, View, view
-from sublevel.report.figures.common import SPACES, density_axis
+from sublevel.report.describe import Figure, Panel, Series
+from sublevel.report.figures.common import density_axis, views
 from sublevel.report.figures.curvature import control_note
-from sublevel.report.figures.measured import measured
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.figures.measured import each_branch
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, Style, known_first, styles
+from sublevel.report.palette import PLAIN, Style
 from sublevel.report.prepare import doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.terms import SPACES
 from sublevel.tables import SOLUTION
 
 MEASURES = (("effective_radius", "Effective radius"), ("log_volume", "Log volume"))
@@ -29,11 +30,10 @@ def volumes(tables: Tables) -> Figure:
     table["reason"] = np.where(table["reason"] == "", moving, table["reason"])
     table["doubtful"] = table["reason"] != ""
     table["method"] = [_method(*row) for row in zip(table["method"], table["k"], table["eps"], strict=True)]
-    pairs = sorted(set(zip(table["method"], table["buffers"], strict=True)))
     return Figure(
         key="volumes",
         title="The volume of the basin",
-        views=[_volumes(where(table, method=m, buffers=b), {"method": m, "buffers": b}) for m, b in pairs],
+        views=views(table, ["method", "buffers"], _volumes),
         how=(
             "Radius and log volume of the ellipsoid that the k steepest directions give at the height eps "
             "(top-k), or of the basin in all dimensions (other methods). Crosses at the lower edge are undefined "
@@ -66,54 +66,39 @@ def _method(method: str, k: float, eps: float) -> str:
 
 def _undefined(table: Frame) -> list[str]:
     """How many volumes have no value or a doubtful one, with the most frequent reason."""
-    empty = table[~np.isfinite(table["log_volume"])]
+    defined = np.isfinite(table["log_volume"])
+    empty, moving = table[~defined], table["stationary"] == 0
     notes = []
     if len(empty):
         reason = empty["reason"].replace("", "no reason given").value_counts().index[0]
         notes.append(f"{len(empty)} of {len(table)} volumes are undefined, mostly: {reason}.")
-    doubted = table[np.isfinite(table["log_volume"]) & table["doubtful"] & (table["stationary"] != 0)]
-    notes.append(doubts_note(len(doubted), len(table), "volumes", doubted["reason"]))
-    loose = int(((table["stationary"] == 0) & np.isfinite(table["log_volume"])).sum())
+    notes.append(doubts_note(table.assign(doubtful=defined & table["doubtful"] & ~moving), "volumes"))
+    loose = int((moving & defined).sum())
     if loose:
         notes.append(f"{loose} of {len(table)} solutions are not stationary at their threshold (open markers).")
     return notes
 
 
-def _volumes(frame: Frame, choice: dict[str, str]) -> View:
+def _volumes(frame: Frame) -> list[Panel]:
     axis = density_axis(frame["density"])
-    panels = [
+    return [
         Panel(title=f"{title}, {name}", x=axis, series=_branches(where(frame, space=s), column))
         for column, title in MEASURES
         for s, name in SPACES.items()
     ]
-    return view(panels, **choice)
 
 
 def _branches(frame: Frame, value: str) -> list[Series]:
-    defined = frame[np.isfinite(frame[value])]
-    look = styles(frame["branch"])
-    names = known_first(defined["branch"])
-    found = [s for b in names for s in measured(where(defined, branch=b), value, b, look[b])]
-    if defined.empty:
+    """A line for each branch, and crosses at the lower edge for what is undefined."""
+    found, defined = each_branch(frame, value), np.isfinite(frame[value])
+    empty = frame[~defined]
+    if empty.empty or not found:
         return found
-    floor = float(defined[value].min()) - 0.06 * float(np.ptp(defined[value]) or 1.0)
-    return [*found, *_crosses(frame[~np.isfinite(frame[value])], floor)]
-
-
-def _crosses(frame: Frame, floor: float) -> list[Series]:
-    if frame.empty:
-        return []
-    rows = zip(frame["branch"], frame["level"], frame["seed"], frame["reason"], strict=True)
+    known = frame.loc[defined, value]
+    floor = float(known.min()) - 0.06 * float(np.ptp(known) or 1.0)
+    rows = zip(empty["branch"], empty["level"], empty["seed"], empty["reason"], strict=True)
     texts = [f"{b}, level {v:g}, seed {s:g}: {r or 'undefined'}" for b, v, s, r in rows]
-    style = Style(PLAIN.colour, "x-thin")
-    return [
-        Series(
-            label="undefined",
-            x=list(frame["density"]),
-            y=[floor] * len(frame),
-            style=style,
-            mode="points",
-            hover=texts,
-            seeds=list(frame["seed"]),
-        )
-    ]
+    return [*found, Series(
+        label="undefined", x=list(empty["density"]), y=[floor] * len(empty), style=Style(PLAIN.colour, "x-thin"),
+        mode="points", hover=texts, seeds=list(empty["seed"]),
+    )]  # fmt: skip

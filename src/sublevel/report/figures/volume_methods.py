@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, log_ticks, view
-from sublevel.report.figures.common import SPACES
+from sublevel.report.describe import Axis, Figure, Panel, View, log_ticks, view
+from sublevel.report.figures.common import views, with_network
 from sublevel.report.figures.curvature import control_note
-from sublevel.report.figures.measured import errors_note, measured, networks
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.figures.measured import errors_note, measured
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.palette import SPARE, Style, known_first, styles
 from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where
+from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
 
 METHODS: dict[str, Style] = {
@@ -44,11 +45,9 @@ def by_method(tables: Tables) -> Figure:
     return Figure(
         key="volume-methods",
         title="One basin by every method",
-        views=[
-            _methods(where(table, branch=b, level=v, space=c["space"], buffers=c["buffers"]), name, c)
-            for c in _spaces(table)
-            for name, b, v in networks(where(table, **c))
-        ],
+        views=views(
+            with_network(table), ["network", "space", "buffers"], _methods, ["space", "buffers", "branch", "level"]
+        ),
         how=(
             "The effective radius of the set within eps of a network's loss, and its log volume, one line for "
             "each method. Where methods agree the number is the basin's; on a quadratic every radius rises with "
@@ -63,43 +62,36 @@ def by_method(tables: Tables) -> Figure:
             "A top-k ellipsoid has k dimensions and the others n: beside them it is another quantity."
             * bool((table["method"] == "top-k").any()),
             errors_note(table),
-            doubts_note(int(table["doubtful"].sum()), len(table), "volumes", table.loc[table["doubtful"], "reason"]),
+            doubts_note(table, "volumes"),
             parts_note(whole, "log_volume", [*SOLUTION, "space", "method", "eps"], "the log volume"),
         ],
     )
 
 
-def _spaces(table: Frame) -> list[dict[str, str]]:
-    rank = {s: i for i, s in enumerate(SPACES)}
-    return sorted(choices(table, ["space", "buffers"]), key=lambda c: (rank.get(c["space"], 9), c["buffers"]))
+def _methods(frame: Frame) -> list[Panel]:
+    present = sorted(frame["method"].unique())
+    look = {m: METHODS.get(m, SPARE[i % len(SPARE)]) for i, m in enumerate(present)}
+    return _over_eps(frame, "method", {m: look[m] for m in sorted(present, key=_place)})
 
 
-def _methods(frame: Frame, name: str, choice: dict[str, str]) -> View:
-    look = {m: METHODS.get(m, SPARE[i % len(SPARE)]) for i, m in enumerate(sorted(frame["method"].unique()))}
-    order = [m for m in METHODS if m in look] + sorted(set(look) - set(METHODS))
-    lines = [(where(frame, method=m), m, look[m]) for m in order]
-    return _over_eps(frame, lines, {"network": name, **_named(choice)})
+def _place(method: str) -> tuple[int, str]:
+    return list(METHODS).index(method) if method in METHODS else len(METHODS), method
 
 
-def _named(choice: dict[str, str]) -> dict[str, str]:
-    return choice | {"space": SPACES.get(choice["space"], choice["space"])}
-
-
-def _over_eps(frame: Frame, lines: list[tuple[Frame, str, Style]], choice: dict[str, str]) -> View:
+def _over_eps(frame: Frame, column: str, look: dict[str, Style]) -> list[Panel]:
+    """Radius and log volume over eps, a line for each value of a column."""
     axis = Axis(title="eps (nats above the solution)", log=True, ticks=log_ticks(list(frame["eps"])))
-    radius = [
-        s for rows, label, style in lines for s in _line(rows.drop(columns="se"), "effective_radius", label, style)
+    found: dict[str, list] = {"effective_radius": [], "log_volume": []}
+    for name, style in look.items():
+        rows = where(frame, **{column: name})
+        found["effective_radius"] += measured(
+            rows.drop(columns="se"), "effective_radius", name, style, x="eps", log=True
+        )
+        found["log_volume"] += measured(rows, "log_volume", name, style, x="eps")
+    return [
+        Panel(title=f"Effective radius {RADIUS}", x=axis, y=Axis(log=True), series=found["effective_radius"]),
+        Panel(title="Log volume (nats)", x=axis, series=found["log_volume"]),
     ]
-    volume = [s for rows, label, style in lines for s in _line(rows, "log_volume", label, style)]
-    panels = [
-        Panel(title=f"Effective radius {RADIUS}", x=axis, y=Axis(log=True), series=radius),
-        Panel(title="Log volume (nats)", x=axis, series=volume),
-    ]
-    return view(panels, **choice)
-
-
-def _line(rows: Frame, value: str, label: str, style: Style) -> list[Series]:
-    return measured(rows, value, label, style, by="eps", x="eps", log=value == "effective_radius")
 
 
 @figure("Volume", "volumes over eps", "volumes")
@@ -110,12 +102,7 @@ def over_eps(tables: Tables) -> Figure:
     return Figure(
         key="volume-eps",
         title="The basins of one level, branch by branch",
-        views=[
-            _branches(where(table, **c), m, level, c)
-            for c in _spaces(table)
-            for m in _known(where(table, **c)["method"])
-            for level in _levels(where(table, method=m, **c))
-        ],
+        views=[v for c in choices(table, ["space", "buffers"]) for v in _levels(where(table, **c), c)],
         how=(
             "The effective radius and the log volume over eps by one method, for every branch at one level and "
             "the dense network. A line that lies higher is a wider basin by that method."
@@ -128,17 +115,16 @@ def over_eps(tables: Tables) -> Figure:
     )
 
 
-def _known(methods: Frame) -> list[str]:
-    found = set(methods)
-    return [m for m in METHODS if m in found] + sorted(found - set(METHODS))
-
-
-def _levels(frame: Frame) -> list[float]:
-    return sorted(frame.loc[frame["branch"] != "dense", "level"].unique()) or sorted(frame["level"].unique())
-
-
-def _branches(frame: Frame, method: str, level: float, choice: dict[str, str]) -> View:
-    mine = frame[(frame["method"] == method) & (frame["level"].isin([level, 0.0]))]
-    look = styles(frame["branch"])
-    lines = [(where(mine, branch=b), b, look[b]) for b in known_first(mine["branch"])]
-    return _over_eps(mine, lines, {"method": method, "level": f"{level:g}", **_named(choice)})
+def _levels(table: Frame, choice: dict[str, str]) -> list[View]:
+    """For each method a view of each level, with the dense network in it."""
+    look = styles(table["branch"])
+    found = []
+    for method in sorted(table["method"].unique(), key=_place):
+        rows = where(table, method=method)
+        pruned = sorted(rows.loc[rows["branch"] != "dense", "level"].unique())
+        for level in pruned or sorted(rows["level"].unique()):
+            mine = rows[rows["level"].isin([level, 0.0])]
+            panels = _over_eps(mine, "branch", {b: look[b] for b in known_first(mine["branch"])})
+            named = {k: shown(k, v) for k, v in choice.items()}
+            found.append(view(panels, method=method, level=f"{level:g}", **named))
+    return found

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from sublevel.report.describe import Figure, Panel, Series, View, view
-from sublevel.report.figures.common import density_axis, flat
-from sublevel.report.figures.curvature import OPERATORS, control_note
-from sublevel.report.figures.measured import measured
-from sublevel.report.figures.registry import Tables, figure
-from sublevel.report.frame import Frame
+from sublevel.report.describe import Figure, Panel
+from sublevel.report.figures.common import density_axis, flat, views
+from sublevel.report.figures.curvature import control_note
+from sublevel.report.figures.measured import each_branch
+from sublevel.report.figures.registry import figure
+from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, dashed, known_first, styles
-from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import doubts_note, first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
-PAIRS = {
-    "matched-loss": "solution and dense, at matched loss",
-    "prune": "after and before pruning",
-}
 PAIR = ("pair", "method", "operator", "setting")
 DIFFERENCES = {
-    "volume": "Log volume: point minus reference (nats)",
-    "trace": "Sum of the k eigenvalues: ratio to the reference",
-    "norm": "Weight norm: ratio to the reference",
-    "gap": "Loss: point minus reference",
+    "volume": ("Log volume: point minus reference (nats)", 0.0),
+    "trace": ("Sum of the k eigenvalues: ratio to the reference", 1.0),
+    "norm": ("Weight norm: ratio to the reference", 1.0),
+    "gap": ("Loss: point minus reference", 0.0),
 }
+"""Column -> title, and the value of no difference."""
 
 
 def with_differences(table: Frame) -> Frame:
@@ -46,10 +44,13 @@ def volume_pairs(tables: Tables) -> Figure:
     """Log volume, trace, norm and loss of a point against those of its reference, against density."""
     whole = with_differences(with_density(tables["volume_pairs"], tables["levels"]))
     table = first_part(whole)
+    named = table.assign(setting=[_setting(row) for row in table.to_dict("records")])
+    matched = where(table, pair="matched-loss")
+    gap = plain(float((matched["loss"] / matched["loss_reference"] - 1).abs().median()) * 100, 2)
     return Figure(
         key="volume-pairs",
         title="Volumes that may be compared",
-        views=[_pairs(rows, choice) for rows, choice in _views(table)],
+        views=views(named, ["pair", "operator", "setting", "buffers"], _pairs),
         how=(
             "Log volume of a point minus that of its reference, by the same method, examples and coordinates: "
             "below zero is less volume. Choose a solution beside the dense network at matched loss, or a network "
@@ -61,31 +62,15 @@ def volume_pairs(tables: Tables) -> Figure:
         ),
         notes=[
             seeds_note(table),
-            _gaps(table),
-            doubts_note(int(table["doubtful"].sum()), len(table), "pairs", table.loc[table["doubtful"], "reason"]),
+            f"The losses of {len(matched)} matched pairs differ by {gap}% (median)." * bool(len(matched)),
+            doubts_note(table, "pairs"),
             control_note(table),
             parts_note(whole, "volume", [*SOLUTION, *PAIR, "k", "eps"], "the difference"),
         ],
     )
 
 
-def _views(table: Frame) -> list[tuple[Frame, dict[str, str]]]:
-    """Pair, operator, k with eps and policy; matched losses first, the Hessian first."""
-    table = table.assign(setting=[_setting(row) for _, row in table.iterrows()])
-    first, rank = list(PAIRS), list(OPERATORS)
-    found = choices(table, ["pair", "operator", "setting", "buffers"])
-    found.sort(key=lambda c: (c["pair"] not in first, c["pair"], c["operator"] not in rank, rank.index(c["operator"])
-                              if c["operator"] in rank else 0))  # fmt: skip
-    return [
-        (
-            where(table, **c),
-            c | {"pair": PAIRS.get(c["pair"], c["pair"]), "operator": OPERATORS.get(c["operator"], c["operator"])},
-        )
-        for c in found
-    ]
-
-
-def _setting(row: Frame) -> str:
+def _setting(row: dict[str, Any]) -> str:
     """The method with what decides its answer."""
     if row["method"] == "logdet":
         return f"log-determinant, damping {row['setting']:g}, eps = {plain(row['eps'])}"
@@ -93,25 +78,10 @@ def _setting(row: Frame) -> str:
     return f"{way}k = {row['k']:g}, eps = {plain(row['eps'])}"
 
 
-def _gaps(table: Frame) -> str:
-    matched = where(table, pair="matched-loss")
-    if matched.empty:
-        return ""
-    gaps = (matched["loss"] / matched["loss_reference"] - 1).abs()
-    return f"The losses of {len(matched)} matched pairs differ by {plain(float(gaps.median()) * 100, 2)}% (median)."
-
-
-def _pairs(frame: Frame, choice: dict[str, str]) -> View:
-    axis = density_axis(frame["density"])
-    same = {"volume": 0.0, "trace": 1.0, "norm": 1.0, "gap": 0.0}
+def _pairs(frame: Frame) -> list[Panel]:
     panels = []
-    for column, title in DIFFERENCES.items():
-        lines = _branches(frame, column)
-        level = flat("no difference", same[column], frame["density"], dashed(PLAIN, "dot"))
-        panels.append(Panel(title=title, x=axis, series=[*lines, level] if lines else []))
-    return view(panels, **choice)
-
-
-def _branches(frame: Frame, value: str) -> list[Series]:
-    look = styles(frame["branch"])
-    return [s for b in known_first(frame["branch"]) for s in measured(where(frame, branch=b), value, b, look[b])]
+    for column, (title, same) in DIFFERENCES.items():
+        lines = each_branch(frame, column)
+        level = flat("no difference", same, frame["density"])
+        panels.append(Panel(title=title, x=density_axis(frame["density"]), series=[*lines, level] if lines else []))
+    return panels
