@@ -143,7 +143,7 @@ class Paper:
             start = self.point(f"start/{seed}").to(p.device)
         began, marks = time.monotonic(), [self.settings.rewind] if branch == "dense" else []
         done = p.trained(
-            start, recipe=self.recipe, seed=seed, mask=mask, first=first, checkpoints=marks, keeper=self.slice
+            start, recipe=self.recipe, seed=seed, mask=mask, first=first, checkpoints=marks, checkpointer=self.slice
         )
         seconds = time.monotonic() - began
         row: dict[str, Any] = {"branch": branch, "level": level, "seed": seed}

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import load, save
 
-from sublevel.train.resume import Standing, points, state, tensors
+from sublevel.train.resume import Snapshot, points, state, tensors
 
 
 class OutOfTime(Exception):
@@ -59,7 +59,7 @@ class Archive:
 
 
 class Slice:
-    """Keeps a training that is under way when the time is up (`sublevel.train.resume.Keeper`)."""
+    """Keeps a training that is under way when the time is up (`sublevel.train.resume.Checkpointer`)."""
 
     def __init__(self, archive: Archive, until: float) -> None:
         self.archive, self.until, self.task = archive, until, ""
@@ -73,15 +73,15 @@ class Slice:
         """Whether the time is up."""
         return self.left < 0
 
-    def keep(self, standing: Standing) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Keep it, and end the slice."""
-        about = {"task": self.task, "step": standing.step, "total": standing.total, "seen": standing.seen}
-        found = {name: t.cpu() for name, t in tensors(standing).items()}
-        text = json.dumps(about | {"history": standing.history})
+        about = {"task": self.task, "step": snapshot.step, "total": snapshot.total, "seen": snapshot.seen}
+        found = {name: t.cpu() for name, t in tensors(snapshot).items()}
+        text = json.dumps(about | {"history": snapshot.history})
         self.archive.put("under-way", save(found, metadata={"about": text}))
         raise OutOfTime
 
-    def kept(self) -> Standing | None:
+    def load(self) -> Snapshot | None:
         """Where this task was left."""
         content = self.archive.known.get("under-way", b"")
         if not content:
@@ -89,7 +89,7 @@ class Slice:
         found, about = load(content), about_of(content)
         if about["task"] != self.task:
             return None
-        return Standing(state(found), about["step"], about["total"], about["seen"], about["history"], points(found))
+        return Snapshot(state(found), about["step"], about["total"], about["seen"], about["history"], points(found))
 
 
 def about_of(content: bytes) -> Any:

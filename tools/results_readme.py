@@ -171,12 +171,12 @@ def findings() -> str:
         "finetune-mask": "IMP's mask, fine-tuned",
     }
     return f"""\
-At {r.density(level)} of the weights, the test error in points. Means are of {r.seeds} seeds; differences are paired by
-seed, with 95% t intervals.
+At {r.density(level)} of the weights, the test error in points. Means are over {r.seeds} seeds; differences are
+paired by seed, with 95% t intervals.
 
 {r.against(branches, level)}
 
-Not all of it agrees with the paper. After correction for testing many claims, these are contradicted on this network:
+Some claims of the paper do not hold on this network. After correction for multiple testing, these are contradicted:
 
 {r.disagreements()}
 """

@@ -1,7 +1,7 @@
-"""What can go wrong, as one family of exceptions.
+"""The exceptions of sublevel.
 
-Every message says what was got, what is allowed, and where. The command line prints it as one line and
-exits with code 2; from Python it is an ordinary exception.
+Every message names the value, what is allowed, and where. The command line prints it as one line and exits with
+code 2; in Python it is an ordinary exception.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class ConfigError(SublevelError):
 
 
 class DataError(SublevelError):
-    """A data source that is missing, damaged, or not what the study says it is."""
+    """A data source is missing, damaged, or does not match the study."""
 
 
 class ModelError(SublevelError):
-    """A network that cannot be built, or does not fit the data."""
+    """A network cannot be built, or does not fit the data."""
 
 
 class StoreError(SublevelError):
-    """A store that cannot be read or written: another version, a full or read-only disk."""
+    """A store cannot be read or written: another version, a full or read-only disk."""
 
 
 class DamagedEntry(StoreError):
-    """A stored object whose bytes are not the ones that were written."""
+    """A stored object is damaged: its bytes do not match its digest."""
 
     def __init__(self, message: str, digest: str = "") -> None:
         super().__init__(message)
@@ -39,11 +39,11 @@ class DamagedEntry(StoreError):
 
 
 class Diverged(SublevelError):
-    """A training run whose loss stopped being finite."""
+    """The loss of a training became infinite or NaN."""
 
 
 def nearest(got: str, allowed: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest allowed word, or the list of what is allowed.
+    """Return ``"; did you mean 'x'?"`` for the nearest allowed word, or the list of allowed words.
 
     >>> nearest("lenet300", ["lenet-300-100", "conv-2"])
     "; did you mean 'lenet-300-100'?"
@@ -58,6 +58,6 @@ def nearest(got: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(kind: str, got: str, allowed: Iterable[str], where: str = "") -> ConfigError:
-    """The error for a name that no registry has: ``unknown model 'x' (model.name); did you mean 'y'?``."""
+    """The error for an unknown name: ``unknown model 'x' (model.name); did you mean 'y'?``."""
     at = f" ({where})" if where else ""
     return ConfigError(f"unknown {kind} {got!r}{at}{nearest(got, allowed)}")

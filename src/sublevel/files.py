@@ -1,4 +1,4 @@
-"""How a file gets to where it belongs: whole or not at all."""
+"""Write files atomically: complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sublevel.errors import StoreError
 from sublevel.processes import dead, machine, own
 
 DAY = 86400.0
-"""Seconds after which a file that another machine was writing counts as left over."""
+"""Seconds after which another machine's unfinished file counts as abandoned."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new path beside ``path``, which takes that name when the block ends, or vanishes if it fails.
+    """Yield a temporary path in the same folder; rename it to ``path`` when the block ends, or remove it on failure.
 
-    A reader never sees half of it, nor does one writer see another's; the folder is made where it is missing. What
-    writers of the same name have left that were killed is removed.
+    Readers never see a partial file, and writers do not see each other's. A missing folder is created. Temporary files
+    of killed writers of the same name are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole. StoreError where that is impossible."""
+    """Write a file atomically. Raises StoreError if that is impossible."""
     try:
         with replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")
@@ -48,14 +48,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Fail now, with one sentence, rather than after an hour of training."""
+    """Raise StoreError now if the folder is not writable, rather than after an hour of training."""
     probe = folder / f".probe-{uuid4().hex[:8]}"
     write_text(probe, "")
     probe.unlink(missing_ok=True)
 
 
 def _clear(path: Path) -> None:
-    """Remove what was being written in place of ``path`` by processes that are dead."""
+    """Remove temporary files for ``path`` that dead processes left."""
     form = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]*)-(\d+)-(\d*)-[0-9a-f]{{8}}")
     with suppress(OSError):
         for name in os.listdir(path.parent):

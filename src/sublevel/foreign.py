@@ -1,6 +1,6 @@
-"""What comes from others: text that is shown to a person, and documents that are read.
+"""Untrusted input: text to display, and documents to read.
 
-A ticket, an archive, a log, a run's folder or a store may come from anybody, and so may the names in them.
+Anybody may have made a ticket, an archive, a log, a run's folder or a store, and the names in them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 DEEPEST = 100
-"""How many lists and groups a document has inside each other. Ours have ten."""
+"""Maximum nesting depth of a document. Our documents have ten levels."""
 
 LARGEST = 2**24
 """Bytes of a document that is still read: some 40,000 cells of a run."""
@@ -25,10 +25,10 @@ LARGEST = 2**24
 LARGEST_NUMBER = 2**64
 
 FREE = 2**28
-"""Bytes (or pixels) that a compressed file may become, whatever its size."""
+"""Bytes (or pixels) to which any compressed file may expand."""
 
 RATIO = 200
-"""How many times its size a compressed file may become beyond that. Archives of images grow by 1 to 20."""
+"""Maximum expansion ratio above `FREE`. Archives of images expand 1 to 20 times."""
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
@@ -37,11 +37,10 @@ _FORMULA = re.compile(r"[=+\-@\t\r]")
 
 
 def plain(text: str) -> str:
-    r"""Text of somebody else's that is safe on a terminal, in a log, in SVG and in a file: control characters are
-    written out.
+    r"""Escape control characters, so that untrusted text is safe on a terminal, in a log, in SVG and in a file.
 
-    Escape sequences, the marks that turn the direction of writing, and halves of surrogate pairs count among them;
-    line ends and tabs stay.
+    This includes escape sequences, marks that change the writing direction, and lone surrogates; line ends and tabs
+    stay.
 
     >>> plain("imp\x1b[2J\u202e")
     'imp\\x1b[2J\\u202e'
@@ -52,7 +51,7 @@ def plain(text: str) -> str:
 
 
 def plain_all(value: Any) -> Any:
-    """A document with `plain` texts, names of its groups included."""
+    """A document with `plain` applied to all texts and keys."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, Mapping):
@@ -61,9 +60,8 @@ def plain_all(value: Any) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value as a CSV file may hold it: text that a spreadsheet would run as a formula begins with an apostrophe.
-
-    Numbers stay numbers.
+    """A value for a CSV file: text that a spreadsheet would run as a formula gets a leading apostrophe. Numbers stay
+    numbers.
 
     >>> csv_cell("=1+1"), csv_cell("imp"), csv_cell(-0.5)
     ("'=1+1", 'imp', -0.5)
@@ -75,10 +73,10 @@ def csv_cell(value: Any) -> Any:
 
 
 def load_json(data: bytes | str) -> Any:
-    """A JSON document. ValueError, in a few words, for anything else.
+    """Parse a JSON document.
 
-    Refused too: more than `LARGEST` bytes, `DEEPEST` levels, NaN and infinities, whole numbers beyond 64 bits, and text
-    that is no UTF-8.
+    Raises ValueError for invalid JSON, more than `LARGEST` bytes or `DEEPEST` levels, NaN and infinities, integers
+    beyond 64 bits, and text that is not UTF-8.
     """
     if len(data) > LARGEST:
         raise ValueError(f"it has {len(data):,} bytes; allowed: {LARGEST:,}")
@@ -99,13 +97,13 @@ def opened(path: Path) -> BinaryIO:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON document in a file. ValueError as `load_json` raises it, OSError where the file cannot be read."""
+    """Read a JSON file. Raises ValueError as `load_json` does, OSError if the file cannot be read."""
     with opened(path) as file:
         return load_json(file.read(LARGEST + 1))
 
 
 def bounded(document: Any, *, numbers: bool = True) -> Any:
-    """The document itself. ValueError where it is too deep, or holds text (or ``numbers``) that JSON cannot hold."""
+    """Return the document. Raises ValueError if it is too deep, or has text or ``numbers`` that JSON cannot hold."""
     level: list[Any] = [document]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -129,7 +127,7 @@ def bounded(document: Any, *, numbers: bool = True) -> Any:
 
 
 def check_zip(path: Path) -> None:
-    """ValueError where a zip file, such as ``.npz`` or ``.pt``, says that it becomes more than its size allows."""
+    """Raise ValueError if a zip file, such as ``.npz`` or ``.pt``, declares a larger content than its size allows."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""What a network is called with: one tensor, several in their order, or several by name; each is [N, ...]."""
+"""The inputs of a network: one tensor, a tuple of tensors, or a dict of tensors by name; each is [N, ...]."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sublevel._types import Tensor
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 Shape = tuple[int, ...]
 Shapes = Shape | tuple[Shape, ...] | dict[str, Shape]
-"""The shape of one example: of its tensor, of several in their order, or by name."""
+"""The shape of one example: one shape, a tuple of shapes, or a dict of shapes by name."""
 
 
 def call(module: nn.Module, tensors: dict[str, Tensor], inputs: Inputs) -> Tensor:
@@ -31,9 +31,7 @@ def call(module: nn.Module, tensors: dict[str, Tensor], inputs: Inputs) -> Tenso
 
 
 def output_of(found: Any) -> Any:
-    """The tensor that a network's answer is about: itself, its ``logits``, the first of a tuple, or ``out`` of a dict.
-
-    What holds none of these is given back as it is.
+    """The output tensor of a network: the output itself, its ``logits``, the first of a tuple, or ``out`` of a dict.
 
     >>> output_of((torch.ones(2), "hidden")).tolist(), output_of({"logits": torch.zeros(1)}).tolist()
     ([1.0, 1.0], [0.0])
@@ -62,7 +60,7 @@ def each(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
 
 
 def tensors_of(inputs: Inputs) -> list[Tensor]:
-    """The tensors, those with names in the order of their names."""
+    """The tensors; those of a dict in the order of their names."""
     if isinstance(inputs, dict):
         return [inputs[name] for name in sorted(inputs)]
     return list(inputs) if isinstance(inputs, tuple) else [inputs]
@@ -87,10 +85,10 @@ def parts(shapes: Shapes) -> list[Shape]:
     return several or [shapes]  # type: ignore[list-item]
 
 
-def told(shapes: Shapes) -> str:
-    """Shapes in words.
+def format_shapes(shapes: Shapes) -> str:
+    """Format shapes for an error.
 
-    >>> told((3, 8, 8)), told(((3, 8, 8), (5,))), told({"tokens": (7,)})
+    >>> format_shapes((3, 8, 8)), format_shapes(((3, 8, 8), (5,))), format_shapes({"tokens": (7,)})
     ('[3, 8, 8]', '[3, 8, 8], [5]', 'tokens [7]')
     """
     if isinstance(shapes, dict):
@@ -99,5 +97,5 @@ def told(shapes: Shapes) -> str:
 
 
 def examples(inputs: Inputs) -> int:
-    """N."""
+    """N, the number of examples."""
     return len(tensors_of(inputs)[0])

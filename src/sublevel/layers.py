@@ -1,4 +1,4 @@
-"""The trainable tensors of a network: what kind of layer each is of, how its filters lie, and which may be pruned."""
+"""The trainable tensors of a network: their layer kind, the axis of their filters, and which are prunable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MULTIPLYING = (*PRUNABLE, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.
 
 Prunable = Callable[[str, nn.Module, nn.Parameter], bool]
 Choice = Prunable | str | Sequence[str]
-"""Which weights may be pruned: a function, or names of parameters (with wildcards), of module classes, or `WORDS`."""
+"""Which weights are prunable: a function, or names of parameters (with wildcards), module classes, or `WORDS`."""
 
 WORDS = {
     "default": "the weights of every convolution and linear layer",
@@ -32,8 +32,8 @@ WORDS = {
 class Layer:
     """One trainable tensor as a range of coordinates.
 
-    ``kind`` is the class of the module that holds it. ``axis`` is the axis of the units or output channels: 1 where a
-    weight is [inputs, outputs, ...], as that of a transposed convolution, in ``groups``.
+    ``kind`` is the class of the module that holds it. ``axis`` is the axis of the units or output channels: 1 if the
+    weight is [inputs, outputs, ...], as in a transposed convolution with ``groups``.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Layer:
 
     @property
     def coordinates(self) -> slice:
-        """Where the tensor stands in theta."""
+        """The tensor's range in theta."""
         return slice(self.start, self.start + self.size)
 
     @property
     def units(self) -> int:
-        """How many units or output channels the tensor makes, each with a filter."""
+        """Number of units or output channels; each has one filter."""
         if self.axis:
             return self.groups * self.shape[1]
         return self.shape[0] if self.shape else 1
@@ -67,7 +67,7 @@ class Layer:
         return self.size // self.units
 
     def by_filter(self, vector: Tensor) -> Float[Tensor, "units fan_in"]:
-        """The tensor's own entries [size], filter by filter.
+        """The tensor's entries [size], filter by filter.
 
         >>> import torch
         >>> Layer("w", (2, 3), 0, True, axis=1).by_filter(torch.arange(6)).tolist()
@@ -79,7 +79,7 @@ class Layer:
         return grouped.transpose(1, 2).reshape(self.units, -1)
 
     def from_filters(self, rows: Float[Tensor, "units fan_in"]) -> Tensor:
-        """The way back from `by_filter`: the entries [size] in their own order."""
+        """Inverse of `by_filter`: the entries [size] in the tensor's order."""
         if not self.axis:
             return rows.reshape(-1)
         grouped = rows.reshape(self.groups, self.shape[1], self.shape[0] // self.groups, -1)
@@ -111,7 +111,7 @@ def layers_of(module: nn.Module, prunable: Choice | None) -> list[Layer]:
 
 
 def _axis(owner: nn.Module, parameter: nn.Parameter) -> tuple[int, int]:
-    """Where a weight's outputs stand, and in how many groups its inputs are."""
+    """The axis of a weight's outputs, and the number of groups."""
     if parameter.ndim > 1 and isinstance(owner, TRANSPOSED):
         return 1, owner.groups
     return (1, 1) if parameter.ndim == 2 and _is_conv1d(owner) else (0, 1)
@@ -129,12 +129,12 @@ def _is_conv1d(owner: nn.Module) -> bool:
 
 
 def _weight(owner: nn.Module) -> nn.Parameter | None:
-    """The parameter ``weight`` of a layer; none where it is computed, which may be a step of its parametrisation."""
+    """The parameter ``weight`` of a layer; None if the layer computes its weight, as under a parametrisation."""
     return owner._parameters.get("weight")
 
 
 def _owners(module: nn.Module) -> dict[nn.Parameter, list[nn.Module]]:
-    """The modules that hold each parameter; of a parametrised one the layer, not what computes its weight."""
+    """The modules that hold each parameter; for a parametrised weight, its layer."""
     layer_of = {
         each: layer
         for layer in module.modules()
@@ -186,7 +186,7 @@ def _default(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
 
 
 def _multiplies(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a weight that an input is multiplied by, also where a parametrisation rescales it."""
+    """Whether a parameter is a weight that multiplies an input, also under a parametrisation."""
     return (isinstance(owner, MULTIPLYING) or _is_conv1d(owner)) and _is_matrix(name, parameter)
 
 

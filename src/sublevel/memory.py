@@ -1,4 +1,4 @@
-"""Memory that is kept: what a process has freed it uses again, and asks the system for nothing twice."""
+"""Make glibc reuse freed memory instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of glibc's malloc: see mallopt(3)."""
 
 LARGEST = (2**30, 2**25)
-"""Bytes of a block that is still kept; the second is the most that glibc once took."""
+"""Largest reused block in bytes; the second value is the maximum in older versions of glibc."""
 
 
 @lru_cache(maxsize=1)
 def keep_freed() -> bool:
-    """Have glibc's malloc keep freed memory, for the rest of the process; whether it does.
+    """Make glibc's malloc reuse freed memory for the rest of the process; return whether it does.
 
-    A step of training frees and allocates the same megabytes again and again. By default glibc gives blocks of that
-    size back to the system, which hands out new pages, filled with zeros, one fault for each: of a residual network's
-    step a seventh, on a virtual machine. The peak of resident memory is the same; it lasts until the process
-    ends. No bit of a result changes. Other systems' allocators are left as they are, as is one that the environment
-    has settled (MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_).
+    A training step frees and allocates the same megabytes each time. By default glibc returns such blocks to the
+    system, and every new page costs a page fault: a seventh of a residual network's step on a virtual machine. The
+    peak of resident memory stays the same, but it lasts until the process ends. Results do not change. Other systems'
+    allocators stay unchanged, and so do settings from the environment (MALLOC_MMAP_THRESHOLD_ or
+    MALLOC_TRIM_THRESHOLD_).
     """
     if sys.platform != "linux" or any(f"MALLOC_{what}_THRESHOLD_" in os.environ for what in ("MMAP", "TRIM")):
         return False

@@ -1,7 +1,7 @@
-"""Code of the user's own, run inside this process: what it may not do to it.
+"""Run the user's code inside this process, and contain its side effects.
 
-It may print, import, train and raise. It may not end the process, ask the terminal, leave another working folder
-behind, or come back twice.
+The code may print, import, train and raise. It may not end the process, read the terminal, change the working folder
+for good, or return twice after a fork.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from sublevel.errors import ModelError
 
 WAIT = 2.0
-"""Seconds that a child which the code forked has to come back; one that ends sooner is not waited for."""
+"""Seconds to wait for a forked child to return; the wait stops when the child ends."""
 
 _forks = 0
 
@@ -33,57 +33,57 @@ os.register_at_fork(after_in_parent=_count_fork)
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Run code of the user's own, so that every end of it is a result or an exception.
+    """Run the user's code so that it ends with a result or an exception.
 
-    Standard input is empty unless it is a terminal. The working folder is what it was. Raises ModelError where the code
-    ends the process (``sys.exit``), stops at ``breakpoint()`` without a terminal, or forks and comes back in the child
-    too; the child ends here. A Ctrl-C of the user's passes.
+    Standard input is empty unless it is a terminal. The working folder is restored. Raises ModelError if the code ends
+    the process (``sys.exit``), stops at ``breakpoint()`` without a terminal, or forks and the child returns too; the
+    child then exits here. A Ctrl-C of the user passes through.
     """
     me, forks, here = os.getpid(), _forks, _folder()
-    came, back = os.pipe()
+    read_end, write_end = os.pipe()
     try:
         with _without_input():
             try:
                 yield
             except BaseException as error:
-                _end_child(me, back)
+                _end_child(me, write_end)
                 if isinstance(error, bdb.BdbQuit):
                     raise ModelError("the code stopped at breakpoint(), and there is no terminal") from error
                 if isinstance(error, Exception) or _interrupted(error):
                     raise
                 raise ModelError(f"the code ended the program: {type(error).__name__}: {error}") from error
-            _end_child(me, back)
-        back = _closed(back)
-        if _forks > forks and _came_back(came):
-            raise ModelError("the code forked, and the child came back: two processes went on with one cell")
+            _end_child(me, write_end)
+        write_end = _close(write_end)
+        if _forks > forks and _child_returned(read_end):
+            raise ModelError("the code forked and its child returned: two processes would compute one cell")
     finally:
-        _closed(back)
-        _closed(came)
+        _close(write_end)
+        _close(read_end)
         if here and _folder() != here:
             with suppress(OSError):
                 os.chdir(here)
 
 
 def _interrupted(error: BaseException) -> bool:
-    """Whether the user pressed Ctrl-C; workers ignore that signal, so there the code itself raised it."""
+    """Whether the user pressed Ctrl-C. Workers ignore that signal, so in a worker the code itself raised it."""
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
-def _end_child(parent: int, back: int) -> None:
-    """End this process if it is a child that the code forked; its parent is told."""
+def _end_child(parent: int, pipe: int) -> None:
+    """Exit if this process is a child that the code forked, and notify its parent."""
     if os.getpid() != parent:
         with suppress(OSError):
-            os.write(back, b"!")
+            os.write(pipe, b"!")
         os._exit(70)
 
 
-def _came_back(pipe: int) -> bool:
-    """Whether a child came back. The pipe ends when all children have."""
+def _child_returned(pipe: int) -> bool:
+    """Whether a forked child returned. The pipe closes when all children have exited."""
     ready, _, _ = select.select([pipe], [], [], WAIT)
     return bool(ready) and os.read(pipe, 1) == b"!"
 
 
-def _closed(descriptor: int) -> int:
+def _close(descriptor: int) -> int:
     if descriptor >= 0:
         os.close(descriptor)
     return -1

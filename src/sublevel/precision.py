@@ -1,8 +1,8 @@
-"""How float32 numbers are multiplied: as IEEE says, unless a recipe names TF32.
+"""The precision of float32 products: IEEE, unless a recipe sets TF32.
 
-PyTorch has two sets of switches for it, and both may hold for the caller's own work: the present ``fp32_precision`` of
-every backend, and the older ``allow_tf32`` and ``set_float32_matmul_precision``. On a CPU the latter's ``medium`` makes
-oneDNN round the factors of a matrix product to bfloat16 where the processor can: an error of 1e-3 of the result.
+PyTorch has two sets of switches, and the caller may have set either: the current ``fp32_precision`` of every backend,
+and the older ``allow_tf32`` and ``set_float32_matmul_precision``. On a CPU the latter's ``medium`` lets oneDNN round
+the factors of a matrix product to bfloat16 if the processor can: an error of 1e-3 of the result.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _SWITCHES: dict[str, Any] = {
     "mkldnn.conv": _BACKENDS.mkldnn.conv,  # pyright: ignore[reportAttributeAccessIssue]
     "mkldnn.rnn": _BACKENDS.mkldnn.rnn,  # pyright: ignore[reportAttributeAccessIssue]
 }
-"""What has an ``fp32_precision``: ``ieee``, ``tf32``, ``bf16``, or ``none``, which is that of the whole backend."""
+"""The switches ``fp32_precision``: ``ieee``, ``tf32``, ``bf16``, or ``none`` for the backend's setting."""
 
 _LOCK = RLock()
 _HELD: list[tuple[object, bool]] = []
-"""Who holds the switches now, the last above all, and whether with TF32. They are the whole process's."""
-_FOUND: list[_State] = []
-"""The switches as they were before the first of these."""
+"""The current holders of the process's switches, and whether each allows TF32; the last one decides."""
+_FOUND: list[_Switches] = []
+"""The switches before the first holder."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Float32 products as IEEE says, or with TF32 on CUDA where it is ``allowed``; as before afterwards.
+    """Compute float32 products in IEEE precision, or with TF32 on CUDA if ``allowed``; restore the switches afterwards.
 
-    The switches are those of the process: of several threads in here at once the one that came last decides, and the
-    caller's settings return when the last has left. A CPU multiplies as IEEE says in either case.
+    The switches are global to the process: of several threads in this block, the last to enter decides. The caller's
+    settings return when the last thread leaves. A CPU uses IEEE precision in either case.
     """
     me = object()
     with _LOCK:
         if not _HELD:
-            _FOUND.append(_State())
+            _FOUND.append(_Switches())
         if not _HELD or _HELD[-1][1] != allowed:
             _FOUND[0].write(allowed)
         _HELD.append((me, allowed))
@@ -63,8 +63,8 @@ def tf32(allowed: bool) -> Iterator[None]:
                 _FOUND[0].write(_HELD[-1][1])
 
 
-class _State:
-    """Both sets of switches, the older ones where they can be read: PyTorch refuses where the two contradict."""
+class _Switches:
+    """Both sets of switches; the older ones if PyTorch lets us read them, which it refuses if the two contradict."""
 
     def __init__(self) -> None:
         self.present = {name: switch.fp32_precision for name, switch in _SWITCHES.items()}
@@ -72,7 +72,7 @@ class _State:
         self.cudnn = _read(lambda: _BACKENDS.cudnn.allow_tf32)
 
     def write(self, allowed: bool) -> None:
-        """Older switches first, as they set some of the present ones."""
+        """Write the older switches first, because they also set some of the current ones."""
         if self.matmul is not None:
             torch.set_float32_matmul_precision("high" if allowed else "highest")
         if self.cudnn is not None:
@@ -81,7 +81,7 @@ class _State:
             switch.fp32_precision = "tf32" if allowed and not name.startswith("mkldnn") else "ieee"
 
     def restore(self) -> None:
-        """A switch that had its value from its backend's is given it back from there."""
+        """Restore all switches; one that took its backend's value takes it from there again."""
         if self.matmul is not None:
             torch.set_float32_matmul_precision(self.matmul)
         if self.cudnn is not None:
@@ -100,7 +100,7 @@ def _read(switch: Callable[[], Any]) -> Any:
 
 
 def ieee(function: F) -> F:
-    """The function, or the method, with float32 products as IEEE says; so is what a generator does between values."""
+    """Wrap a function, method or generator so that its float32 products have IEEE precision."""
 
     @wraps(function)
     def exact(*args: Any, **kwargs: Any) -> Any:
@@ -122,14 +122,14 @@ def _each(values: Iterator[Any]) -> Iterator[Any]:
 
 
 def ieee_methods(cls: type, names: frozenset[str]) -> None:
-    """Make those of the methods that the class itself defines `ieee`."""
+    """Apply `ieee` to those of the named methods that the class itself defines."""
     for name in names & vars(cls).keys():
         if isinstance(own := vars(cls)[name], FunctionType) and not getattr(own, "__isabstractmethod__", False):
             setattr(cls, name, ieee(own))
 
 
 def ieee_functions(namespace: dict[str, Any]) -> None:
-    """Make the public functions of a module `ieee`: those that its ``__all__`` names, in its ``globals()``."""
+    """Apply `ieee` to the functions in a module's ``__all__``; ``namespace`` is its ``globals()``."""
     public = {name: f for name in namespace["__all__"] if isinstance(f := namespace[name], FunctionType)}
     namespace |= {name: ieee(f) for name, f in public.items()}
     namespace["__test__"] = {name: f for name, f in public.items() if f.__module__ == namespace["__name__"]}  # doctests

@@ -1,4 +1,4 @@
-"""A network on a few inputs: what tells whether two points are the same function, where no data are at hand."""
+"""A network on a few inputs, to compare the functions of two points without data."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sublevel._types import Tensor
 from sublevel.inputs import Inputs, as_dtype, call, each
 
 SIDES = (32, 28, 16, 8, 64, 224)
-"""Sides of the images that a network is tried on, where the right one is not known."""
+"""Image sizes to try if the network's input size is unknown."""
 EXAMPLES = 8
 
 
 class Probe:
-    """The outputs of a network in evaluation mode on a few ``inputs``, or on random ones of a shape that it takes."""
+    """The outputs of a network in evaluation mode on a few ``inputs``, or on random inputs of a fitting shape."""
 
     def __init__(self, module: nn.Module, inputs: Inputs | None = None) -> None:
         self.module = module
         self._inputs = [inputs] if inputs is not None else None
 
     def __call__(self, points: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
-        """The outputs under each set of parameters and buffers by name; None where no input is known that it takes."""
+        """The outputs under each set of parameters and buffers by name; None if no input fits."""
         like = next(iter(points[0].values()))
         modes = [(m, m.training) for m in self.module.modules()]
         self.module.eval()
@@ -45,13 +45,13 @@ class Probe:
 
 
 def same_outputs(a: Tensor, b: Tensor) -> bool:
-    """Whether outputs differ by rounding alone."""
+    """Whether outputs differ only by rounding."""
     allowed = 1e-9 if a.dtype == torch.float64 else 1e-3
     return bool((a - b).norm() <= allowed * torch.maximum(a.norm(), b.norm()))
 
 
 def _guesses(module: nn.Module) -> Iterator[Inputs]:
-    """Random inputs for the first layer that says what it reads."""
+    """Random inputs for the first layer whose input shape is known."""
     draw = torch.Generator().manual_seed(0)
     for layer in module.modules():
         if isinstance(layer, nn.Embedding):

@@ -1,4 +1,4 @@
-"""Which process is meant: its number is given again after a while, its number and time of birth together are not."""
+"""Identify a process by machine, pid and start time. A pid alone may be reused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 
 
 def own() -> dict[str, Any]:
-    """This process, as JSON that `dead` understands: ``machine``, ``pid``, ``born``."""
-    return {"machine": machine(), "pid": os.getpid(), "born": _born(os.getpid())}
+    """This process as JSON for `dead`: ``machine``, ``pid``, and the start time ``born``."""
+    return {"machine": machine(), "pid": os.getpid(), "born": _start_time(os.getpid())}
 
 
 @cache
 def machine() -> str:
-    """A name for what gives processes their numbers: this boot of this machine, and the container; '' if unknown."""
+    """An identifier of the pid namespace: this boot of this machine, and the container; '' if unknown."""
     if sys.platform == "darwin":
         return _short(f"{platform.node()} {uuid.getnode()}")
     try:
@@ -36,7 +36,7 @@ def _short(text: str) -> str:
 
 
 def dead(about: Mapping[str, Any]) -> bool:
-    """Whether a process is known to be dead: it was here, and is here no more. What is misshapen is not known."""
+    """Whether a process of this machine has certainly ended. Malformed input gives False."""
     pid, born = about.get("pid"), about.get("born")
     if not machine() or about.get("machine") != machine() or type(pid) is not int or not 0 < pid < 2**31:
         return False
@@ -47,22 +47,22 @@ def dead(about: Mapping[str, Any]) -> bool:
     except PermissionError:
         pass
     found = _process(pid)
-    return found is not None and (found.state in "ZX" or found.born != born)
+    return found is not None and (found.state in "ZX" or found.started != born)
 
 
-def _born(pid: int) -> str:
+def _start_time(pid: int) -> str:
     found = _process(pid)
-    return found.born if found else ""
+    return found.started if found else ""
 
 
 @dataclass(frozen=True)
 class _Process:
     state: str
-    born: str
+    started: str
 
 
 def _process(pid: int) -> _Process | None:
-    """State and time of birth; None where the system does not say."""
+    """State and start time; None if the system does not report them."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

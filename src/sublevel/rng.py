@@ -1,8 +1,8 @@
-"""Randomness as data: every draw is addressed by (seed, stream, epoch) and by nothing else.
+"""Every random draw depends on (seed, stream, epoch) alone.
 
-There is no global state to restore after an interruption: whoever needs the permutation of epoch 7 asks
-for it by name. Streams in use: ``init``, ``order``, ``augment``, ``dropout``, ``prune``, ``probe``,
-``split``; a suffix after a colon makes an independent one (``order:level-3``).
+So an interruption leaves no global state to restore: the permutation of epoch 7 has a name. Streams in use: ``init``,
+``order``, ``augment``, ``dropout``, ``prune``, ``probe``, ``split``; a suffix after a colon makes an independent
+stream (``order:level-3``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def generator(seed: int, stream: str, epoch: int = 0) -> torch.Generator:
 def reseed(seed: int, stream: str, epoch: int = 0) -> None:
     """Seed torch's global generators, inside `seeded`.
 
-    `torch.manual_seed` does the same, and spends a millisecond on devices that are not there.
+    `torch.manual_seed` does the same, but spends a millisecond on absent devices.
     """
     number = derive(seed, stream, epoch)
     torch.default_generator.manual_seed(number)
@@ -49,9 +49,9 @@ def reseed(seed: int, stream: str, epoch: int = 0) -> None:
 
 @contextmanager
 def seeded(seed: int, stream: str, epoch: int = 0) -> Iterator[None]:
-    """Seed torch's global generators inside the block, and put them back after it.
+    """Seed torch's global generators inside the block, and restore them after it.
 
-    For code that draws from the global generator and cannot be handed one: module constructors and dropout.
+    For code that only uses the global generators: module constructors and dropout.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):

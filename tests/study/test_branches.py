@@ -19,7 +19,7 @@ from sublevel.space import Point, project
 from sublevel.study.builder import BRANCHES
 from sublevel.study.cells import stored_mask, stored_point
 from sublevel.train.engine import train
-from sublevel.train.step import State, step
+from sublevel.train.step import StepState, step
 
 SEED, LEVELS, FRACTION, REWIND, STEPS = 4, 3, 0.3, 3, 8
 RECIPE = {"epochs": 2, "batch_size": 50, "lr": 0.05, "schedule": "milestones", "milestones": ["5it"], "gamma": 0.2}
@@ -262,7 +262,7 @@ def reference(
     """The same run, a step at a time, with nothing but the reference step."""
     p = result.problem
     data, per_epoch = p.splits.train, 4
-    state = State(project(start.theta, mask), torch.zeros_like(start.theta), start.buffers)
+    state = StepState(project(start.theta, mask), torch.zeros_like(start.theta), start.buffers)
     state = state if velocity is None else replace(state, velocity=velocity)
     for now in range(first, STEPS):
         epoch, i = divmod(now, per_epoch)

@@ -16,7 +16,7 @@ from sublevel.space import project
 from sublevel.study import costs
 from sublevel.study.cells import stored_point
 from sublevel.study.tickets import retrain
-from sublevel.train.step import State, step
+from sublevel.train.step import StepState, step
 
 SEED, STEPS = 2, 12
 BEGIN, END, EVERY = 1, 9, 3  # pruned at 4, 7 and 9
@@ -58,7 +58,7 @@ def test_the_solution_is_that_of_a_straight_loop(result: sl.Result, level: int) 
     prunable, size = p.space.prunable, int(p.space.prunable.sum())
     last = {1: round(size * LAST[0]), 2: round(size * LAST[1])}[level]
     begin = p.init(SEED)
-    state, mask = State(begin.theta, torch.zeros_like(begin.theta), begin.buffers), p.space.full_mask()
+    state, mask = StepState(begin.theta, torch.zeros_like(begin.theta), begin.buffers), p.space.full_mask()
     for now in range(STEPS):
         epoch, i = divmod(now, 4)
         plan = epoch_plan(len(p.splits.train), seed=SEED, epoch=epoch, order="", pad=0, flip=False)
@@ -72,7 +72,7 @@ def test_the_solution_is_that_of_a_straight_loop(result: sl.Result, level: int) 
             among = (mask & prunable).nonzero().squeeze(1)
             mask = ~prunable
             mask[among[state.theta[among].abs().argsort(descending=True)[:keep]]] = True
-            state = State(project(state.theta, mask), project(state.velocity, mask), state.buffers)
+            state = StepState(project(state.theta, mask), project(state.velocity, mask), state.buffers)
     found = result.ticket("gradual", level, seed=SEED)
     assert torch.equal(found.mask, mask)
     assert int((mask & prunable).sum()) == last

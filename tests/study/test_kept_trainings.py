@@ -16,8 +16,8 @@ from sublevel.engine.events import Event
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Folder
 from sublevel.space import Point
-from sublevel.study.compute import Checkpointer
-from sublevel.train.resume import Standing
+from sublevel.study.compute import CellCheckpointer
+from sublevel.train.resume import Snapshot
 from tiny_runs import tables
 
 KEY = "ab" * 32
@@ -30,17 +30,17 @@ KEYS: dict[str, Any] = {
 }
 
 
-def standing() -> Standing:
+def snapshot() -> Snapshot:
     state = {"theta": torch.arange(4.0), "moment:count": torch.tensor(3)}
     saved = {2: Point(torch.ones(4), {"n.mean": torch.tensor([0.1])})}
-    return Standing(state, 5, 0.1 + 0.2, 7, [{"step": 4, "train_loss": 1 / 3}], saved)
+    return Snapshot(state, 5, 0.1 + 0.2, 7, [{"step": 4, "train_loss": 1 / 3}], saved)
 
 
 def test_what_is_kept_is_read_back_bit_by_bit(tmp_path: Path) -> None:
     partial = Partial(Folder(tmp_path), KEY)
-    assert Checkpointer(partial).kept() is None
-    Checkpointer(partial).keep(standing())
-    found, true = Checkpointer(Partial(Folder(tmp_path), KEY)).kept(), standing()
+    assert CellCheckpointer(partial).load() is None
+    CellCheckpointer(partial).save(snapshot())
+    found, true = CellCheckpointer(Partial(Folder(tmp_path), KEY)).load(), snapshot()
     assert found is not None
     assert (found.step, found.total, found.seen, found.history) == (5, 0.1 + 0.2, 7, true.history)
     assert {n: t.tolist() for n, t in found.state.items()} == {n: t.tolist() for n, t in true.state.items()}
@@ -53,7 +53,7 @@ def test_what_is_no_training_is_not_read(tmp_path: Path) -> None:
     partial = Partial(Folder(tmp_path), KEY)
     for about, data in (({}, b""), ({"step": 1}, b"no tensors"), ({"step": 1, "colour": 2}, save({}))):
         partial.write(about, data)
-        assert Checkpointer(partial).kept() is None
+        assert CellCheckpointer(partial).load() is None
 
 
 class Cut:

@@ -21,7 +21,7 @@ from sublevel.train import learned
 from sublevel.train.engine import train
 from sublevel.train.gradual import gradual
 from sublevel.train.recipe import Duration, Recipe
-from sublevel.train.resume import Standing, points, state, tensors
+from sublevel.train.resume import Snapshot, points, state, tensors
 
 STEPS = 12  # four epochs of three batches, the last of three examples
 CASES = {name: named(name) for name in ("convolution", "dropout")}
@@ -44,7 +44,7 @@ class Disk:
     def due(self) -> bool:
         return True
 
-    def keep(self, s: Standing) -> None:
+    def save(self, s: Snapshot) -> None:
         if self.at is None or s.step in self.at:
             self.bytes = {
                 "tensors": save({n: t.clone() for n, t in tensors(s).items()}),
@@ -53,12 +53,12 @@ class Disk:
         if s.step == self.killed:
             raise Killed
 
-    def kept(self) -> Standing | None:
+    def load(self) -> Snapshot | None:
         if not self.bytes:
             return None
         found = load(self.bytes["tensors"])
         step, total, seen, history = self.bytes["about"]
-        return Standing(state(found), step, total, seen, history, points(found))
+        return Snapshot(state(found), step, total, seen, history, points(found))
 
 
 def setting(case, **change) -> dict[str, Any]:
@@ -66,48 +66,50 @@ def setting(case, **change) -> dict[str, Any]:
     return rest | change
 
 
-def weights(case, keeper, **change):
+def weights(case, checkpointer, **change):
     mask = torch.rand(case.space.dim, generator=generator(0, "mask")) < 0.7
     done = train(
-        case.space, case.module, case.point, Part(*case.data), mask=mask, checkpoints=(0, 2, 4, 9), keeper=keeper,
+        case.space, case.module, case.point, Part(*case.data), mask=mask, checkpoints=(0, 2, 4, 9),
+        checkpointer=checkpointer,
         **setting(case, **change),
     )  # fmt: skip
     return {"end": done.end, **{str(n): point for n, point in done.checkpoints.items()}}, done.history
 
 
-def adam(case, keeper):
-    return weights(case, keeper, recipe=replace(RECIPE, optimizer="adamw", lr=0.01))
+def adam(case, checkpointer):
+    return weights(case, checkpointer, recipe=replace(RECIPE, optimizer="adamw", lr=0.01))
 
 
-def graphed(case, keeper):
-    return weights(case, keeper, recipe=replace(RECIPE, optimizer="adam", lr=0.01, engine="graph"))
+def graphed(case, checkpointer):
+    return weights(case, checkpointer, recipe=replace(RECIPE, optimizer="adam", lr=0.01, engine="graph"))
 
 
-def sparse(case, keeper):
-    return weights(case, keeper, recipe=replace(RECIPE, nesterov=True, engine="sparse"))
+def sparse(case, checkpointer):
+    return weights(case, checkpointer, recipe=replace(RECIPE, nesterov=True, engine="sparse"))
 
 
-def popped(case, keeper):
+def popped(case, checkpointer):
     scores = learned.initial_scores(case.space, torch.float64, generator(0, "scores"))
     counts = layer_counts(case.space, case.space.full_mask())
     keep = [n // 2 for n in counts]
     done = learned.edge_popup(
-        case.space, case.module, case.point, scores, Part(*case.data), choose=repeated(case.space, keep), keeper=keeper,
+        case.space, case.module, case.point, scores, Part(*case.data), choose=repeated(case.space, keep),
+        checkpointer=checkpointer,
         **setting(case),
     )  # fmt: skip
     return {"end": done.end, "scores": done.scores}, done.history
 
 
-def softened(case, keeper):
+def softened(case, checkpointer):
     scores = 0.1 * torch.randn(case.space.dim, dtype=torch.float64, generator=generator(0, "soft"))
     done = learned.continuous_sparsification(
         case.space, case.module, case.point, scores, Part(*case.data), soft=case.space.prunable, penalty=1e-3,
-        beta=20.0, keeper=keeper, **setting(case),
+        beta=20.0, checkpointer=checkpointer, **setting(case),
     )  # fmt: skip
     return {"end": done.end, "scores": done.scores, "weights": done.weights}, done.history
 
 
-def tightened(case, keeper):
+def tightened(case, checkpointer):
     keep = {3: 40, 6: 30, 11: 20}
 
     def tighten(now, point, mask):
@@ -118,7 +120,8 @@ def tightened(case, keeper):
         return left, project(point.theta, left)
 
     done = gradual(
-        case.space, case.module, case.point, Part(*case.data), tighten=tighten, at=sorted(keep), keeper=keeper,
+        case.space, case.module, case.point, Part(*case.data), tighten=tighten, at=sorted(keep),
+        checkpointer=checkpointer,
         **setting(case),
     )  # fmt: skip
     return {"end": done.end, "mask": done.mask, **{f"moment {n}": t for n, t in done.moments.items()}}, done.history

@@ -17,7 +17,7 @@ from sublevel.risk import LOSSES
 from sublevel.space import Point, project
 from sublevel.train.engine import train
 from sublevel.train.recipe import ENGINES, Duration, Recipe
-from sublevel.train.step import State, adam_step, step
+from sublevel.train.step import StepState, adam_step, step
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
         case, r = self.case, self.recipe
         mask = case.space.full_mask() if mask is None else mask
         point = (start or case.point).project(mask)
-        state = State(point.theta, torch.zeros_like(point.theta), point.buffers)
+        state = StepState(point.theta, torch.zeros_like(point.theta), point.buffers)
         rates, states = r.rates(len(self.data)), [state]
         for now, batch in enumerate(self.batches(first, len(rates), seed, order), start=first):
             rest = {"loss": LOSSES[case.loss], "lr": rates[now], "weight_decay": r.weight_decay}

@@ -52,7 +52,7 @@ def test_only_large_layers_of_few_weights_are_sparse() -> None:
     recipe = replace(RECIPE, engine="sparse")
     run = weights(space, problem.module, problem.init(0), kept > 0, recipe, problem.prepare, problem.per_example_loss())
     assert isinstance(run, sparse.Sparse)
-    sizes = [part.numel() for part in run._slope.parts]
+    sizes = [part.numel() for part in run._loss_and_grad.parts]
     assert sizes == [784 * 300, 300, 100 * 10, 100, 1000, 10]
 
 

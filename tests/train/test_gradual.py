@@ -15,7 +15,7 @@ from sublevel.space import Point, project
 from sublevel.train.engine import train
 from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe
-from sublevel.train.step import State, adam_step, step
+from sublevel.train.step import StepState, adam_step, step
 
 CASE: Case = next(c for c in CASES if c.space.statistics)
 SGD = Recipe(length=Duration(3, "ep"), batch_size=10, lr=0.05, momentum=0.9, weight_decay=1e-3)
@@ -51,14 +51,14 @@ def smallest_out(keep: dict[int, int], seen: dict[int, torch.Tensor]):
     return tighten
 
 
-def straight(recipe: Recipe, keep: dict[int, int], steps: int) -> tuple[State, dict[int, torch.Tensor]]:
+def straight(recipe: Recipe, keep: dict[int, int], steps: int) -> tuple[StepState, dict[int, torch.Tensor]]:
     """One loop over all steps, with nothing but the reference step: prune, zero the moments, go on."""
     own = {"nesterov": recipe.nesterov} if recipe.optimizer == "sgd" else {}
     own |= {} if recipe.optimizer == "sgd" else {"beta2": recipe.beta2, "eps": recipe.eps}
     own |= {"decoupled": True} if recipe.optimizer == "adamw" else {}
     momentum = {"momentum" if recipe.optimizer == "sgd" else "beta1": recipe.momentum}
     move, per_epoch, masks = (step if recipe.optimizer == "sgd" else adam_step), recipe.steps_per_epoch(len(DATA)), {}
-    state = State(CASE.point.theta, torch.zeros_like(CASE.point.theta), CASE.point.buffers)
+    state = StepState(CASE.point.theta, torch.zeros_like(CASE.point.theta), CASE.point.buffers)
     mask = CASE.space.full_mask()
     tighten = smallest_out(keep, masks)
     for now in range(steps):

@@ -8,7 +8,7 @@ from torch import nn
 
 from cases import CASES, named
 from sublevel.risk import LOSSES
-from sublevel.train.step import State, step
+from sublevel.train.step import StepState, step
 
 OPTIONS = [
     {"momentum": 0.0, "weight_decay": 0.0},
@@ -20,7 +20,7 @@ OPTIONS = [
 
 def start(case, mask=None):
     theta = case.point.theta if mask is None else torch.where(mask, case.point.theta, 0.0)
-    return State(theta, torch.zeros_like(theta), case.point.buffers)
+    return StepState(theta, torch.zeros_like(theta), case.point.buffers)
 
 
 def slices(case, steps):
@@ -69,7 +69,7 @@ def test_a_pruned_coordinate_does_not_depend_on_where_it_starts():
     """Momentum and weight decay would carry a weight that is masked only in the forward pass."""
     case = named("perceptron")
     mask = case.masks()["random"]
-    dirty = State(case.point.theta * mask, torch.where(mask, 0.0, 5.0).double(), {})
+    dirty = StepState(case.point.theta * mask, torch.where(mask, 0.0, 5.0).double(), {})
     clean = start(case, mask)
     options = {"loss": LOSSES["cross-entropy"], "lr": 0.1, "momentum": 0.0, "weight_decay": 0.1}
     batch = next(slices(case, 1))

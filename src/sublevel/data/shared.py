@@ -46,7 +46,7 @@ def share(splits: Splits) -> tuple[str, Splits] | None:
         try:
             _remove_old()
             with replacing(_path(name)) as temporary:
-                save_file(_apart(splits), temporary, metadata={"splits": about})
+                save_file(_unshared(splits), temporary, metadata={"splits": about})
         except (OSError, RuntimeError, MemoryError, SafetensorError):
             return None
         there = shared(name)
@@ -95,7 +95,7 @@ def _about(splits: Splits) -> str:
     return json.dumps(fields, sort_keys=True)
 
 
-def _apart(splits: Splits) -> dict[str, Tensor]:
+def _unshared(splits: Splits) -> dict[str, Tensor]:
     """The tensors on the CPU, each in memory of its own, as the format asks."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()

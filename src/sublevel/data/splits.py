@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sublevel.data.packing import Layout
 from sublevel.data.sources import Dataset
-from sublevel.data.streamed import Rows, blocks, kept
+from sublevel.data.streamed import Rows, blocks, select_rows
 from sublevel.errors import DataError
 from sublevel.inputs import Inputs, Shapes
 from sublevel.rng import generator
@@ -130,7 +130,7 @@ def split(
     """
     count = _validation_count(validation, len(dataset.train_y))
     held = stratified(dataset.train_y, count, generator(0, "split"))
-    train = Part(kept(dataset.train_x, ~held), dataset.train_y[~held])
+    train = Part(select_rows(dataset.train_x, ~held), dataset.train_y[~held])
     train = _subset(train, train_size, "train", f" after {count} of {len(held)} were held out for validation")
     test = _subset(Part(dataset.test_x, dataset.test_y), test_size, "test")
     layout = dataset.layout
@@ -138,7 +138,7 @@ def split(
     centre, scale = _all_moments(columns) if mean is None and std is None else _given_moments(columns, mean, std)
     return Splits(
         train=train,
-        validation=Part(kept(dataset.train_x, held), dataset.train_y[held]),
+        validation=Part(select_rows(dataset.train_x, held), dataset.train_y[held]),
         test=test,
         mean=centre,
         std=scale,
@@ -244,4 +244,4 @@ def _subset(part: Part, size: int | None, name: str, note: str = "") -> Part:
             f"since {len(part)} {name} samples are there{note}"
         )
     keep = stratified(part.y, size, generator(0, f"split:{name}"))
-    return Part(kept(part.x, keep), part.y[keep])
+    return Part(select_rows(part.x, keep), part.y[keep])

@@ -74,7 +74,7 @@ class Streamed:
 Rows = Tensor | Streamed
 
 
-def kept(rows: Rows, mask: Tensor) -> Rows:
+def select_rows(rows: Rows, mask: Tensor) -> Rows:
     """The rows where a bool mask is true."""
     return rows.keep(mask) if isinstance(rows, Streamed) else rows[mask]
 

@@ -16,7 +16,7 @@ INERT = (ModuleType, BuiltinFunctionType, GenericAlias, UnionType, logging.Logge
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is an atom, or a collection or dataclass of plain values: `tell` tells it all.
+    """Return whether a value is an atom, or a collection or dataclass of plain values: `format_value` covers all of it.
 
     >>> is_plain({"slope": 0.1, "widths": [3, 4]}), is_plain(object())
     (True, False)
@@ -30,21 +30,21 @@ def is_plain(value: object) -> bool:
     return value is None or isinstance(value, (*ATOMS, BuiltinFunctionType))
 
 
-def tell(value: object) -> str:
+def format_value(value: object) -> str:
     """Return the same text for equal plain values, whatever order a set or a dict has.
 
-    >>> tell({"b": {2, 1}, "a": None})
+    >>> format_value({"b": {2, 1}, "a": None})
     "{'a': None, 'b': {1, 2}}"
     """
     if isinstance(value, dict):
-        return "{" + ", ".join(sorted(f"{tell(k)}: {tell(v)}" for k, v in value.items())) + "}"
+        return "{" + ", ".join(sorted(f"{format_value(k)}: {format_value(v)}" for k, v in value.items())) + "}"
     if isinstance(value, (set, frozenset)):
-        return "{" + ", ".join(sorted(map(tell, value))) + "}"
+        return "{" + ", ".join(sorted(map(format_value, value))) + "}"
     if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        return "[" + ", ".join(map(tell, value)) + "]"
+        return "[" + ", ".join(map(format_value, value)) + "]"
     if is_dataclass(value) and not isinstance(value, type):
         inside = {f.name: getattr(value, f.name) for f in fields(value)}
-        return f"{type(value).__qualname__}{tell(inside)}"
+        return f"{type(value).__qualname__}{format_value(inside)}"
     if isinstance(value, BuiltinFunctionType):
         return f"{value.__module__}:{value.__qualname__}"
     return repr(value)

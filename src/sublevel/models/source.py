@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from sublevel.models.constants import is_inert, is_plain, tell
+from sublevel.models.constants import format_value, is_inert, is_plain
 from sublevel.models.loaded import matches_its_file
 
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -107,7 +107,7 @@ def gather(thing: type | FunctionType, texts: Texts, *, part_of_net: bool = Fals
     texts[name] = source_of(thing)
     for key, value in vars(thing).items() if isinstance(thing, type) and not library else ():
         if "__" not in key and is_plain(value):
-            texts[f"{name}.{key}"] = tell(value)
+            texts[f"{name}.{key}"] = format_value(value)
     for base in thing.__mro__[1:] if isinstance(thing, type) else ():
         gather(base, texts, part_of_net=part_of_net)
     if not library:
@@ -205,4 +205,4 @@ def plain(value: object) -> str:
     """Return a text that tells a constant; raise NoSource for an object whose content none tells."""
     if not is_plain(value):
         raise NoSource(f"an object of type {type(value).__name__}")
-    return tell(value)
+    return format_value(value)

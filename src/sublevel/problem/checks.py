@@ -14,7 +14,7 @@ from torch import nn
 from sublevel._types import Tensor
 from sublevel.data import Part, Splits
 from sublevel.errors import ConfigError, ModelError
-from sublevel.inputs import Inputs, Shapes, as_dtype, call, parts, tensors_of, told
+from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
 from sublevel.own_code import contained
 from sublevel.precision import ieee
 from sublevel.risk.losses import Loss, by_class, one_logit
@@ -53,7 +53,9 @@ def check_output(
         raise
     except Exception as error:
         hint = _channels(splits.input_shape)
-        raise ModelError(f"model {name} fails on inputs of shape {told(splits.input_shape)}: {error}{hint}") from error
+        raise ModelError(
+            f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: {error}{hint}"
+        ) from error
     output = outputs[0]
     if not isinstance(output, Tensor):
         raise ModelError(
@@ -124,9 +126,9 @@ def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
             kinds.setdefault(parameter.dtype, parameter_name)
     half = [d for d in kinds if d not in (torch.float32, torch.float64)]
     if half or len(kinds) > 1:
-        told_kinds = ", ".join(f"{first!r} {str(d).removeprefix('torch.')}" for d, first in kinds.items())
+        kinds_found = ", ".join(f"{first!r} {str(d).removeprefix('torch.')}" for d, first in kinds.items())
         raise ModelError(
-            f"model {name} has parameters in {'half' if half else 'mixed'} precision ({told_kinds}) and would be "
+            f"model {name} has parameters in {'half' if half else 'mixed'} precision ({kinds_found}) and would be "
             f"computed in {str(dtype).removeprefix('torch.')} here, which is another function; return net.float() from "
             "its function to compute that one (a checkpoint in bfloat16 is read exactly)"
         )

@@ -25,12 +25,12 @@ from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import identity
 from sublevel.problem.checks import check_device, check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
-from sublevel.problem.sizes import field_batch, left_behind
+from sublevel.problem.sizes import count_activations, field_batch
 from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
-from sublevel.train.engine import Trained, train
+from sublevel.train.engine import TrainingResult, train
 from sublevel.train.own import Loop, by_loop
 from sublevel.train.recipe import Recipe
 
@@ -138,7 +138,7 @@ class Problem:
             return None
         name, mapped = found
         if torch.device(self.device).type == "cpu":
-            self._take(mapped)
+            self._attach(mapped)
             if self.train is None:  # else it may take long to read, and is not this object's to forget
                 self.__dict__.pop("dataset", None)
         return name
@@ -219,7 +219,7 @@ class Problem:
     @cached_property
     def activations(self) -> int:
         """Numbers that one example leaves behind in a forward pass."""
-        return left_behind(self.module, self.prepare(self.splits.train.x[:1]))
+        return count_activations(self.module, self.prepare(self.splits.train.x[:1]))
 
     @property
     def field_batch(self) -> int:
@@ -272,7 +272,7 @@ class Problem:
         by_path = isinstance(self.loss, str) and ":" in self.loss
         return loss_function(identity.function(self.loss) if by_path else self.loss)
 
-    def trained(self, start: Point, *, recipe: Recipe, seed: int, **how: Any) -> Trained:
+    def trained(self, start: Point, *, recipe: Recipe, seed: int, **how: Any) -> TrainingResult:
         """The training that begins at ``start``, by the problem's own ``loop`` if it has one; all else as in
         `sublevel.train.engine.train`. A loop may also ask for this ``problem`` (see `sublevel.train.own.by_loop`).
         """
@@ -281,7 +281,7 @@ class Problem:
         if self.loop is None:
             loss = counting(self.per_example_loss(), data.y)
             return train(self.space, self.module, start, data, loss=loss, **given)
-        given.pop("keeper", None)  # what a loop of one's own keeps in variables cannot be kept for it
+        given.pop("checkpointer", None)  # what a loop of one's own keeps in variables cannot be kept for it
         return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
 
     def fingerprint(self) -> dict[str, Any] | None:
@@ -356,14 +356,14 @@ class Problem:
             mean=d.mean, std=d.std, prunable=m.prunable, version=m.version, device=spec.device, dtype=spec.dtype,
             **given,
         )  # fmt: skip
-        return problem if splits is None else problem._take(splits)
+        return problem if splits is None else problem._attach(splits)
 
     def on(self, device: str, dtype: str) -> Problem:
         """The same problem on another device, or in another precision; data that were read are not read again."""
         other = replace(self, device=device, dtype=dtype)
-        return other._take(self.splits) if "splits" in self.__dict__ else other
+        return other._attach(self.splits) if "splits" in self.__dict__ else other
 
-    def _take(self, splits: Splits) -> Problem:
+    def _attach(self, splits: Splits) -> Problem:
         """Attach precomputed splits; return self."""
         self.__dict__["splits"] = splits.to(self.device)
         return self

@@ -16,7 +16,7 @@ A GPU needs larger batches: launching the kernels of a small one takes longer th
 
 
 @ieee
-def left_behind(module: nn.Module, one: Inputs) -> int:
+def count_activations(module: nn.Module, one: Inputs) -> int:
     """Numbers that the leaves of a network put out for ``one`` example, at least 1."""
     seen: list[int] = []
     leaves = [m for m in module.modules() if not list(m.children())]

@@ -16,7 +16,7 @@ from sublevel.problem import Problem
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point
 from sublevel.study.options import Examples, Options
-from sublevel.train.resume import Keeper
+from sublevel.train.resume import Checkpointer
 
 Json = Any
 
@@ -48,7 +48,7 @@ class Context:
     problem: Problem
     store: Store
     progress: Callable[[dict[str, Json]], None] = lambda row: None
-    keeper: Keeper | None = None
+    checkpointer: Checkpointer | None = None
 
     def point(self, name: str, mask: str | None = None) -> Point:
         """A stored point on the problem's device, projected if a mask is given."""

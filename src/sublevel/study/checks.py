@@ -9,7 +9,7 @@ from torch import nn
 
 from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, unknown
-from sublevel.inputs import call, told
+from sublevel.inputs import call, format_shapes
 from sublevel.problem import Problem, path
 from sublevel.prune import SCORES, Criterion, ScoreContext
 from sublevel.risk.synflow import flow
@@ -40,7 +40,7 @@ def check(problem: Problem, spec: StudySpec) -> None:
             "give the function or class that builds it, as Problem(Net, ...)"
         )
     if (recipe.crop or recipe.flip) and problem.splits.train.x.ndim != 4:
-        got = told(problem.splits.input_shape)
+        got = format_shapes(problem.splits.input_shape)
         raise ConfigError(f"train.crop and train.flip are for images [C, H, W]; the inputs have shape {got}")
     check_last_batch(problem, recipe.batch_size)
     for name in {spec.criterion, *(b.options.get("criterion", "") for b in spec.branches)} & set(SCORES):

@@ -24,7 +24,7 @@ from sublevel.study.arithmetic import arithmetic
 from sublevel.study.catalogue import KINDS
 from sublevel.study.cells import Context
 from sublevel.train import resume
-from sublevel.train.resume import Standing
+from sublevel.train.resume import Snapshot
 
 FUNCTION = "sublevel.study.compute:compute"
 
@@ -39,7 +39,7 @@ def compute(
             text = canonical(about["problem"]).decode()
             problem = _problem(text, about["identity"], about["splits"], store.get_tensors)
         kind = KINDS[job.kind]
-        output = kind.run(Context(problem, store, progress, Checkpointer(partial)), job.inputs)
+        output = kind.run(Context(problem, store, progress, CellCheckpointer(partial)), job.inputs)
     return {"version": kind.version, "values": output.values}, output.objects
 
 
@@ -54,8 +54,8 @@ def _problem(
     return problem
 
 
-class Checkpointer:
-    """Keeps a training that is under way in the cell's `Partial` (a `sublevel.train.resume.Keeper`)."""
+class CellCheckpointer:
+    """Keeps a training that is under way in the cell's `Partial` (a `sublevel.train.resume.Checkpointer`)."""
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
@@ -64,12 +64,12 @@ class Checkpointer:
         """Whether it is time to keep the training again."""
         return self._partial.due()
 
-    def keep(self, standing: Standing) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Keep it in place of the one before. StoreError where that is refused."""
-        about = {"step": standing.step, "total": standing.total, "seen": standing.seen, "history": standing.history}
-        self._partial.write(about, serialised(resume.tensors(standing)))
+        about = {"step": snapshot.step, "total": snapshot.total, "seen": snapshot.seen, "history": snapshot.history}
+        self._partial.write(about, serialised(resume.tensors(snapshot)))
 
-    def kept(self) -> Standing | None:
+    def load(self) -> Snapshot | None:
         """The training as it was kept last; None where there is none that is whole."""
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -79,6 +79,6 @@ class Checkpointer:
             return None
         try:
             tensors = load(found[1])
-            return Standing(state=resume.state(tensors), saved=resume.points(tensors), **found[0])
+            return Snapshot(state=resume.state(tensors), saved=resume.points(tensors), **found[0])
         except (ValueError, KeyError, TypeError, SafetensorError):
             return None

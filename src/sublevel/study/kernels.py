@@ -63,7 +63,7 @@ def train_cell(
         rates=rates[:last],
         checkpoints=checkpoints,
         watch=watching(c),
-        keeper=c.keeper,
+        checkpointer=c.checkpointer,
         **keep,
     )
     points = {"end": done.end, **{f"step-{n}": point for n, point in done.checkpoints.items()}}

@@ -49,10 +49,10 @@ def _compare(what: str, network: str, own: Iterable[Entry], other: Iterable[Entr
     for n, (mine, theirs) in enumerate(zip_longest(own, other), start=1):
         if mine != theirs:
             raise ModelError(
-                f"the ticket is for another network: {what} {n} is {_said(mine)} in the ticket, "
-                f"{_said(theirs)} in {network}"
+                f"the ticket is for another network: {what} {n} is {_format_entry(mine)} in the ticket, "
+                f"{_format_entry(theirs)} in {network}"
             )
 
 
-def _said(entry: Entry | None) -> str:
+def _format_entry(entry: Entry | None) -> str:
     return "absent" if entry is None else f"{entry[0]!r} {list(entry[1])}"

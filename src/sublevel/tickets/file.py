@@ -88,7 +88,7 @@ def read(path: Path) -> Contents:
     try:
         return _contents(document, tensors)
     except Exception as error:  # a document of somebody else's may be wrong in any way
-        raise DataError(f"{path}: the parts of the ticket do not fit together: {_told(error)}") from None
+        raise DataError(f"{path}: the parts of the ticket do not fit together: {_format_error(error)}") from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -103,7 +103,7 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"{path} does not fit into the memory") from None
 
 
-def _told(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     """An error in one line; of a KeyError's name alone nobody learns anything."""
     text = (str(error).splitlines() or [""])[0]
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
@@ -166,7 +166,7 @@ def _tensors(path: Path, data: bytes, document: Document) -> dict[str, Tensor]:
         if not isinstance(stated, dict):
             raise TypeError("its checksums have no names")
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path} is damaged: {_told(error)}") from None
+        raise DataError(f"{path} is damaged: {_format_error(error)}") from None
     for name in sorted(set(stated) ^ set(tensors)):
         there = "is there but not in the header" if name in tensors else "is missing"
         raise DataError(f"{path} is damaged: its tensor {name!r} {there}")

@@ -130,8 +130,8 @@ def _names(theirs: State, own: State, path: Path) -> dict[str, str]:
         same = their is not None and mine is not None and theirs[their].shape == own[mine].shape
         if not same or _statistic(their) != _statistic(mine):
             raise ModelError(
-                f"{path} is of another network: its entry {n} is {_said(theirs, their)}, the network's is "
-                f"{_said(own, mine)}"
+                f"{path} is of another network: its entry {n} is {_format_entry(theirs, their)}, the network's is "
+                f"{_format_entry(own, mine)}"
             )
     return dict(pairs)
 
@@ -142,7 +142,7 @@ def _statistic(name: str | None) -> str | None:
     return last if last in STATISTICS else None
 
 
-def _said(state: State, name: str | None) -> str:
+def _format_entry(state: State, name: str | None) -> str:
     return "not there" if name is None else f"{name!r} of shape {list(state[name].shape)}"
 
 

@@ -1,1 +1,1 @@
-"""Training by a frozen recipe: from one point to others."""
+"""Training with a frozen recipe: from a start point to an end point."""

@@ -1,4 +1,4 @@
-"""From a start to an end: the loop around the step, in place, with nothing read back inside an epoch."""
+"""The training loop around the step. It works in place and reads nothing back from the device within an epoch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sublevel.rng import reseed, seeded
 from sublevel.space import Point, Space
 from sublevel.train.engines import weights
 from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Keeper, Standing, State
+from sublevel.train.resume import Checkpointer, Snapshot, State
 from sublevel.train.step import Loss
 from sublevel.train.team import ALONE, Team, team
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known at the end of an epoch: the step reached, its learning rate, the mean loss on the way."""
+    """Progress at the end of an epoch: the step, its learning rate, and the epoch's mean loss."""
 
     step: int
     steps: int
@@ -41,7 +41,7 @@ Watch = Callable[[Progress, Point], Mapping[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainingResult:
     """The end point, the points at the requested steps, and one row of history per epoch."""
 
     end: Point
@@ -66,49 +66,50 @@ def train(
     checkpoints: Sequence[int] = (),
     watch: Watch | None = None,
     moments: Mapping[str, Tensor] | None = None,
-    keeper: Keeper | None = None,
-) -> Trained:
+    checkpointer: Checkpointer | None = None,
+) -> TrainingResult:
     """Train from ``start`` at step ``first`` to the end of the schedule.
 
-    ``rates`` gives the learning rate of every step of the whole run (default: the recipe's); its length is where
-    training ends. ``order`` names the data order: runs with the same name and seed see the same batches at the same
-    steps. Momentum (both moments of Adam) starts at zero, or at the ``moments`` of the steps before. Pruned
-    coordinates are exactly 0 throughout. With a ``keeper`` the run goes on from what that has kept, to the same bits.
+    ``rates`` gives the learning rate of every step of the whole run (default: the recipe's); its length is the last
+    step. ``order`` names the data order: runs with the same name and seed see the same batches at the same steps.
+    Momentum (both moments of Adam) starts at zero, or at
+    ``moments``. Pruned coordinates are exactly 0 throughout. With a ``checkpointer`` the run resumes from its last
+    snapshot, to the same bits.
 
-    Raises Diverged, naming the step, when the loss or a weight stops being finite.
+    Raises Diverged, naming the step, if the loss or a weight becomes infinite or NaN.
     """
     run = weights(space, module, start, mask, recipe, prepare, loss)
     if moments is not None:
         run.resume(moments)
     return descend(
         run, module, data, recipe=recipe, seed=seed, order=order, first=first, rates=rates, checkpoints=checkpoints,
-        watch=watch, keeper=keeper,
+        watch=watch, checkpointer=checkpointer,
     )  # fmt: skip
 
 
 @runtime_checkable
-class Descent(Protocol):
-    """What `descend` moves: weights under a mask, or what a mask is learned from (see `sublevel.train.learned`)."""
+class Stepper(Protocol):
+    """The state that `descend` updates: weights under a mask, or a learned mask (see `sublevel.train.learned`)."""
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """One step; the mean loss before it."""
+        """Take one step; return the mean loss before it."""
         ...
 
     def point(self) -> Point:
-        """Where the network stands, as a copy."""
+        """The current point, as a copy."""
         ...
 
     def state(self) -> State:
-        """All that a step changes."""
+        """Everything that a step changes."""
         ...
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         ...
 
 
 def descend(
-    run: Descent,
+    run: Stepper,
     module: nn.Module,
     data: Part,
     *,
@@ -119,18 +120,18 @@ def descend(
     rates: Sequence[float] | None = None,
     checkpoints: Sequence[int] = (),
     watch: Watch | None = None,
-    keeper: Keeper | None = None,
-) -> Trained:
-    """The loop around the steps of ``run``, whatever it moves; all else as in `train`."""
+    checkpointer: Checkpointer | None = None,
+) -> TrainingResult:
+    """The loop around the steps of ``run``; the other arguments are those of `train`."""
     keep_freed()
     rates = recipe.rates(len(data)) if rates is None else rates
     per_epoch, last = recipe.steps_per_epoch(len(data)), len(rates)
     together = team()
     batch = batches(data, recipe, together)
     dropout = f"dropout:{order}" + (f":{together.rank}" if together.rank else "")
-    at = keeper.kept() if keeper else None
+    at = checkpointer.load() if checkpointer else None
     if at is None:
-        at = Standing({}, first, saved={first: run.point()} if first in checkpoints else {})
+        at = Snapshot({}, first, saved={first: run.point()} if first in checkpoints else {})
     else:
         run.restore(at.state)
     now, history, saved, before = at.step, list(at.history), dict(at.saved), (at.total, at.seen)
@@ -145,23 +146,23 @@ def descend(
             seen, before = before[1], (0.0, 0)
             for i in range(inside, inside + stop - now):
                 step = epoch * per_epoch + i
-                reseed(seed, dropout, step)  # the same from wherever a run begins
+                reseed(seed, dropout, step)  # independent of the step where a run begins
                 x, y = batch(plan, i)
                 size = min(recipe.batch_size, len(data) - i * recipe.batch_size)
                 total += _stepped(run, x, y, rates[step]) * size
                 seen += size
                 if step + 1 in checkpoints:
                     saved[step + 1] = run.point()
-                if keeper and step + 1 < stop and keeper.due():
-                    keeper.keep(Standing(run.state(), step + 1, float(total), seen, history, saved))
+                if checkpointer and step + 1 < stop and checkpointer.due():
+                    checkpointer.save(Snapshot(run.state(), step + 1, float(total), seen, history, saved))
         progress, here = Progress(stop, last, epoch, rates[stop - 1], float(total) / seen), run.point()
         _check_finite(progress, here.theta, now)
         now = stop
         row = {"step": stop, "epoch": epoch, "lr": progress.lr, "train_loss": progress.train_loss}
         history.append({**row, **(watch(progress, here) if watch else {})})
-        if keeper and now < last and keeper.due():
-            keeper.keep(Standing(run.state(), now, history=history, saved=saved))
-    return Trained(run.point(), saved, history)
+        if checkpointer and now < last and checkpointer.due():
+            checkpointer.save(Snapshot(run.state(), now, history=history, saved=saved))
+    return TrainingResult(run.point(), saved, history)
 
 
 def planned(n: int, recipe: Recipe, seed: int, epoch: int, order: str) -> EpochPlan:
@@ -171,7 +172,7 @@ def planned(n: int, recipe: Recipe, seed: int, epoch: int, order: str) -> EpochP
 
 
 def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
-    """The stored examples and labels of batch i of a plan, or this process's share."""
+    """Return a function from a plan and i to the stored examples and labels of batch i, or this process's share."""
 
     def batch(plan: EpochPlan, i: int) -> tuple[Tensor, Tensor]:
         begin, end = together.share(i * recipe.batch_size, min((i + 1) * recipe.batch_size, len(data)))
@@ -180,8 +181,8 @@ def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[Epo
     return batch
 
 
-def _stepped(run: Descent, x: Tensor, y: Tensor, lr: float) -> Tensor:
-    """A step; ConfigError where BatchNorm has no variance to take of the batch, or of this process's share of it."""
+def _stepped(run: Stepper, x: Tensor, y: Tensor, lr: float) -> Tensor:
+    """Take a step. Raises ConfigError if the batch, or this process's share, is too small for BatchNorm."""
     try:
         return run.step(x, y, lr)
     except ValueError as error:
@@ -194,7 +195,7 @@ def _stepped(run: Descent, x: Tensor, y: Tensor, lr: float) -> Tensor:
 
 
 def _check_finite(progress: Progress, theta: Tensor, since: int) -> None:
-    """The loss is read before the update: the last update of an epoch shows in theta alone."""
+    """Check the loss and theta; the loss precedes the update, so only theta shows the epoch's last update."""
     finite = bool(torch.isfinite(theta).all())
     if not finite or not isfinite(progress.train_loss):
         what = "a weight is not finite" if isfinite(progress.train_loss) else f"the loss is {progress.train_loss}"

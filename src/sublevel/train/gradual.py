@@ -1,4 +1,4 @@
-"""Pruning during training: a mask that tightens at given steps of one run."""
+"""Pruning during training: one run whose mask shrinks at given steps."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sublevel.space import Point, Space
 from sublevel.train.engine import Watch, descend
 from sublevel.train.engines import weights
 from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Keeper, State
+from sublevel.train.resume import Checkpointer, State
 from sublevel.train.step import Loss
 from sublevel.train.update import Moments
 
 Tighten = Callable[[int, Point, Tensor], tuple[Tensor, Tensor]]
-"""From a step, the point there and the mask [D] so far to a mask nested in it, and the weights [D] to go on from."""
+"""Maps a step, its point and the current mask [D] to a nested mask and the weights [D] to continue from."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tightened:
-    """Where a run stands after its last pruning: all that is needed to go on as if nothing had been between."""
+    """The state of a run after its last pruning, complete enough to continue the training."""
 
     end: Point
     mask: Bool[Tensor, "D"]
@@ -38,7 +38,7 @@ class Tightened:
 def cubic(before: int, after: int, done: int, steps: int) -> int:
     """Weights left after ``done`` of ``steps``: n_f + (n_i - n_f) (1 - done / steps)^3, rounded.
 
-    Zhu and Gupta 1710.01878, eq. 1, in weights left for the sparsity there.
+    Zhu and Gupta 1710.01878, eq. 1, with remaining weights instead of sparsity.
 
     >>> [cubic(1000, 100, n, 4) for n in range(5)]
     [1000, 480, 213, 114, 100]
@@ -60,21 +60,24 @@ def gradual(
     seed: int,
     order: str = "",
     watch: Watch | None = None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Tightened:
     """Train from step 0 to the last step of ``at``, and prune after each of them.
 
-    ``at`` counts the steps taken; what is pruned is exactly 0 from then on in weights, gradients and momentum, and the
-    momentum of the others goes on. Until the first pruning the run is that of `train`; all else as there.
+    ``at`` counts the steps taken. From then on pruned weights are exactly 0 in weights, gradients and momentum; the
+    momentum of the other weights continues. Until the first pruning the run equals that of `train`; the other arguments
+    are the same.
     """
     run = _Tightening(space, module, start, tighten, at, recipe, prepare, loss)
     rates = recipe.rates(len(data))[: at[-1]]
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, rates=rates, watch=watch, keeper=keeper)
+    done = descend(
+        run, module, data, recipe=recipe, seed=seed, order=order, rates=rates, watch=watch, checkpointer=checkpointer
+    )
     return Tightened(done.end, run.mask, run.weights.moments(), done.history)
 
 
 class _Tightening:
-    """Descent of the weights, interrupted by prunings."""
+    """Training steps of the weights, with prunings between them."""
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class _Tightening:
         self._tighten, self._at, self._now = tighten, frozenset(at), 0
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Float[Tensor, ""]:
-        """One step, and a pruning where one is due; the mean loss before it."""
+        """Take one step, and prune if due; return the mean loss before it."""
         mean = self.weights.step(x, y, lr)
         self._now += 1
         if self._now in self._at:
@@ -102,11 +105,11 @@ class _Tightening:
         return mean
 
     def state(self) -> State:
-        """The weights' own, the mask so far and the steps taken."""
+        """The state of the weights, the current mask and the steps taken."""
         return {**self.weights.state(), "mask": self.mask, "now": torch.tensor(self._now)}
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.mask, self._now = state["mask"].to(self.mask.device), int(state["now"])
         if not bool(self.mask.all()):
             self.weights.restrict(self.mask, self.point().theta)

@@ -1,11 +1,10 @@
-"""A step that is captured once and replayed: one CUDA graph for each size of batch.
+"""Capture a step once as a CUDA graph and replay it: one graph for each batch size.
 
-A small network's step on a GPU is some hundred kernels of a few microseconds, and starting them one by one takes longer
-than they run. A graph starts them all at once. It reads and writes the same places every time: the batch, the factors
-of the optimizer and the masks are copied into them, and nothing is read back.
+A small network's step on a GPU is about a hundred kernels of a few microseconds. Launching them one by one takes longer
+than running them; a graph launches them together. A graph reads and writes fixed memory: the batch, the factors of the
+optimizer and the masks are copied into it, and nothing is read back.
 
-Where there is no CUDA the same operations run one by one, so that what is captured can be compared with the reference
-on any machine.
+Without CUDA the same operations run one by one, so tests on any machine can compare them with the reference.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from sublevel.train.team import team
 from sublevel.train.weights import Weights
 
 WARM_UP = 3
-"""Steps on a side stream before a capture, as torch.cuda.graphs asks for; they are undone."""
+"""Warm-up steps on a side stream before a capture, as torch.cuda.graphs requires; they are undone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """The places of one size of batch, and what takes the step on what stands in them."""
+    """The input and output tensors for one batch size, and the function that replays the step on them."""
 
     x: Tensor
     y: Tensor
@@ -39,21 +38,21 @@ class Captured:
 
 
 class Graphed(Weights):
-    """Masked descent of the weights by replayed steps."""
+    """Masked training steps by replay."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         if team().size > 1:
-            raise ConfigError("train.engine 'graph' is for one process: leave it out where several train together")
-        if self._slope.theta.is_cuda:
-            _check_averages(self._slope.module)
+            raise ConfigError("train.engine 'graph' is for one process: remove it to train with several processes")
+        if self._loss_and_grad.theta.is_cuda:
+            _check_averages(self._loss_and_grad.module)
         self._captured: dict[tuple[int, ...], Captured] = {}
         self._factors: list[Tensor] = []
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """One step; the mean loss before it, which the next step overwrites."""
+        """Take one step; return the mean loss before it, in memory that the next step overwrites."""
         factors = self.optimizer.factors(lr)
-        self._factors = self._factors or [self._slope.theta.new_zeros(()) for _ in factors]
+        self._factors = self._factors or [self._loss_and_grad.theta.new_zeros(()) for _ in factors]
         for place, factor in zip(self._factors, factors, strict=True):
             place.fill_(factor)
         shape = tuple(x.shape)
@@ -66,12 +65,12 @@ class Graphed(Weights):
         return at.mean
 
     def restrict(self, mask: Bool[Tensor, "D"], theta: Float[Tensor, "D"]) -> None:
-        """As of `Weights`; the steps are captured anew."""
+        """As in `Weights`; later steps are captured again."""
         super().restrict(mask, theta)
         self._captured.clear()
 
     def _capture(self, x: Tensor, y: Tensor) -> Captured:
-        at = Captured(x.clone(), y.clone(), self._slope.theta.new_zeros(()), lambda: None)
+        at = Captured(x.clone(), y.clone(), self._loss_and_grad.theta.new_zeros(()), lambda: None)
         body = lambda: self._body(at)  # noqa: E731
         if x.device.type != "cuda":
             return Captured(at.x, at.y, at.mean, body)
@@ -84,8 +83,8 @@ class Graphed(Weights):
         return Captured(at.x, at.y, at.mean, replay)
 
     def _body(self, at: Captured) -> None:
-        """The step on what stands in the places; buffers that the network replaces are written where they stood."""
-        slope = self._slope
+        """The step on the captured tensors; a buffer that the network replaces is copied into the old buffer."""
+        slope = self._loss_and_grad
         places = dict(slope.buffers)
         mean, gradients = slope(at.x, at.y)
         for name, place in places.items():

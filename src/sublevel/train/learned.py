@@ -21,10 +21,10 @@ from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
 from sublevel.train.engine import Watch, descend
 from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Keeper, State, overwrite
+from sublevel.train.resume import Checkpointer, State, overwrite
 from sublevel.train.step import Loss
 from sublevel.train.update import flat, update
-from sublevel.train.weights import Slope
+from sublevel.train.weights import LossAndGrad
 
 Choose = Callable[[Tensor], Tensor]
 """From scores [D] to the mask [D] that keeps the best of them."""
@@ -57,7 +57,7 @@ def edge_popup(
     seed: int,
     order: str = "",
     watch: Watch | None = None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Learned:
     """Train the scores of weights that stay as they are (edge-popup, Ramanujan et al. 1911.13299).
 
@@ -71,7 +71,7 @@ def edge_popup(
     Raises Diverged when a score stops being finite.
     """
     run = _Scores(space, module, frozen, scores, choose, recipe, prepare, loss)
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch, keeper=keeper)
+    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=checkpointer)
     end = Point(frozen.theta, done.end.buffers).project(choose(run.scores.abs()))
     return Learned(end, frozen.theta, run.scores, done.history)
 
@@ -93,7 +93,7 @@ def continuous_sparsification(
     order: str = "",
     first: int = 0,
     watch: Watch | None = None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Learned:
     """Train weights and soft masks together (Savarese et al. 1912.04427): one round of their ticket search.
 
@@ -106,7 +106,9 @@ def continuous_sparsification(
         space, module, start, scores, soft, penalty, _Annealing(beta, recipe.steps(len(data)) - first), recipe,
         prepare, loss,
     )  # fmt: skip
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, first=first, watch=watch, keeper=keeper)
+    done = descend(
+        run, module, data, recipe=recipe, seed=seed, order=order, first=first, watch=watch, checkpointer=checkpointer
+    )
     return Learned(done.end, run.weights, run.scores, done.history)
 
 
@@ -161,7 +163,7 @@ class _Scores:
         loss: Loss,
     ) -> None:
         self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
-        self._slope = Slope(space, module, frozen, prepare, loss, recipe)
+        self._loss_and_grad = LossAndGrad(space, module, frozen, prepare, loss, recipe)
         self._update = update(recipe, [self.scores], None)
         self._set()
 
@@ -169,11 +171,11 @@ class _Scores:
         """Where the network stands, as a copy. Raises Diverged where a score is not finite."""
         if not bool(self.scores.isfinite().all()):
             raise Diverged("edge-popup diverged: a score is not finite; a lower lr may help")
-        return self._slope.point()
+        return self._loss_and_grad.point()
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step of the scores; the mean loss before it."""
-        mean, gradients = self._slope(x, y)
+        mean, gradients = self._loss_and_grad(x, y)
         self._update([flat(gradients) * self._frozen * self.scores.sign()], lr)
         self._set()
         return mean
@@ -182,7 +184,7 @@ class _Scores:
         """Scores, their momentum and the network's buffers."""
         return {
             "scores": self.scores,
-            **under("buffer", self._slope.buffers),
+            **under("buffer", self._loss_and_grad.buffers),
             **under("moment", self._update.moments()),
         }
 
@@ -190,12 +192,12 @@ class _Scores:
         """Go on from a state."""
         self.scores.copy_(state["scores"])
         self._update.resume(within("moment", state))
-        overwrite(self._slope.buffers, within("buffer", state))
+        overwrite(self._loss_and_grad.buffers, within("buffer", state))
         self._set()
 
     def _set(self) -> None:
         mask = self._choose(self.scores.abs())
-        torch.mul(self._frozen, mask.to(self._frozen.dtype), out=self._slope.theta)
+        torch.mul(self._frozen, mask.to(self._frozen.dtype), out=self._loss_and_grad.theta)
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,8 @@ class _SoftMasks:
     ) -> None:
         self.weights, self.scores = start.theta.clone(), scores.clone()
         self._soft, self._penalty, self._annealing, self._steps = soft, penalty, annealing, 0
-        self._slope = Slope(space, module, start, prepare, loss, recipe)
-        self.point = self._slope.point
+        self._loss_and_grad = LossAndGrad(space, module, start, prepare, loss, recipe)
+        self.point = self._loss_and_grad.point
         self._updates = (
             update(recipe, [self.weights], None),
             update(replace(recipe, weight_decay=0.0), [self.scores], None),
@@ -237,7 +239,7 @@ class _SoftMasks:
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step of both; the mean loss before it, without the penalty."""
-        mean, gradients = self._slope(x, y)
+        mean, gradients = self._loss_and_grad(x, y)
         g, m = flat(gradients), self._mask
         of_scores = (g * self.weights + self._penalty) * self._b * m * (1 - m)  # 0 where m is 1 for good
         for each, gradient in zip(self._updates, (g * m, of_scores), strict=True):
@@ -250,7 +252,7 @@ class _SoftMasks:
         """Weights and scores with their momentum, the buffers, and the steps taken."""
         moments = [under(f"moment-{i}", each.moments()) for i, each in enumerate(self._updates)]
         own = {"weights": self.weights, "scores": self.scores, "steps": torch.tensor(self._steps)}
-        return {**own, **under("buffer", self._slope.buffers), **moments[0], **moments[1]}
+        return {**own, **under("buffer", self._loss_and_grad.buffers), **moments[0], **moments[1]}
 
     def restore(self, state: State) -> None:
         """Go on from a state."""
@@ -259,10 +261,10 @@ class _SoftMasks:
         self._steps = int(state["steps"])
         for i, each in enumerate(self._updates):
             each.resume(within(f"moment-{i}", state))
-        overwrite(self._slope.buffers, within("buffer", state))
+        overwrite(self._loss_and_grad.buffers, within("buffer", state))
         self._set()
 
     def _set(self) -> None:
         self._b = self._annealing(self._steps)
         self._mask = torch.where(self._soft, torch.sigmoid(self._b * self.scores), 1.0)
-        torch.mul(self.weights, self._mask, out=self._slope.theta)
+        torch.mul(self.weights, self._mask, out=self._loss_and_grad.theta)

@@ -17,7 +17,7 @@ from sublevel.errors import Diverged, ModelError
 from sublevel.inputs import Inputs
 from sublevel.rng import seeded
 from sublevel.space import Point
-from sublevel.train.engine import Progress, Trained, Watch, batches, planned
+from sublevel.train.engine import Progress, TrainingResult, Watch, batches, planned
 from sublevel.train.recipe import Recipe
 
 Loop = Callable[..., Any]
@@ -42,7 +42,7 @@ def by_loop(
     checkpoints: Sequence[int] = (),
     watch: Watch | None = None,
     offered: Mapping[str, Any] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train from ``start`` at step ``first`` to the end by ``loop(theta, mask, steps)``, called once for each stretch
     between two checkpoints: what it keeps beside theta (momentum) begins anew there.
 
@@ -64,7 +64,7 @@ def by_loop(
         saved[first] = _copy(now)
     for begin, end in pairwise(marks):
         given = _copy(now)
-        at_hand = {
+        available = {
             "buffers": given.buffers,
             "batch": _reader(data, recipe, prepare, seed, order),
             "rates": rates,
@@ -74,14 +74,14 @@ def by_loop(
         }
         module.train()
         with seeded(seed, f"loop:{order}", begin):
-            found = loop(given.theta, kept.clone(), range(begin, end), **_asked(loop, at_hand))
+            found = loop(given.theta, kept.clone(), range(begin, end), **_requested(loop, available))
         now = _checked(loop, found, given, kept, end)
         epoch = (end - 1) // recipe.steps_per_epoch(len(data))
         progress = Progress(end, last, epoch, rates[end - 1], nan)
         history.append({"step": end, "epoch": epoch, "lr": progress.lr, **(watch(progress, now) if watch else {})})
         if end in checkpoints:
             saved[end] = _copy(now)
-    return Trained(now, saved, history)
+    return TrainingResult(now, saved, history)
 
 
 def _reader(data: Part, recipe: Recipe, prepare: Callable[[Tensor], Inputs], seed: int, order: str) -> Batch:
@@ -100,11 +100,11 @@ def _reader(data: Part, recipe: Recipe, prepare: Callable[[Tensor], Inputs], see
     return read
 
 
-def _asked(loop: Loop, at_hand: Mapping[str, Any]) -> dict[str, Any]:
+def _requested(loop: Loop, available: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(loop).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return dict(at_hand)
-    return {name: value for name, value in at_hand.items() if name in parameters}
+        return dict(available)
+    return {name: value for name, value in available.items() if name in parameters}
 
 
 def _checked(loop: Loop, found: Any, given: Point, mask: Bool[Tensor, "D"], step: int) -> Point:

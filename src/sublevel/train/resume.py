@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class Snapshot:
     """Where a run stands between two steps: what it moves, how far it is, and what it has told and kept so far.
 
     ``total`` is the sum of the losses of the ``seen`` examples of an epoch that is not over.
@@ -30,26 +30,26 @@ class Standing:
 
 
 @runtime_checkable
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """What keeps a standing for the case that the process ends before the run does."""
 
     def due(self) -> bool:
         """Whether it is time to keep one. Asked after every step."""
         ...
 
-    def keep(self, standing: Standing) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Keep it in place of the one before."""
         ...
 
-    def kept(self) -> Standing | None:
+    def load(self) -> Snapshot | None:
         """The last one; None where there is none that is whole."""
         ...
 
 
-def tensors(standing: Standing) -> State:
+def tensors(snapshot: Snapshot) -> State:
     """A standing's tensors by name, the way to a file; see `points` and `state` for the way back."""
-    found = under("state", standing.state)
-    for step, point in standing.saved.items():
+    found = under("state", snapshot.state)
+    for step, point in snapshot.saved.items():
         found |= under(f"saved:{step}", point_tensors(point))
     return {name: t.detach().contiguous() for name, t in found.items()}
 

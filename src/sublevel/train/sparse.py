@@ -23,7 +23,7 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError, ModelError
 from sublevel.space import Point, Space
 from sublevel.train.resume import State
-from sublevel.train.weights import Slope, Weights
+from sublevel.train.weights import LossAndGrad, Weights
 
 LARGE = 2**14
 """Weights of a layer from which on it is worth while: likewise."""
@@ -112,8 +112,8 @@ class Multiply(TorchFunctionMode):
         return y.reshape(*x.shape[:-1], pattern.shape[0])
 
 
-class SparseSlope(Slope):
-    """As `Slope`, but of the layers with a pattern only the kept weights are moved, in a memory of their own.
+class SparseLossAndGrad(LossAndGrad):
+    """As `LossAndGrad`, but of the layers with a pattern only the kept weights are moved, in a memory of their own.
 
     ``theta`` holds what was last put there whole; `point` says where the network stands.
     """
@@ -156,9 +156,9 @@ class SparseSlope(Slope):
 class Sparse(Weights):
     """Masked descent of the weights, those of sparse layers alone. A mask that tightens on the way begins dense."""
 
-    def sloping(
+    def make_loss_and_grad(
         self, mask: Bool[Tensor, "D"] | None, space: Space, module: nn.Module, start: Point, *given: Any
-    ) -> SparseSlope:
+    ) -> SparseLossAndGrad:
         """The slope with the patterns of the mask's sparse layers. Raises ConfigError for another device than a CPU."""
         if start.theta.device.type != "cpu":
             raise ConfigError(f"train.engine 'sparse' is for the CPU, got {start.theta.device}")
@@ -172,4 +172,4 @@ class Sparse(Weights):
             and view.numel() >= LARGE
             and 0 < int(view.count_nonzero()) <= BELOW * view.numel()
         }
-        return SparseSlope(patterns, space, module, start, *given)
+        return SparseLossAndGrad(patterns, space, module, start, *given)

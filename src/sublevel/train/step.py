@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class StepState:
     """Where training stands: theta and velocity [D] (Adam's first moment), and the buffers.
 
     ``second`` [D] is Adam's second moment, ``count`` the steps that both moments have seen.
@@ -32,7 +32,7 @@ class State:
 def step(
     space: Space,
     module: nn.Module,
-    state: State,
+    state: StepState,
     mask: Bool[Tensor, "D"],
     batch: tuple[Inputs, Tensor],
     *,
@@ -41,7 +41,7 @@ def step(
     momentum: float,
     weight_decay: float,
     nesterov: bool = False,
-) -> tuple[State, Float[Tensor, ""]]:
+) -> tuple[StepState, Float[Tensor, ""]]:
     """One step of masked SGD in PyTorch's form; returns the new state and the mean loss before it.
 
     g = m * (grad L + wd theta); v <- mu v + g; theta <- theta - lr v (with Nesterov: theta - lr (g + mu v)).
@@ -51,13 +51,13 @@ def step(
     g = project(gradient + weight_decay * theta, mask)
     velocity = momentum * state.velocity + g
     theta = theta - lr * (g + momentum * velocity if nesterov else velocity)
-    return State(theta, velocity, buffers), mean
+    return StepState(theta, velocity, buffers), mean
 
 
 def adam_step(
     space: Space,
     module: nn.Module,
-    state: State,
+    state: StepState,
     mask: Bool[Tensor, "D"],
     batch: tuple[Inputs, Tensor],
     *,
@@ -68,7 +68,7 @@ def adam_step(
     eps: float,
     weight_decay: float,
     decoupled: bool = False,
-) -> tuple[State, Float[Tensor, ""]]:
+) -> tuple[StepState, Float[Tensor, ""]]:
     """One step of masked Adam (Kingma and Ba 1412.6980, algorithm 1), or of AdamW where ``decoupled``.
 
     g = m * (grad L + wd theta); v <- b1 v + (1 - b1) g; s <- b2 s + (1 - b2) g^2; with the moments' bias corrected,
@@ -85,11 +85,11 @@ def adam_step(
     )
     shrunk = theta * (1 - lr * weight_decay) if decoupled else theta
     scale = (second / (1 - beta2**count)).sqrt() + eps
-    return State(shrunk - lr * velocity / (1 - beta1**count) / scale, velocity, buffers, second, count), mean
+    return StepState(shrunk - lr * velocity / (1 - beta1**count) / scale, velocity, buffers, second, count), mean
 
 
 def _gradient(
-    space: Space, module: nn.Module, state: State, batch: tuple[Inputs, Tensor], loss: Loss
+    space: Space, module: nn.Module, state: StepState, batch: tuple[Inputs, Tensor], loss: Loss
 ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
     """Theta, the gradient of the mean loss there, the buffers after the forward pass, and the loss."""
     theta = state.theta.detach().requires_grad_()

@@ -19,7 +19,7 @@ from sublevel.train.team import team
 from sublevel.train.update import Moments, flat, update
 
 
-class Slope:
+class LossAndGrad:
     """The mean loss of a batch and its gradient, at a vector ``theta`` [D] that is changed in place.
 
     Where several processes train together (see `sublevel.train.team`), each gives its share of the batch and gets the
@@ -114,18 +114,18 @@ class Weights:
         loss: Loss,
     ) -> None:
         projected = start if mask is None else start.project(mask)
-        self._slope = self.sloping(mask, space, module, projected, prepare, loss, recipe)
-        self.point = self._slope.point
+        self._loss_and_grad = self.make_loss_and_grad(mask, space, module, projected, prepare, loss, recipe)
+        self.point = self._loss_and_grad.point
         kept = None if mask is None or bool(mask.all()) else self._parts(mask)
-        self.optimizer = update(recipe, self._slope.parts, kept)
+        self.optimizer = update(recipe, self._loss_and_grad.parts, kept)
 
-    def sloping(self, mask: Bool[Tensor, "D"] | None, *given: Any) -> Slope:
-        """The slope to go down, under a mask that stays; all else as `Slope` takes it."""
-        return Slope(*given)
+    def make_loss_and_grad(self, mask: Bool[Tensor, "D"] | None, *given: Any) -> LossAndGrad:
+        """The slope to go down, under a mask that stays; all else as `LossAndGrad` takes it."""
+        return LossAndGrad(*given)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """One step; the mean loss before it."""
-        mean, gradients = self._slope(x, y)
+        mean, gradients = self._loss_and_grad(x, y)
         self.optimizer(gradients, lr)
         return mean
 
@@ -136,12 +136,12 @@ class Weights:
 
     def restore(self, state: State) -> None:
         """Go on from a state."""
-        self._slope.restore(state["theta"], within("buffer", state))
+        self._loss_and_grad.restore(state["theta"], within("buffer", state))
         self.resume(within("moment", state))
 
     def moments(self) -> Moments:
         """What the optimizer remembers: vectors [D], and the number of steps."""
-        return self.optimizer.moments(self._slope.spread)
+        return self.optimizer.moments(self._loss_and_grad.spread)
 
     def resume(self, moments: Mapping[str, Tensor]) -> None:
         """Go on with what an optimizer remembers of the steps before."""
@@ -149,15 +149,15 @@ class Weights:
 
     def restrict(self, mask: Bool[Tensor, "D"], theta: Float[Tensor, "D"]) -> None:
         """Go on from ``theta`` under a mask nested in the one so far; theta and momentum are exactly 0 outside."""
-        self._slope.theta.copy_(project(theta, mask))
+        self._loss_and_grad.theta.copy_(project(theta, mask))
         self.optimizer.restrict(self._parts(mask))
 
     def _parts(self, mask: Bool[Tensor, "D"]) -> list[Tensor]:
         """0 and 1 for every part that is moved."""
-        return self._compacted(mask.to(self._slope.theta.dtype))
+        return self._compacted(mask.to(self._loss_and_grad.theta.dtype))
 
     def _compacted(self, vector: Float[Tensor, "D"]) -> list[Tensor]:
-        return list(self._slope.compact(vector).values())
+        return list(self._loss_and_grad.compact(vector).values())
 
 
 def _copy(buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from sublevel.engine.log import read_log
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Folder, Leases, Store
 from sublevel.engine.store.verify import Verified, verify
-from sublevel.study.compute import Checkpointer
+from sublevel.study.compute import CellCheckpointer
 from sublevel.study.result import to_csv
 from sublevel.study.store_admin import take_in
 
@@ -57,7 +57,7 @@ def test_an_old_store_archive_and_ticket_are_whole(old: None) -> None:
 
 
 def test_an_old_cell_under_way_and_an_old_lease_are_respected(old: None) -> None:
-    kept = Checkpointer(Partial(Folder(STORE), "ab" * 32)).kept()
+    kept = CellCheckpointer(Partial(Folder(STORE), "ab" * 32)).load()
     assert kept is not None
     assert (kept.step, kept.total, kept.seen, kept.history) == (5, 0.1 + 0.2, 7, [{"step": 4, "train_loss": 1 / 3}])
     assert kept.state["theta"].tolist() == [0.0, 1.0, 2.0, 3.0]

@@ -90,7 +90,7 @@ def gradual_cell(
 
     done = gradual(
         p.space, p.module, start, p.splits.train, tighten=tighten, at=at, prepare=p.prepare, loss=p.per_example_loss(),
-        recipe=Recipe.from_document(recipe), seed=seed, order=order, watch=watching(c), keeper=c.keeper,
+        recipe=Recipe.from_document(recipe), seed=seed, order=order, watch=watching(c), checkpointer=c.checkpointer,
     )  # fmt: skip
     objects = {"mask": mask_tensors(done.mask), "point": point_tensors(done.end), "moments": done.moments}
     return Output({"history": done.history}, objects)

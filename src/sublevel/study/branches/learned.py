@@ -145,7 +145,7 @@ def popup_cell(
         p.space, p.module, start,
         learned.initial_scores(p.space, p.torch_dtype, generator(seed, "scores")).to(p.device),
         p.splits.train, choose=choose, prepare=p.prepare, loss=p.per_example_loss(),
-        recipe=Recipe.from_document(recipe), seed=seed, order=order, keeper=c.keeper,
+        recipe=Recipe.from_document(recipe), seed=seed, order=order, checkpointer=c.checkpointer,
         watch=watching(c, "the mask's training"),
     )  # fmt: skip
     mask, point = choose(done.scores.abs()), Point(start.theta, done.end.buffers)
@@ -182,7 +182,7 @@ def round_cell(
     done = learned.continuous_sparsification(
         p.space, p.module, start, began, p.splits.train, soft=soft, penalty=penalty, beta=beta, prepare=p.prepare,
         loss=p.per_example_loss(), recipe=Recipe.from_document(recipe), seed=seed, order=order, first=first,
-        keeper=c.keeper, watch=watching(c, "the mask's training"),
+        checkpointer=c.checkpointer, watch=watching(c, "the mask's training"),
     )  # fmt: skip
     mask = select(p.space, done.scores, p.space.full_mask().to(p.device), keep, protect=protect, floor=floor)
     points = {
