@@ -22,6 +22,8 @@ _NAMES = {
     "Result": "sublevel.study.result:Result",
     "open": "sublevel.study.result:Result",
     "compare": "sublevel.study.compare:compare",
+    "measure": "sublevel.study.measured:measure",
+    "answer": "sublevel.study.measured:answer",
     "Ticket": "sublevel.tickets:Ticket",
     "Tickets": "sublevel.loop:Tickets",
     "load_ticket": "sublevel.tickets:load_ticket",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from sublevel.risk import EmpiricalRisk, MiniBatches
     from sublevel.space import Point, Space
     from sublevel.study.compare import compare
+    from sublevel.study.measured import answer, measure
     from sublevel.study.result import Result
     from sublevel.study.result import Result as open
     from sublevel.study.study import Study
@@ -79,10 +82,12 @@ __all__ = [
     "Ticket",
     "Tickets",
     "Wells",
+    "answer",
     "compare",
     "curvature",
     "distance",
     "load_ticket",
+    "measure",
     "open",
     "paths",
     "planes",

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
 
 from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, announce, near, raw_study
 from sublevel.cli.output import say
 from sublevel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sublevel.study.result import Result
     from sublevel.study.study import Study
 
 TIME_IS_UP = 75
 """The exit code of a run that goes on when it is called again (EX_TEMPFAIL of sysexits.h)."""
-
-GEOMETRY: dict[str, Any] = {
-    "paths": {"size": 2000},
-    "spectra": {"size": 1000, "spaces": ["own", "all"]},
-    "density": {"size": 1000},
-    "overlaps": {"size": 1000},
-    "volumes": {"size": 1000, "methods": ["logdet", "importance"]},
-    "topology": {"size": 1000},
-}
-"""What is measured of checkpoints unless ``--set geometry...`` says otherwise."""
 
 
 def run(
@@ -60,13 +55,13 @@ def run(
         return 0
     chosen = Study(raw_study(study, overrides), out=out, store=store, device=device)
     announce(chosen)
-    return _carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures)
+    return _code(_carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures))
 
 
 def measure(
     *checkpoints: Path,
     model: str,
-    data: str = "fashion-mnist-small",
+    data: str,
     root: str | None = None,
     mask: tuple[Path, ...] = (),
     name: str = "measured",
@@ -86,21 +81,46 @@ def measure(
     model
         A registered network, or module:function.
     data
-        A data source, with its root.
+        A data source, with its root. All of its training examples are measured: none is held out.
     mask
         Files of 0/1 tensors by weight name: one for each checkpoint, or one for all.
     name
         The run's name.
     """
     from sublevel.study.documents import override
+    from sublevel.study.measured import GEOMETRY, answer
     from sublevel.study.study import Study
 
-    source = {"name": data} | ({"root": root} if root is not None else {})
+    source = {"name": data, "validation": 0} | ({"root": root} if root is not None else {})
     given = _given(checkpoints, mask)
     study = {"name": name, "given": given, "model": {"name": model}, "data": source, "geometry": GEOMETRY}
     chosen = Study(override(study, *overrides), out=out, store=store, device=device)
     announce(chosen)
-    return _carry_out(chosen, jobs=jobs, executor=executor)
+    result = _carry_out(chosen, jobs=jobs, executor=executor)
+    found = answer(result)
+    say(_table(found.checkpoints, percent=("density", "train_error", "test_error")))
+    if len(found.pairs):
+        say(_table(found.pairs, percent=("rise",)))
+    say(found.sentence)
+    return _code(result)
+
+
+def _table(frame: DataFrame, percent: Collection[str] = ()) -> Table:
+    """Rows for people: shares as percentages, other numbers to four digits."""
+    table = Table(box=None, pad_edge=False)
+    for name in frame.columns:
+        table.add_column(name.replace("_", " "), no_wrap=True)
+    for row in frame.to_dict("records"):
+        table.add_row(*(_shown(value, str(name) in percent) for name, value in row.items()))
+    return table
+
+
+def _shown(value: object, percent: bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    return "" if value != value else f"{100 * value:.1f}%" if percent else f"{value:.4g}"
 
 
 def _given(checkpoints: Sequence[Path], masks: Sequence[Path]) -> list[dict[str, str]]:
@@ -118,8 +138,8 @@ def _given(checkpoints: Sequence[Path], masks: Sequence[Path]) -> list[dict[str,
     ]
 
 
-def _carry_out(study: Study, **how: Any) -> int:
-    """Run a study while somebody watches; the exit code."""
+def _carry_out(study: Study, **how: Any) -> Result:
+    """Run a study while somebody watches."""
     from sublevel.cli.watching import watching
 
     for note in study.notes():
@@ -128,6 +148,11 @@ def _carry_out(study: Study, **how: Any) -> int:
         result = study.run(listener=listener, **how)
     listener.summary(result)
     print(f"report: {near(result.folder / 'report.html')}")
+    return result
+
+
+def _code(result: Result) -> int:
+    """The exit code of a run."""
     if any(cell["status"] == "waiting" for cell in result.unfinished):
         return TIME_IS_UP
     return 1 if result.unfinished else 0

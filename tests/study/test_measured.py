@@ -1,0 +1,93 @@
+"""Checkpoints trained elsewhere: one call measures them, and one answer says whether they share a basin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import own_net
+import sublevel as sl
+from sublevel.errors import ConfigError
+
+FEW = {
+    "paths": None, "density": None, "overlaps": None, "volumes": None,
+    "spectra": {"k": 1, "spaces": ["own"], "steps": 30},
+    "topology": {"points": 11},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def problem() -> sl.Problem:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 6, generator=rng)
+    y = (x[:, 0] + x[:, 1] > 0).long() + (x[:, 2] > 1).long()
+    return sl.Problem(own_net.build, train=(x[:80], y[:80]), test=(x[80:], y[80:]), options={"width": 8})
+
+
+@pytest.fixture(scope="module")
+def net(problem: sl.Problem) -> nn.Module:
+    torch.manual_seed(0)
+    net = own_net.build(width=8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.03)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(problem.splits.train.x), problem.splits.train.y).backward()
+        optimizer.step()
+    return net
+
+
+def relabelled(net: nn.Module) -> dict[str, torch.Tensor]:
+    """The same function with its hidden units in another order."""
+    state, order = net.state_dict(), torch.roll(torch.arange(8), 3)
+    return {"0.weight": state["0.weight"][order], "0.bias": state["0.bias"][order],
+            "2.weight": state["2.weight"][:, order], "2.bias": state["2.bias"]}  # fmt: skip
+
+
+def test_a_relabelled_network_has_equal_losses_and_a_barrier(problem, net, tmp_path):
+    given = {"mine": net, "relabelled": relabelled(net), "near": {k: 1.001 * v for k, v in net.state_dict().items()}}
+    result = sl.measure(given, problem, geometry=FEW, out=tmp_path, jobs=1, report=False)
+    found = sl.answer(result)
+    seen = found.checkpoints.set_index("checkpoint")
+    assert list(seen.index) == ["mine", "relabelled", "near"]
+    x, y = problem.splits.train.x, problem.splits.train.y
+    held = problem.splits.validation
+    whole = nn.functional.cross_entropy(net(torch.cat([x, held.x])), torch.cat([y, held.y])).item()
+    assert seen["train_loss"]["mine"] == pytest.approx(whole, rel=1e-5)  # none is held out
+    assert seen["train_loss"]["relabelled"] == pytest.approx(whole, rel=1e-5)
+    assert seen["lambda_1"]["relabelled"] == pytest.approx(seen["lambda_1"]["mine"], rel=1e-3)
+    joined = {(r.a, r.b): r.joined for r in found.pairs.itertuples()}
+    assert joined == {("mine", "relabelled"): False, ("mine", "near"): True, ("relabelled", "near"): False}
+    assert found.sentence.startswith("2 of 3 pairs do not share a basin along a straight line: from ")
+    rise = found.pairs["maximum"] / found.pairs["higher_end"] - 1
+    assert found.pairs["rise"].tolist() == pytest.approx(rise.tolist(), abs=1e-9)
+
+
+def test_neighbours_share_a_basin_and_masks_are_taken(problem, net, tmp_path):
+    near = {k: 1.001 * v for k, v in net.state_dict().items()}
+    mask = {"0.weight": (net[0].weight.abs() > net[0].weight.abs().median()).float()}
+    result = sl.measure({"a": net, "b": near, "pruned": net}, problem, masks={"pruned": mask}, geometry=FEW,
+                        out=tmp_path, jobs=1, report=False)  # fmt: skip
+    found = sl.answer(result)
+    assert found.checkpoints["density"].tolist() == [1.0, 1.0, pytest.approx(48 / 72)]
+    pair = found.pairs[(found.pairs["a"] == "a") & (found.pairs["b"] == "b")]
+    assert pair["joined"].tolist() == [True]
+    two = sl.measure({"a": net, "b": near}, problem, geometry=FEW, out=tmp_path, name="two", jobs=1, report=False)
+    assert sl.answer(two).sentence.startswith("Same basin: on the segment between every two, the train loss rises")
+
+
+def test_one_checkpoint_and_no_segments_are_said(problem, net, tmp_path):
+    few = FEW | {"topology": None}
+    one = sl.measure({"a": net}, problem, geometry=few, out=tmp_path, name="one", jobs=1, report=False)
+    assert sl.answer(one).sentence == "One checkpoint: there is no path to judge."
+    two = sl.measure({"a": net, "b": net}, problem, geometry=few, out=tmp_path, name="two", jobs=1, report=False)
+    assert sl.answer(two).sentence == "No segment between the checkpoints was measured (geometry.topology)."
+
+
+def test_masks_belong_to_checkpoints(problem, net, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"masks name no checkpoint: \['b'\]"):
+        sl.measure({"a": net}, problem, masks={"b": "zeros"}, out=tmp_path)
+    with pytest.raises(ConfigError, match="name at least one checkpoint"):
+        sl.measure({}, problem, out=tmp_path)
