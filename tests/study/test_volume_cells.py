@@ -12,7 +12,7 @@ import sublevel as sl
 from sublevel.geometry.curvature import log_determinant
 from sublevel.geometry.volume import log_volume
 from sublevel.study.cells import KINDS
-from sublevel.study.measurements.volumes import OPTIONS, VolumesSpec
+from sublevel.study.measurements.volumes import VolumesSpec
 
 
 class Net(nn.Sequential):
@@ -51,7 +51,7 @@ BLOCK = VolumesSpec(probes=2, steps=20, k=3, rays=60, chains=2, draws=20, burn_i
 
 
 def ask(method, block=BLOCK, *, mask="half", eps=(0.3,), **more):
-    inputs = {"point": "end", "mask": mask, "method": method, "eps": list(eps), "options": OPTIONS[method](block)}
+    inputs = {"point": "end", "mask": mask, "method": method, "eps": list(eps), "options": block.asked(method)}
     return KINDS["volume"].run(SCENE, {**inputs, "size": 40, "policy": "stored", **more}).values
 
 

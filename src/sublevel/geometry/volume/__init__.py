@@ -20,8 +20,11 @@ omega_n = pi^(n/2) / Gamma(n/2 + 1) is the volume of the unit ball.
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from sublevel.geometry.volume.ellipsoids import ellipsoid, logdet, top_k
-from sublevel.geometry.volume.estimators import METHODS, Estimator, Volume, estimator, log_unit_ball
+from sublevel.geometry.volume.estimators import METHODS, Estimator, Option, Volume, estimator, log_unit_ball
 from sublevel.geometry.volume.local_learning_coefficient import LearningCoefficient, learning_coefficient, llc
 from sublevel.geometry.volume.preconditioners import Preconditioner
 from sublevel.geometry.volume.rays import importance, radial
@@ -33,6 +36,7 @@ __all__ = [
     "METHODS",
     "Estimator",
     "LearningCoefficient",
+    "Option",
     "Preconditioner",
     "Volume",
     "dimension_slope",
@@ -49,5 +53,8 @@ __all__ = [
     "thermodynamic",
     "top_k",
 ]
+
+for found in iter_modules(__path__):  # every module registers its estimators
+    import_module(f"{__name__}.{found.name}")
 
 ieee_functions(globals())

@@ -23,6 +23,7 @@ from sublevel.geometry.curvature.operators import Operator, curvature_operator
 from sublevel.geometry.curvature.tridiagonal import eigenpairs
 from sublevel.geometry.estimate import Estimate, join_reasons
 from sublevel.geometry.volume.estimators import (
+    Option,
     Volume,
     VolumeAtHeight,
     ball_radius,
@@ -93,7 +94,13 @@ def ellipsoid(
     return Volume(log_v, ball_radius(log_v, k), k, eps, 0.0, reason, diagnostics)
 
 
-@estimator("logdet")
+@estimator(
+    "logdet",
+    options={"damping": Option(1e-3), "probes": Option(8, least=1), "steps": Option(60, least=2)},
+    fixed={"operator": "ggn"},  # a third of a network's Hessian eigenvalues are negative
+    derived=lambda options, n, examples: {"exact": options["probes"] * options["steps"]},
+    cost=lambda options, heights: 3 * (options["probes"] + 1) * options["steps"],
+)
 def logdet(
     field: Field,
     theta: PointLike,

@@ -8,16 +8,19 @@ lack and how much chains of this length vary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import exp, sqrt
+from typing import Any
 
 import numpy as np
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import EveryExample, Field, PointLike, Stochastic
 from sublevel.geometry.estimate import join_reasons
+from sublevel.geometry.volume.estimators import Option
 from sublevel.geometry.volume.langevin import ChainOptions, ChainTraces, sample
-from sublevel.geometry.volume.laplace import LaplaceApproximation
+from sublevel.geometry.volume.laplace import STEPS, LaplaceApproximation
 from sublevel.geometry.volume.mixing import effective_sample_size, split_r_hat
 
 MIXED = 1.05
@@ -37,6 +40,24 @@ STUCK = 0.1
 
 FORGOTTEN = 0.05
 """Largest share of the deficit at the start that may be left after the burn-in, if nothing else is known."""
+
+
+CHAINS = {
+    "chains": Option(4, least=2),
+    "draws": Option(200, least=10),
+    "burn_in": Option(200, least=0),
+    "gamma": Option(100.0),
+}
+"""What a study may ask of chains."""
+
+RESCALED = 20
+"""Steepest directions along which the chains of a study take shorter steps than along the others."""
+
+
+def chain_cost(options: Mapping[str, Any], rungs: int = 1) -> float:
+    """Passes over the examples that the chains of each rung take, and the products for their starts."""
+    steps = rungs * options["chains"] * (options["draws"] + options["burn_in"])
+    return steps * 4 / 3 + 3 * (100 + STEPS * (options["chains"] // 2))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from math import exp, isfinite, lgamma, log, nan, pi
+from typing import Any
 
 from sublevel.errors import ConfigError, unknown
 from sublevel.field import Field, PointLike
@@ -44,15 +45,49 @@ class Volume:
 
 
 VolumeAtHeight = Callable[[float], Volume]
-Estimator = Callable[..., VolumeAtHeight]
+Method = Callable[..., VolumeAtHeight]
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that a study may set: its default there, its least value (a fraction must be larger), and the
+    estimator's own name for it.
+    """
+
+    default: int | float
+    least: int = 0
+    argument: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """A volume estimator, and what a study asks of it.
+
+    ``options`` are those that a study may set, by their keys in ``geometry.volumes`` (None: no study uses the
+    estimator); ``fixed`` is asked for always. ``derived(options, n, examples)`` are options that follow from others,
+    the dimension n, and the number of training examples. ``cost(options, heights)`` is the time of a sweep over so many
+    heights, in forward and backward passes over the examples; no number depends on it.
+    """
+
+    function: Method
+    options: Mapping[str, Option] | None = None
+    fixed: Options = field(default_factory=dict)
+    derived: Callable[[Options, int, int], Options] = lambda options, n, examples: {}
+    cost: Callable[[Options, int], float] = lambda options, heights: 0.0
+
+
 METHODS: dict[str, Estimator] = {}
 
 
-def estimator(name: str) -> Callable[[Estimator], Estimator]:
-    """Register a volume estimator ``f(field, theta, *, mask, **options) -> (eps -> Volume)``."""
+def estimator(name: str, **study: Any) -> Callable[[Method], Method]:
+    """Register a volume estimator ``f(field, theta, *, mask, **options) -> (eps -> Volume)``.
 
-    def register(function: Estimator) -> Estimator:
-        METHODS[name] = function
+    ``study`` says what a study asks of it: ``options``, ``fixed``, ``derived`` and ``cost`` of `Estimator`.
+    """
+
+    def register(function: Method) -> Method:
+        METHODS[name] = Estimator(function=function, **study)
         return function
 
     return register
@@ -65,7 +100,7 @@ def prepared(field: Field, theta: PointLike, method: str, options: Mapping[str, 
     """
     if method not in METHODS:
         raise unknown("volume estimator", method, METHODS)
-    function, where = METHODS[method], f"volume estimator {method!r}"
+    function, where = METHODS[method].function, f"volume estimator {method!r}"
     known = {name: p for name, p in signature(function).parameters.items() if p.kind is Parameter.KEYWORD_ONLY}
     for name in options:
         if name not in known:

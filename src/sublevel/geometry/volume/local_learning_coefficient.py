@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
-from math import nan
+from math import log, nan
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import subspace_dimension
 from sublevel.geometry.estimate import join_reasons
-from sublevel.geometry.volume.energies import COARSE, sampled_energy
+from sublevel.geometry.volume.energies import CHAINS, COARSE, RESCALED, chain_cost, sampled_energy
 from sublevel.geometry.volume.estimators import VolumeAtHeight, estimator, undefined
 from sublevel.geometry.volume.langevin import ChainOptions
 from sublevel.geometry.volume.laplace import laplace_approximation
@@ -132,7 +132,12 @@ def learning_coefficient(
     return LearningCoefficient(found.value, found.se, found.r_hat, found.ess, chains, draws, reason, diagnostics)
 
 
-@estimator("llc")
+@estimator(
+    "llc",
+    options=CHAINS,
+    derived=lambda options, n, examples: {"n_beta": examples / log(examples), "rescale": RESCALED},
+    cost=lambda options, heights: chain_cost(options),
+)
 def llc(
     field: Field,
     theta: PointLike,

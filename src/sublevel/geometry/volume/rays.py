@@ -8,9 +8,10 @@ weights are logarithms, r is found to 0.01 / n, and the effective sample size fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log, nan, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.operators import Operator, check_counts, subspace_operator
 from sublevel.geometry.estimate import join_reasons
 from sublevel.geometry.volume.estimators import (
+    Option,
     Volume,
     VolumeAtHeight,
     ball_radius,
@@ -48,7 +50,16 @@ HOPELESS = 5.0
 """Largest spread of n log r, in nats, at which a number of rays could suffice: e^(5^2) of them."""
 
 
-@estimator("radial")
+def _cost(options: Mapping[str, Any], heights: int) -> float:
+    """A search along each ray at each height, and the products of a preconditioner."""
+    return heights * options["samples"] * (6 + 4 * log(max(heights, 2))) / 3 + 3 * 60
+
+
+RAYS = {"radius": Option(100.0), "rays": Option(64, least=2, argument="samples")}
+"""What a study may ask of rays."""
+
+
+@estimator("radial", options=RAYS, cost=_cost)
 def radial(
     field: Field,
     theta: PointLike,
@@ -79,7 +90,13 @@ def radial(
     return Rays.around(field, theta, mask, search, lambda of: identity(of.dimension)).volume
 
 
-@estimator("importance")
+@estimator(
+    "importance",
+    options={**RAYS, "k": Option(10, least=1)},
+    fixed={"span": True},  # rays in thousands of dimensions have no mean that could be estimated
+    derived=lambda options, n, examples: {"k": min(options["k"], n)},
+    cost=_cost,
+)
 def importance(
     field: Field,
     theta: PointLike,

@@ -10,13 +10,18 @@ from sublevel._types import Bool, Tensor
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import check_counts, subspace_dimension
 from sublevel.geometry.estimate import join_reasons
-from sublevel.geometry.volume.energies import sampled_energy
+from sublevel.geometry.volume.energies import CHAINS, RESCALED, chain_cost, sampled_energy
 from sublevel.geometry.volume.estimators import Volume, VolumeAtHeight, check_positive, estimator
 from sublevel.geometry.volume.langevin import ChainOptions
 from sublevel.geometry.volume.laplace import laplace_approximation
 
 
-@estimator("thermodynamic")
+@estimator(
+    "thermodynamic",
+    options=CHAINS,
+    derived=lambda options, n, examples: {"examples": examples, "rescale": RESCALED},
+    cost=lambda options, heights: chain_cost(options, rungs=8),
+)
 def thermodynamic(
     field: Field,
     theta: PointLike,

@@ -1,64 +1,54 @@
 """Volumes of a basin by several estimators, over several heights.
 
-What a network allows decides how they are asked. A third of its Hessian's eigenvalues are negative: the log-determinant
-is that of the Gauss-Newton matrix, the Laplace evidence's, from the matrix itself where that takes no more products.
-Rays in thousands of dimensions have no mean that could be estimated, whatever the preconditioner: importance sampling
-goes in the span of the k steepest eigenvectors, where it is the loss's own counterpart of the top-k ellipsoid. N is the
-number of training examples, also where the loss is measured on a part of them: the posterior is theirs.
+What a study may ask of an estimator, and what it costs, stands with the estimator. N is the number of training
+examples, also where the loss is measured on a part of them: the posterior is theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import log
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from sublevel.geometry.curvature import subspace_dimension
-from sublevel.geometry.volume import Volume, sweep
-from sublevel.geometry.volume.laplace import STEPS
+from sublevel.geometry.volume import METHODS, Option, Volume, sweep
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living
 from sublevel.study.options import Chooses, Examples, Subspace
 from sublevel.tables import SOLUTION, table
 
-RESCALED = 20
-"""The steepest directions along which chains take shorter steps than along the others."""
+STUDIED = {name: each for name, each in METHODS.items() if each.options is not None}
+"""The estimators that a study may ask for."""
 
-OPTIONS: dict[str, Callable[[VolumesSpec], dict[str, Any]]] = {
-    "logdet": lambda b: {"damping": b.damping, "probes": b.probes, "steps": b.steps, "operator": "ggn"},
-    "radial": lambda b: {"radius": b.radius, "samples": b.rays},
-    "importance": lambda b: {"radius": b.radius, "samples": b.rays, "k": b.k, "span": True},
-    "llc": lambda b: {"chains": b.chains, "draws": b.draws, "burn_in": b.burn_in, "gamma": b.gamma},
-    "thermodynamic": lambda b: {"chains": b.chains, "draws": b.draws, "burn_in": b.burn_in, "gamma": b.gamma},
+
+def _option(option: Option) -> tuple[Any, Any]:
+    """An option of an estimator as a key of the block."""
+    real = isinstance(option.default, float)
+    bound: dict[str, Any] = {"gt" if real else "ge": option.least}
+    return Chooses[float if real else int], Field(default=option.default, **bound)
+
+
+MethodName = str if TYPE_CHECKING else Literal[tuple(STUDIED)]
+OPTIONS: dict[str, Any] = {
+    key: _option(option) for each in STUDIED.values() for key, option in (each.options or {}).items()
 }
-"""What each estimator is asked for, from the options of the block."""
 
 
-class VolumesSpec(Examples):
+class VolumesSpec(create_model("EstimatorOptions", __base__=Examples, **OPTIONS)):
     """Volumes by several estimators, over several heights ``eps``; what their draws are is said in the release."""
 
-    methods: Chooses[tuple[Literal["logdet", "radial", "importance", "llc", "thermodynamic"], ...]] = (
-        "logdet",
-        "radial",
-        "importance",
-        "llc",
-    )
+    methods: Chooses[tuple[MethodName, ...]] = ("logdet", "radial", "importance", "llc")  # pyright: ignore[reportInvalidTypeForm]
     eps: tuple[float, ...] = (0.03, 0.1, 0.3)
     spaces: Chooses[tuple[Subspace, ...]] = ("own", "all")
-    rays: Chooses[int] = Field(default=64, ge=2)
-    radius: Chooses[float] = Field(default=100.0, gt=0)
-    damping: Chooses[float] = Field(default=1e-3, gt=0)
-    k: Chooses[int] = Field(default=10, ge=1)
-    probes: Chooses[int] = Field(default=8, ge=1)
-    steps: Chooses[int] = Field(default=60, ge=2)
-    chains: Chooses[int] = Field(default=4, ge=2)
-    draws: Chooses[int] = Field(default=200, ge=10)
-    burn_in: Chooses[int] = Field(default=200, ge=0)
-    gamma: Chooses[float] = Field(default=100.0, gt=0)
     exclude_dead: Chooses[bool] = False
+
+    def asked(self, method: str) -> dict[str, Any]:
+        """What an estimator is asked for, under its own names."""
+        each = STUDIED[method]
+        given = {option.argument or key: getattr(self, key) for key, option in (each.options or {}).items()}
+        return {**given, **each.fixed}
 
 
 VOLUMES = table(
@@ -87,7 +77,7 @@ def cells(scene: Scene, block: VolumesSpec) -> None:
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
             for method in block.methods:
-                inputs = {"point": s.end, "mask": mask, "method": method, "options": OPTIONS[method](block)}
+                inputs = {"point": s.end, "mask": mask, "method": method, "options": block.asked(method)}
                 inputs |= {"alive": s.mask} if block.exclude_dead else {}
                 scene.add("volume", s, method, space, options=block, inputs=inputs, space=space)
 
@@ -107,16 +97,8 @@ def compute(
     field = c.field(block, part)
     at, (space, _) = c.point(point), living(c, c.mask(mask), c.mask(alive))
     n, examples = subspace_dimension(at, space), len(c.problem.part("train"))
-    more: dict[str, Any] = {}
-    if method == "logdet":
-        more["exact"] = options["probes"] * options["steps"]
-    if method == "importance":
-        more["k"] = min(options["k"], n)
-    if method == "llc":
-        more = {"n_beta": examples / log(examples), "rescale": RESCALED}
-    if method == "thermodynamic":
-        more = {"examples": examples, "rescale": RESCALED}
-    found = sweep(field, at, method=method, eps=block.eps, mask=space, **{**options, **more})
+    whole = {**options, **STUDIED[method].derived(options, n, examples)}
+    found = sweep(field, at, method=method, eps=block.eps, mask=space, **whole)
     volumes = [_plain(v) for v in found]
     return Output({"buffers": field.policy, "method": method, "dimension": n, "volumes": volumes})
 
@@ -141,7 +123,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     about = {**labels, "buffers": values["buffers"]}
     for v in values["volumes"]:
         d = v["diagnostics"]
-        if values["method"] == "llc":
+        if "learning_coefficient" in d:
             if v is values["volumes"][0]:
                 yield "estimates", {**about, **_coefficient(v)}
             continue
@@ -168,17 +150,8 @@ def _coefficient(v: Mapping[str, Any]) -> Row:
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """Products, rays or steps of chains."""
-    o, n = inputs["options"], used(inputs, sizes)
-    if inputs["method"] == "logdet":
-        return 3 * (o["probes"] + 1) * o["steps"] * n
-    if "samples" in o:
-        per_ray = 6 + 4 * log(max(len(inputs["eps"]), 2))
-        return len(inputs["eps"]) * o["samples"] * per_ray * n / 3 + 3 * 60 * n
-    ladder = 8 if inputs["method"] == "thermodynamic" else 1
-    steps = ladder * o["chains"] * (o["draws"] + o["burn_in"])
-    products = 100 + STEPS * (o["chains"] // 2)
-    return steps * n * 4 / 3 + 3 * products * n
+    """That of the estimator, on every example."""
+    return STUDIED[inputs["method"]].cost(inputs["options"], len(inputs["eps"])) * used(inputs, sizes)
 
 
 cell("volume", 4, compute, options=VolumesSpec, rows=rows, cost=cost)
