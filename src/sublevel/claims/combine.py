@@ -12,7 +12,7 @@ from sublevel.claims.parts import ClaimPart, Tested, assess
 from sublevel.claims.words import clause, listed, title
 from sublevel.stats import fixed_sequence, holm
 
-UNMATCHED = "C1's test finds no fixed density at which the ticket matches, so the claim is shown and not decided"
+UNMATCHED = "C1's test finds no match at any density where this was measured, so the claim is shown and not decided"
 
 
 @dataclass(frozen=True, kw_only=True)

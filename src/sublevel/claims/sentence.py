@@ -24,7 +24,8 @@ def quotable(verdict: str, outcome: Combined, shown: Tested, family: str, *, mix
         held, opposed = (listed([p.where for p in found]) for found in (outcome.holding, outcome.opposed))
         return f"Inconclusive over all densities: it holds at {held}, and the opposite at {opposed}.{aside}"
     if not outcome.deciding:
-        return f"Inconclusive: the ticket matches at no fixed density. Beyond them, {effect(shown)}.{aside}"
+        where = listed([x.where for x in outcome.levels])
+        return f"Inconclusive: the ticket is not shown to match at {where}. There, {effect(shown)}.{aside}"
     missing = [t for p in outcome.deciding for t in p.deciding if not t.n]
     if missing:
         return f"Inconclusive: {title(missing[0])} was not measured. {capital(effect(shown))}.{aside}"
