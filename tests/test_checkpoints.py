@@ -191,7 +191,7 @@ def test_shards_and_folders_of_them():
     with pytest.raises(DataError, match="a shard lies in the folder of its index"):
         load(folder)
     index.write_text(json.dumps({"weight_map": {**places, "0.weight": "absent.safetensors"}}))
-    with pytest.raises(DataError, match=r"names the shard absent\.safetensors, which is not there"):
+    with pytest.raises(DataError, match=r"names the shard absent\.safetensors, which is missing: copy it"):
         load(folder)
     index.write_text("[]")
     with pytest.raises(DataError, match="is no index of shards"):

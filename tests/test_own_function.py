@@ -81,7 +81,7 @@ def test_a_network_in_place_of_its_factory_is_copied():
     assert p.field("train").loss(p.init(3)) == pytest.approx(truth, rel=1e-6)
     with pytest.raises(ConfigError, match="a study trains from the fresh weights of every seed"):
         _ = sl.Study(p, levels=1, branches=["imp"]).cells
-    with pytest.raises(ConfigError, match="a network that is built has no options, got width"):
+    with pytest.raises(ConfigError, match="a built network has no options, got width"):
         problem(net, options={"width": 3}).build(0, "init")
 
 

@@ -245,7 +245,7 @@ def test_parts_that_do_not_belong_together(ticket: Ticket, change, sentence: str
 def test_what_is_said_of_a_ticket_is_json(ticket: Ticket, tmp_path: Path) -> None:
     for about in ({"when": object()}, {"loss": float("nan")}):
         spoilt = Ticket(ticket.mask, ticket.points, ticket.space, ticket.constants, about)
-        with pytest.raises(ConfigError, match="what a ticket says about itself must be JSON"):
+        with pytest.raises(ConfigError, match="the 'about' of a ticket must be JSON"):
             spoilt.save(tmp_path / "t")
     (tmp_path / "a-file").touch()
     with pytest.raises(StoreError, match=r"cannot write .*a-file/t: "):

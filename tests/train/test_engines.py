@@ -72,7 +72,7 @@ def test_a_weight_that_something_else_reads_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(sparse, "LARGE", 1)
     net = Regularised().double()
     space = Space.of(net)
-    with pytest.raises(ModelError, match=r"layer.weight is read by dropout too, which train.engine 'sparse'"):
+    with pytest.raises(ModelError, match=r"layer.weight is also read by dropout, which train.engine 'sparse'"):
         train(
             space, net, space.point(net), Part(*TINY.data), prepare=lambda x: x, loss=LOSSES["cross-entropy"],
             recipe=replace(RECIPE, engine="sparse"), seed=0,

@@ -89,12 +89,12 @@ def test_noise_of_a_loop_is_repeated():
 @pytest.mark.parametrize(
     ("give", "error", "message"),
     [
-        (lambda theta: theta[:-1], ModelError, "gave torch.float64"),
-        (lambda theta: theta.float(), ModelError, r"gave torch.float32 .* expected torch.float64"),
-        (lambda theta: None, ModelError, "gave NoneType at step 20"),
-        (lambda theta: theta + 1, ModelError, "pruned weights that are not 0 at step 20: multiply by the mask"),
+        (lambda theta: theta[:-1], ModelError, "returned torch.float64"),
+        (lambda theta: theta.float(), ModelError, r"returned torch.float32 .* expected torch.float64"),
+        (lambda theta: None, ModelError, "returned NoneType at step 20"),
+        (lambda theta: theta + 1, ModelError, "nonzero pruned weights at step 20: multiply by the mask"),
         (lambda theta: theta * torch.nan, Diverged, "is not finite"),
-        (lambda theta: Point(theta, {}), ModelError, "gave other buffers than the network's"),
+        (lambda theta: Point(theta, {}), ModelError, "returned other buffers than the network's"),
     ],
 )
 def test_what_a_loop_may_not_give_back(give, error, message):

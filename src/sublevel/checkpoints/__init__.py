@@ -1,7 +1,8 @@
-"""Checkpoints that others made: files of tensors, read without running their code and fitted to a network by name.
+"""Read checkpoints made elsewhere, without running their code, and fit them to a network by name.
 
-`load` reads a file or a folder into names and tensors. `read` fits them to a network: frozen parameters, tied names,
-buffers that no state dict holds, prefixes of wrappers and masks. What computes another function is refused by name.
+`load` reads a file or a folder into named tensors. `read` fits them to a network: frozen parameters, tied names,
+buffers outside the state dict, prefixes of wrappers and masks. A checkpoint that would compute another function is
+refused, with the name of the tensor.
 """
 
 from sublevel.checkpoints.files import load

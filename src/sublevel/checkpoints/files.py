@@ -1,4 +1,4 @@
-"""From a file or a folder to named tensors; none of the file's code runs."""
+"""Read named tensors from a file or a folder, without running code from it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sublevel.errors import DataError
 from sublevel.foreign import check_zip, read_json
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
-"""Keys under which training scripts keep a network's state dict, the likeliest first."""
+"""Keys under which training scripts store a state dict, the most common first."""
 
 FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-"""Endings of checkpoints that are looked for in a folder."""
+"""Suffixes of checkpoints in a folder."""
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LARGEST_HEADER = 100_000_000
@@ -27,11 +27,11 @@ LARGEST_HEADER = 100_000_000
 def load(path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a checkpoint: a state dict in one file, in shards with an index, or in a folder.
 
-    A file is safetensors or what ``torch.save`` wrote, whatever its ending; the latter is loaded with
-    ``weights_only=True``. A state dict may lie under a key of `HOLDERS`, or under the only key that holds one.
-    ``*.index.json`` names the shards of a large checkpoint; in a folder the index, or else the one checkpoint, is read.
+    A file is safetensors or a file of ``torch.save``, with any suffix; the latter is loaded with ``weights_only=True``.
+    A state dict may be under a key of `HOLDERS`, or under the only key that holds one. ``*.index.json`` names the
+    shards of a large checkpoint. In a folder, the index or otherwise the only checkpoint is read.
 
-    Raises DataError in one sentence that says what to do.
+    Raises DataError in one sentence with the remedy.
     """
     path = Path(path)
     if path.is_dir():
@@ -50,7 +50,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def _inside(folder: Path) -> Path:
-    """The checkpoint of a folder: its index of shards, or the only file of the first ending that there is."""
+    """The checkpoint of a folder: its index of shards, or the only file with the first present suffix."""
     for pattern in ("*.safetensors.index.json", "*.index.json", *(f"*{ending}" for ending in FILES)):
         found = sorted(folder.glob(pattern))
         if pattern == "*.bin":
@@ -63,7 +63,7 @@ def _inside(folder: Path) -> Path:
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
-    """The tensors that an index names, each from its shard beside the index."""
+    """The tensors that an index names, from the shards in its folder."""
     try:
         document = read_json(index)
         places = {str(name): str(file) for name, file in document["weight_map"].items()}
@@ -76,7 +76,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
         if Path(file).name != file or file.endswith(".index.json"):
             raise DataError(f"{index} names the shard {file!r}; a shard lies in the folder of its index, and is none")
         if not (index.parent / file).is_file():
-            raise DataError(f"{index} names the shard {file}, which is not there: copy it beside the index")
+            raise DataError(f"{index} names the shard {file}, which is missing: copy it into the folder of the index")
         shard = load(index.parent / file)
         wanted = [name for name, place in places.items() if place == file]
         for name in wanted:
@@ -87,7 +87,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
 
 
 def _loaded(path: Path) -> Any:
-    """What a file holds; DataError where reading it fails, or would run code."""
+    """The content of a file. Raises DataError if reading it fails or would run code."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -99,7 +99,7 @@ def _loaded(path: Path) -> Any:
     try:
         check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways, one that would run code in another
+    except Exception as error:  # damaged files and files with code raise many kinds of errors
         raise DataError(f"{path} is no checkpoint that can be loaded without running its code: {_why(error)}") from None
 
 
@@ -117,7 +117,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _why(error: Exception) -> str:
-    """Why torch.load refused a file, with the remedy where there is one."""
+    """Explain why torch.load refused a file, with the remedy if there is one."""
     text = ESCAPES.sub("", str(error))
     if "TorchScript" in text:
         return (
@@ -137,15 +137,16 @@ def _why(error: Exception) -> str:
 
 
 def _line(error: Exception) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's text."""
     lines = ESCAPES.sub("", str(error)).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 
 def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, Tensor]:
-    """The state dict in a mapping, at the top or under a key. DataError names the keys where none or several could be.
+    """The state dict in a mapping, at the top or under a key. Raises DataError naming the keys if there are none or
+    several.
 
-    Numbers and texts beside tensors are let be; a mapping beside them says that the tensors are no state dict.
+    Numbers and texts next to tensors are ignored; if a mapping is next to them, the tensors are not the state dict.
     """
     inner = {str(key): value for key, value in found.items() if isinstance(value, Mapping)}
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""From named tensors to a point of a network's space: the same function, or a refusal that names the tensor."""
+"""Fit named tensors to a network: a point that computes the same function, or an error that names the tensor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Source = str | Path | Mapping[str, Tensor] | nn.Module
 """A checkpoint: its path, its state dict, or a network that holds its weights."""
 
 ZEROS = "zeros"
-"""In place of a mask: every prunable weight that is exactly 0 is taken for pruned."""
+"""Used as a mask: every prunable weight that is exactly 0 counts as pruned."""
 
 MANY = 0.5
-"""The share of exact zeros among the prunable weights from which a network without a mask is remarked on."""
+"""Share of exact zeros among the prunable weights at which a network without a mask gets a note."""
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Parts of names that wrappers add: DataParallel, torch.compile, FSDP, activation checkpointing."""
@@ -37,10 +37,10 @@ State = Mapping[str, Tensor]
 class Checkpoint:
     """A checkpoint as a point of a network's space.
 
-    ``point`` is masked where there is a ``mask`` [D]. ``constants`` are the network's frozen parameters as the
-    checkpoint has them; those that differ from the network's own are also in ``point.buffers``, by name, so that a
-    field at the point computes the checkpoint's function. ``zeros`` is the share of the prunable weights that are
-    exactly 0; ``notes`` are sentences for the reader.
+    ``point`` is masked if there is a ``mask`` [D]. ``constants`` are the checkpoint's values of the frozen parameters.
+    Those that differ from the network's values are also in ``point.buffers``, by name, so that a field at the point
+    computes the checkpoint's function. ``zeros`` is the share of the prunable weights that are exactly 0; ``notes`` are
+    sentences for the reader.
     """
 
     point: Point
@@ -53,11 +53,11 @@ class Checkpoint:
 def read(
     source: Source, network: nn.Module, space: Space, mask: Source | None = None, *, name: str = "the checkpoint"
 ) -> Checkpoint:
-    """A checkpoint in the space of ``network``, in its precision; ``network`` is left as it is.
+    """A checkpoint in the space of ``network``, in its precision; ``network`` does not change.
 
-    PyTorch's own ``load_state_dict`` fits the tensors, so that the network's hooks for old formats work. Taken from the
-    network are ``num_batches_tracked`` and buffers that no state dict holds. A tied tensor may stand under any of its
-    names. Prefixes of wrappers are removed, or added, only where every name then fits. The entries ``NAME_orig`` and
+    PyTorch's ``load_state_dict`` fits the tensors, so the network's hooks for old formats work. ``num_batches_tracked``
+    and buffers outside the state dict come from the network. A tied tensor may have any of its names. Prefixes of
+    wrappers are removed or added only if every name then fits. The entries ``NAME_orig`` and
     ``NAME_mask`` of ``torch.nn.utils.prune`` are a weight and its mask. ``mask`` gives 0/1 tensors by name, or is
     `ZEROS`.
 
@@ -82,7 +82,7 @@ def read(
 
 
 def _notes(where: str, theta: Tensor, mask: Bool[Tensor, "D"] | None, space: Space) -> tuple[str, ...]:
-    """A remark on a network without a mask of which half the weights are 0, or half of a layer that is not all 0."""
+    """A note if a network without a mask has half of its weights, or of a layer that is not all 0, exactly 0."""
     layers = list(space.prunable_layers)
     zeros = {x.name: int((theta[x.coordinates] == 0).sum()) for x in layers}
     count, every = sum(zeros.values()), sum(x.size for x in layers)
@@ -96,14 +96,14 @@ def _notes(where: str, theta: Tensor, mask: Bool[Tensor, "D"] | None, space: Spa
 
 
 def _named(source: Source) -> dict[str, Tensor]:
-    """The tensors by name; of a network also those that its state dict leaves out."""
+    """The tensors by name; for a network also the buffers outside its state dict."""
     if isinstance(source, nn.Module):
         return {**dict(source.named_buffers(remove_duplicate=False)), **source.state_dict()}
     return load(source) if isinstance(source, str | Path) else dict(source)
 
 
 class _Names:
-    """What a network calls its tensors: every name, also of tied ones, and the first name of each."""
+    """The names of a network's tensors: every name, including tied ones, and the first name of each."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = dict(network.named_parameters(remove_duplicate=False))
@@ -138,7 +138,7 @@ def _fitted(
 
 
 def _misfits(state: State, names: _Names, own: bool) -> list[str]:
-    """What does not fit, each as the end of a sentence: tensors that are missing, then those that are too many."""
+    """The misfits, each as the end of a sentence: first missing tensors, then unexpected ones."""
     given = {names.first[name] for name in state if name in names.first}
     missing = [
         f" has no tensor {name!r}, which the network has{nearest(name, state)}"
@@ -162,7 +162,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _try(state: State, network: nn.Module, names: _Names) -> tuple[list[str], list[str]] | None:
-    """The names that PyTorch finds missing and too many; None where it refuses a shape."""
+    """The names that PyTorch finds missing and unexpected; None if it refuses a shape."""
     try:
         found = nn.Module.load_state_dict(network, dict(state), strict=False)
     except RuntimeError:
@@ -224,7 +224,7 @@ def _kind(tensor: Tensor) -> str:
 
 @contextmanager
 def _borrowed(network: nn.Module) -> Iterator[None]:
-    """Put every tensor of the network back afterwards."""
+    """Restore every tensor of the network afterwards."""
     tensors = [*network.parameters(), *network.buffers()]
     kept = [t.detach().clone() for t in tensors]
     try:
@@ -248,7 +248,7 @@ def _unpruned(state: State, names: _Names) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _mask(masks: State, network: nn.Module, space: Space, where: str) -> Bool[Tensor, "D"]:
-    """Masks by any name of a weight as one mask [D]; what lies on frozen parameters is in their values already."""
+    """Combine masks, by any name of a weight, to one mask [D]; masks of frozen parameters are skipped."""
     names, out = _Names(network), space.full_mask()
     layers = {layer.name: layer for layer in space.layers}
     for name, tensor in masks.items():
@@ -273,7 +273,7 @@ def _unprunable(layer: Layer, kept: Tensor) -> str:
 
 
 def _separate(masks: State, network: nn.Module, where: str) -> dict[str, Tensor]:
-    """The masks of a file of their own, by name: 0/1 tensors, or the ``NAME_mask`` of a pruned state dict."""
+    """The masks of a separate mask file, by name: 0/1 tensors, or the ``NAME_mask`` of a pruned state dict."""
     names = _Names(network)
     for renamed in _renamed(masks, list(names.tensors)):
         _, inside = _unpruned(renamed, names)
@@ -291,7 +291,7 @@ def _separate(masks: State, network: nn.Module, where: str) -> dict[str, Tensor]
 
 
 def _renamed(state: State, expected: list[str]) -> Iterator[State]:
-    """The tensors under the names they have, and under those they have without, or with, the prefixes of wrappers."""
+    """The tensors under their names, and under names with the prefixes of wrappers removed or added."""
     ways: list[Callable[[str], str]] = [lambda name: name]
     known = {_bare(name): name for name in expected}
     common, own = _shared(list(state)), _shared(expected)
@@ -313,7 +313,7 @@ def _renamed(state: State, expected: list[str]) -> Iterator[State]:
 
 
 def _known(bare: str, known: Mapping[str, str]) -> str:
-    """The network's name for a bare one, which may end as ``torch.nn.utils.prune`` has it."""
+    """The network's name for a bare name, which may have the suffixes of ``torch.nn.utils.prune``."""
     for end in ("", "_orig", "_mask"):
         if bare.endswith(end) and bare.removesuffix(end) in known:
             return known[bare.removesuffix(end)] + end
@@ -321,12 +321,12 @@ def _known(bare: str, known: Mapping[str, str]) -> str:
 
 
 def _bare(name: str) -> str:
-    """A name without the parts that wrappers add."""
+    """A name without the prefixes of wrappers."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def _shared(names: list[str]) -> list[str]:
-    """The parts that all names begin with, the last part of a name left out."""
+    """The common prefix of all names, without the last part of a name."""
     split = [name.split(".")[:-1] for name in names]
     out: list[str] = []
     for parts in zip(*split, strict=False):

@@ -1,7 +1,7 @@
-"""Data: a name becomes a `Dataset`, a `Dataset` becomes `Splits`, and an epoch is a plan of indices.
+"""Data: `load` reads a `Dataset` by name, `split` makes `Splits` of it, and `epoch_plan` orders an epoch.
 
-Nothing here knows about networks. Images stay ``uint8`` from the file to the batch; `Splits.prepare` makes
-them float.
+This package does not depend on networks. Images stay ``uint8`` from the file to the batch; `Splits.prepare` converts
+them to floats.
 """
 
 from sublevel.data.batches import EpochPlan, epoch_plan, gather

@@ -1,4 +1,4 @@
-"""Arrays of one's own: one ``.npz`` or ``.safetensors`` file with train_x, train_y, test_x and test_y."""
+"""Your own arrays: one ``.npz`` or ``.safetensors`` file with train_x, train_y, test_x and test_y."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TOKENS = (torch.int8, torch.int16, torch.int32, torch.int64)
 def arrays(root: Path | None, *, classes: Sequence[str] | None = None) -> Dataset:
     """Read the four arrays of the file ``root``.
 
-    Samples: uint8 ``[N, C, H, W]`` or ``[N, H, W]`` are images; integers ``[N, T]`` are tokens and become int64;
-    floats of any shape become float32. A network of several inputs has them as ``train_x:NAME``, which are passed by
-    name, or ``train_x:0``, ``train_x:1``, ..., in their order. Labels: integers ``[N]`` (or ``[N, T]``) become int64;
-    float targets are kept. ``classes`` names the labels 0, 1, ...; without it they are their own names. Nothing pickled
-    is opened. Raises `DataError` for a missing array, an object array or another type.
+    Samples: uint8 ``[N, C, H, W]`` or ``[N, H, W]`` are images; integers ``[N, T]`` are tokens and become int64; floats
+    of any shape become float32. Several inputs are arrays ``train_x:NAME``, passed by name, or ``train_x:0``,
+    ``train_x:1``, ..., passed in order. Labels: integers ``[N]`` (or ``[N, T]``) become int64; float targets are kept.
+    ``classes`` names the labels 0, 1, ... (default: the numbers). Pickles are refused. Raises `DataError` for a missing
+    array, an object array or another type.
     """
     if root is None or not root.is_file():
         raise DataError(f"data source 'arrays': data.root must be an .npz or .safetensors file, got {root}")
@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _samples(x: Tensor, where: str) -> Tensor:
     if x.is_floating_point() or (x.dtype in _TOKENS and x.dim() <= 2):
         return real(x)
-    if x.dtype == torch.bool and ":" in where.partition(" ")[0]:  # a mask beside other inputs
+    if x.dtype == torch.bool and ":" in where.partition(" ")[0]:  # a mask among several inputs
         return x
     if x.dtype != torch.uint8 or x.dim() not in (3, 4):
         raise DataError(

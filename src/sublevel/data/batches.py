@@ -1,7 +1,7 @@
-"""An epoch as data: which sample comes when, and how each is shifted and flipped.
+"""The plan of an epoch: the order of the samples, and the shift and flip of each.
 
-A plan is drawn on the CPU from (seed, stream, epoch) and nothing else. The images stay on their device as
-uint8, and a batch is one gather.
+A plan is drawn on the CPU from (seed, stream, epoch) alone. The images stay on their device as uint8, and a batch is
+one gather.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sublevel.rng import generator
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The order of N samples and the augmentation of each, all in the order of visit.
+    """The order of N samples and the augmentation of each, in that order.
 
-    ``index`` int64 ``[N]`` is a permutation; ``dy`` and ``dx`` int64 ``[N]`` in 0..2*pad are the corner of
-    the crop in the padded image (pad is the centre); ``flip`` bool ``[N]`` mirrors left and right. ``pad``
-    and ``flips`` say what may occur, so that a plan without augmentation is known without reading a tensor.
+    ``index`` int64 ``[N]`` is a permutation; ``dy`` and ``dx`` int64 ``[N]`` in 0..2*pad are the corner of the crop in
+    the padded image (pad is the centre); ``flip`` bool ``[N]`` mirrors left and right. ``pad`` and ``flips`` are the
+    settings, so a plan without augmentation is recognised without reading a tensor.
     """
 
     index: Tensor
@@ -51,9 +51,9 @@ def epoch_plan(
     name in ``order`` selects other streams, ``order:NAME`` and ``augment:NAME``, for the same seed. A flip
     has probability 1/2, a shift is uniform on 0..2*pad.
 
-    With a ``block`` the permutation is one of long runs, for data that are read from files: the examples stand in
-    blocks of that many, which come in a random order, and the examples of ``mix`` blocks at a time are shuffled. The
-    batches are then no independent draws: where neighbours are alike, mix many blocks, or shuffle before writing.
+    With a ``block`` the permutation has long runs, for data read from files. Blocks of that many neighbouring examples
+    come in a random order, and the examples of ``mix`` blocks at a time are shuffled. The batches are then not
+    independent draws. If neighbours are similar, mix many blocks, or shuffle before writing.
 
     >>> plan = epoch_plan(4, seed=0, epoch=0, pad=2, flip=True)
     >>> sorted(plan.index.tolist()), bool((plan.dy <= 4).all())
@@ -78,10 +78,10 @@ def _runs(n: int, block: int, mix: int, draw: torch.Generator) -> Iterator[Tenso
 
 
 def spans(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:
-    """Begin and end of each batch of ``size`` among ``n`` examples; none has fewer than ``least`` where that can be.
+    """Begin and end of each batch of ``size`` among ``n`` examples; each has at least ``least`` examples if possible.
 
-    A last batch that is smaller than ``least`` shares the examples of the one before it evenly with it, so that their
-    number stays what it is; where too few are left for two, the two become one.
+    If the last batch is smaller than ``least``, the last two batches share their examples evenly, which keeps the
+    number of batches; if they have too few examples for two, they become one.
 
     >>> spans(7, 3), spans(7, 3, least=2), spans(5, 2, least=2)
     ([(0, 3), (3, 6), (6, 7)], [(0, 3), (3, 5), (5, 7)], [(0, 2), (2, 5)])
@@ -95,12 +95,12 @@ def spans(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:
 
 
 def gather(x: Rows, plan: EpochPlan, start: int, stop: int) -> Tensor:
-    """Samples ``start`` to ``stop`` of the plan, shifted and flipped: ``[B, ...]`` as in ``x``, of its dtype.
+    """Samples ``start`` to ``stop`` of the plan, shifted and flipped: ``[B, ...]``, with the dtype of ``x``.
 
     A shift moves an image inside a border of ``pad`` zeros, which are black before normalisation: pixel (c, i, j) of
-    sample b is ``bordered[index_b, c, dy_b + i, dx_b + j]``, with ``W - 1 - j`` for j where it is flipped. Only a batch
-    is ever padded, so that ``x`` may be files, or memory that processes share. Without shifts and flips ``x`` may have
-    any shape ``[N, ...]``; with them it is images ``[N, C, H, W]``, or it is a `DataError`.
+    sample b is ``bordered[index_b, c, dy_b + i, dx_b + j]``, with ``W - 1 - j`` for j if it is flipped. Only the batch
+    is padded, so ``x`` may be files or shared memory. Without shifts and flips ``x`` may have any shape ``[N, ...]``.
+    With them it must be images ``[N, C, H, W]``; otherwise a DataError is raised.
     """
     rows = x.index_select(0, plan.index[start:stop])
     if plan.pad == 0 and not plan.flips:

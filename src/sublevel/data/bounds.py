@@ -1,4 +1,4 @@
-"""How much a file of somebody else's may become when it is read: bombs are refused, honest compression is not."""
+"""Limits on the expanded size of untrusted files: compression bombs are refused, ordinary compression is accepted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LARGEST_IMAGE = 2**25
 """Pixels of one image: 33.5 million, some 8000 x 4000."""
 
 PIXELS_RATIO = 1_000
-"""How many pixels a byte of an image file may become beyond that: a plain white PNG has some 1,000."""
+"""Maximum pixels per byte of an image file, above `FREE`: a plain white PNG has about 1,000."""
 
 
 class Allowance:
-    """Counts what comes out of files, and raises ValueError where they are bombs.
+    """Counts the expanded size of files; raises ValueError for compression bombs.
 
-    At most ``max(FREE, ratio * size)`` may come out of ``size`` bytes, in all.
+    Files of ``size`` bytes may expand to ``max(FREE, ratio * size)`` in all.
 
     >>> Allowance(1_000).take(FREE + 1)
     Traceback (most recent call last):
@@ -33,7 +33,7 @@ class Allowance:
         self._size, self._ratio, self._taken = size, ratio, 0
 
     def take(self, n: int, size: int = 0) -> None:
-        """Count ``n`` more, of another ``size`` bytes."""
+        """Count ``n`` more expanded bytes from ``size`` more file bytes."""
         self._size, self._taken = self._size + size, self._taken + n
         allowed = max(FREE, self._ratio * self._size)
         if self._taken > allowed:
@@ -41,24 +41,24 @@ class Allowance:
 
 
 class Counted(io.RawIOBase):
-    """A stream whose bytes are counted as they are read; ``take`` may raise."""
+    """A stream that passes the number of read bytes to ``take``, which may raise."""
 
     def __init__(self, stream: IO[bytes], take: Callable[[int], None]) -> None:
         self._stream, self._take = stream, take
 
     def readable(self) -> bool:
-        """Yes."""
+        """Always True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes; all of them only as far as they are allowed."""
+        """The next bytes; ``size`` -1 reads all, up to the limit."""
         data = self._stream.read(size if size >= 0 else LARGEST_FILE + 1)
         self._take(len(data))
         return data
 
 
 def whole(stream: IO[bytes], name: str) -> bytes:
-    """All bytes of a member or a file. ValueError where there are more than `LARGEST_FILE`."""
+    """All bytes of a member or a file. Raises ValueError above `LARGEST_FILE`."""
     data = stream.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(f"{name} has more than {LARGEST_FILE:,} bytes, which no image has")

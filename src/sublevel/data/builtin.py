@@ -1,8 +1,7 @@
-"""The data set inside the package: 10,000 + 2,000 images of Fashion-MNIST, so that a first run needs no
-network.
+"""The data set inside the package: 10,000 + 2,000 images of Fashion-MNIST, for a first run without a download.
 
-The file is the gzip of four idx arrays one after the other, made by ``tools/make_embedded.py``. Gzip decodes
-ten times faster than xz here, at 5.2 MB instead of 4.5.
+The file is the gzip of four concatenated idx arrays, made by ``tools/make_embedded.py``. Gzip decodes ten times faster
+than xz here, at 5.2 MB instead of 4.5.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the original binary archives (Krizhevsky 2009).
 
-A record is one label byte (CIFAR-10) or a coarse and a fine label byte (CIFAR-100), then 3,072 bytes in
-channel, row, column order. The archive is read member by member in memory: nothing is extracted and no pickle
-is opened.
+A record is one label byte (CIFAR-10) or a coarse and a fine label byte (CIFAR-100), then 3,072 bytes in channel, row,
+column order. The archive is read member by member in memory, without extracting files or opening pickles.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Release:
-    """What an archive holds: its folder, files of records, file of class names, label bytes per record."""
+    """The contents of an archive: folder, record files, file of class names, label bytes per record."""
 
     name: str
     remote: Remote
@@ -98,7 +97,7 @@ def read_folder(release: Release, folder: Path) -> Dataset:
 
 
 def read_archive(release: Release, path: Path, md5: str) -> Dataset:
-    """The data set in the archive ``path``. Raises `DataError` when its md5 is not ``md5``."""
+    """The data set in the archive ``path``. Raises `DataError` if its md5 is not ``md5``."""
     got = file_hash(path, "md5")
     if got != md5:
         raise DataError(

@@ -32,11 +32,11 @@ def folder(
 ) -> Dataset:
     """Read a folder of images, or an archive of one, in the order of the relative paths.
 
-    ``channels`` is 1 (grey) or 3 (colour), by default 3 if any image is in colour. ``size`` resizes every
-    image to ``size x size``. ``test_fraction`` of a tree without train and test is held out for test, the
-    same share of every class, always the same images. Folders above ``train`` are passed over. Decoded images
-    are cached. Raises `DataError` for no images, one class only, an unreadable image, unequal sizes, or
-    classes that differ between train and test.
+    ``channels`` is 1 (grey) or 3 (colour), by default 3 if any image is in colour. ``size`` resizes every image to
+    ``size x size``. If the tree has no train and test folders, ``test_fraction`` of every class is held out for test,
+    always the same images. Folders above ``train`` are ignored. Decoded images are cached. Raises `DataError` if there
+    are no images or only one class, or for an unreadable image, unequal sizes, or classes that differ between train and
+    test.
     """
     _check_options(channels, size, test_fraction)
     if root is None or not root.exists():
@@ -106,7 +106,7 @@ def _write_cache(path: Path, paths: list[str], x: Tensor) -> None:
         with replacing(path) as temporary:
             save_file({"x": x, "paths": listed}, temporary, metadata={"crc32": _checksum(x)})
     except (OSError, SafetensorError):
-        return  # the cache saves time and nothing else
+        return  # the cache only saves time
 
 
 def _assemble(paths: list[str], x: Tensor, test_fraction: float, origin: str) -> Dataset:
@@ -123,7 +123,7 @@ def _assemble(paths: list[str], x: Tensor, test_fraction: float, origin: str) ->
 
 
 def _layout(paths: list[str]) -> tuple[list[str] | None, list[str]]:
-    """The part (train or test; None when the tree has no parts) and the class of every image."""
+    """The part (train or test; None if the tree has no parts) and the class of every image."""
     parts = _strip([path.split("/") for path in paths])
     tops = {p[0] for p in parts}
     split = "train" in tops and tops <= _SPLITS

@@ -91,8 +91,8 @@ def assemble(name: str, arrays: list[Tensor], classes: tuple[str, ...], origin: 
 def read_idx(path: Path, axes: int, *, published: str = "") -> Tensor:
     """The uint8 tensor in an idx file, gzip-compressed or not.
 
-    Raises `DataError` with what was expected and what was got when the file is not a whole idx file of
-    ``axes`` dimensions; ``published`` is the md5 of the published file, for that message.
+    Raises `DataError` if the file is not a complete idx file of ``axes`` dimensions; ``published`` is the md5 of the
+    published file, for the message.
     """
     try:
         raw = path.read_bytes()

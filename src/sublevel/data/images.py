@@ -1,4 +1,4 @@
-"""Image files as pixels: which formats are read, and decoding one file at a time."""
+"""Decode image files, one at a time, in the supported formats."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sublevel.errors import DataError
 Pixels = np.ndarray
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "QOI")
-"""The raster formats that are read. Pillow decodes each in this process and knows each by its first bytes.
+"""The supported raster formats. Pillow recognises each by its first bytes and decodes it in this process.
 
-Pillow opens more: EPS by running Ghostscript on it, and formats that it knows by their name alone.
+Pillow's other formats are excluded: it runs Ghostscript for EPS, and recognises some formats only by file name.
 """
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of a data set is an image, by the ending of its name.
+    """Whether a file of a data set is an image, by its suffix.
 
-    What is hidden, absolute or leads out by ``..`` is none.
+    False for hidden files, absolute paths and paths with ``..``.
     """
     parts = name.removeprefix("./").split("/")
     if parts[0] == "" or any(part.startswith((".", "__MACOSX")) for part in parts):
@@ -38,9 +38,9 @@ def is_image(name: str) -> bool:
 
 @lru_cache
 def image_suffixes() -> frozenset[str]:
-    """The endings of names that say "image": those of every format that Pillow opens, in lower case with their dot.
+    """The suffixes of image files, for every format that Pillow opens, in lower case with their dot.
 
-    A file with the ending of a format that is not in `FORMATS` is refused when it is decoded, not passed over.
+    A file in a format outside `FORMATS` is refused when it is decoded; it is not ignored.
     """
     from PIL import Image
 
@@ -52,10 +52,10 @@ def decode(
 ) -> Pixels:
     """Pixels of one image file: uint8 ``[H, W]`` if grey, ``[H, W, 3]`` if colour.
 
-    The format is one of `FORMATS`, recognised by the content. ``channels`` 1 or 3 converts; None keeps what the file
-    has. ``size`` resizes to ``size x size``, bilinear. 16-bit grey images keep their upper 8 bits. Raises `DataError`
-    with the name of a file that cannot be read, or has more pixels than `LARGEST_IMAGE` or the ``budget`` of its data
-    set allow: these are not decoded.
+    The format is one of `FORMATS`, recognised by the content. ``channels`` 1 or 3 converts; None keeps the file's
+    channels. ``size`` resizes to ``size x size``, bilinear. 16-bit grey images keep their upper 8 bits. Raises
+    `DataError` naming a file that cannot be read, or that has more pixels than `LARGEST_IMAGE` or the ``budget`` of its
+    data set allow; such a file is not decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -82,7 +82,7 @@ def decode(
 
 @lru_cache
 def _formats(suffix: str) -> list[str]:
-    """`FORMATS`, that of the file name's ending first: trying others takes longer than decoding."""
+    """`FORMATS`, with the format of the file's suffix first, as trying others takes longer than decoding."""
     from PIL import Image
 
     first = Image.registered_extensions().get(suffix)
@@ -100,10 +100,9 @@ def _eight_bit(image: Any) -> Any:
 
 
 def stack(names: list[str], pixels: list[Pixels]) -> Tensor:
-    """One uint8 tensor ``[N, C, H, W]`` of decoded images; C is 3 if any is in colour. Empties ``pixels`` as
-    it goes.
+    """Stack decoded images to one uint8 tensor ``[N, C, H, W]``; C is 3 if any is in colour. Empties ``pixels``.
 
-    Raises `DataError` with two file names when the sizes differ.
+    Raises `DataError` naming two files if the sizes differ.
     """
     first = pixels[0].shape[:2]
     for name, image in zip(names, pixels, strict=True):

@@ -1,7 +1,7 @@
-"""Data of a user's own, given in Python.
+"""The user's data, passed in Python.
 
-A pair of tensors or arrays (labels also as a list), a map-style Dataset of pairs or of dicts, or an iterable of batches
-such as a DataLoader. What a network takes as several inputs is a tuple or a dict in place of the one tensor.
+A source is a pair of tensors or arrays (labels also as a list), a map-style Dataset of pairs or of dicts, or an
+iterable of batches such as a DataLoader. Several inputs are a tuple or a dict of tensors.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Samples = tuple[Inputs, Tensor]
 
 
 def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32) -> Dataset:
-    """The data as a data set, read twice where reading could differ; float64 is kept where ``dtype`` is it.
+    """The data as a data set. Sources that could change are read twice; float64 is kept if ``dtype`` is float64.
 
-    Raises DataError for what is none.
+    Raises DataError for invalid data.
     """
     (train_x, train_y), (test_x, test_y) = _read(train, "train", dtype), _read(test, "test", dtype)
     if not len(train_y) or not len(test_y):
@@ -34,7 +34,7 @@ def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32) -> Datase
 
 
 def of_bits(dataset: Dataset) -> Dataset:
-    """The data set with real labels that are all 0 or 1 as the classes that they are."""
+    """Convert real labels that are all 0 or 1 to two classes."""
     labels = dataset.train_y, dataset.test_y
     if not all(y.is_floating_point() and bool(((y == 0) | (y == 1)).all()) for y in labels):
         return dataset
@@ -48,7 +48,7 @@ def _column(y: Tensor) -> Tensor:
 
 
 def joined(name: str, train: Samples, test: Samples, classes: Sequence[str], origin: str) -> Dataset:
-    """The two parts as one checked data set; several inputs are packed."""
+    """Join the two parts to one checked data set; several inputs are packed."""
     (train_x, layout), (test_x, other) = pack(train[0]), pack(test[0])
     if layout != other:
         raise DataError(
@@ -73,7 +73,7 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
         first, second = read(source), read(source)
     except DataError:
         raise
-    except Exception as error:  # the source is code of the user's own
+    except Exception as error:  # the source may be the user's code
         kind = "" if isinstance(error, TypeError | ValueError | RuntimeError) else f"{type(error).__name__}: "
         raise DataError(f"{split} data must give pairs (input, label), all of one shape: {kind}{error}") from error
     if len(first[1]) != len(second[1]):
@@ -91,14 +91,14 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
 
 
 def _by_column(source: Any) -> Any:
-    """A dict of whole columns, one of them the labels, as the pair of inputs and labels."""
+    """Convert a dict of columns, one of them the labels, to the pair of inputs and labels."""
     return _pair(source) if isinstance(source, Mapping) else source
 
 
 def _pair(example: Any) -> tuple[Any, Any]:
     """The inputs and the label of an example or a batch: a pair, or a dict with the label under a key of `LABELS`.
 
-    A dict's one other entry is the input; several are inputs by name. Raises ValueError for what is neither.
+    The other entry of the dict is the input; several entries are inputs by name. Raises ValueError for other forms.
     """
     if not isinstance(example, Mapping):
         x, y = example
@@ -147,20 +147,20 @@ def _is_array(value: Any) -> bool:
 
 
 def _array(value: Any) -> Any:
-    """A data frame's or a picture's numbers; all else as it is."""
+    """The array of a data frame or a Pillow image; other values unchanged."""
     if hasattr(value, "to_numpy"):
         return value.to_numpy()
     return np.array(value) if hasattr(value, "getbands") else value  # an image of Pillow
 
 
 def _are_arrays(value: Any) -> bool:
-    """Whether a value is one array, or several in a row or by name."""
+    """Whether a value is one array, or a sequence or dict of arrays."""
     several = isinstance(value, tuple | list | Mapping)
     return all(map(_is_array, value.values() if isinstance(value, Mapping) else value)) if several else _is_array(value)
 
 
 def _are_labels(x: Any, y: Any) -> bool:
-    """Whether ``y`` is an array, or a list of as many labels as there are examples in ``x``."""
+    """Whether ``y`` is an array, or a list with one label per example of ``x``."""
     if not isinstance(y, list):
         return _is_array(y)
     columns = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else [x]
@@ -168,7 +168,7 @@ def _are_labels(x: Any, y: Any) -> bool:
 
 
 def _inputs(x: Any) -> Inputs:
-    """One tensor, or several where a tuple or list holds arrays (of numbers alone it is one), or a dict."""
+    """One tensor, several for a tuple or list of arrays, or a dict; a list of numbers is one tensor."""
     if isinstance(x, Mapping):
         return {name: torch.as_tensor(_array(value)) for name, value in x.items()}
     if isinstance(x, tuple | list) and any(map(_is_array, x)):
@@ -177,7 +177,7 @@ def _inputs(x: Any) -> Inputs:
 
 
 def _gathered(parts: list[Inputs], gather: Callable[[list[Tensor]], Tensor]) -> Inputs:
-    """The parts as one, input by input."""
+    """Join the parts, input by input."""
     first = parts[0]
     if isinstance(first, dict):
         if any(not isinstance(p, dict) or p.keys() != first.keys() for p in parts):
@@ -193,8 +193,8 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:
-    """Images stay uint8, with their channels first; tokens become int64, other numbers as `real` says; a mask beside
-    other inputs stays bool. A column of labels [N, 1] is [N].
+    """Images stay uint8, with channels first; tokens become int64; `real` converts other numbers; a mask among several
+    inputs stays bool. Labels [N, 1] become [N].
     """
     one = isinstance(x, Tensor)
     x = each(x, lambda t: _images(t, split) if t.dtype == torch.uint8 else t)
@@ -206,7 +206,7 @@ def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:
 
 
 def _images(x: Tensor, split: str) -> Tensor:
-    """Images [N, H, W] and [N, H, W, C] as [N, C, H, W]. DataError where both could be the channels."""
+    """Convert images [N, H, W] and [N, H, W, C] to [N, C, H, W]. Raises DataError if the channel axis is ambiguous."""
     if x.ndim == 3:
         return x[:, None]
     if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or x.shape[1] in (1, 2):
@@ -219,7 +219,7 @@ def _images(x: Tensor, split: str) -> Tensor:
 
 
 def real(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A stored type for numbers: uint8 as it is, integers as int64, float64 as ``dtype``, all else as float32."""
+    """Convert to the stored type: uint8 stays, integers become int64, float64 ``dtype``, all other types float32."""
     if x.is_complex():
         raise TypeError(f"inputs are {x.dtype}")
     integer = not (x.is_floating_point() or x.dtype == torch.bool)
@@ -227,12 +227,12 @@ def real(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _stored(x: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """The type that real numbers are kept in: float32, and float64 where they have it and it is computed in."""
+    """The stored type of real numbers: ``dtype`` for float64, otherwise float32."""
     return dtype if x.dtype == torch.float64 else torch.float32
 
 
 def tensors(dataset: Dataset) -> dict[str, Tensor]:
-    """The data by name, as they are stored for other processes: ``train_x``, or ``train_x:NAME`` of several inputs."""
+    """The tensors of a data set by name, to store them: ``train_x``, or ``train_x:NAME`` for several inputs."""
     found = {}
     for split in ("train", "test"):
         x, y = getattr(dataset, f"{split}_x"), getattr(dataset, f"{split}_y")
@@ -248,7 +248,7 @@ def _keys(dataset: Dataset) -> list[str]:
 
 
 def inputs_in(found: Mapping[str, Tensor], split: str) -> Inputs | None:
-    """The inputs of a split among named tensors, the way back from `tensors`; None where there are none."""
+    """The inputs of a split among named tensors, the inverse of `tensors`; None if absent."""
     several = {key.partition(":")[2]: t for key, t in found.items() if key.startswith(f"{split}_x:")}
     if not several:
         return found.get(f"{split}_x")

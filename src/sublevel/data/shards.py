@@ -1,11 +1,11 @@
-"""Data larger than memory: arrays in ``.npy`` files, of which only the rows that are asked for are read.
+"""Data larger than memory: arrays in ``.npy`` files, read row by row on demand.
 
-A folder holds ``train_x-*.npy``, ``train_y-*.npy``, ``test_x-*.npy`` and ``test_y-*.npy``; the shards of an array
-follow each other in the order of their names. Labels are read whole. The files are mapped, never copied, so what was
-read a moment ago is still in the cache of the operating system, which takes it back when it needs the memory.
+A folder holds ``train_x-*.npy``, ``train_y-*.npy``, ``test_x-*.npy`` and ``test_y-*.npy``; the shards of an array are
+concatenated in the order of their names. Labels are read completely. The files are memory-mapped, so the operating
+system caches recent rows and frees them when it needs the memory.
 
-Training in a random order of examples reads in a random order of places, which a hard disk or a file server does
-slowly: `Recipe.block` plans an order of long runs (see `sublevel.data.batches.epoch_plan`).
+Training in a random order of examples reads the disk in random order, which is slow on a hard disk or a file server.
+`Recipe.block` plans an order of long runs (see `sublevel.data.batches.epoch_plan`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LABELS = (np.uint8, np.int32, np.int64, np.float32)
 
 @source("shards")
 def shards(root: Path | None, *, classes: Sequence[str] | None = None) -> Dataset:
-    """Read the arrays of the folder ``root`` as they are needed (see the module).
+    """Read the arrays of the folder ``root`` on demand (see the module).
 
     Samples are uint8 ``[N, C, H, W]``, float32 of any shape or int64 tokens ``[N, T]``; labels integers ``[N]`` or
     float32 targets. ``classes`` names the labels. Raises DataError for a missing array, shards that differ in type or
-    shape, or files that are not what their name says.
+    shape, or unreadable files.
     """
     if root is None or not root.is_dir():
         raise DataError(f"data source 'shards': data.root must be a folder of .npy files, got {root}")
@@ -63,7 +63,7 @@ def _arrays(root: Path, name: str, allowed: Sequence[type]) -> list[np.ndarray]:
 def _mapped(path: Path, allowed: Sequence[type]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as problem:  # a header of somebody else's fails in many ways
+    except Exception as problem:  # an untrusted header fails in many ways
         raise DataError(f"{path} cannot be read as .npy: {problem or type(problem).__name__}") from problem
     if array.dtype not in allowed or array.ndim < 1:
         names = ", ".join(kind.__name__ for kind in allowed)

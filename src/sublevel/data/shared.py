@@ -1,6 +1,6 @@
-"""Splits as one file of the cache, which the processes of a study map instead of each reading and splitting the data.
+"""Share splits between the processes of a study through one memory-mapped file in the cache.
 
-Mapped pages are the system's: there is one copy of the data on a machine, however many workers look at it.
+So a machine holds one copy of the data for any number of workers, and only one process reads and splits the data.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sublevel.files import replacing
 from sublevel.inputs import shapes_of
 
 KEPT, KEPT_DAYS = 8, 14
-"""When a file is written, those that nobody used for so many days go, and beyond so many of the last those of a day."""
+"""On write: remove files unused for KEPT_DAYS; beyond the KEPT newest, those older than a day."""
 
 DAY = 86400.0
 
 
 def share(splits: Splits) -> tuple[str, Splits] | None:
-    """Write ``splits`` into the cache, unless they are there: the name that `shared` finds them by, and them, mapped.
+    """Write ``splits`` to the cache if absent; return their name for `shared`, and the mapped splits.
 
-    None where nothing is to be gained (rows that are read from files as they are needed) or the cache cannot be
-    written: it saves memory and time, and nothing else.
+    Returns None if sharing has no benefit (rows read from files on demand) or the cache cannot be written. The cache
+    only saves memory and time.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -54,12 +54,12 @@ def share(splits: Splits) -> tuple[str, Splits] | None:
 
 
 def shared(name: str) -> Splits | None:
-    """The splits of that name, mapped from the cache; None where they are not there, or are not what was written."""
+    """Map the splits of that name from the cache; None if they are absent or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         path = _path(name)
-        with suppress(OSError):  # another user's, or a disk that is read only
+        with suppress(OSError):  # another user's file, or a read-only disk
             os.utime(path)
         with safe_open(str(path), framework="pt") as file:
             about = (file.metadata() or {})["splits"]
@@ -83,7 +83,7 @@ def _name(digest: str, about: str) -> str:
 
 
 def _about(splits: Splits) -> str:
-    """What splits hold beside their tensors, as JSON."""
+    """The fields of splits other than their tensors, as JSON."""
     layout = splits.layout
     fields: dict[str, Any] = {name: getattr(splits, name) for name in ("mean", "std", "classes", "origin")}
     fields["input_shape"] = None if layout else splits.input_shape
@@ -96,7 +96,7 @@ def _about(splits: Splits) -> str:
 
 
 def _unshared(splits: Splits) -> dict[str, Tensor]:
-    """The tensors on the CPU, each in memory of its own, as the format asks."""
+    """The tensors on the CPU, each in separate memory, as safetensors requires."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
     tensors = {f"{name}.{what}": getattr(part, what) for name, part in splits.parts.items() for what in ("x", "y")}
@@ -110,7 +110,7 @@ def _unshared(splits: Splits) -> dict[str, Tensor]:
 
 
 def _fields(about: dict[str, Any]) -> dict[str, Any]:
-    """The way back from `_about`."""
+    """Inverse of `_about`."""
     given, layout = about["layout"], None
     if given:
         dtypes = tuple(getattr(torch, name) for name in given["dtypes"])
@@ -121,7 +121,7 @@ def _fields(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove_old() -> None:
-    """Nothing in the cache grows without end. A file that is mapped stays readable where it is."""
+    """Remove old files from the cache. Processes that have mapped a removed file can still read it."""
     with suppress(OSError):
         ages = {path: time.time() - path.stat().st_mtime for path in _folder().iterdir()}
         last = sorted((path for path in ages if path.suffix == ".safetensors"), key=ages.__getitem__)[:KEPT]

@@ -1,7 +1,7 @@
-"""The registry of data sources, and the one check that every source ends in.
+"""The registry of data sources, and the check that every data set passes.
 
-A source is a function ``(root, **options) -> Dataset`` under a ``@source("name")`` line, in any module of
-this package; the modules are found by themselves, so nothing else has to be edited.
+A source is a function ``(root, **options) -> Dataset`` under a ``@source("name")`` line, in any module of this package.
+All modules of the package are imported automatically.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _SOURCES: dict[str, Source] = {}
 
 
 IGNORED = -100
-"""The label of what does not count, as PyTorch's cross-entropy has it."""
+"""The label that the loss ignores, as in PyTorch's cross-entropy."""
 
 CLASSES = 1_000_000
-"""The most classes of a data set; a larger label is taken for damage."""
+"""Maximum number of classes; a larger label counts as damage."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples and labels as they were read: no normalisation, no split of the training set.
+    """Samples and labels as read, without normalisation or a validation split.
 
-    ``train_x`` and ``test_x`` are uint8 ``[N, C, H, W]`` for images, int64 ``[N, ...]`` for tokens and float32
-    (own data also float64) ``[N, ...]`` otherwise; with a ``layout`` they are rows of bytes that hold several inputs.
+    ``train_x`` and ``test_x`` are uint8 ``[N, C, H, W]`` for images, int64 ``[N, ...]`` for tokens and float32 (for the
+    user's data also float64) ``[N, ...]`` otherwise; with a ``layout`` they are rows of bytes that hold several inputs.
     ``train_y`` and ``test_y`` are int64 class labels ``[N]`` (``[N, ...]``: one for every token), or float targets
-    ``[N, ...]`` with ``classes == ()``. ``origin`` is one sentence on where the data came from: file names and hashes,
-    no absolute path.
+    ``[N, ...]`` with ``classes == ()``. ``origin`` is one sentence on the origin of the data: file names and hashes, no
+    absolute path.
     """
 
     name: str
@@ -76,9 +76,9 @@ def names() -> list[str]:
 def load(name: str, *, root: str | Path | None = None, **options: Any) -> Dataset:
     """Read the source ``name`` and check it.
 
-    ``root`` is the folder (or file) of the data; sources with a home page look there first, then in the
-    cache, and otherwise download into it. ``options`` are those of the source. Raises `ConfigError` for an
-    unknown name or option, and `DataError` for data that are missing, damaged or inconsistent.
+    ``root`` is the folder (or file) of the data. Downloadable sources look there first, then in the cache, and
+    otherwise download into the cache. ``options`` are those of the source. Raises `ConfigError` for an unknown name or
+    option, and `DataError` for data that are missing, damaged or inconsistent.
 
     >>> data = load("fashion-mnist-small")
     >>> tuple(data.train_x.shape), data.train_x.dtype, len(data.test_y)
@@ -96,7 +96,7 @@ def load(name: str, *, root: str | Path | None = None, **options: Any) -> Datase
 
 
 def check(dataset: Dataset) -> Dataset:
-    """Return ``dataset`` if it is consistent; else a `DataError` names the split, the index and the value."""
+    """Return ``dataset`` if it is consistent; otherwise raise a `DataError` with the split, the index and the value."""
     for part, x, y in _parts(dataset):
         where = f"data source {dataset.name!r}, {part}"
         if len(x) != len(y):
@@ -111,9 +111,9 @@ def check(dataset: Dataset) -> Dataset:
 
 
 def numbered(*labels: Tensor) -> tuple[str, ...]:
-    """Names of the classes 0, 1, ... that integer labels count up to; none for real targets.
+    """Names of the classes 0, 1, ... up to the largest integer label; empty for real targets.
 
-    Raises DataError beyond CLASSES of them: a label like that is no class.
+    Raises DataError if there are more than CLASSES of them.
 
     >>> numbered(torch.tensor([0, 2]), torch.tensor([1]))
     ('0', '1', '2')

@@ -1,4 +1,4 @@
-"""Train, validation and test parts of a data set, and the normalisation that the train part sets."""
+"""Train, validation and test parts of a data set, and the normalisation by the train part."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Part:
 class Splits:
     """The three parts of a data set, on one device.
 
-    ``mean`` and ``std`` are per channel, in units where 255 is 1, of the train part unless `split` was given others;
-    empty where nothing is an image, those of one image input after another where there are several.
-    ``input_shape`` is the shape of one sample; of several inputs that of each, in their order or by name.
+    ``mean`` and ``std`` are per channel, in units where 255 is 1, and come from the train part unless passed to
+    `split`. They are empty without images; with several image inputs they are concatenated. ``input_shape`` is the
+    shape of one sample, or the shapes of several inputs, in order or by name.
     """
 
     train: Part
@@ -56,10 +56,10 @@ class Splits:
     layout: Layout | None = None
 
     def prepare(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Inputs:
-        """Input of a network: ``(x / 255 - mean) / std`` for uint8 ``[N, C, H, W]``; floats only change
-        dtype, tokens and masks stay as they are. Several inputs are a tuple, or a dict where they have names.
+        """The input of a network: ``(x / 255 - mean) / std`` for uint8 ``[N, C, H, W]``; floats only change dtype;
+        tokens and masks stay unchanged. Several inputs are a tuple, or a dict if they have names.
 
-        The result is on the device of ``x`` and shares no memory with it, so that a network may write into its input.
+        The result is on the device of ``x`` and shares no memory with it, so a network may write into its input.
         """
         if self.layout is None:
             found = _prepared(x, dtype, self.mean, self.std)
@@ -75,7 +75,7 @@ class Splits:
         """The same splits on ``device``."""
         parts = {name: part.to(device) for name, part in self.parts.items()}
         moved = replace(self, **parts)
-        if "digest" in self.__dict__:  # the bytes are the same: no need to hash them again
+        if "digest" in self.__dict__:  # the bytes are the same, so the digest is too
             moved.__dict__["digest"] = self.digest
         return moved
 
@@ -94,7 +94,7 @@ class Splits:
 
     @property
     def in_memory(self) -> int:
-        """Bytes of the samples and labels; 0 where the samples are rows that are read from files as they are needed."""
+        """Bytes of the samples and labels; 0 if the samples are read from files on demand."""
         parts = self.parts.values()
         if not all(isinstance(part.x, Tensor) for part in parts):
             return 0
@@ -115,13 +115,13 @@ def split(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Splits:
-    """Hold out a validation part from the training samples, and keep at most the asked number of the others.
+    """Hold out a validation part from the training samples, and limit the number of the others.
 
-    ``validation`` is a number of samples, or a fraction of the training samples; 0 gives an empty part. Every
-    choice keeps the share of each class (largest remainder), is drawn from streams that no training seed
-    touches, and keeps the original order, so all networks of a study see the same parts. Images are normalised by
-    ``mean`` and ``std`` per channel, in units where 255 is 1 (absent: those of the train part). Raises `DataError` for
-    sizes that cannot be, and for a mean and std that do not fit the data.
+    ``validation`` is a number of samples, or a fraction of the training samples; 0 gives an empty part. Every selection
+    keeps the share of each class (largest remainder) and the original order. It does not depend on training seeds, so
+    all networks of a study use the same parts. Images are normalised by ``mean`` and ``std`` per channel, in units
+    where 255 is 1 (default: those of the train part). Raises `DataError` for impossible sizes, and for a mean and std
+    that do not fit the data.
 
     >>> from sublevel.data.sources import load
     >>> parts = split(load("fashion-mnist-small"), validation=1000, test_size=500)
@@ -152,12 +152,12 @@ def split(
 def stratified(y: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Choose ``count`` of the samples with labels ``y [N]``, each class in proportion: a bool mask ``[N]``.
 
-    A class of n_c samples gives floor(count * n_c / N), and the samples still missing come from the classes
-    of the largest remainders, lower labels first. Float targets, and labels of tokens, count as one class.
+    A class of n_c samples gives floor(count * n_c / N); the classes with the largest remainders give the rest, lower
+    labels first. Float targets, and labels of tokens, count as one class.
     """
     order = torch.randperm(len(y), generator=rng)
     labels = torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() or y.dim() > 1 else y
-    labels = torch.where(labels < 0, labels.max() + 1, labels)  # those that do not count are a class of their own
+    labels = torch.where(labels < 0, labels.max() + 1, labels)  # ignored labels form a separate class
     order = order[torch.sort(labels[order], stable=True).indices]
     sizes = torch.bincount(labels)
     quotas = sizes * count // max(len(y), 1)
@@ -172,8 +172,8 @@ def stratified(y: Tensor, count: int, rng: torch.Generator) -> Tensor:
 def moments(x: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images ``[N, C, H, W]`` over 255; empty for floats.
 
-    From exact integer sums over the histogram of a channel, so they do not depend on the number of threads.
-    The standard deviation is of the population (division by N), and 1 for a constant channel.
+    They come from exact integer sums over the histogram of a channel, so they do not depend on the number of threads.
+    The standard deviation divides by N, and is 1 for a constant channel.
     """
     if x.dtype != torch.uint8:
         return (), ()
@@ -191,7 +191,7 @@ def moments(x: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _all_moments(columns: Sequence[Rows]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """`moments` of one input after another."""
+    """`moments` of all inputs, concatenated."""
     found = [moments(x) for x in columns]
     return tuple(m for mean, _ in found for m in mean), tuple(s for _, std in found for s in std)
 
@@ -199,10 +199,10 @@ def _all_moments(columns: Sequence[Rows]) -> tuple[tuple[float, ...], tuple[floa
 def _given_moments(
     columns: Sequence[Rows], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """A mean and a standard deviation that were given, where they fit the images among the inputs."""
+    """Check a user's mean and standard deviation against the image inputs, and return them."""
     channels = sum(x.shape[1] for x in columns if x.dtype == torch.uint8)
     if not channels:
-        raise DataError("data.mean and data.std are for images of 8 bits; no input is one, and they stay as they are")
+        raise DataError("data.mean and data.std need images of 8 bits, but no input is one")
     if mean is None or std is None or not len(mean) == len(std) == channels:
         raise DataError(f"data.mean and data.std are {channels} numbers each, one a channel; got {mean} and {std}")
     if not all(-inf < m < inf for m in mean) or not all(0 < s < inf for s in std):
@@ -219,7 +219,7 @@ def _prepared(x: Tensor, dtype: torch.dtype, mean: tuple[float, ...], std: tuple
 
 @lru_cache(maxsize=64)
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype):
-    """Scale and shift ``[C, 1, 1]``; kept, so that a captured step copies nothing to the device."""
+    """Scale and shift ``[C, 1, 1]``; cached, so that a captured step copies nothing to the device."""
     m, s = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
     return (1 / (255 * s)).to(dtype).to(device), (-m / s).to(dtype).to(device)
 

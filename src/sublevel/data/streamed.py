@@ -1,4 +1,4 @@
-"""Rows of files, read when they are asked for: data larger than memory, which look like a tensor that is indexed."""
+"""Rows of files, read on demand: data larger than memory, indexed like a tensor."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 BLOCK_BYTES = 2**24
-"""About how much is read at once where all rows are looked at in their order."""
+"""Approximate number of bytes per read when all rows are read in order."""
 
 
 class Streamed:
-    """Rows of files, ``[N, ...]``; like a tensor, as far as rows are taken from it and nothing else is done.
+    """Rows of files, ``[N, ...]``, with the indexing and shape methods of a tensor.
 
-    ``rows[index]`` with a slice or an int64 tensor reads them onto ``device``. `keep` chooses rows without reading any.
+    ``rows[index]`` with a slice or an int64 tensor reads rows onto ``device``. `keep` selects rows without reading.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray], chosen: np.ndarray | None = None, device: str = "cpu") -> None:
@@ -31,7 +31,7 @@ class Streamed:
         return len(self._chosen)
 
     def dim(self) -> int:
-        """The number of dimensions, N's included."""
+        """The number of dimensions, including N."""
         return self.ndim
 
     def numel(self) -> int:
@@ -67,7 +67,7 @@ class Streamed:
         return Streamed(self._arrays, self._chosen[mask.cpu().numpy()], str(self.device))
 
     def to(self, device: torch.device | str) -> Streamed:
-        """The same rows, to be read onto another device."""
+        """The same rows, read onto another device."""
         return Streamed(self._arrays, self._chosen, str(device))
 
 
@@ -80,7 +80,7 @@ def select_rows(rows: Rows, mask: Tensor) -> Rows:
 
 
 def blocks(rows: Rows) -> Iterator[Tensor]:
-    """All rows in their order: in one tensor if they are in memory, else as many at once as fit a block."""
+    """All rows in order: one tensor if they are in memory, otherwise blocks of about `BLOCK_BYTES`."""
     if isinstance(rows, Tensor):
         yield rows
         return

@@ -1,7 +1,7 @@
-"""Image files of a folder, or of a tar or zip, by name and as bytes. Nothing is written, and nothing is run.
+"""Read the image files of a folder, a tar or a zip, as names and bytes. Nothing is written or executed.
 
-What a folder or an archive holds may come from anybody: every name is checked, a folder is entered once, and what is
-unpacked is bounded (see `sublevel.data.bounds`).
+Folders and archives are untrusted: every name is checked, each folder is entered once, and the unpacked size is limited
+(see `sublevel.data.bounds`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 _LARGEST_HEADER = 2**20
-"""Bytes of a tar header that is itself stored as a file: a long name, or the attributes of POSIX."""
+"""Maximum bytes of a tar header stored as a member: a long name, or POSIX attributes."""
 
 
 def listing_digest(root: Path) -> str:
-    """The identity of the content: sha256 of an archive; of the names, sizes and times in a folder."""
+    """A digest of the content: sha256 of an archive, or of the names, sizes and times in a folder."""
     if root.is_file():
         return file_hash(root, "sha256")
     digest = hashlib.sha256()
@@ -47,10 +47,9 @@ def listing_digest(root: Path) -> str:
 def read_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """Yield ``(relative path, bytes)`` of every image file under the folder, or in the tar or zip, ``root``.
 
-    Links in a folder are followed, and each folder is entered once: DataError where two paths lead to one folder. An
-    archive is read once from front to back and only its regular files are looked at: links, devices, absolute paths
-    and paths with ``..`` are passed over. Raises `DataError` for a damaged archive, a compression bomb, and a name that
-    is not UTF-8.
+    Links in a folder are followed; if two paths lead to one folder, a DataError is raised. An archive is read once from
+    front to back. Only its regular files are read: links, devices, absolute paths and paths with ``..`` are skipped.
+    Raises `DataError` for a damaged archive, a compression bomb, and a name that is not UTF-8.
     """
     if root.is_dir():
         yield from _folder(root)
@@ -76,7 +75,7 @@ def _folder(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """Names and paths of the image files of a folder, with every real folder entered once."""
+    """Names and paths of the image files of a folder; enters every real folder once."""
     seen: dict[tuple[int, int], str] = {}
     for here, folders, files in os.walk(root, followlinks=True, onerror=_unreadable):
         _enter(Path(here), root, seen)
@@ -89,7 +88,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _enter(folder: Path, root: Path, seen: dict[tuple[int, int], str]) -> None:
-    """Note a folder. DataError if it was entered by another path, or if it is a link to a folder around ``root``."""
+    """Record a folder. Raises DataError if another path led to it, or if it is a link to a parent of ``root``."""
     status = folder.stat()
     name = folder.relative_to(root).as_posix()
     before = seen.setdefault((status.st_dev, status.st_ino), name)
@@ -118,7 +117,7 @@ def _tar(root: Path, start: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 class _Member(tarfile.TarInfo):
-    """A header, which is refused where it is a bomb itself."""
+    """A tar header; refused if it is too large."""
 
     def _proc_member(self, archive: Any) -> Any:
         stored = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -142,7 +141,7 @@ def _zip(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _read(file: IO[bytes] | None, name: str, size: int) -> bytes:
-    """A member's bytes; what its header says of its size, sparse or not, is held to the bound before."""
+    """A member's bytes, after checking the size in its header, sparse or not."""
     if file is None or size > LARGEST_FILE:
         raise ValueError(f"{name} has {size:,} bytes; an image has at most {LARGEST_FILE:,}")
     return whole(file, name)
@@ -153,7 +152,7 @@ def _plain(name: str) -> str:
 
 
 def _checked(name: str, root: Path) -> str:
-    """The name, which becomes that of a class. DataError where it cannot be written in a table."""
+    """Check a name, which becomes a class name. Raises DataError if it is not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

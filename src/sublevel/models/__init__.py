@@ -1,4 +1,4 @@
-"""Networks by name, or by the import path of a user's own function.
+"""Networks by name, or by the import path of the user's function.
 
 >>> names()[:3]
 ['conv-2', 'conv-4', 'conv-6']

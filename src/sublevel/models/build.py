@@ -1,4 +1,4 @@
-"""From a name, an import path or a function to a network."""
+"""Build a network from a name, an import path or a function."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ def build(name: str | Callable[..., nn.Module], /, *, input_shape: Shapes, class
     Several inputs are a tuple of shapes, or a dict by name.
 
     ``name`` is a registered name (`names`), an import path ``"module:function"``, or the function itself.
-    A function of one's own is called with ``options``, and with ``input_shape`` and ``classes`` where its
-    signature names them; it initialises its weights itself. Weights are drawn from torch's global
-    generator: seed it before.
+    Your own function is called with ``options``, and with ``input_shape`` and ``classes`` if its signature names them;
+    it initialises its weights. Weights are drawn from torch's global generator, which the caller seeds.
 
-    Raises ConfigError for an unknown name or option, ModelError for code that cannot be imported, fails,
-    or returns something that is no ``nn.Module``, and for inputs that the network cannot take.
+    Raises ConfigError for an unknown name or option, ModelError for code that cannot be imported, fails, or does not
+    return an ``nn.Module``, and for unsupported inputs.
     """
     shape = check_shape(input_shape, classes)
     if isinstance(name, nn.Module):
         if options:
-            raise ConfigError(f"a network that is built has no options, got {', '.join(options)}: give its function")
+            raise ConfigError(f"a built network has no options, got {', '.join(options)}: pass its function")
         return copied(name)
     if not isinstance(name, str):
         return call(name, qualified_name(name), shape, classes, options)
@@ -52,9 +51,9 @@ def build(name: str | Callable[..., nn.Module], /, *, input_shape: Shapes, class
 
 
 def copied(network: nn.Module) -> nn.Module:
-    """A copy of a network that was given in place of what builds it, in training mode.
+    """A copy of a built network, in training mode.
 
-    Raises ModelError for one that PyTorch cannot copy.
+    Raises ModelError if the network cannot be copied.
     """
     try:
         return copy.deepcopy(network).train()
@@ -66,7 +65,7 @@ def copied(network: nn.Module) -> nn.Module:
 
 
 def check_shape(input_shape: Shapes, classes: int) -> Shapes:
-    """Return the shapes as tuples; refuse what is empty or holds anything but whole numbers above 0."""
+    """Return the shapes as tuples; refuse empty shapes and sizes that are not positive integers."""
     try:
         shape = shapes_of(input_shape)
     except TypeError:
@@ -85,7 +84,7 @@ def qualified_name(factory: Callable[..., Any]) -> str:
 
 
 def resolve(path: str) -> Callable[..., nn.Module]:
-    """Return what ``"module:function"`` names; modules in the working directory are found too."""
+    """Import ``"module:function"``; also from the working directory."""
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"model {path!r} is no import path; the form is module:function, such as my.nets:tiny")
@@ -108,7 +107,7 @@ def attribute_of(module: ModuleType, attribute: str, path: str) -> object:
 
 
 def import_module(module_name: str, path: str) -> ModuleType:
-    """Import with the working directory last on ``sys.path``, so that it hides nothing installed."""
+    """Import with the working directory last on ``sys.path``, so that installed packages take precedence."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -129,7 +128,7 @@ def call(
     classes: int,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """Call a function of the user's with the options, and the shapes where its signature names them."""
+    """Call the user's function with the options, and with the shapes if its signature names them."""
     arguments = bind(factory, name, {"input_shape": input_shape, "classes": classes}, options)
     try:
         with contained():
@@ -144,7 +143,7 @@ def call(
 def bind(
     factory: Callable[..., Any], name: str, offered: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the keywords for ``factory``; raise ConfigError for options that its signature refuses."""
+    """Return the keyword arguments for ``factory``; raise ConfigError for options that its signature lacks."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Values that a text tells wholly, and those that cannot change what a network computes."""
+"""Values with a complete text form, and values that cannot affect a network's function."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_plain(value: object) -> bool:
 
 
 def format_value(value: object) -> str:
-    """Return the same text for equal plain values, whatever order a set or a dict has.
+    """Return the same text for equal plain values, independent of the order of sets and dicts.
 
     >>> format_value({"b": {2, 1}, "a": None})
     "{'a': None, 'b': {1, 2}}"
@@ -51,5 +51,5 @@ def format_value(value: object) -> str:
 
 
 def is_inert(value: object) -> bool:
-    """Return whether a global says nothing about what is computed: modules, loggers, types for annotations."""
+    """Return whether a global cannot affect the result: modules, loggers, types for annotations."""
     return isinstance(value, INERT) or type(value).__module__ == "typing"

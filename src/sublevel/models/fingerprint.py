@@ -1,7 +1,7 @@
-"""What identifies a network in the key of a stored result.
+"""The fingerprint of a network in a cell's key.
 
-A registered network is its name, options and revision; a network of the user's own is the source of the code
-that makes it (see `sublevel.models.source`). Both hold the names, shapes and types of the network's state.
+A registered network is identified by its name, options and revision; the user's network by the source of its code (see
+`sublevel.models.source`). Both fingerprints include the names, shapes and types of the network's state.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def fingerprint(
     options: Mapping[str, Any],
     version: str | None = None,
 ) -> dict[str, Any] | None:
-    """Return what identifies ``module`` in a cache key, or None if nothing does.
+    """Return the fingerprint of ``module`` for a cell's key, or None if it has none.
 
-    ``name`` is what was given to `build`; ``factory`` is the user's function, and may be left out for a
-    registered name or an import path. None means that some source could not be read and no ``version`` was
-    given: such a network must not be cached. With a ``version`` the user answers for what cannot be read.
+    ``name`` is the argument of `build`; ``factory`` is the user's function, optional for a registered name or an import
+    path. None means that some source is not readable and ``version`` is absent: results of such a network must not be
+    cached. With a ``version`` the user is responsible for changes of unreadable code.
     """
     if ":" not in name and factory is None:
         return registered(name, module, options)
@@ -50,7 +50,7 @@ def fingerprint(
 
 
 def own_code(function: Callable[..., Any], version: str | None = None) -> dict[str, Any] | None:
-    """Return what identifies a function of the user's own, such as a loss, or None if nothing does."""
+    """Return the fingerprint of the user's function, such as a loss, or None if it has none."""
     try:
         source: str | None = function_digest(function)
     except NoSource:

@@ -1,4 +1,4 @@
-"""Whether the code that is loaded is the code that its file holds now."""
+"""Check whether loaded code still matches its file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from types import CodeType, FunctionType
 
 
 def matches_its_file(function: FunctionType) -> bool:
-    """Return False where a file was edited after the import: no code in it compiles to what runs.
+    """Return False if the file was edited after the import, so that no code in it compiles to the loaded code.
 
-    A function that no file holds (a notebook's, a prompt's) cannot have been edited behind its back.
+    Return True for a function without a file (from a notebook or a prompt).
     """
     path = Path(function.__code__.co_filename)
     try:
@@ -23,13 +23,13 @@ def matches_its_file(function: FunctionType) -> bool:
 
 
 def same_name(a: CodeType, b: CodeType) -> bool:
-    """Return whether two code objects stand at one place of their files."""
+    """Return whether two code objects have the same qualified name."""
     return a.co_qualname == b.co_qualname
 
 
 @lru_cache(maxsize=256)
 def compiled(text: bytes, path: str) -> tuple[CodeType, ...]:
-    """Return every code object of a source text; none where it no longer compiles."""
+    """Return every code object of a source text; empty if it does not compile."""
     try:
         return tuple(walk(compile(text, path, "exec", dont_inherit=True)))
     except (SyntaxError, ValueError):
@@ -45,6 +45,6 @@ def walk(code: CodeType) -> Iterator[CodeType]:
 
 
 def meaning(code: CodeType) -> tuple[object, ...]:
-    """Return what a code object does, without the lines and the file it stands in."""
+    """Return the behaviour of a code object, without its file and line numbers."""
     constants = tuple(meaning(c) if isinstance(c, CodeType) else (type(c), repr(c)) for c in code.co_consts)
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars

@@ -15,10 +15,10 @@ from sublevel.errors import ConfigError, unknown
 Builder = Callable[..., nn.Module]
 
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
-"""The types an option of a registered network may have, by their annotation."""
+"""The allowed types of a registered network's options, by annotation."""
 
 STARTS = {"bn_init": ("ones", "uniform"), "bias_init": ("zeros", "uniform")}
-"""The options that every registered network has: how `initialise` draws. The first of each is the default."""
+"""The options of `initialise`, which every registered network has. The first value of each is the default."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,22 @@ class Network:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What the name itself fixes: ``("depth",)`` for ``resnet-{depth}``."""
+        """The slots of the name: ``("depth",)`` for ``resnet-{depth}``."""
         return tuple(re.findall(r"{(\w+)}", self.name))
 
     def match(self, name: str) -> dict[str, int] | None:
-        """Return the numbers that ``name`` gives to the slots, or None if it is another network's."""
+        """Return the numbers in the slots of ``name``, or None if it does not match."""
         found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[0-9]+)", self.name), name)
         return {slot: int(number) for slot, number in found.groupdict().items()} if found else None
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """Return the keyword-only parameters of the builder and of `initialise`, without what the name fixes."""
+        """Return the keyword-only parameters of the builder and of `initialise`, without the slots."""
         parameters = [p for f in (self.builder, initialise) for p in inspect.signature(f).parameters.values()]
         keyword = inspect.Parameter.KEYWORD_ONLY
         return {p.name: p for p in parameters if p.kind is keyword and p.name not in self.slots}
 
     def check(self, name: str, options: Mapping[str, Any]) -> None:
-        """Refuse an option that the network does not have, or a value of another type."""
+        """Refuse an unknown option, or a value of the wrong type."""
         allowed = self.options()
         for option, value in options.items():
             if option not in allowed:
@@ -63,10 +63,10 @@ REGISTRY: dict[str, Network] = {}
 def model(name: str, *, revision: int = 1, examples: Sequence[str] = ()) -> Callable[[Builder], Builder]:
     """Register a builder ``(input_shape, classes, *, option=default, ...) -> nn.Module`` under ``name``.
 
-    ``{slot}`` in the name stands for a whole number, passed to the builder as a keyword; ``examples`` are
-    then the names that are listed and tested. Raise ``revision`` when the same name and options start to mean
-    another function of the weights (a changed default counts): results stored under the old one
-    are then no longer used. The builder need not initialise: every network gets `initialise`.
+    ``{slot}`` in the name stands for a whole number, passed to the builder as a keyword; ``examples`` are then the
+    listed and tested names. Raise ``revision`` if the same name and options give another function of the weights, also
+    by a changed default: results stored under the old revision are then no longer used. `initialise` initialises every
+    network after its builder.
     """
 
     def register(builder: Builder) -> Builder:
@@ -79,13 +79,13 @@ def model(name: str, *, revision: int = 1, examples: Sequence[str] = ()) -> Call
 
 
 def names() -> list[str]:
-    """Return the names of the registered networks, sorted; of a family by number, its examples."""
+    """Return the names of the registered networks, sorted; for a numbered family, its examples."""
     listed = [example for entry in REGISTRY.values() for example in entry.examples]
     return sorted(listed, key=lambda name: [(int(p), "") if p.isdigit() else (-1, p) for p in name.split("-")])
 
 
 def find(name: str) -> tuple[Network, dict[str, int]]:
-    """Return the entry that ``name`` means and the numbers in the name; raise ConfigError if none does."""
+    """Return the entry for ``name`` and the numbers in the name; raise ConfigError if there is none."""
     for entry in REGISTRY.values():
         slots = entry.match(name)
         if slots is not None:

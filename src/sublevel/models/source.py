@@ -1,9 +1,9 @@
-"""The source code that makes up a network, as one digest.
+"""A digest of the source code of a network.
 
-Read are the factory, the classes of the network's modules with their bases, and what these mention by name:
-the user's functions, classes and constants, followed through files that are neither installed nor part of Python;
-and the attributes that the network's modules hold now. What is reached in other ways (a file that is read, a
-number behind an object) is not seen: an object whose content cannot be told stops the reading.
+It covers the factory, the classes of the network's modules with their bases, and everything that these mention by name:
+the user's functions, classes and constants, followed through files that are neither installed nor part of Python. It
+also covers the attributes of the network's modules. Other dependencies (a file read at run time, a number behind an
+object) are not covered; an object without a text form raises NoSource.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from sublevel.models.loaded import matches_its_file
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 IGNORED = set(vars(nn.Module()))
-"""What every module holds: its parts, its tensors, its hooks, whether it trains."""
+"""The attributes of every module: submodules, tensors, hooks, training mode."""
 
 Texts = dict[str, str]
 """Qualified name -> source, or repr of a constant."""
 
 
 class NoSource(Exception):
-    """Some code of a network has no source to read: typed into a prompt, made by exec, or compiled."""
+    """The source of some code is not readable: typed into a prompt, made by exec, or compiled."""
 
 
 def source_digest(factory: Callable[..., Any], module: nn.Module) -> str:
-    """Return the SHA-256 of all source that makes up a network, in the order of the qualified names.
+    """Return the SHA-256 of all source of a network, in the order of the qualified names.
 
-    Raises NoSource if some of it cannot be read, or if the factory holds objects that no source tells.
+    Raises NoSource if some source is not readable, or if the factory holds objects without a text form.
     """
     texts: Texts = {}
     gather_factory(factory, texts)
@@ -80,9 +80,9 @@ def gather_factory(factory: Any, texts: Texts) -> None:
 
 
 def gather_attributes(name: str, part: nn.Module, texts: Texts) -> None:
-    """Add what a module holds beside its tensors and submodules: sizes, slopes, activation functions.
+    """Add a module's attributes other than tensors and submodules: sizes, slopes, activation functions.
 
-    In a class of PyTorch's an object that is neither is left out; in a user's own it raises NoSource.
+    An object without a text form is skipped in a class of PyTorch; in the user's class it raises NoSource.
     """
     theirs = belongs_to_torch(type(part))
     for key, value in sorted(vars(part).items()):
@@ -188,7 +188,7 @@ def is_installed(module: ModuleType) -> bool:
 def source_of(thing: type | FunctionType) -> str:
     """Return the source text; of a notebook's class, which has no file, that of its functions.
 
-    Raises NoSource where the file has been edited since it was imported: its text is not what runs.
+    Raises NoSource if the file was edited after the import, because its text is not the loaded code.
     """
     if not all(map(matches_its_file, functions_of(thing))):
         raise NoSource(f"{thing.__qualname__}: its file has changed since it was imported")
@@ -202,7 +202,7 @@ def source_of(thing: type | FunctionType) -> str:
 
 
 def plain(value: object) -> str:
-    """Return a text that tells a constant; raise NoSource for an object whose content none tells."""
+    """Return the text form of a constant; raise NoSource for an object without one."""
     if not is_plain(value):
         raise NoSource(f"an object of type {type(value).__name__}")
     return format_value(value)

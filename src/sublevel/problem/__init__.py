@@ -1,7 +1,7 @@
-"""A problem: a network, its data and its loss, joined once and named for the store.
+"""A problem: a network, its data and its loss.
 
-Everything the rest of the package needs from code of a user's own passes through here: what the network is called in
-a cache key, whether a worker process can import it, and whether its output fits the data.
+This package is the interface to the user's code: it fingerprints the network for cell keys, checks whether a worker
+process can import it, and checks whether its output fits the data.
 """
 
 from sublevel.problem.identity import importable, path

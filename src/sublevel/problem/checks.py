@@ -1,4 +1,4 @@
-"""A network that does not fit its data is refused before anything is trained."""
+"""Check before training that a network fits its data and its loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sublevel.rng import seeded
 from sublevel.space import Space
 
 EXAMPLES, NUMBERS = 64, 2**16
-"""The most examples that a network is tried on, and about the most numbers in them."""
+"""Maximum number of examples in a check, and approximate maximum of numbers in them."""
 
 
 def check_device(name: str) -> str:
@@ -38,11 +38,11 @@ def check_device(name: str) -> str:
 def check_output(
     module: nn.Module, name: str, splits: Splits, dtype: torch.dtype, loss: str | Loss, losses: Loss
 ) -> None:
-    """Refuse a network that is no function, or whose outputs do not fit the labels, and a loss that gives no loss of
-    each.
+    """Refuse a network that is not a function or whose outputs do not fit the labels, and a loss that is not per
+    example.
 
-    Labels [N] in C classes take outputs [N, C]; a label for every token, [N, T], takes [N, T, C] or [N, C, T]; real
-    targets take as many outputs as an example has targets. Raises ModelError.
+    Labels [N] in C classes need outputs [N, C]; labels for every token, [N, T], need [N, T, C] or [N, C, T]; real
+    targets need one output per target. Raises ModelError.
     """
     classes, few = len(splits.classes), max(2, min(EXAMPLES, NUMBERS // max(1, splits.train.x[:1].numel())))
     x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
@@ -88,7 +88,7 @@ def check_output(
 
 
 def _output(module: nn.Module, name: str, x: Tensor, prepare: Callable[[Tensor], Inputs]) -> Any:
-    """The network's answer in evaluation mode; ModelError where it writes into its input behind PyTorch's back."""
+    """The network's output in evaluation mode. Raises ModelError if it changes its input unseen by PyTorch."""
     inputs = prepare(x)
     before = [(t._version, t.clone()) for t in tensors_of(inputs)]
     try:
@@ -110,15 +110,15 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _channels(shape: Shapes) -> str:
-    """A hint where images seem to have their channels last."""
+    """A hint if images seem to have channels last."""
     last = [s for s in parts(shape) if len(s) == 3 and s[2] in (1, 3, 4) and s[0] > 4]
     return "; are the channels last? give x.permute(0, 3, 1, 2)" if last else ""
 
 
 def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
-    """The network with its real numbers in ``dtype``; complex buffers stay as they are.
+    """The network with its real tensors in ``dtype``; complex buffers stay unchanged.
 
-    Raises ModelError for parameters in half precision, and for a mixture: in one precision it is another function.
+    Raises ModelError for parameters in half or mixed precision: in one precision the network is another function.
     """
     kinds: dict[torch.dtype, str] = {}
     for parameter_name, parameter in module.named_parameters():
@@ -153,13 +153,13 @@ def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind:
 def unused(
     space: Space, module: nn.Module, part: Part, prepare: Callable[[Tensor], Inputs], losses: Loss
 ) -> tuple[str, ...]:
-    """The trainable parameters that the loss of a training batch does not depend on; none where that cannot be seen."""
+    """The trainable parameters that do not affect the loss of a training batch; empty if the check fails."""
     point = space.point(module)
     leaves = {name: value.detach().requires_grad_() for name, value in space.views(point.theta).items()}
     try:
         with seeded(0, "probe:unused"):
             outputs = call(module.train(), {**leaves, **point.buffers}, prepare(part.x[:2]))
         found = torch.autograd.grad(losses(outputs, part.y[:2].clone()).sum(), list(leaves.values()), allow_unused=True)
-    except Exception:  # code of the user's own; a training says what is wrong with it
+    except Exception:  # the user's code; a training reports its error
         return ()
     return tuple(name for name, gradient in zip(leaves, found, strict=True) if gradient is None)

@@ -1,4 +1,4 @@
-"""What a problem is called: in a cell's key, and to another process."""
+"""The identity of a problem: its fingerprint in a cell's key, and its import paths for other processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sublevel.models.build import qualified_name, resolve
 from sublevel.risk.losses import LOSSES
 
 Own = str | Callable[..., Any]
-"""Code of a user's own: a function, or its import path ``module:function``."""
+"""The user's code: a function, or its import path ``module:function``."""
 
 
 def of_model(model: Own, module: nn.Module, options: Mapping[str, Any], version: str | None) -> dict[str, Any] | None:
-    """What identifies a network's code and options in a key; None where it has neither source nor version.
+    """The fingerprint of a network's code and options; None without source and version.
 
-    Raises ModelError for options that are not JSON: they are part of a key, and cross to other processes.
+    Raises ModelError for options that are not JSON, because keys and other processes need them.
     """
     for name, value in options.items():
         try:
@@ -38,7 +38,7 @@ def of_model(model: Own, module: nn.Module, options: Mapping[str, Any], version:
 
 
 def of_loss(loss: Own, version: str | None) -> str | dict[str, Any] | None:
-    """What identifies a loss: its name, or its code; one of ``torch.nn`` is its class, its settings and its tensors."""
+    """The fingerprint of a loss: its name or code; for ``torch.nn``, its class, settings and tensors."""
     if isinstance(loss, str) and loss in LOSSES:
         return loss
     if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
@@ -50,7 +50,7 @@ def of_loss(loss: Own, version: str | None) -> str | dict[str, Any] | None:
 
 
 def of_code(code: Own, version: str | None) -> dict[str, Any] | None:
-    """What identifies a function of the user's own; None where it has neither source nor version."""
+    """The fingerprint of a user's function; None without source and version."""
     return models.own_code(function(code), version)
 
 
@@ -63,17 +63,17 @@ def values(module: nn.Module) -> str:
 
 
 def function(code: Own) -> Callable[..., Any]:
-    """The function itself. Raises ConfigError and ModelError for a path that leads to none."""
+    """The function. Raises ConfigError or ModelError if a path does not lead to a function."""
     return resolve(code) if isinstance(code, str) else code
 
 
 def path(code: Own) -> str:
-    """The import path of a function; a text stays as it is."""
+    """The import path of a function; a string is returned unchanged."""
     return code if isinstance(code, str) else qualified_name(code)
 
 
 def importable(code: Own) -> bool:
-    """Whether another process finds ``code`` by its name: not in __main__, not nested in a function."""
+    """Whether another process can import ``code``: it is not in __main__ and not nested in a function."""
     if isinstance(code, str):
         return not code.startswith("__main__:")
     module, _, name = qualified_name(code).partition(":")

@@ -1,4 +1,4 @@
-"""The problem itself: what it was given, and what is made of that when it is first asked for."""
+"""The problem: a network, its data and its loss; derived values are computed on first use."""
 
 from __future__ import annotations
 
@@ -40,18 +40,17 @@ class Problem:
     """A network factory with training and test data and a loss.
 
     ``model`` is a registered name, an import path ``module:function``, a function that returns an ``nn.Module``, or a
-    network itself, which is copied at once; ``options`` are its arguments. The data are a named source (``data`` with
-    ``root`` and ``data_options``), or ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels
-    [N]), a map-style Dataset of such pairs, or an iterable of batches of them (a DataLoader); what the network takes as
-    several inputs is a tuple or a dict in place of the one. ``validation`` (count or share) is held out from the
-    training examples; ``mean`` and ``std`` per channel normalise images (absent: those of the training examples).
-    ``prunable`` chooses the weights that may be pruned: parameters' names with wildcards, module classes, or a function
-    (see `Space.of`).
+    network, which is copied at once; ``options`` are its arguments. The data are a named source (``data`` with ``root``
+    and ``data_options``), or ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]), a
+    map-style Dataset of such pairs, or an iterable of batches of them (a DataLoader); several inputs are a tuple or a
+    dict instead of one tensor. ``validation`` (count or share) is held out from the training examples; ``mean`` and
+    ``std`` per channel normalise images (default: those of the training examples). ``prunable`` selects the prunable
+    weights: names of parameters with wildcards, module classes, or a function (see `Space.of`).
 
     ``loss`` is a name (``cross-entropy``, ``binary-cross-entropy``, ``squared``, ``mse``, ``huber``), a loss of
     ``torch.nn``, or a function from outputs and labels to the loss of each example, or its import path. ``loop``, a
-    function or its import path, trains in place of the package's own loop (see `sublevel.train.own.by_loop`).
-    ``version`` stands for the source of code that has none. ``device`` is ``cpu``, ``cuda`` or ``cuda:N``.
+    function or its import path, replaces sublevel's training loop (see `sublevel.train.own.by_loop`). ``version``
+    identifies code whose source is not available. ``device`` is ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises DataError and ModelError on first use of `splits` or `space`.
 
@@ -86,7 +85,7 @@ class Problem:
             object.__setattr__(self, "model", models.copied(self.model))
 
     def __repr__(self) -> str:
-        """The network, the data and what is prunable, as far as that is known without reading named data."""
+        """The network, the data and the prunable weights, without reading named data."""
         if self.train is None and "splits" not in self.__dict__:
             return f"Problem({self.name}, data {self.data!r}, loss {identity.path(self.loss)})"
         data = "own data" if self.train is not None else f"data {self.data!r}"
@@ -98,12 +97,12 @@ class Problem:
 
     @cached_property
     def unused(self) -> tuple[str, ...]:
-        """Trainable parameters that the training loss does not depend on: their gradient is 0."""
+        """Trainable parameters that do not affect the training loss: their gradient is 0."""
         return unused(self.space, self.module, self.splits.train, self.prepare, self.per_example_loss())
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data as they were read."""
+        """The data as read."""
         if (self.train is None) != (self.test is None):
             raise DataError("own data need both train and test")
         if self.train is None:
@@ -126,10 +125,10 @@ class Problem:
         return parts.to(self.device)
 
     def share(self) -> str | None:
-        """Put the splits where other processes of this machine find them, and on a CPU look at them there too.
+        """Share the splits with other processes of this machine; on a CPU, this process maps them too.
 
-        The name that they have there, for `of`; None where there is no such place (see
-        `sublevel.data.shared`). A network's own loop may ask for data of its own as they were given: they stay its own.
+        Returns their name for `of`, or None if they cannot be shared (see `sublevel.data.shared`). Data passed in
+        Python to a problem with its own loop are not shared, because the loop may read them.
         """
         if self.train is not None and self.loop is not None:
             return None
@@ -139,13 +138,13 @@ class Problem:
         name, mapped = found
         if torch.device(self.device).type == "cpu":
             self._attach(mapped)
-            if self.train is None:  # else it may take long to read, and is not this object's to forget
+            if self.train is None:  # data passed in Python stay: they may be slow to read again
                 self.__dict__.pop("dataset", None)
         return name
 
     @cached_property
     def module(self) -> nn.Module:
-        """A network to compute with; its own weights mean nothing."""
+        """A network for computation; its weights have no meaning."""
         module = in_precision(self.build(0, "template"), self.torch_dtype, self.name)
         check_output(module, self.name, self.splits, self.torch_dtype, self.loss, self.per_example_loss())
         return module.to(self.device)
@@ -162,7 +161,7 @@ class Problem:
         return getattr(torch, self.dtype)
 
     def prepare(self, x: Tensor) -> Inputs:
-        """The network's input or inputs from stored examples: normalised by the splits' mean and deviation."""
+        """The network's inputs from stored examples, normalised by the splits' mean and deviation."""
         inputs = self.splits.prepare(x, self.torch_dtype)
         return inputs.contiguous(memory_format=LAST) if self._channels_last and isinstance(inputs, Tensor) else inputs
 
@@ -171,7 +170,7 @@ class Problem:
         return takes_channels_last(self.module, self.splits.prepare(self.splits.train.x[:2], self.torch_dtype))
 
     def init(self, seed: int, stream: str = "init") -> Point:
-        """The initial point of ``seed``: weights as the factory draws them, and fresh buffers."""
+        """The initial point of ``seed``: the factory's initial weights, and fresh buffers."""
         return self.space.point(self.build(seed, stream)).to(self.device, self.torch_dtype)
 
     def checkpoint(self, source: Source, mask: Source | None = None) -> Checkpoint:
@@ -179,14 +178,14 @@ class Problem:
 
         ``mask`` is a file or dict of 0/1 tensors by weight, or ``"zeros"``: every prunable weight that is exactly 0.
 
-        Raises DataError where it would not be the same function (see `sublevel.checkpoints.read`).
+        Raises DataError if the point would compute another function (see `sublevel.checkpoints.read`).
         """
         found = read_checkpoint(source, self.module, self.space, mask)
         return replace(found, point=found.point.to("cpu"))
 
     def point(self, source: Source, mask: Source | None = None) -> Point:
-        """The point of a checkpoint, as in `checkpoint`, on the problem's device; with a warning where half the weights
-        are 0 and no mask is given.
+        """The point of a checkpoint, as in `checkpoint`, on the problem's device; warns if half the weights are 0
+        without a mask.
 
         >>> problem = Problem("lenet-300-100", train_size=500)
         >>> bool((problem.point(problem.module).theta == problem.space.point(problem.module).theta).all())
@@ -200,7 +199,7 @@ class Problem:
     def part(self, split: str, size: int | None = None, nth: int = 0) -> Part:
         """The examples of ``train``, ``validation`` or ``test``, or a fixed stratified subset of ``size``.
 
-        ``nth`` asks for another subset, disjoint from those before it. DataError where the examples do not suffice.
+        ``nth`` selects another subset, disjoint from the earlier ones. Raises DataError if there are too few examples.
         """
         part: Part = getattr(self.splits, split)
         if size is None or size >= len(part):
@@ -238,9 +237,9 @@ class Problem:
     ) -> EmpiricalRisk:
         """The loss over a split, without augmentation, as a field, in batches of ``batch_size`` (see `field_batch`).
 
-        Under the ``recomputed`` policy the statistics come from training examples, ``size`` of them. ``part`` asks for
-        another subset of that size, disjoint from those before it; ``keep_bytes`` is memory for the graphs of Hessian
-        products at one point (see `EmpiricalRisk`).
+        Under the ``recomputed`` policy the statistics come from ``size`` training examples. ``part`` selects another
+        subset of that size, disjoint from the earlier ones; ``keep_bytes`` is memory for the graphs of Hessian products
+        at one point (see `EmpiricalRisk`).
         """
         examples = self.part(split, size, part)
         batch_size = batch_size or self.field_batch
@@ -259,7 +258,7 @@ class Problem:
         )
 
     def _calibration(self, size: int | None, part: int, batch_size: int) -> Calibration:
-        """The training examples of a size and part that statistics are recomputed from; the last four are kept."""
+        """The training examples for recomputed statistics, by size and part; caches the last four."""
         kept, key = self.__dict__.setdefault("_calibrations", {}), (size, part, batch_size)
         if key not in kept:
             kept[key] = Calibration(self.space, self.module, self.part("train", size, part).x, self.prepare, batch_size)
@@ -273,22 +272,22 @@ class Problem:
         return loss_function(identity.function(self.loss) if by_path else self.loss)
 
     def trained(self, start: Point, *, recipe: Recipe, seed: int, **how: Any) -> TrainingResult:
-        """The training that begins at ``start``, by the problem's own ``loop`` if it has one; all else as in
-        `sublevel.train.engine.train`. A loop may also ask for this ``problem`` (see `sublevel.train.own.by_loop`).
+        """Train from ``start``, with the problem's ``loop`` if it has one; the other arguments are those of
+        `sublevel.train.engine.train`. A loop may also name the argument ``problem`` (see `sublevel.train.own.by_loop`).
         """
         data, prepare = self.splits.train, self.prepare
         given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
         if self.loop is None:
             loss = counting(self.per_example_loss(), data.y)
             return train(self.space, self.module, start, data, loss=loss, **given)
-        given.pop("checkpointer", None)  # what a loop of one's own keeps in variables cannot be kept for it
+        given.pop("checkpointer", None)  # a snapshot cannot hold the variables of your own loop
         return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
 
     def fingerprint(self) -> dict[str, Any] | None:
-        """What identifies the problem in a cell's key; None if code without source and version makes it.
+        """The problem's part of a cell's key; None if its code has neither source nor version.
 
-        It holds the values that the factory draws, not only its code: weights that it reads from a file count too.
-        Raises ModelError where two builds from one seed differ.
+        It includes the values that the factory draws, so weights read from a file count too. Raises ModelError if two
+        builds from one seed differ.
         """
         model = identity.of_model(self.model, self.module, self.options, self.version)
         loss = identity.of_loss(self.loss, self.version)
@@ -307,12 +306,12 @@ class Problem:
 
     @property
     def portable(self) -> bool:
-        """Whether another process can build this problem from its names."""
+        """Whether another process can build this problem from its spec."""
         code = [self.model, self.loss, *([] if self.loop is None else [self.loop])]
         return not callable(self.prunable) and all(map(identity.importable, code))
 
     def spec(self, stored: str | None = None) -> ProblemSpec:
-        """The problem by names and numbers. ``stored`` is the digest under which `own_tensors` are kept.
+        """The problem by names and numbers. ``stored`` is the digest of the stored `own_tensors`.
 
         >>> Problem("lenet-300-100", train_size=500).spec().data.train_size
         500
@@ -334,7 +333,7 @@ class Problem:
         )  # fmt: skip
 
     def own_tensors(self) -> dict[str, Tensor] | None:
-        """Data that were given in Python, by name, for a store; None where the data have a name."""
+        """Data passed in Python, as tensors by name, for a store; None for named data."""
         return None if self.train is None else own.tensors(self.dataset)
 
     @classmethod
@@ -343,7 +342,7 @@ class Problem:
     ) -> Problem:
         """The problem of a spec. ``get`` loads stored data by digest.
 
-        Splits that are ``shared`` on this machine are mapped, and the data that they were made from are not read.
+        If the splits are ``shared`` on this machine, they are mapped and the data are not read.
         """
         splits = datasets.shared(shared) if shared else None
         d, m, given = spec.data, spec.model, {}
@@ -359,7 +358,7 @@ class Problem:
         return problem if splits is None else problem._attach(splits)
 
     def on(self, device: str, dtype: str) -> Problem:
-        """The same problem on another device, or in another precision; data that were read are not read again."""
+        """The same problem on another device, or in another precision; reuses data already read."""
         other = replace(self, device=device, dtype=dtype)
         return other._attach(self.splits) if "splits" in self.__dict__ else other
 
@@ -369,7 +368,7 @@ class Problem:
         return self
 
     def build(self, seed: int, stream: str) -> nn.Module:
-        """A network as the factory draws it from a stream of ``seed``, on the CPU."""
+        """A new network from the factory, drawn from a stream of ``seed``, on the CPU."""
         with seeded(seed, stream):
             shape, classes = self.splits.input_shape, max(len(self.splits.classes), 1)
             net = models.build(self.model, input_shape=shape, classes=classes, **self.options)
@@ -380,5 +379,5 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """What the network is called."""
+        """The name of the network."""
         return identity.path(self.model)

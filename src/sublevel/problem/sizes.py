@@ -1,4 +1,4 @@
-"""How large a network's activations are, and how many examples go through it at once."""
+"""The size of a network's activations, and the batch size of its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ A GPU needs larger batches: launching the kernels of a small one takes longer th
 
 @ieee
 def count_activations(module: nn.Module, one: Inputs) -> int:
-    """Numbers that the leaves of a network put out for ``one`` example, at least 1."""
+    """Total number of outputs of a network's leaf modules for ``one`` example, at least 1."""
     seen: list[int] = []
     leaves = [m for m in module.modules() if not list(m.children())]
     hooks = [m.register_forward_hook(lambda _, __, out: seen.append(getattr(out, "numel", int)())) for m in leaves]

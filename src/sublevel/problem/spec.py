@@ -1,4 +1,4 @@
-"""A problem in plain values: the form that study files, manifests and worker processes share."""
+"""A problem as plain values, for study files, manifests and worker processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sublevel.strict import Strict
 
 
 class DataSpec(Strict):
-    """Which data, and how much of them. ``mean`` and ``std`` normalise images, one number a channel (absent: those of
-    the training examples). ``options`` are the source's own (a folder's ``size``).
+    """Which data, and how much of them. ``mean`` and ``std`` normalise images, one number per channel (absent: those of
+    the training examples). ``options`` are those of the source (such as a folder's ``size``).
     """
 
     name: str = "fashion-mnist-small"
@@ -28,8 +28,8 @@ class DataSpec(Strict):
 class ModelSpec(Strict):
     """A registered network or an import path ``module:function``, with its options.
 
-    ``prunable`` names the weights that may be pruned, by parameter (with wildcards) or module class; absent: those of
-    every convolution and linear layer.
+    ``prunable`` names the prunable weights, by parameter (with wildcards) or module class; absent: those of every
+    convolution and linear layer.
     """
 
     name: str = "lenet-300-100"
@@ -39,7 +39,7 @@ class ModelSpec(Strict):
 
 
 class ProblemSpec(Strict):
-    """A problem by names and numbers. ``stored`` is the digest of data that were given as tensors.
+    """A problem by names and numbers. ``stored`` is the digest of data passed as tensors.
 
     >>> spec = ProblemSpec(model={"name": "lenet-300-100"}, data={"train_size": 500})
     >>> ProblemSpec.of(spec.document()) == spec

@@ -55,22 +55,22 @@ def _problem(
 
 
 class CellCheckpointer:
-    """Keeps a training that is under way in the cell's `Partial` (a `sublevel.train.resume.Checkpointer`)."""
+    """Saves snapshots of a running training in the cell's `Partial` (a `sublevel.train.resume.Checkpointer`)."""
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
 
     def due(self) -> bool:
-        """Whether it is time to keep the training again."""
+        """Whether to save a snapshot now."""
         return self._partial.due()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keep it in place of the one before. StoreError where that is refused."""
+        """Save the snapshot; replace the previous one. Raises StoreError if it cannot be written."""
         about = {"step": snapshot.step, "total": snapshot.total, "seen": snapshot.seen, "history": snapshot.history}
         self._partial.write(about, serialised(resume.tensors(snapshot)))
 
     def load(self) -> Snapshot | None:
-        """The training as it was kept last; None where there is none that is whole."""
+        """The last snapshot; None if there is none or it is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 

@@ -1,13 +1,13 @@
-"""A ticket in one file: mask, starting weights, end weights if wanted, and where they come from.
+"""A ticket in one file: mask, starting weights, optional end weights, and their origin.
 
 The file is safetensors. Its tensors are ``mask`` (uint8, the bits of all trainable parameters in their order, as
 ``np.packbits`` packs them) and ``start/NAME``, ``end/NAME``, ``constant/NAME`` for every trainable parameter and buffer
 of a point and every parameter that is not trained. The starting weights are unmasked. The header's entry
 ``sublevel-ticket`` is JSON: format, parameters (name, shape, dtype, prunable), buffers, constants, the recipe and the
-provenance under ``about``, the SHA-256 of every tensor's bytes, and one of the header itself. Nothing is pickled;
-loading runs no code.
+provenance under ``about``, the SHA-256 of every tensor's bytes, and the SHA-256 of the document. The file holds no
+pickles; loading runs no code.
 
-Whoever has no sublevel reads it with safetensors and torch::
+Without sublevel, read it with safetensors and torch::
 
     import json
     import sys

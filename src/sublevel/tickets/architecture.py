@@ -1,4 +1,4 @@
-"""Does a network have the parameters and buffers that a ticket was made for?"""
+"""Check that a network has the parameters and buffers of a ticket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Entry = tuple[str, tuple[int, ...]]
 def check_fits(space: Space, buffers: Mapping[str, Tensor], constants: Mapping[str, Tensor], module: nn.Module) -> None:
     """Compare trainable parameters, constant parameters and buffers, in their order, by name and shape.
 
-    Raises ModelError naming the first that differs.
+    Raises ModelError naming the first difference.
     """
     kind = type(module).__name__
     parameters = dict(module.named_parameters())
@@ -30,7 +30,7 @@ def check_fits(space: Space, buffers: Mapping[str, Tensor], constants: Mapping[s
 
 
 def owners(module: nn.Module, names: Iterable[str]) -> list[tuple[str, nn.Module, str]]:
-    """Where parameters stand, as (name in ``module``, owner, name in the owner); a tied one has several owners."""
+    """The owners of parameters, as (name in ``module``, owner, name in the owner); a tied parameter has several."""
     named = dict(module.named_parameters())
     wanted = {id(named[name]): name for name in names}
     return [

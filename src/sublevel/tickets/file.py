@@ -1,4 +1,4 @@
-"""The file of a ticket: safetensors, with one JSON document in its header. Reading and writing bytes, nothing else.
+"""Read and write the file of a ticket: safetensors, with one JSON document in its header.
 
 The document is one entry of the header because safetensors writes several in an order that changes from run to run.
 """
@@ -24,21 +24,21 @@ from sublevel.space import Layer, Point, Space
 KEY = "sublevel-ticket"
 FORMAT = 1
 LARGEST_HEADER = 100_000_000
-"""Bytes: the limit of safetensors itself. More is some other file."""
+"""The header limit of safetensors, in bytes; a larger header is not safetensors."""
 
 TYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
     torch.complex64,
 )  # fmt: skip
-"""What the tensors of a ticket are made of: real numbers, and complex ones in buffers and constants."""
+"""The dtypes of a ticket's tensors; complex numbers only in buffers and constants."""
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What a file holds: mask [D], points by name, constants, and the recipe and provenance."""
+    """The contents of a file: mask [D], points by name, constants, recipe and provenance."""
 
     space: Space
     mask: Bool[Tensor, "D"]
@@ -48,7 +48,7 @@ class Contents:
 
 
 def serialised(c: Contents) -> bytes:
-    """The bytes of the file. ConfigError where ``about`` is not JSON, ModelError for a tensor of no type of `TYPES`."""
+    """The bytes of the file. Raises ConfigError if ``about`` is not JSON, ModelError for a dtype outside `TYPES`."""
     from safetensors.torch import save
 
     tensors = {"mask": packed(c.mask)}
@@ -64,11 +64,11 @@ def serialised(c: Contents) -> bytes:
         document["checksum"] = _digest(_canonical(document))
         return save(plain, {KEY: _canonical(document).decode()})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"what a ticket says about itself must be JSON: {error}") from None
+        raise ConfigError(f"the 'about' of a ticket must be JSON: {error}") from None
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Write a file whole. StoreError where that is impossible."""
+    """Write a file atomically. Raises StoreError if that is impossible."""
     try:
         with replacing(path) as beside:
             beside.write_bytes(data)
@@ -78,7 +78,7 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def read(path: Path) -> Contents:
-    """The way back, checked: format, header, then every tensor and its numbers. DataError names the culprit."""
+    """Read a file and check its format, header, tensors and numbers. Raises DataError naming the fault."""
     data = _bytes(path)
     try:
         document = _document(path, _header(path, data))
@@ -87,7 +87,7 @@ def read(path: Path) -> Contents:
         raise DataError(f"{path} does not fit into the memory") from None
     try:
         return _contents(document, tensors)
-    except Exception as error:  # a document of somebody else's may be wrong in any way
+    except Exception as error:  # an untrusted document may be wrong in any way
         raise DataError(f"{path}: the parts of the ticket do not fit together: {_format_error(error)}") from None
 
 
@@ -104,7 +104,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _format_error(error: Exception) -> str:
-    """An error in one line; of a KeyError's name alone nobody learns anything."""
+    """An error in one line, with its type unless it is a ValueError."""
     text = (str(error).splitlines() or [""])[0]
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
@@ -115,7 +115,7 @@ def checksum(tensor: Tensor) -> str:
 
 
 def _header(path: Path, data: bytes) -> Document:
-    """The JSON header of safetensors: eight bytes of length, then text; the offsets say how long the file must be."""
+    """The JSON header of safetensors: eight bytes of length, then text; checks the file's length by its offsets."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > LARGEST_HEADER:
         raise DataError(f"{path} is not a ticket: it is no safetensors file")
@@ -135,7 +135,7 @@ def _header(path: Path, data: bytes) -> Document:
 
 
 def _document(path: Path, header: Document) -> Document:
-    """The ticket's own part of the header, of a format that is known, with its checksum."""
+    """The ticket's part of the header, after checking its format and checksum."""
     metadata = header.get("__metadata__")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
@@ -156,7 +156,7 @@ def _document(path: Path, header: Document) -> Document:
 
 
 def _tensors(path: Path, data: bytes, document: Document) -> dict[str, Tensor]:
-    """All tensors, each with the bytes that were written."""
+    """All tensors, after checking the SHA-256 of each."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -195,7 +195,7 @@ def _described(c: Contents) -> Document:
 
 
 def _how(layer: Layer) -> Document:
-    """Whether a parameter is prunable, and where its filters lie unless that is axis 0."""
+    """Whether a parameter is prunable, and the axis of its filters unless it is 0."""
     lies = {"axis": layer.axis, "groups": layer.groups} if layer.axis else {}
     return {"prunable": layer.prunable} | lies
 
@@ -225,7 +225,7 @@ def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
 
 
 def _check_document(document: Document) -> None:
-    """ValueError where the parts of the document are not of the kinds that are written."""
+    """Raise ValueError if a part of the document has the wrong type."""
     for part in ("parameters", "buffers", "constants"):
         for entry in _list(document, part, dict):
             if not isinstance(entry["name"], str) or not isinstance(entry.get("prunable", False), bool):
@@ -279,7 +279,7 @@ def _types() -> str:
 
 
 def _expected(tensors: Mapping[str, Tensor], prefix: str, entries: list[Document]) -> dict[str, Tensor]:
-    """The tensors that a list in the header names, which must have the shapes and types that stand there."""
+    """The tensors that a list in the header names, after checking their shapes and types."""
     found = {entry["name"]: tensors[prefix + entry["name"]] for entry in entries}
     for entry in entries:
         if _entry(entry["name"], found[entry["name"]]) != {k: entry[k] for k in ("name", "shape", "dtype")}:

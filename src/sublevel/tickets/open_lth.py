@@ -3,10 +3,10 @@
     lottery_HASH/replicate_1/level_0/main/hparams.log               the hyperparameters, as text
     lottery_HASH/replicate_1/level_N/main/mask.pth                  {name of a prunable weight: 0/1, int32}
     lottery_HASH/replicate_1/level_N/main/model_epE_itI.pth         state dicts: at the rewind step, after training
-    lottery_HASH/replicate_1/level_N/lottery_branch_NAME_HASH/      a branch: mask and models of its own
+    lottery_HASH/replicate_1/level_N/lottery_branch_NAME_HASH/      a branch: its mask and models
 
-Level 0 is the dense network, and its first model the unmasked point that every level is rewound to; the first model of
-a level is that point, masked. Files are loaded with ``weights_only``: none of their code runs.
+Level 0 is the dense network. Its first model is the unmasked point to which every level is rewound; the first model of
+a level is that point, masked. Files are loaded with ``weights_only``, so none of their code runs.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def from_open_lth(
     experiment: str = "main",
     prunable: Prunable | None = None,
 ) -> list[Ticket]:
-    """The tickets of a replicate, one for each level (default: from 0 to the highest that is there).
+    """The tickets of a replicate, one for each level (default: all levels).
 
     ``folder`` holds the folders ``level_N``; ``experiment`` is ``main`` or the folder of a branch. ``network`` is the
-    architecture, or what builds it; its own weights are not used. Where its names are not those of the files, entries
-    correspond by their order; every shape must agree. ``prunable`` is as in `Space.of`. A start is unmasked where
+    architecture, or a function that builds it; its weights are not used. If its names differ from the files' names,
+    entries are matched by order; every shape must agree. ``prunable`` is as in `Space.of`. A start is unmasked if
     level 0 has it.
 
-    Raises DataError for a level or a file that is missing or cannot be read, ModelError for a network that does not
-    fit: one sentence that names the first thing that is wrong.
+    Raises DataError for a missing or unreadable level or file, ModelError for a network that does not fit; the error
+    names the first fault.
     """
     root = Path(folder)
     net = network if isinstance(network, nn.Module) else network()
@@ -109,13 +109,13 @@ def _models(folder: Path) -> tuple[Path, Path]:
 
 
 def _loaded(path: Path) -> State:
-    """The tensors of a file by name, running none of its code."""
+    """The tensors of a file by name, without running its code."""
     try:
         check_zip(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path.parent} has no {path.name}") from None
-    except Exception as error:  # a damaged file fails in many ways, one that would run code in another
+    except Exception as error:  # damaged files and files with code raise many kinds of errors
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path} cannot be loaded without running its code: {why}") from None
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
@@ -124,7 +124,7 @@ def _loaded(path: Path) -> State:
 
 
 def _names(theirs: State, own: State, path: Path) -> dict[str, str]:
-    """Which of the network's entries a file's entry is: the one of its name, or else of its place. ModelError."""
+    """Map the entries of a file to those of the network, by name or otherwise by order. Raises ModelError."""
     pairs = [(name, name) for name in own] if set(theirs) == set(own) else list(zip_longest(theirs, own))
     for n, (their, mine) in enumerate(pairs, start=1):
         same = their is not None and mine is not None and theirs[their].shape == own[mine].shape
@@ -137,7 +137,7 @@ def _names(theirs: State, own: State, path: Path) -> dict[str, str]:
 
 
 def _statistic(name: str | None) -> str | None:
-    """Which of BatchNorm's buffers an entry is; its weight and bias have the same shape."""
+    """The name of a BatchNorm buffer, or None; needed because weight, bias and buffers have the same shape."""
     last = (name or "").rpartition(".")[2]
     return last if last in STATISTICS else None
 
@@ -147,7 +147,7 @@ def _format_entry(state: State, name: str | None) -> str:
 
 
 def _ours(path: Path, net: nn.Module) -> dict[str, Tensor]:
-    """A state dict under the network's own names."""
+    """A state dict under the network's names."""
     state = _loaded(path)
     return {mine: state[their] for their, mine in _names(state, net.state_dict(), path).items()}
 
@@ -176,7 +176,7 @@ def _mask(path: Path, names: Mapping[str, str], space: Space) -> Bool[Tensor, "D
 
 
 def _unmasked(root: Path, start: Point, mask: Bool[Tensor, "D"], net: nn.Module, space: Space) -> Point:
-    """Level 0's first point, where the level began from that point, masked; where it began elsewhere, its own."""
+    """The first point of level 0 if this level started from it, masked; otherwise this level's start."""
     dense = root / "level_0" / "main"
     if not dense.is_dir():
         return start
@@ -186,7 +186,7 @@ def _unmasked(root: Path, start: Point, mask: Bool[Tensor, "D"], net: nn.Module,
 
 
 def _about(root: Path, level: int, experiment: str, first: Path, last: Path) -> dict[str, object]:
-    """Where the ticket comes from: no path, for paths hold the names of people."""
+    """The origin of the ticket, without paths, because paths contain names of people."""
     replicate = re.fullmatch(r"replicate_(\d+)", root.name)
     return {
         "source": "open_lth",
@@ -199,7 +199,7 @@ def _about(root: Path, level: int, experiment: str, first: Path, last: Path) -> 
 
 
 def _hyperparameters(path: Path) -> dict[str, dict[str, str]]:
-    """Sections of ``    * name => value``; nothing where the file is absent."""
+    """Parse sections of ``    * name => value``; empty if the file is absent."""
     found: dict[str, dict[str, str]] = {}
     section: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

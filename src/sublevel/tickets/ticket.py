@@ -1,4 +1,4 @@
-"""A ticket: a mask, the point that its survivors were rewound to, and the point where they ended."""
+"""A ticket: a mask, the point to which its survivors were rewound, and their end point."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from sublevel.tickets.architecture import check_fits, owners
 
 @dataclass(frozen=True, eq=False)
 class Ticket:
-    """A sparse solution, with nothing left to look up: what a study found, or what a file holds.
+    """A self-contained sparse solution, from a study or a file.
 
-    ``mask`` [D] is 1 where a weight is left; ``points`` holds ``start``, where the survivors were rewound to
-    (unmasked), and ``end`` where it is known; ``space`` says which coordinate is which weight; ``constants`` are the
-    parameters that were not trained, by name; ``about`` is the recipe and the provenance, as JSON. ``network`` builds
-    a module, where the ticket comes from a problem and not from a file.
+    ``mask`` [D] is 1 where a weight remains. ``points`` holds ``start``, the unmasked rewind point, and ``end`` if
+    known. ``space`` maps coordinates to weights. ``constants`` are the parameters that were not trained, by name;
+    ``about`` is the recipe and the provenance, as JSON. ``network`` builds a module if the ticket comes from a problem.
 
-    Raises ModelError where mask, points and space do not belong together.
+    Raises ModelError if mask, points and space do not fit together.
 
     >>> net = nn.Linear(2, 1)
     >>> space = Space.of(net)
@@ -72,11 +71,11 @@ class Ticket:
         *,
         prunable: Choice | None = None,
     ) -> Ticket:
-        """The ticket of checkpoints made elsewhere: files, state dicts or networks of the architecture ``network``.
+        """A ticket from checkpoints made elsewhere: files, state dicts or networks of the architecture ``network``.
 
-        ``mask`` is a file or dict of 0/1 tensors by weight, or ``"zeros"``; without one it is that of the end, or of
-        the start, as ``torch.nn.utils.prune`` leaves it. Raises DataError as `sublevel.checkpoints.read` does, and
-        where start and end differ in frozen parameters.
+        ``mask`` is a file or dict of 0/1 tensors by weight, or ``"zeros"``. Without one, the ``torch.nn.utils.prune``
+        mask of the end, or of the start, is used. Raises DataError as `sublevel.checkpoints.read` does, and if start
+        and end differ in frozen parameters.
         """
         space = Space.of(network, prunable)
         first = read_checkpoint(start, network, space, mask if end is None else None)
@@ -93,27 +92,27 @@ class Ticket:
 
     @property
     def start(self) -> Point:
-        """Where the survivors were rewound to, before the mask."""
+        """The rewind point of the survivors, before masking."""
         return self.points["start"]
 
     @property
     def end(self) -> Point:
-        """Where training ended. ModelError where the ticket does not hold it."""
+        """The end point. Raises ModelError if the ticket does not have it."""
         return self._stored("end")
 
     @property
     def density(self) -> float:
-        """The share of the prunable weights that are left."""
+        """The share of the prunable weights that remain."""
         return self.space.density(self.mask)
 
     def point(self, at: str | None = None) -> Point:
-        """``m * theta`` at ``start`` or ``end``; None is the end where the ticket holds it, otherwise the start."""
+        """``m * theta`` at ``start`` or ``end``; None is the end if the ticket has it, otherwise the start."""
         return self._stored(at or ("end" if "end" in self.points else "start")).project(self.mask)
 
     def module(self, net: nn.Module | None = None, at: str | None = None) -> nn.Module:
-        """A plain module with the masked weights of ``point(at)``, in evaluation mode; ``net`` itself is left alone.
+        """A plain module with the masked weights of ``point(at)``, in evaluation mode; ``net`` itself does not change.
 
-        ModelError where the ticket was read from a file and no ``net`` is given, or where ``net`` is another network.
+        Raises ModelError if the ticket comes from a file and ``net`` is absent, or if ``net`` does not fit.
         """
         if net is not None:
             self.check_fits(net)
@@ -125,7 +124,7 @@ class Ticket:
     def apply(self, module: nn.Module, at: str | None = None) -> nn.Module:
         """Write the masked weights and the buffers into ``module``, in its own precision, and return it.
 
-        Raises ModelError naming the first parameter or buffer that differs; then nothing is written.
+        Raises ModelError naming the first parameter or buffer that differs; in that case nothing is written.
         """
         point = self.point(at)
         self.check_fits(module)
@@ -139,8 +138,8 @@ class Ticket:
     def to_torch_prune(self, module: nn.Module, at: str | None = None) -> nn.Module:
         """`apply`, and put every prunable weight under ``torch.nn.utils.prune``, so that its mask persists.
 
-        The module then holds ``NAME_orig`` and ``NAME_mask`` (``CustomFromMask``); a tied weight is masked wherever it
-        stands.
+        The module then holds ``NAME_orig`` and ``NAME_mask`` (``CustomFromMask``); a tied weight is masked in every
+        owner.
         """
         self.apply(module, at)
         masks = self.masks()
@@ -154,10 +153,10 @@ class Ticket:
         return {layer.name: self.mask[layer.coordinates].view(layer.shape).cpu() for layer in layers}
 
     def save(self, path: str | Path, end: bool = False) -> Path:
-        """Write the ticket, with the end weights if wanted, as one safetensors file (see `sublevel.tickets`).
+        """Write the ticket as one safetensors file, optionally with the end weights (see `sublevel.tickets`).
 
-        One ticket gives the same bytes everywhere. StoreError where the file cannot be written; what stood there
-        before is then still whole.
+        One ticket gives the same bytes everywhere. Raises StoreError if the file cannot be written; an existing file
+        then stays unchanged.
         """
         names = ("start", "end") if end else ("start",)
         points = {name: self._stored(name) for name in names}
@@ -168,8 +167,8 @@ class Ticket:
     def load(cls, path: str | Path) -> Ticket:
         """Read a ticket, running no code; every tensor is checked against its SHA-256.
 
-        Raises DataError in one sentence: no such file, not a ticket, cut short, damaged (which tensor), a format of
-        the future.
+        Raises DataError in one sentence: no such file, not a ticket, truncated, damaged (with the tensor's name), or a
+        newer format.
         """
         c = file.read(Path(path))
         try:

@@ -1,7 +1,6 @@
-"""Masks that are learned by gradient descent: edge-popup and continuous sparsification.
+"""Masks learned by gradient descent: edge-popup and continuous sparsification.
 
-Both move more than the weights of a network, and both see the batches that training sees: they are run by the loop of
-`sublevel.train.engine`, so a data order is the same one under the same name.
+The loop of `sublevel.train.engine` runs both, so they see the same batches as a training with the same data order.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from sublevel.train.update import flat, update
 from sublevel.train.weights import LossAndGrad
 
 Choose = Callable[[Tensor], Tensor]
-"""From scores [D] to the mask [D] that keeps the best of them."""
+"""Maps scores [D] to the mask [D] of the best scores."""
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a run ended with: the network that it trained, and what its mask is read from.
+    """The result of a run: the trained network and the scores of its mask.
 
     ``end`` is the masked network, ``m * weights``, with its buffers; ``scores`` [D] are those of the last step.
     """
@@ -59,16 +58,16 @@ def edge_popup(
     watch: Watch | None = None,
     checkpointer: Checkpointer | None = None,
 ) -> Learned:
-    """Train the scores of weights that stay as they are (edge-popup, Ramanujan et al. 1911.13299).
+    """Train the scores of frozen weights (edge-popup, Ramanujan et al. 1911.13299).
 
-    The network is ``m * w`` with ``m = choose(|s|)``, 1 for the best. The straight-through estimator takes m for |s| in
-    the backward pass, so every score moves, also one whose weight is out:
+    The network is ``m * w`` with ``m = choose(|s|)``, 1 for the best. In the backward pass the straight-through
+    estimator replaces m by |s|, so every score moves, also that of a masked weight:
 
         ds = dL/d(m * w) * w * sign(s),    s <- the recipe's step along ds.
 
-    No weight, bias or affine parameter moves; running statistics do. ``scores`` are 0 where none is learned.
+    Weights, biases and affine parameters stay fixed; running statistics move. ``scores`` are 0 where none is learned.
 
-    Raises Diverged when a score stops being finite.
+    Raises Diverged if a score becomes infinite or NaN.
     """
     run = _Scores(space, module, frozen, scores, choose, recipe, prepare, loss)
     done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=checkpointer)
@@ -100,7 +99,7 @@ def continuous_sparsification(
     The network is ``m * w`` with ``m = sigmoid(b s)`` where ``soft``, 1 elsewhere; the loss is ``L + penalty sum(m)``,
     the L1 norm of the masks. b rises exponentially from 1 at the first step to ``beta`` at the last, so the masks
     harden to 1 where s > 0 and 0 elsewhere. Weights and s take the recipe's steps, s without weight decay. The history
-    tells L alone.
+    holds L without the penalty.
     """
     run = _SoftMasks(
         space, module, start, scores, soft, penalty, _Annealing(beta, recipe.steps(len(data)) - first), recipe,
@@ -113,9 +112,9 @@ def continuous_sparsification(
 
 
 def next_round(scores: Float[Tensor, "D"], beta: float, initial: float) -> Float[Tensor, "D"]:
-    """The scores that another round starts from: ``min(beta s, initial)``.
+    """The scores at the start of the next round: ``min(beta s, initial)``.
 
-    What was switched off stays off, what was on is as undecided as at first (``prune`` in models/layers.py of
+    A mask that is off stays off; a mask that is on returns to its initial score (``prune`` in models/layers.py of
     lolemacs/continuous-sparsification).
 
     >>> next_round(torch.tensor([-0.5, 0.5]), 200.0, 0.25)
@@ -127,7 +126,7 @@ def next_round(scores: Float[Tensor, "D"], beta: float, initial: float) -> Float
 def initial_scores(space: Space, dtype: torch.dtype, generator: torch.Generator) -> Float[Tensor, "D"]:
     """Scores of prunable weights, uniform on +-1/sqrt(fan_in), others 0 (CPU).
 
-    That is Kaiming's uniform initialisation with a = sqrt(5), as in the paper's code (allenai/hidden-networks).
+    This is Kaiming's uniform initialisation with a = sqrt(5), as in the paper's code (allenai/hidden-networks).
     """
     out = torch.zeros(space.dim, dtype=dtype)
     for layer in space.prunable_layers:
@@ -149,7 +148,7 @@ def signed_constant(space: Space, theta: Float[Tensor, "D"]) -> Float[Tensor, "D
 
 
 class _Scores:
-    """Scores in place, over weights that are never written."""
+    """Training of scores, in place, over frozen weights."""
 
     def __init__(
         self,
@@ -174,7 +173,7 @@ class _Scores:
         return self._loss_and_grad.point()
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """One step of the scores; the mean loss before it."""
+        """Take one step of the scores; return the mean loss before it."""
         mean, gradients = self._loss_and_grad(x, y)
         self._update([flat(gradients) * self._frozen * self.scores.sign()], lr)
         self._set()
@@ -202,7 +201,7 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Annealing:
-    """beta^(t / (T - 1)) for steps t = 0 to T - 1, and beta from then on."""
+    """beta^(t / (T - 1)) for steps t = 0 to T - 1, then beta."""
 
     beta: float
     steps: int
@@ -212,7 +211,7 @@ class _Annealing:
 
 
 class _SoftMasks:
-    """Weights and the scores of their soft masks, in place."""
+    """Training of weights and the scores of their soft masks, in place."""
 
     def __init__(
         self,
@@ -238,7 +237,7 @@ class _SoftMasks:
         self._set()
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """One step of both; the mean loss before it, without the penalty."""
+        """Take one step of both; return the mean loss before it, without the penalty."""
         mean, gradients = self._loss_and_grad(x, y)
         g, m = flat(gradients), self._mask
         of_scores = (g * self.weights + self._penalty) * self._b * m * (1 - m)  # 0 where m is 1 for good

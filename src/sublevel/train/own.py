@@ -1,4 +1,4 @@
-"""A training loop of the user's own in place of `sublevel.train.engine.train`."""
+"""Training by the user's loop instead of `sublevel.train.engine.train`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sublevel.train.engine import Progress, TrainingResult, Watch, batches, plan
 from sublevel.train.recipe import Recipe
 
 Loop = Callable[..., Any]
-"""``(theta [D], mask [D], steps: range, ...) -> theta [D]``, or a `Point` where buffers moved too."""
+"""``(theta [D], mask [D], steps: range, ...) -> theta [D]``, or a `Point` if buffers moved too."""
 
 Batch = Callable[[int], tuple[Inputs, Tensor]]
 
@@ -43,17 +43,17 @@ def by_loop(
     watch: Watch | None = None,
     offered: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Train from ``start`` at step ``first`` to the end by ``loop(theta, mask, steps)``, called once for each stretch
-    between two checkpoints: what it keeps beside theta (momentum) begins anew there.
+    """Train from ``start`` at step ``first`` to the end with ``loop(theta, mask, steps)``, called once per interval
+    between two checkpoints. The loop's other state (momentum) restarts at each call.
 
-    ``theta`` [D] is a copy and 0 where ``mask`` [D] (bool, all True for a dense network) is False; ``steps`` is the
-    range of steps to take. What comes back must be finite, and 0 outside the mask. By name, where its signature asks,
-    the loop is also given ``buffers`` (name -> tensor, copies that it may change in place), ``batch`` (step -> the
-    prepared inputs and labels of the study's own data order and augmentation), ``rates`` (the learning rate of every
-    step of the whole run), ``recipe``, ``seed``, and what is ``offered``. Before each call ``module`` is put into
-    training mode and PyTorch's global generator is seeded.
+    ``theta`` [D] is a copy, 0 where ``mask`` [D] (bool, all True for a dense network) is False; ``steps`` is the range
+    of steps to take. The returned weights must be finite, and 0 outside the mask. If its signature names them, the loop
+    also receives ``buffers`` (name -> tensor, copies that it may change in place), ``batch`` (step -> the prepared
+    inputs and labels in the study's data order, augmented), ``rates`` (the learning rate of every step of the whole
+    run), ``recipe``, ``seed``, and the arguments in ``offered``. Before each call ``module`` is set to training mode
+    and PyTorch's global generator is seeded.
 
-    Raises ModelError for a vector of another shape or with weights outside the mask, Diverged where it is not finite.
+    Raises ModelError for a vector of another shape or with weights outside the mask, Diverged if it is not finite.
     """
     rates = recipe.rates(len(data)) if rates is None else rates
     last, saved, history = len(rates), {}, []
@@ -85,7 +85,7 @@ def by_loop(
 
 
 def _reader(data: Part, recipe: Recipe, prepare: Callable[[Tensor], Inputs], seed: int, order: str) -> Batch:
-    """The batch of any step, as `sublevel.train.engine.train` would see it there."""
+    """A function that returns the batch of any step, as `sublevel.train.engine.train` would use it."""
     per_epoch, batch, plans = recipe.steps_per_epoch(len(data)), batches(data, recipe), {}
 
     def read(step: int) -> tuple[Inputs, Tensor]:
@@ -108,19 +108,23 @@ def _requested(loop: Loop, available: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(loop: Loop, found: Any, given: Point, mask: Bool[Tensor, "D"], step: int) -> Point:
-    """The point that a loop gave back, as a copy of its own."""
+    """Check the weights that a loop returned; return them as a new point."""
     name = f"the training loop {getattr(loop, '__qualname__', type(loop).__name__)}"
     theta: Float[Tensor, "D"] = found.theta if isinstance(found, Point) else found
     if not isinstance(theta, Tensor) or theta.shape != given.theta.shape or theta.dtype != given.theta.dtype:
         got = f"{theta.dtype} {list(theta.shape)}" if isinstance(theta, Tensor) else type(theta).__name__
-        raise ModelError(f"{name} gave {got} at step {step}; expected {given.theta.dtype} {list(given.theta.shape)}")
+        raise ModelError(
+            f"{name} returned {got} at step {step}; expected {given.theta.dtype} {list(given.theta.shape)}"
+        )
     if not bool(torch.isfinite(theta).all()):
-        raise Diverged(f"training diverged: a weight that {name} gave at step {step} is not finite")
+        raise Diverged(f"training diverged: a weight that {name} returned at step {step} is not finite")
     if grown := int(theta[~mask].count_nonzero()):
-        raise ModelError(f"{name} gave {grown} pruned weights that are not 0 at step {step}: multiply by the mask")
+        raise ModelError(f"{name} returned {grown} nonzero pruned weights at step {step}: multiply by the mask")
     buffers = found.buffers if isinstance(found, Point) else given.buffers
     if {name: b.shape for name, b in buffers.items()} != {name: b.shape for name, b in given.buffers.items()}:
-        raise ModelError(f"{name} gave other buffers than the network's at step {step}: {', '.join(buffers) or 'none'}")
+        raise ModelError(
+            f"{name} returned other buffers than the network's at step {step}: {', '.join(buffers) or 'none'}"
+        )
     return _copy(Point(theta.detach(), buffers))
 
 

@@ -1,6 +1,6 @@
-"""The recipe: everything that decides a training run but the network, the data and the seed.
+"""The recipe: all settings of a training except the network, the data and the seed.
 
-Lengths of training carry their unit: ``160ep`` or ``62560it``. A bare number is refused where both would make sense.
+Lengths of training have a unit: ``160ep`` or ``62560it``. A bare number is refused if both units are possible.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENGINES = ("auto", "eager", "graph", "sparse")
 
 
 LONGEST = 10_000_000
-"""Steps of the longest training that can be meant."""
+"""Maximum number of steps of a training."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: object) -> Duration:
-        """Read ``160ep``, ``0.5ep`` or ``2000it``; ValueError says what is allowed."""
+        """Parse ``160ep``, ``0.5ep`` or ``2000it``. Raises ValueError naming the allowed forms."""
         if isinstance(text, cls):
             return text
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(it|ep)\s*", text) if isinstance(text, str) else None
@@ -58,7 +58,7 @@ class Duration:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Let study files hold durations as text."""
+        """Read and write durations as text in study files."""
         from pydantic_core import core_schema as schema
 
         return schema.no_info_plain_validator_function(
@@ -70,26 +70,26 @@ class Duration:
 class Recipe:
     """SGD with momentum and weight decay on all parameters, and a schedule of the learning rate.
 
-    ``optimizer`` may be ``adam`` or ``adamw``: ``momentum`` is their beta_1. Under ``adamw`` weight decay is decoupled
-    from the gradient (Loshchilov and Hutter 1711.05101), under the others it is a term of the loss.
+    ``optimizer`` may be ``adam`` or ``adamw``; ``momentum`` is then beta_1. ``adamw`` decouples weight decay from the
+    gradient (Loshchilov and Hutter 1711.05101); in the others it is a term of the loss.
 
-    ``crop`` pads by so many pixels and crops at random, ``flip`` mirrors at random. The last, smaller batch of an
-    epoch is kept. ``gamma`` is the factor at each of the ``milestones``; ``warmup`` rises linearly to ``lr``: at
-    step s of w the rate is lr (s + 1) / w, or lr s / w with ``warmup_from_zero``.
+    ``crop`` pads by that many pixels and crops at random; ``flip`` mirrors at random. An epoch keeps its last, smaller
+    batch. ``gamma`` is the factor at each of the ``milestones``. ``warmup`` rises linearly to ``lr``: at step s of w
+    the rate is lr (s + 1) / w, or lr s / w with ``warmup_from_zero``.
 
-    The dense run stores its points at the steps of ``checkpoints``, for other runs to start from. Every training stores
-    its own points at those steps of ``trajectory`` that it passes, its start included.
+    The dense run stores its points at the steps of ``checkpoints``, so other runs can start from them. Every training
+    stores its points at the steps of ``trajectory`` that it passes, including its start.
 
-    Where several processes train together, BatchNorm sees the whole batch if ``synchronised``, else each process its
-    share of it, and the running statistics are averaged. To one process it makes no difference. ``block`` and ``mix``
-    order the examples of data that are read from files (see `sublevel.data.batches.epoch_plan`); 0 is any order.
+    If several processes train together, BatchNorm uses the whole batch if ``synchronised``; otherwise each process uses
+    its share, and the running statistics are averaged. With one process both are the same. ``block`` and ``mix`` order
+    the examples of data read from files (see `sublevel.data.batches.epoch_plan`); ``block`` 0 is a random order.
 
     ``engine`` computes the step (see `sublevel.train.engines`). ``tf32`` lets CUDA round the factors of products to 10
-    bits, ``bf16`` runs the network under autocast in bfloat16, weights and optimizer in ``dtype``: both change what is
-    computed, and are off unless named.
+    bits. ``bf16`` runs the network under autocast in bfloat16, with weights and optimizer in ``dtype``. Both change the
+    results and are off by default.
 
-    A field that is added later carries ``introduced`` in its metadata: while it has that value it is no part of
-    a cell's key, so old results stay valid; a changed default does not reuse them.
+    A field added later has ``introduced`` in its metadata. While it has that value it is not part of a cell's key, so
+    old results stay valid; a changed default gives another key.
     """
 
     length: Duration = field(default_factory=lambda: Duration(160, "ep"))
@@ -179,7 +179,7 @@ class Recipe:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     def document(self) -> dict[str, object]:
-        """The recipe as JSON for a cell's key (see the class on fields that are left out)."""
+        """The recipe as JSON for a cell's key, without fields at their introduced value (see the class)."""
         kept = (
             f
             for f in fields(self)
@@ -189,7 +189,7 @@ class Recipe:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Recipe:
-        """The way back from `document`; fields that were left out have the value they were introduced with."""
+        """Inverse of `document`; absent fields take the value they were introduced with."""
         known = {f.name: f for f in fields(cls)}
         values = {name: f.metadata["introduced"] for name, f in known.items() if "introduced" in f.metadata}
         for name, value in document.items():

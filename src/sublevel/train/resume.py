@@ -1,4 +1,4 @@
-"""A training that was cut short goes on from where it was last kept, to the same bits."""
+"""Resume an interrupted training from its last snapshot, to the same bits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sublevel.codec import point_of, point_tensors, under, within
 from sublevel.space import Point
 
 State = dict[str, Tensor]
-"""All that a run moves, by name."""
+"""All tensors that a training step changes, by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Where a run stands between two steps: what it moves, how far it is, and what it has told and kept so far.
+    """The state of a training between two steps: tensors, step, history and stored points.
 
-    ``total`` is the sum of the losses of the ``seen`` examples of an epoch that is not over.
+    ``total`` is the sum of the losses of the ``seen`` examples in an unfinished epoch.
     """
 
     state: State
@@ -31,18 +31,18 @@ class Snapshot:
 
 @runtime_checkable
 class Checkpointer(Protocol):
-    """What keeps a standing for the case that the process ends before the run does."""
+    """Saves snapshots, so that a training can resume after its process ends."""
 
     def due(self) -> bool:
-        """Whether it is time to keep one. Asked after every step."""
+        """Whether to save a snapshot now; called after every step."""
         ...
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keep it in place of the one before."""
+        """Save the snapshot; replace the previous one."""
         ...
 
     def load(self) -> Snapshot | None:
-        """The last one; None where there is none that is whole."""
+        """The last snapshot; None if there is none or it is damaged."""
         ...
 
 
@@ -61,11 +61,11 @@ def points(found: Mapping[str, Tensor]) -> dict[int, Point]:
 
 
 def state(found: Mapping[str, Tensor]) -> State:
-    """What the run moves, among named tensors."""
+    """The training's state among named tensors."""
     return within("state", found)
 
 
 def overwrite(at: dict[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Write the found values over those in ``at``, where they stand."""
+    """Copy the found values into the tensors of ``at``, in place."""
     for name, tensor in at.items():
         tensor.copy_(found[name])

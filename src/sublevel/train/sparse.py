@@ -1,9 +1,9 @@
-"""Sparse arithmetic: linear layers of few weights multiply by those alone.
+"""Sparse products for linear layers at low density.
 
-Under a mask of 5% a dense product multiplies by zero nineteen times of twenty. Here such a layer's weights are a vector
-of the kept ones, which the optimizer moves; its products are those of a sparse matrix in CSR form, forward and
-backward, with examples in columns, where the libraries are fastest (three to six times at 2%, even at about 8%). The
-sums have other orders than dense ones, so it is an engine to be named, not a detail.
+At a density of 5% a dense product multiplies by zero nineteen times out of twenty. Here the optimizer moves a vector of
+the kept weights. Forward and backward products use a sparse matrix in CSR form, with examples in columns, where the
+libraries are fastest (three to six times as fast at 2%, equal at about 8%). Sparse sums have another order than dense
+ones, so this is a separate engine.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from sublevel.train.resume import State
 from sublevel.train.weights import LossAndGrad, Weights
 
 LARGE = 2**14
-"""Weights of a layer from which on it is worth while: likewise."""
+"""Smallest layer, in weights, that is worth a sparse product; fixed per release."""
 
 BELOW = 0.06
-"""Density at or under which a layer's products are sparse: a rule of this release, part of the arithmetic."""
+"""Highest density at which a layer's products are sparse; fixed per release."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Where a matrix [out, in] keeps its n weights: in CSR form, and in that of its transpose."""
+    """The positions of the n kept weights of a matrix [out, in], in CSR form, also for its transpose."""
 
     shape: tuple[int, int]
     kept: Tensor
-    """int64 [n]: their places in the matrix read row by row."""
+    """int64 [n]: their row-major indices in the matrix."""
     rows: tuple[Tensor, Tensor]
     """Ends of the rows [out + 1], columns [n]."""
     columns: tuple[Tensor, Tensor]
@@ -48,7 +48,7 @@ class Pattern:
 
     @classmethod
     def of(cls, kept: Bool[Tensor, "out in"]) -> Pattern:
-        """The pattern of the true ones."""
+        """The pattern of the true entries."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # once in a process
             there = kept.to(torch.float32).to_sparse_csr()
@@ -90,7 +90,7 @@ class Product(torch.autograd.Function):
 
 
 class Multiply(TorchFunctionMode):
-    """Linear layers whose weight is one of the stand-ins multiply by the sparse matrix that it stands for."""
+    """Replaces ``F.linear`` by a sparse product if its weight is one of the placeholders."""
 
     def __init__(self, stands_for: Mapping[int, tuple[str, Tensor, Pattern]]) -> None:
         self._stands_for = stands_for
@@ -103,8 +103,8 @@ class Multiply(TorchFunctionMode):
         name, values, pattern = found[0]
         if function is not F.linear:
             raise ModelError(
-                f"{name} is read by {getattr(function, '__name__', function)} too, which train.engine 'sparse' cannot "
-                "compute: it is for linear layers that nothing else reads; leave it out"
+                f"{name} is also read by {getattr(function, '__name__', function)}, which train.engine 'sparse' cannot "
+                "compute: it supports weights that only nn.Linear reads; use another engine"
             )
         x, bias = args[0], args[2] if len(args) > 2 else (kwargs or {}).get("bias")
         y = Product.apply(x.reshape(-1, x.shape[-1]), values, pattern)
@@ -113,9 +113,9 @@ class Multiply(TorchFunctionMode):
 
 
 class SparseLossAndGrad(LossAndGrad):
-    """As `LossAndGrad`, but of the layers with a pattern only the kept weights are moved, in a memory of their own.
+    """A `LossAndGrad` that stores only the kept weights of layers with a pattern.
 
-    ``theta`` holds what was last put there whole; `point` says where the network stands.
+    ``theta`` holds the last complete vector written to it; `point` gives the current weights.
     """
 
     def __init__(self, patterns: Mapping[str, Pattern], space: Space, *given: Any) -> None:
@@ -125,14 +125,14 @@ class SparseLossAndGrad(LossAndGrad):
         self._stand_ins = {name: torch.full_like(views[name], nan) for name in patterns}  # whatever reads one will show
 
     def compact(self, vector: Float[Tensor, "D"]) -> dict[str, Tensor]:
-        """A vector's numbers where an optimizer moves something, by parameter."""
+        """The entries of a vector that the optimizer moves, by parameter."""
         return {
             name: view.reshape(-1)[self._patterns[name].kept] if name in self._patterns else view
             for name, view in super().compact(vector).items()
         }
 
     def spread(self, parts: list[Tensor]) -> Float[Tensor, "D"]:
-        """The way back: a vector of its own, 0 where nothing is kept."""
+        """Inverse of `compact`: a new vector, 0 at pruned weights."""
         vector = torch.zeros_like(self.theta)
         for (name, view), part in zip(self.space.views(vector).items(), parts, strict=True):
             if name in self._patterns:
@@ -142,7 +142,7 @@ class SparseLossAndGrad(LossAndGrad):
         return vector
 
     def restore(self, theta: Float[Tensor, "D"], buffers: State) -> None:
-        """Stand where theta and the buffers say."""
+        """Set theta and the buffers."""
         super().restore(theta, buffers)
         for part, value in zip(self.parts, self.compact(theta).values(), strict=True):
             part.copy_(value)
@@ -154,12 +154,12 @@ class SparseLossAndGrad(LossAndGrad):
 
 
 class Sparse(Weights):
-    """Masked descent of the weights, those of sparse layers alone. A mask that tightens on the way begins dense."""
+    """Masked training steps with sparse products. Pruning during training uses dense products."""
 
     def make_loss_and_grad(
         self, mask: Bool[Tensor, "D"] | None, space: Space, module: nn.Module, start: Point, *given: Any
     ) -> SparseLossAndGrad:
-        """The slope with the patterns of the mask's sparse layers. Raises ConfigError for another device than a CPU."""
+        """The loss and gradient with the patterns of the mask's sparse layers. Raises ConfigError if not on a CPU."""
         if start.theta.device.type != "cpu":
             raise ConfigError(f"train.engine 'sparse' is for the CPU, got {start.theta.device}")
         linear = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}

@@ -1,4 +1,4 @@
-"""The definition of a training step. Engines are faster and must compute the same."""
+"""The definition of a training step. Engines compute the same step faster."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
 
 @dataclass(frozen=True, eq=False)
 class StepState:
-    """Where training stands: theta and velocity [D] (Adam's first moment), and the buffers.
+    """The state of a training: theta and velocity [D] (Adam's first moment), and the buffers.
 
-    ``second`` [D] is Adam's second moment, ``count`` the steps that both moments have seen.
+    ``second`` [D] is Adam's second moment, ``count`` the number of steps in both moments.
     """
 
     theta: Float[Tensor, "D"]
@@ -42,7 +42,7 @@ def step(
     weight_decay: float,
     nesterov: bool = False,
 ) -> tuple[StepState, Float[Tensor, ""]]:
-    """One step of masked SGD in PyTorch's form; returns the new state and the mean loss before it.
+    """Take one step of masked SGD in PyTorch's form; return the new state and the mean loss before it.
 
     g = m * (grad L + wd theta); v <- mu v + g; theta <- theta - lr v (with Nesterov: theta - lr (g + mu v)).
     Gradient, velocity and theta are exactly 0 where the mask is.
@@ -69,10 +69,10 @@ def adam_step(
     weight_decay: float,
     decoupled: bool = False,
 ) -> tuple[StepState, Float[Tensor, ""]]:
-    """One step of masked Adam (Kingma and Ba 1412.6980, algorithm 1), or of AdamW where ``decoupled``.
+    """Take one step of masked Adam (Kingma and Ba 1412.6980, algorithm 1), or of AdamW if ``decoupled``.
 
     g = m * (grad L + wd theta); v <- b1 v + (1 - b1) g; s <- b2 s + (1 - b2) g^2; with the moments' bias corrected,
-    theta <- theta - lr v / (sqrt(s) + eps). AdamW leaves wd out of g and takes lr wd theta off theta instead
+    theta <- theta - lr v / (sqrt(s) + eps). AdamW leaves wd out of g and subtracts lr wd theta from theta instead
     (Loshchilov and Hutter 1711.05101). Gradient, moments and theta are exactly 0 where the mask is.
     """
     theta, gradient, buffers, mean = _gradient(space, module, state, batch, loss)

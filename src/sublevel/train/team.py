@@ -1,15 +1,14 @@
 """One training by several processes: each computes its share of every batch, and all take the same step.
 
-Where torch.distributed has been started (by torchrun, by Ray Train, by hand), `sublevel.train.engine` trains so: each
-of R processes takes one of R contiguous shares of the batch that one process would take, and one all-reduce adds up the
-gradients, the loss and, where it must, the running statistics, as one flat vector. Weights, momentum and masks are in
-every process, and the same to the bit.
+`sublevel.train.engine` uses this if torch.distributed is initialised (by torchrun, Ray Train or the user). Each of R
+processes takes one of R contiguous shares of the batch. One all-reduce adds up the gradients, the loss and, if needed,
+the running statistics, as one flat vector. All processes hold the same weights, momentum and masks, to the bit.
 
-BatchNorm sees the whole batch (`synchronised`; PyTorch's own SyncBatchNorm refuses the CPU), or each process its share,
-as the recipe says. With statistics of the whole batch the result is that of one process up to rounding; a network that
-draws random numbers, as for dropout, draws others in every process.
+With ``synchronised``, BatchNorm uses the whole batch (PyTorch's SyncBatchNorm does not support the CPU); otherwise each
+process uses its share. With statistics of the whole batch the result equals that of one process up to rounding. Random
+numbers of the network, such as dropout, differ between processes.
 
-gloo serves the CPU, nccl the GPUs. A process that ends leaves the others waiting: whoever started them ends them.
+gloo serves the CPU, nccl the GPUs. If a process ends, the others wait; the launcher must end them.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Team:
     def share(self, begin: int, end: int) -> tuple[int, int]:
         """This process's part of the examples ``begin`` to ``end`` of an epoch.
 
-        Raises ConfigError where there are fewer examples than processes.
+        Raises ConfigError if there are fewer examples than processes.
 
         >>> Team(1, 3).share(0, 128)
         (43, 86)
@@ -50,7 +49,7 @@ class Team:
         return bounds[0], bounds[1]
 
     def add(self, parts: list[Tensor]) -> list[Tensor]:
-        """The sums of these tensors over all processes: one all-reduce of one flat vector. Alone, they themselves."""
+        """The sums of these tensors over all processes, by one all-reduce; with one process, the tensors themselves."""
         if self.size == 1:
             return parts
         flat = torch.cat([part.reshape(-1) for part in parts])
@@ -60,7 +59,7 @@ class Team:
 
     @contextmanager
     def of_whole_batch(self, module: nn.Module) -> Iterator[None]:
-        """Let every BatchNorm of the network see the whole batch while this lasts."""
+        """Inside the block, every BatchNorm of the network uses the whole batch."""
         norms = [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
         if self.size == 1 or not norms:
             yield
@@ -80,14 +79,14 @@ ALONE = Team()
 
 
 def team() -> Team:
-    """The processes that this one trains with."""
+    """The team of this process."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return Team(dist.get_rank(), dist.get_world_size())
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; backward, the sum of what they would change in it."""
+    """The sum over all processes; backward, the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -108,7 +107,8 @@ _sum: Callable[[Tensor], Tensor] = _Sum.apply  # type: ignore[assignment]
 def _normalised(self: Any, x: Tensor) -> Tensor:
     """BatchNorm in training with the mean and the variance of all processes' examples (Ioffe and Szegedy 1502.03167).
 
-    Two sums, the second about the mean: nothing cancels. As in PyTorch the running variance is the unbiased one.
+    The variance is a second sum about the mean, which avoids cancellation. As in PyTorch, the running variance is
+    unbiased.
     """
     if not (self.training or not self.track_running_stats):
         return nn.functional.batch_norm(

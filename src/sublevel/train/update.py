@@ -1,4 +1,4 @@
-"""From gradients to weights, in place: the arithmetic of the reference steps, tensor by tensor."""
+"""Optimizer updates in place, with the arithmetic of the reference steps, tensor by tensor."""
 
 # pyright: reportPrivateImportUsage=false
 # (torch._foreach_* are PyTorch's own multi-tensor operations, the ones that torch.optim is built on)
@@ -14,56 +14,56 @@ from sublevel._types import Tensor
 from sublevel.train.recipe import Recipe
 
 Moments = dict[str, Tensor]
-"""What an optimizer remembers: vectors [D] by name, and the number of steps that they have seen."""
+"""The state of an optimizer: vectors [D] by name, and the number of steps taken."""
 
 
 def update(recipe: Recipe, theta: list[Tensor], mask: list[Tensor] | None) -> Update:
-    """The recipe's optimizer on the parts of theta; ``mask`` holds 0 and 1 for each of them (None: all are kept)."""
+    """The recipe's optimizer on the parts of theta; ``mask`` has 0 and 1 for each part (None: dense)."""
     return Sgd(recipe, theta, mask) if recipe.optimizer == "sgd" else Adam(recipe, theta, mask)
 
 
 def flat(parts: list[Tensor]) -> Tensor:
-    """All numbers of some tensors in a row, as a copy."""
+    """The entries of some tensors as one new vector."""
     return torch.cat([part.reshape(-1) for part in parts])
 
 
 Factor = float | Tensor
-"""A number that changes from step to step; a tensor [] where a step is captured once and replayed."""
+"""A number that changes between steps; a tensor [] for captured steps."""
 
 
 class Update(ABC):
-    """An optimizer that changes the parts of theta in place, and what it remembers of the steps before."""
+    """An optimizer that updates the parts of theta in place, and its state."""
 
     mask: list[Tensor] | None
     count: int = 0
 
     def __call__(self, gradients: list[Tensor], lr: float) -> None:
-        """One step. The gradients may be overwritten."""
+        """Take one step. The gradients may be overwritten."""
         self.move(gradients, self.factors(lr))
 
     def factors(self, lr: float) -> list[float]:
-        """All numbers of the next step that are not those of the step before; the step is counted."""
+        """Count a step; return its factors, the numbers that change between steps."""
         self.count += 1
         return self._factors(lr)
 
     @abstractmethod
     def _factors(self, lr: float) -> list[float]:
-        """The same, once counted."""
+        """The factors of the current step."""
 
     @abstractmethod
     def move(self, gradients: list[Tensor], factors: Sequence[Factor]) -> None:
-        """The step with these factors. The gradients may be overwritten."""
+        """Take the step with these factors. The gradients may be overwritten."""
 
     @abstractmethod
     def vectors(self) -> dict[str, list[Tensor]]:
-        """What it remembers, in the parts of theta."""
+        """The state, in the parts of theta."""
 
     def moments(self, spread: Callable[[list[Tensor]], Tensor] = flat) -> Moments:
-        """What it remembers, as a copy; ``spread`` makes a vector of the parts."""
+        """The state, as a copy; ``spread`` makes a vector [D] from the parts."""
         return {**{name: spread(parts) for name, parts in self.vectors().items()}, "count": torch.tensor(self.count)}
 
     def resume(self, moments: Mapping[str, Tensor], compact: Callable[[Tensor], list[Tensor]] | None = None) -> None:
-        """Go on as after the steps that ``moments`` is of; ``compact`` is the way back from a vector to the parts."""
+        """Set the state to ``moments``; ``compact`` maps a vector [D] to the parts."""
         for name, parts in self.vectors().items():
             found = compact(moments[name]) if compact else moments[name].split([p.numel() for p in parts])
             for part, value in zip(parts, found, strict=True):
@@ -71,7 +71,7 @@ class Update(ABC):
         self.count = int(moments["count"])
 
     def restrict(self, mask: list[Tensor]) -> None:
-        """Go on under a mask nested in the one so far: what it remembers becomes exactly 0 outside."""
+        """Continue under a nested mask; the state becomes exactly 0 outside it."""
         self.mask = mask
         for parts in self.vectors().values():
             for part, kept in zip(parts, mask, strict=True):
@@ -94,16 +94,16 @@ class Sgd(Update):
 
     @torch.no_grad()
     def move(self, gradients: list[Tensor], factors: Sequence[Factor]) -> None:
-        """The step. Under a mask theta is 0 where it is pruned, so weight decay adds nothing there."""
+        """Take the step. Pruned weights are 0, so weight decay adds nothing to them."""
         r = self.recipe
-        gradients = [g.contiguous() for g in gradients]  # convolutions give them in the layout of their images
+        gradients = [g.contiguous() for g in gradients]  # convolutions return them in the memory layout of their images
         if self.mask is not None:
             torch._foreach_mul_(gradients, self.mask)
         (rate,) = factors
         if isinstance(rate, Tensor) and rate.is_cuda and rate.dtype != torch.float32:
             self._by_tensor(gradients, rate)
             return
-        velocity = self.velocity if r.momentum else []  # the kernel's way to say it
+        velocity = self.velocity if r.momentum else []  # the kernel takes [] for no momentum
         torch._fused_sgd_(
             self.theta, gradients, velocity, weight_decay=r.weight_decay, momentum=r.momentum, lr=rate,
             dampening=0.0, nesterov=r.nesterov, maximize=False, is_first_step=False,

@@ -1,4 +1,4 @@
-"""What a training moves: the slope of the loss at theta, and masked descent along it."""
+"""The loss with its gradient at theta, and masked training steps of the weights."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sublevel.train.update import Moments, flat, update
 class LossAndGrad:
     """The mean loss of a batch and its gradient, at a vector ``theta`` [D] that is changed in place.
 
-    Where several processes train together (see `sublevel.train.team`), each gives its share of the batch and gets the
-    mean and the gradient of the whole; ``synchronised`` says whether BatchNorm sees the whole too.
+    If several processes train together (see `sublevel.train.team`), each passes its share of the batch and receives
+    the mean and the gradient of the whole; with ``synchronised``, BatchNorm uses the whole batch too.
 
-    Every parameter is a leaf that shares the memory of its range of theta, so gradients need not be copied into one
-    vector: that copy, and a boolean fill for the mask, cost a third of a small network's step on a CPU.
+    Every parameter is a leaf that shares the memory of its range of theta, so gradients are not copied into one vector.
+    That copy and a boolean fill for the mask would cost a third of a small network's step on a CPU.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class LossAndGrad:
         moved = self.compact(self.theta)
         self._leaves = {name: part.detach().requires_grad_() for name, part in moved.items()}
         self.parts = list(moved.values())
-        """What an optimizer moves, parameter by parameter: the memory of theta."""
+        """The tensors that the optimizer updates, one per parameter, in the memory of theta."""
 
     def compact(self, vector: Float[Tensor, "D"]) -> dict[str, Tensor]:
-        """A vector's numbers where an optimizer moves something, by parameter."""
+        """The entries of a vector that the optimizer moves, by parameter."""
         return self.space.views(vector)
 
     def spread(self, parts: list[Tensor]) -> Float[Tensor, "D"]:
-        """The way back: a vector of its own."""
+        """Inverse of `compact`: a new vector."""
         return flat(parts)
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The mean loss, and its gradient in the parts of theta; the buffers move as in training."""
+        """The mean loss, and its gradient in the parts of theta; updates the buffers as in training."""
         tensors = {**self._leaves, **self.buffers}
         if self._team.size > 1:
             return self._together(tensors, x, y)
@@ -66,7 +66,7 @@ class LossAndGrad:
         return mean.detach(), gradients
 
     def _together(self, tensors: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same of a batch that is shared; statistics of shares are averaged as their examples count."""
+        """The same for a batch shared by processes; averages their statistics, weighted by examples."""
         with self._team.of_whole_batch(self.module if self._synchronised else nn.Module()):
             losses = self._losses(tensors, x, y)
             total, count = losses.sum(), losses.new_full((), float(losses.numel()))
@@ -87,21 +87,21 @@ class LossAndGrad:
         return self.loss(outputs.to(self.theta.dtype), y)
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the buffers that the module has replaced."""
+        """Adopt the buffers that the module has replaced."""
         self.buffers |= {name: tensors[name].detach() for name, b in self.buffers.items() if tensors[name] is not b}
 
     def point(self) -> Point:
-        """Where it stands, as a copy."""
+        """The current point, as a copy."""
         return Point(self.spread(self.parts), _copy(self.buffers))
 
     def restore(self, theta: Float[Tensor, "D"], buffers: State) -> None:
-        """Stand where theta and the buffers say."""
+        """Set theta and the buffers."""
         self.theta.copy_(theta)
         overwrite(self.buffers, buffers)
 
 
 class Weights:
-    """Masked descent of the weights in place, with the recipe's optimizer."""
+    """Masked training steps of the weights, in place, with the recipe's optimizer."""
 
     def __init__(
         self,
@@ -120,11 +120,11 @@ class Weights:
         self.optimizer = update(recipe, self._loss_and_grad.parts, kept)
 
     def make_loss_and_grad(self, mask: Bool[Tensor, "D"] | None, *given: Any) -> LossAndGrad:
-        """The slope to go down, under a mask that stays; all else as `LossAndGrad` takes it."""
+        """The loss and gradient for a fixed mask; the other arguments are those of `LossAndGrad`."""
         return LossAndGrad(*given)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """One step; the mean loss before it."""
+        """Take one step; return the mean loss before it."""
         mean, gradients = self._loss_and_grad(x, y)
         self.optimizer(gradients, lr)
         return mean
@@ -135,25 +135,25 @@ class Weights:
         return {"theta": at.theta, **under("buffer", at.buffers), **under("moment", self.moments())}
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self._loss_and_grad.restore(state["theta"], within("buffer", state))
         self.resume(within("moment", state))
 
     def moments(self) -> Moments:
-        """What the optimizer remembers: vectors [D], and the number of steps."""
+        """The optimizer's state: vectors [D], and the number of steps."""
         return self.optimizer.moments(self._loss_and_grad.spread)
 
     def resume(self, moments: Mapping[str, Tensor]) -> None:
-        """Go on with what an optimizer remembers of the steps before."""
+        """Set the optimizer's state."""
         self.optimizer.resume(moments, self._compacted)
 
     def restrict(self, mask: Bool[Tensor, "D"], theta: Float[Tensor, "D"]) -> None:
-        """Go on from ``theta`` under a mask nested in the one so far; theta and momentum are exactly 0 outside."""
+        """Continue from ``theta`` under a nested mask; theta and momentum are exactly 0 outside it."""
         self._loss_and_grad.theta.copy_(project(theta, mask))
         self.optimizer.restrict(self._parts(mask))
 
     def _parts(self, mask: Bool[Tensor, "D"]) -> list[Tensor]:
-        """0 and 1 for every part that is moved."""
+        """The mask as 0 and 1, in the parts of theta."""
         return self._compacted(mask.to(self._loss_and_grad.theta.dtype))
 
     def _compacted(self, vector: Float[Tensor, "D"]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The built-in networks: every module in this folder is imported, and its ``@model`` lines register it."""
+"""The built-in networks: all modules of this folder are imported, and ``@model`` registers their networks."""
 
 from __future__ import annotations
 

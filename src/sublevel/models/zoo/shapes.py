@@ -1,4 +1,4 @@
-"""What convolutional networks ask of their inputs."""
+"""The input requirements of convolutional networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sublevel.errors import ModelError
 
 
 def image_shape(name: str, input_shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
-    """Return (channels, height, width), or refuse an input that is no image or is too small."""
+    """Return (channels, height, width), or refuse an input that is not an image or is too small."""
     if len(input_shape) != 3:
         raise ModelError(f"{name} takes images (channels, height, width); the data have shape {input_shape}")
     channels, height, width = input_shape
