@@ -1,4 +1,4 @@
-"""Where downloaded and decoded data are kept."""
+"""The cache folder for downloaded and decoded data."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The folder for downloads and decoded images: ``$SUBLEVEL_CACHE``, else ``sublevel`` in the user's
-    cache.
+    """The folder for downloads and decoded images: ``$SUBLEVEL_CACHE``, otherwise ``sublevel`` in the user's cache.
 
-    The user's cache is ``$XDG_CACHE_HOME``, or ``~/.cache`` where that is not set. A user without a home has a folder
-    of their own in the system's folder for temporary files. The folder may not exist yet.
+    The user's cache is ``$XDG_CACHE_HOME``, or ``~/.cache`` if that is not set. A user without a home gets a private
+    folder in the system's temporary folder. The folder may not exist yet.
     """
     own, shared = os.environ.get("SUBLEVEL_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
@@ -28,9 +27,7 @@ def cache_dir() -> Path:
 
 @cache
 def _homeless() -> Path:
-    """A folder that nobody else can write to, made here; the same for every process unless another user took its
-    name.
-    """
+    """Create a folder that only this user can write; all processes share it unless another user took its name."""
     folder = Path(tempfile.gettempdir()) / f"sublevel-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

@@ -1,4 +1,4 @@
-"""Points and masks as named tensors, the form in which they are stored and sent, and the way back."""
+"""Convert points and masks to named tensors, for storage and transfer, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def point_tensors(point: Point) -> Tensors:
 
 
 def point_of(tensors: Mapping[str, Tensor]) -> Point:
-    """The way back from `point_tensors`."""
+    """Inverse of `point_tensors`."""
     return Point(tensors["theta"], within("buffer", tensors))
 
 
@@ -29,7 +29,7 @@ def mask_tensors(mask: Bool[Tensor, "D"]) -> Tensors:
 
 
 def mask_of(tensors: Mapping[str, Tensor]) -> Bool[Tensor, "D"]:
-    """The way back from `mask_tensors`, on the CPU."""
+    """Inverse of `mask_tensors`, on the CPU."""
     return unpacked(tensors["bits"], int(tensors["dim"]))
 
 
@@ -43,7 +43,7 @@ def packed(bits: Bool[Tensor, "D"]) -> Tensor:
 
 
 def unpacked(bits: Tensor, count: int) -> Bool[Tensor, "D"]:
-    """The way back from `packed`."""
+    """Inverse of `packed`."""
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool))
 
 
@@ -53,5 +53,5 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def within(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The way back from `under`; tensors with other names are left out."""
+    """Inverse of `under`; omits tensors with other names."""
     return {name.removeprefix(f"{prefix}:"): t for name, t in tensors.items() if name.startswith(f"{prefix}:")}

@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning with rewinding inside a training loop of one's own."""
+"""Iterative magnitude pruning with rewinding inside your own training loop."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Tickets:
     """Winning tickets of a network that your own code trains (Frankle et al. 1912.05671, algorithm 2).
 
     Call `step` after every ``optimizer.step()``. It stores the weights at step ``rewind`` (a number, or ``"500it"``)
-    and keeps pruned weights, their gradients and the optimizer's state at exactly 0. When a run ends, `prune` removes
-    ``fraction`` of the weights that are left and `rewind` goes back to the stored point; then train again from step
-    ``self.step_count``. `ticket` gives the mask with both ends of the run.
+    and keeps pruned weights, their gradients and the optimizer's state at exactly 0. After a training, `prune` removes
+    ``fraction`` of the remaining weights and `rewind` restores the stored point; then train again from step
+    ``self.step_count``. `ticket` returns the mask with the start and end points.
 
     ``prunable``, ``criterion``, ``scope``, ``rounding``, ``protect`` and ``floor`` are
     those of a study. Masks and tickets equal those of a `Study` whose trainings take the same steps.
 
-    Raises ConfigError for an impossible rewind step, fraction or criterion, and where `rewind` or `ticket` asks for a
-    point that was not reached.
+    Raises ConfigError for an impossible rewind step, fraction or criterion, and if `rewind` or `ticket` needs a point
+    that was not reached.
 
     >>> net = nn.Linear(4, 2)
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -46,7 +46,7 @@ class Tickets:
     ...         tickets.step()
     ...     if level < 1:
     ...         tickets.prune()
-    ...         tickets.rewind()
+    ...         _ = tickets.rewind()
     >>> tickets.ticket().density, int((net.weight == 0).sum())
     (0.5, 4)
     """
@@ -78,21 +78,21 @@ class Tickets:
 
     @property
     def density(self) -> float:
-        """The share of the prunable weights that are left."""
+        """The share of the prunable weights that remain."""
         return self.space.density(self.mask)
 
     def step(self) -> None:
-        """Count an optimizer step, store the rewind point when it is reached, and hold the mask."""
+        """Count an optimizer step, store the rewind point if reached, and apply the mask."""
         self.step_count += 1
         if self.start is None and self.step_count == self.rewind_step:
             self.start = self._point()
         self._hold()
 
     def prune(self, field: Field | None = None) -> None:
-        """Remove ``fraction`` of the weights that are left, by the criterion, at the present weights.
+        """Remove ``fraction`` of the remaining weights, by the criterion, at the current point.
 
-        ``field`` is the loss for criteria that look at it, such as ``Problem.field("train")``. Raises ConfigError for
-        a criterion that lacks something, and where nothing would be left.
+        ``field`` is the loss for criteria that need it, such as ``Problem.field("train")``. Raises ConfigError if the
+        criterion lacks an input, or if no weight would remain.
         """
         keep = counts(self.space, self.fraction, self.level + 1, **self.selection)
         spared = {name: self.selection[name] for name in ("protect", "floor") if name in self.selection}
@@ -104,9 +104,9 @@ class Tickets:
         self._mask_gradients()
 
     def rewind(self) -> int:
-        """Go back to the stored point under the mask, with a fresh optimizer state; return the step to go on from.
+        """Restore the stored point under the mask, with a fresh optimizer state; return the step to continue from.
 
-        The learning rate is the loop's own: set its schedule to the returned step.
+        Your loop sets the learning rate: reset its schedule to the returned step.
         """
         self.space.write(self.net, self._start().project(self.mask))
         if self.optimizer is not None:
@@ -115,19 +115,19 @@ class Tickets:
         return self.rewind_step
 
     def ticket(self, **about: Any) -> Ticket:
-        """The ticket of the present level: the mask, the rewind point and the present weights as its end."""
+        """The ticket of the current level: the mask, the rewind point, and the current point as its end."""
         about = {"level": self.level, "rewind": self.rewind_step, "steps": self.step_count, **about}
         points = {"start": self._start(), "end": self._point()}
         constants = {name: p.detach().cpu().clone() for name, p in self.net.named_parameters() if not p.requires_grad}
         return Ticket(self.mask, points, self.space, constants, about, network=lambda: copy.deepcopy(self.net))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint of the loop needs to go on; tensors and numbers alone."""
+        """The state for a checkpoint of the loop: tensors and numbers."""
         start = None if self.start is None else {"theta": self.start.theta, "buffers": dict(self.start.buffers)}
         return {"mask": self.mask, "start": start, "step_count": self.step_count, "level": self.level}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Restore a `state_dict`."""
         start = state["start"]
         self.start = None if start is None else Point(start["theta"], dict(start["buffers"]))
         self.mask, self.step_count, self.level = state["mask"], state["step_count"], state["level"]
@@ -135,7 +135,7 @@ class Tickets:
         self._mask_gradients()
 
     def _point(self) -> Point:
-        """The network's present point, as a copy on the CPU."""
+        """The network's current point, as a copy on the CPU."""
         return self.space.point(self.net).to("cpu")
 
     def _start(self) -> Point:
@@ -155,7 +155,7 @@ class Tickets:
                     tensor.masked_fill_(~mask, 0)
 
     def _mask_gradients(self) -> None:
-        """Mask gradients as they are computed, so that clipping by their norm does not see pruned weights."""
+        """Mask gradients as they are computed, so that gradient clipping excludes pruned weights."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = [p.register_hook(lambda gradient, m=mask: gradient * m) for p, mask in self._masked()]

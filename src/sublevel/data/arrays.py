@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         check_zip(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
-    except Exception as problem:  # a file of somebody else's fails in many ways: MemoryError, NotImplementedError, ...
+    except Exception as problem:  # untrusted files raise many kinds: MemoryError, ...
         why = str(problem) or type(problem).__name__
         raise DataError(f"{path} cannot be read as .npz or .safetensors: {why}") from problem
 

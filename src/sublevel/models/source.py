@@ -164,19 +164,19 @@ def functions_of(thing: type | FunctionType) -> Iterator[FunctionType]:
 
 
 def belongs_to_torch(thing: type | FunctionType) -> bool:
-    """Return whether code comes with PyTorch or is built into Python: its version stands for it."""
+    """Return whether code belongs to PyTorch or is built into Python, so that its version identifies it."""
     module = thing.__module__ or ""
     return module.partition(".")[0] == "torch" or getattr(builtins, thing.__qualname__, None) is thing
 
 
 def is_library(thing: type | FunctionType) -> bool:
-    """Return whether code is sublevel's, or lies where Python and packages are installed."""
+    """Return whether code belongs to sublevel, Python or an installed package."""
     module = sys.modules.get(thing.__module__ or "")
     return module is not None and is_installed(module)
 
 
 def is_installed(module: ModuleType) -> bool:
-    """Return whether a module is sublevel's, Python's or an installed package's; a prompt's is not."""
+    """Return whether a module belongs to sublevel, Python or an installed package; False for a prompt."""
     if module.__name__.partition(".")[0] == "sublevel":
         return True
     if module.__name__ in ("__main__", "builtins"):
@@ -186,7 +186,7 @@ def is_installed(module: ModuleType) -> bool:
 
 
 def source_of(thing: type | FunctionType) -> str:
-    """Return the source text; of a notebook's class, which has no file, that of its functions.
+    """Return the source text; for a class of a notebook, which has no file, the source of its functions.
 
     Raises NoSource if the file was edited after the import, because its text is not the loaded code.
     """

@@ -38,8 +38,7 @@ def check_device(name: str) -> str:
 def check_output(
     module: nn.Module, name: str, splits: Splits, dtype: torch.dtype, loss: str | Loss, losses: Loss
 ) -> None:
-    """Refuse a network that is not a function or whose outputs do not fit the labels, and a loss that is not per
-    example.
+    """Refuse a network that is not a function, outputs that do not fit the labels, and a loss that is not per example.
 
     Labels [N] in C classes need outputs [N, C]; labels for every token, [N, T], need [N, T, C] or [N, C, T]; real
     targets need one output per target. Raises ModelError.

@@ -9,9 +9,9 @@ from sublevel.inputs import Inputs, call
 from sublevel.precision import ieee
 
 ACTIVATIONS = {"cpu": 100_000_000, "cuda": 1_000_000_000}
-"""Numbers that the forward pass of one field batch may leave behind: a rule of this release, part of the arithmetic.
+"""Maximum number of activations in one batch of a field, by device kind; fixed per release.
 
-A GPU needs larger batches: launching the kernels of a small one takes longer than they run.
+A GPU needs larger batches, because it launches the kernels of a small batch slower than it runs them.
 """
 
 
@@ -32,5 +32,5 @@ def count_activations(module: nn.Module, one: Inputs) -> int:
 
 
 def field_batch(activations: int, kind: str) -> int:
-    """Examples in a batch of a field on that kind of device, where one leaves so many numbers behind."""
+    """Examples per batch of a field, for this device kind and number of activations per example."""
     return max(50, min(1000, ACTIVATIONS[kind] // activations))

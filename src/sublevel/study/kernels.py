@@ -22,7 +22,7 @@ from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, cell
 from sublevel.tables import SOLUTION, table
-from sublevel.train.engine import Progress, Watch
+from sublevel.train.engine import EpochProgress, Watch
 from sublevel.train.recipe import Recipe
 
 SAMPLE = 1000
@@ -74,7 +74,7 @@ def watching(c: Context, what: str = "training") -> Watch:
     """Look at the held-out examples after every epoch, and tell of it; ``what`` diverges where their loss does."""
     held_out = c.problem.field("validation") if len(c.problem.splits.validation) else None
 
-    def watch(now: Progress, point: Point) -> dict[str, float]:
+    def watch(now: EpochProgress, point: Point) -> dict[str, float]:
         seen = held_out.evaluate(point) if held_out else None
         row = {"validation_loss": seen.loss, "validation_error": seen.error} if seen else {}
         if seen and now.step == now.steps and not math.isfinite(seen.loss):

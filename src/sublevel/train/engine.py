@@ -27,7 +27,7 @@ from sublevel.train.team import ALONE, Team, team
 
 
 @dataclass(frozen=True)
-class Progress:
+class EpochProgress:
     """Progress at the end of an epoch: the step, its learning rate, and the epoch's mean loss."""
 
     step: int
@@ -37,7 +37,7 @@ class Progress:
     train_loss: float
 
 
-Watch = Callable[[Progress, Point], Mapping[str, float]]
+Watch = Callable[[EpochProgress, Point], Mapping[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def descend(
                     saved[step + 1] = run.point()
                 if checkpointer and step + 1 < stop and checkpointer.due():
                     checkpointer.save(Snapshot(run.state(), step + 1, float(total), seen, history, saved))
-        progress, here = Progress(stop, last, epoch, rates[stop - 1], float(total) / seen), run.point()
+        progress, here = EpochProgress(stop, last, epoch, rates[stop - 1], float(total) / seen), run.point()
         _check_finite(progress, here.theta, now)
         now = stop
         row = {"step": stop, "epoch": epoch, "lr": progress.lr, "train_loss": progress.train_loss}
@@ -194,7 +194,7 @@ def _stepped(run: Stepper, x: Tensor, y: Tensor, lr: float) -> Tensor:
         ) from error
 
 
-def _check_finite(progress: Progress, theta: Tensor, since: int) -> None:
+def _check_finite(progress: EpochProgress, theta: Tensor, since: int) -> None:
     """Check the loss and theta; the loss precedes the update, so only theta shows the epoch's last update."""
     finite = bool(torch.isfinite(theta).all())
     if not finite or not isfinite(progress.train_loss):

@@ -17,7 +17,7 @@ from sublevel.errors import Diverged, ModelError
 from sublevel.inputs import Inputs
 from sublevel.rng import seeded
 from sublevel.space import Point
-from sublevel.train.engine import Progress, TrainingResult, Watch, batches, planned
+from sublevel.train.engine import EpochProgress, TrainingResult, Watch, batches, planned
 from sublevel.train.recipe import Recipe
 
 Loop = Callable[..., Any]
@@ -77,7 +77,7 @@ def by_loop(
             found = loop(given.theta, kept.clone(), range(begin, end), **_requested(loop, available))
         now = _checked(loop, found, given, kept, end)
         epoch = (end - 1) // recipe.steps_per_epoch(len(data))
-        progress = Progress(end, last, epoch, rates[end - 1], nan)
+        progress = EpochProgress(end, last, epoch, rates[end - 1], nan)
         history.append({"step": end, "epoch": epoch, "lr": progress.lr, **(watch(progress, now) if watch else {})})
         if end in checkpoints:
             saved[end] = _copy(now)

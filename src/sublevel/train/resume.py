@@ -47,7 +47,7 @@ class Checkpointer(Protocol):
 
 
 def tensors(snapshot: Snapshot) -> State:
-    """A standing's tensors by name, the way to a file; see `points` and `state` for the way back."""
+    """The tensors of a snapshot by name, to write a file; `points` and `state` read them back."""
     found = under("state", snapshot.state)
     for step, point in snapshot.saved.items():
         found |= under(f"saved:{step}", point_tensors(point))
