@@ -19,6 +19,9 @@ PHRASES = (
     "images of clothes",
     "which no number depends on",
     "Memory that is kept",
+    "of one's own",
+    "somebody else's",
+    "user's own",
     "whose rules a study follows",
     "worth while",
 )

@@ -49,7 +49,7 @@ class Run:
     def __init__(self, store: Store, made: Graph, executor: Any = None, seconds: float = float("inf")) -> None:
         self.events: list[Event] = []
         self.schedule = Schedule(made, store, key, lambda node: 1.0, self.events.append)
-        with self.schedule.told():
+        with self.schedule.logged():
             self.outcomes = self.schedule.run(executor or InProcess(), self.job, seconds)
 
     def job(self, node: Node, name: str, inputs: Any) -> Job:

@@ -56,7 +56,7 @@ def raw_study(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 def announce(study: Study) -> None:
     """Say whose code is about to be imported; nothing of it has been."""
-    from sublevel.study.named_code import told
+    from sublevel.study.named_code import format_named_code
 
-    for line in told(study.spec.document()):
+    for line in format_named_code(study.spec.document()):
         say(f"note: {line}")

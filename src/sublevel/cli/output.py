@@ -12,7 +12,7 @@ from sublevel.foreign import plain
 
 
 class PlainConsole(Console):
-    """A console whose text cannot move the cursor, ring or change colours: it is often somebody else's."""
+    """A console whose text cannot move the cursor, ring or change colours: the text may be untrusted."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """The segments of what is shown, with `sublevel.foreign.plain` text."""

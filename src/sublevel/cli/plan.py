@@ -89,12 +89,12 @@ def show_plan(study: Study, jobs: int | None) -> None:
 
 def show_without_code(document: Mapping[str, Any]) -> None:
     """Print a resolved study, of which nothing is imported."""
-    from sublevel.study.named_code import told
+    from sublevel.study.named_code import format_named_code
 
     for name in ("name", "model", "data", "loss", "loop", "levels", "seeds"):
         say(f"{name}: {json.dumps(document.get(name))}")
     say(f"branches: {', '.join(branch['label'] or branch['name'] for branch in document['branches'])}")
-    for line in (*_fidelity(document), *told(document)):
+    for line in (*_fidelity(document), *format_named_code(document)):
         say(line)
     say(f"left out, for they need that code: {', '.join(NEEDS_CODE)}")
 

@@ -168,7 +168,7 @@ def _network(found: Ticket, model: str, shape: Any, classes: Any, option: Sequen
 
     from sublevel import models
     from sublevel.study.documents import override
-    from sublevel.study.named_code import told
+    from sublevel.study.named_code import format_named_code
 
     known = found.about.get("model", {})
     theirs = known.get("options") if known.get("name") == model else None
@@ -176,7 +176,7 @@ def _network(found: Ticket, model: str, shape: Any, classes: Any, option: Sequen
     options = override({} if ":" in model else theirs, *option)
     how = {"input_shape": shape, "classes": classes, **options}
     if ":" in model:
-        for line in told({"model": model}):
+        for line in format_named_code({"model": model}):
             say(f"note: {line}, called with {_listed(how)}")
         if left_out := {name: value for name, value in theirs.items() if name not in options}:
             say(f"note: options that only the ticket names are left out: {_listed(left_out)} (--option NAME=VALUE)")

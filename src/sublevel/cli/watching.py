@@ -115,6 +115,6 @@ def format_step(row: Mapping[str, Any]) -> str:
     step, steps, loss, error = (row.get(n) for n in ("step", "steps", "train_loss", "validation_error"))
     if not (number(step) and number(steps)):
         return ""
-    own = f", loss {loss:.3f}" if number(loss) else ""  # a loop of one's own need not tell it
+    own = f", loss {loss:.3f}" if number(loss) else ""  # your own loop may not report it
     held_out = f", held-out error {error:.1%}" if number(error) else ""
     return f"step {step}/{steps}{own}{held_out}"

@@ -61,7 +61,7 @@ class Schedule:
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def logged(self) -> Iterator[None]:
         """Tell that a run begins, with what there is to do, and in the end why it ended."""
         waiting, kinds = self.look(), dict[str, float]()
         for node in waiting:

@@ -20,7 +20,7 @@ MEASURES = frozenset(
         *("losses", "ggn_vp", "fisher_vp", "example_grads", "loss_and_grad"),
     }
 )
-"""The methods of a field that compute in float32. TF32 is off in each of them, also in a user's own class."""
+"""The methods of a field that compute in float32. TF32 is off in each of them, also in a user's class."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Criterion:
 
     @property
     def own(self) -> bool:
-        """Whether it is a user's own criterion, outside this package."""
+        """Whether it is a user's criterion, defined outside this package."""
         return self.function.__module__.partition(".")[0] != __name__.partition(".")[0]
 
     def __call__(self, point: Point, field: Field | None, generator: torch.Generator, **asked: object):

@@ -124,7 +124,7 @@ def certainty(levels: Frame, found: Verdicts) -> str:
 
 
 def commands(summary: dict[str, Any], levels: Frame) -> list[tuple[str, str]]:
-    """The next commands: more seeds of this study, then the same study of one's own network and images."""
+    """The next commands: more seeds of this study, then the same study of the user's network and images."""
     name = str(summary.get("name") or "")
     study = name if name in PRESETS else "my.toml"
     own = f"sublevel run {study} --set model.name=my_nets:build --set data.name=folder --set data.root=my-images"

@@ -197,8 +197,8 @@ class EmpiricalRisk(Likelihood):
         (`sublevel.risk.losses.LABELS`), so the mean over seeds is the GGN. They depend on the seed and the example, not
         on the batches.
 
-        Raises ValueError under ``batch`` (see `example_grads`), ModelError for a user's own loss without a
-        distribution, ConfigError for an unknown kind.
+        Raises ValueError under ``batch`` (see `example_grads`), ModelError for a user's loss without a distribution,
+        ConfigError for an unknown kind.
         """
         if kind not in FISHER:
             raise unknown("kind of Fisher matrix", kind, FISHER)

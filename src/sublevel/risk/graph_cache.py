@@ -88,7 +88,7 @@ def storages(tensor: Tensor) -> dict[int, int]:
 
 
 def _saved(node: object) -> Iterator[Tensor]:
-    """The tensors that a node of the graph saved: attributes of built-in nodes, a tuple of a user's own function."""
+    """The tensors that a node of the graph saved: attributes of built-in nodes, a tuple for a user's function."""
     for name in dir(node):
         if name.startswith("_saved_") or name in ("saved_tensors", "variable"):
             value = getattr(node, name)

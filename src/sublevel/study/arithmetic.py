@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def arithmetic(threads: int) -> Iterator[None]:
-    """Compute as the study says, whatever the surroundings say; put back afterwards, for a user's own process.
+    """Use the study's arithmetic settings inside the block; restore the process's settings afterwards.
 
     The threads are torch's and those of numpy's BLAS (where threadpoolctl knows it): eigenvalues of a few hundred rows
     differ in their last bits with the number of threads that compute them.

@@ -294,7 +294,7 @@ class Builder:
 
 @cache
 def criterion_code(criterion: Criterion) -> str | None:
-    """What identifies a criterion of the user's own in a mask's key; None for those of the package.
+    """The fingerprint of a user's criterion in a mask's key; None for those of the package.
 
     One without source to read (typed into a prompt) has a name of this process alone, so its masks are made again.
     """

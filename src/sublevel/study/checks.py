@@ -1,4 +1,4 @@
-"""What only the network, the data and code of one's own tell: refused before anything is written."""
+"""Checks that need the network, the data and the user's code, before anything is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sublevel.rng import generator
 from sublevel.study.spec import StudySpec
 
 EXAMPLES = 64
-"""Training examples that a criterion of one's own is tried on."""
+"""Training examples for the check of a user's criterion."""
 
 STEPS = ("gradual", "edge-popup", "continuous-sparsification")
 """Kinds of cells that train by steps of their own: they prune, or learn a mask, between or beside SGD's."""
@@ -49,7 +49,7 @@ def check(problem: Problem, spec: StudySpec) -> None:
 
 
 def check_loop(problem: Problem, graph: Graph) -> None:
-    """Refuse a training loop of the user's own beside branches that take steps of another kind."""
+    """Refuse a user's training loop together with branches that have their own steps."""
     for node in graph.nodes.values() if problem.loop is not None else ():
         if node.kind in STEPS:
             raise ConfigError(
@@ -74,7 +74,7 @@ def check_last_batch(problem: Problem, batch_size: int) -> None:
 
 
 def check_criterion(problem: Problem, criterion: Criterion) -> None:
-    """Refuse a criterion of one's own whose scores are too few, too many or nan, where two draws of the weights stand
+    """Refuse a user's criterion whose scores are too few, too many or nan, where two draws of the weights stand
     for the start and the end of a training. Those of the package are not tried: it may take long.
     """
     if not criterion.own:

@@ -1,9 +1,9 @@
-"""Whose rules a study follows: ordinary keys, which its ``fidelity`` sets where the study does not say them itself.
+"""Presets that reproduce a reference implementation's defaults, as ordinary keys of a study.
 
-Nothing is hidden in a fidelity: what it sets stands in the resolved study, `sublevel plan` prints it, and a key that
-the study gives has the last word. ``paper`` counts exactly and trains the dense network in one go. ``open_lth`` does
-as facebookresearch/open_lth does: how many weights a level removes, what networks start from and images are normalised
-by, that every level, the dense one too, is trained from the rewind step with a fresh optimizer and batch order, and
+The keys that a fidelity sets are in the resolved study, `sublevel plan` prints them, and the study's own keys override
+them. ``paper`` counts exactly and trains the dense network in one run. ``open_lth`` reproduces
+facebookresearch/open_lth: the number of weights that a level removes, the initialisation, the normalisation of images,
+the training of every level, including the dense one, from the rewind step with a fresh optimizer and batch order, and
 that package's hyperparameters for its networks (``default_hparams`` of models/cifar_resnet.py, cifar_vgg.py and
 mnist_lenet.py).
 """

@@ -110,7 +110,7 @@ def mask_cell(
     at = c.point(point) if point else Point(torch.zeros(p.space.dim, device=p.device))
     before = c.mask(parent)
     began = start and (c.point(start["point"]) if "point" in start else p.init(start["seed"], start["init"]))
-    seen = sight(p, chosen, p.space.full_mask().to(at.theta.device) if before is None else before, began)
+    seen = score_context(p, chosen, p.space.full_mask().to(at.theta.device) if before is None else before, began)
     model, field = c.mask(like), p.field("train", size=SAMPLE)
     counts = keep if model is None else layer_counts(p.space, model)
     done = prune(chosen, at, field, generator(seed, stream), seen, counts, protect=protect, floor=floor)
@@ -118,7 +118,7 @@ def mask_cell(
     return Output({"remaining": p.space.remaining(done.mask)}, {"mask": mask_tensors(done.mask), **objects})
 
 
-def sight(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> ScoreContext:
+def score_context(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> ScoreContext:
     """What a criterion may ask for."""
     passed = flow(p.space, p.module, p.prepare(p.splits.train.x[:1])) if "flow" in chosen.needs else None
     return ScoreContext(p.space, mask, start, passed)

@@ -1,4 +1,4 @@
-"""Code of the user's own that a study names: which it is and where it stands, told before any of it is imported."""
+"""The user's code that a study names: its import paths and files, listed before any of it is imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def own_code(study: Mapping[str, Any]) -> dict[str, str]:
     return {path: ROLES[role] for role, path in said.items() if isinstance(path, str) and ":" in path}
 
 
-def told(study: Mapping[str, Any]) -> list[str]:
+def format_named_code(study: Mapping[str, Any]) -> list[str]:
     """A sentence for each: what would be imported, and from where."""
     return [f"own code that would run: {path} ({role}, {where(path)})" for path, role in own_code(study).items()]
 

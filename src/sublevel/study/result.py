@@ -120,7 +120,7 @@ class Result:
     def write(self, force: bool = False, *, figures: bool = True) -> bool:
         """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed.
 
-        StoreError where a folder of the run is a link: the run may be somebody else's.
+        StoreError if a folder of the run is a link: the run may be untrusted.
         """
         keys = {cell["cell"]: [cell["key"], cell["status"]] for cell in self.document["cells"]}
         made_of = {"cells": keys, "study": self.document["study"], "versions": versions(), "figures": figures}
@@ -213,7 +213,7 @@ class Result:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Read what may be somebody else's: StoreError, caused by the fault, where its parts do not fit together."""
+    """Read untrusted parts: StoreError, caused by the fault, if they do not fit together."""
     try:
         yield
     except (SublevelError, OSError):

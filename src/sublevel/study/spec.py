@@ -35,9 +35,9 @@ def _wheres(name: str, block: Any) -> Iterator[tuple[str, Where]]:
 
 
 class PlaceSpec(Strict):
-    """Where cells run, which no number depends on and no result's identity holds: ``gpus`` of one that a cell takes on
-    Ray or Slurm when the study runs on a GPU (a quarter: four cells share one, on Ray), and what to ask of Slurm for a
-    worker job, in submitit's words (``partition``, ``account``, ``time`` in minutes, ``mem``, ``gres``, ``setup``).
+    """Placement options; not part of the cache key. ``gpus`` is the number of GPUs that a cell takes on Ray or Slurm if
+    the study runs on a GPU (0.25: four cells share one, on Ray). ``slurm`` holds the options of a worker job, under
+    submitit's names (``partition``, ``account``, ``time`` in minutes, ``mem``, ``gres``, ``setup``).
     """
 
     gpus: float = Field(default=1.0, gt=0)

@@ -79,7 +79,7 @@ class Study:
             document = read(source) if isinstance(source, str) else dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem, self._home = Problem.of(self.spec.problem(device_for(device))), "cpu"
-        self.out = Path(os.path.abspath(out))  # code of the user's own may leave the working folder
+        self.out = Path(os.path.abspath(out))  # the user's code may change the working folder
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
     @property
@@ -126,12 +126,11 @@ class Study:
     ) -> Result:
         """Run what is not in the store, write tables and report, return the result.
 
-        Without ``figures`` the page has all of them, and none is written for print (half a second each).
-        ``jobs`` cells at once (default: cores / threads, or the room on a cluster) do not change any number, nor does
-        the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or one of one's own. A failed
-        cell is reported, and stops only what needs it. A ``listener`` is called with every `Event`, and so are the
-        trackers named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run
-        end.
+        Without ``figures`` the page has all of them, and none is written for print (half a second each). ``jobs`` cells
+        at once (default: cores / threads, or the room on a cluster) do not change any number, nor does the
+        ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or your own. A failed cell is
+        reported, and stops only what needs it. A ``listener`` is called with every `Event`, and so are the trackers
+        named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run end.
         """
         started = time.time()
         placement.check(self.spec, self.problem, executor, jobs, max_hours)
@@ -148,7 +147,7 @@ class Study:
         schedule = self._schedule(store, history, Stream(log, history, *others))
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
-        with schedule.told():
+        with schedule.logged():
             if waiting or executor == TORCHRUN:  # whose other processes wait to be told
                 seconds = math.inf if max_hours is None else started + 3600 * max_hours - time.time()
                 self._compute(schedule, problem, executor, jobs, seconds)

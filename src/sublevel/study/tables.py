@@ -57,7 +57,7 @@ def extracted(study: Mapping[str, Any], kind: str, labels: Row, entry: Row) -> l
         found = [(name, dict(row)) for name, row in KINDS[kind].rows(study, labels, entry)]
         for name, row in found:
             _check_row(row, TABLES["levels" if name == BESIDE else name].columns)
-    except Exception as error:  # values of somebody else's may be wrong in any way
+    except Exception as error:  # untrusted values may be wrong in any way
         raise DamagedEntry(f"{cell}: its values are not those of a {kind}: {type(error).__name__}: {error}") from error
     return found
 

@@ -52,7 +52,7 @@ class Setting:
 
 
 def own_paths() -> list[str]:
-    """The folders that this process imports from beside its installation: where a user's own modules stand."""
+    """The folders outside the installation from which this process imports: those of the user's modules."""
     roots = tuple(os.path.realpath(p) + os.sep for p in {sys.prefix, sys.base_prefix})
     found = [os.path.abspath(p or os.getcwd()) for p in sys.path]
     return [p for p in dict.fromkeys(found) if not (os.path.realpath(p) + os.sep).startswith(roots)]

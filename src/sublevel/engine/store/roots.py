@@ -22,7 +22,7 @@ FIELDS = {"study", "numerics", "keys", "objects", "finished"}
 
 @dataclass(frozen=True)
 class Root:
-    """A resolved study, and what it reaches: ``keys`` of entries, ``objects`` that no entry names (data of one's own).
+    """A resolved study, and what it reaches: ``keys`` of entries, ``objects`` that no entry names (the user's data).
 
     One that is not ``finished`` belongs to a run under way, or to one that was killed; it also reaches every entry
     that was computed under its name.

@@ -1,4 +1,4 @@
-"""Learning curves: whether training had come to rest."""
+"""Learning curves: whether training had converged."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Builder, Solution, branch
 from sublevel.study.cells import Context, Json, Output, Row, Rows, cell
-from sublevel.study.kernels import SAMPLE, sight, watching
+from sublevel.study.kernels import SAMPLE, score_context, watching
 from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe
 
@@ -84,7 +84,7 @@ def gradual_cell(
     start, field, counts = p.init(seed), p.field("train", size=SAMPLE), dict(zip(at, keep, strict=True))
 
     def tighten(step: int, point: Point, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        draws, seen = generator(seed, "prune:gradual", step), sight(p, chosen, mask, start)
+        draws, seen = generator(seed, "prune:gradual", step), score_context(p, chosen, mask, start)
         done = prune(chosen, point, field, draws, seen, counts[step], protect=protect, floor=floor)
         return done.mask, done.theta
 
