@@ -1,15 +1,15 @@
 """A two-layer transformer that predicts the next character, and the perplexity of its ticket.
 
-The text is the names of the characters of Unicode 3.2 in random order, such as LATIN SMALL LETTER A WITH GRAVE: they
-come with every Python, and never change.
+The text consists of the names of the characters of Unicode 3.2 in random order, such as LATIN SMALL LETTER A WITH
+GRAVE. Every Python includes these names, and they never change.
 
-Teaches: integer inputs [N, T] with a target at every position, and the loss over them; perplexity, which is exp of that
-loss in nats; choosing which weights may be pruned, here all linear layers and not the embeddings.
+Teaches: integer inputs [N, T] with a target at every position, and their loss; perplexity, the exponential of that loss
+in nats; choosing the prunable weights, here all linear layers but not the embeddings.
 
-Look for: what to hold perplexities against. A network that knows nothing has the size of the alphabet, 38; one that
-knows how often each character comes has 20, one that also sees the character before has 11: both are counted on the
-training text and printed first. A ticket of a quarter of the weights is below the last of them, one of an eighth just
-above it; its controls of as many weights are further up.
+Look for: reference values of the perplexity. A uniform guess has the size of the alphabet, 38. The frequencies of
+characters give 20, and the frequencies of pairs give 11; both are counted on the training text and printed first. A
+ticket with a quarter of the weights is below 11, one with an eighth just above it; the controls with the same number of
+weights are higher.
 
     python examples/char_lm.py
     python examples/char_lm.py --windows 6000 --dim 96 --epochs 20 --levels 8 --seeds 3

@@ -1,12 +1,12 @@
 """An EfficientNet-like network: depthwise convolutions, squeeze-and-excitation, SiLU, BatchNorm, noise in training.
 
-Teaches: dropout and stochastic depth are part of training (drawn anew at each step from the seed, so that runs repeat)
-and off in a field, which must be a function; which kinds of layers a global mask takes its weights from; and why a
-barrier of a network with BatchNorm is told together with its buffer policy.
+Teaches: dropout and stochastic depth are part of training (drawn at each step from the seed, so runs are reproducible)
+and off in a field, which must be a function; which kinds of layers a global mask prunes; and why a barrier of a network
+with BatchNorm needs its buffer policy.
 
-Look for: squeeze-and-excitation and pointwise layers lose most, depthwise filters and the classifier least. Halfway
-between two solutions the averaged statistics are those of no network: `recomputed` is the barrier of the weights, and
-the rest of the other is made of stale statistics.
+Look for: squeeze-and-excitation and pointwise layers lose most weights, depthwise filters and the classifier least.
+Halfway between two solutions the averaged statistics fit no network: `recomputed` shows the barrier of the weights, and
+stale statistics cause the rest of the `stored` barrier.
 
     python examples/efficientnet.py
     python examples/efficientnet.py --train-size 9000 --width 16 --epochs 20 --levels 8
@@ -90,7 +90,7 @@ KINDS = {"expand": "pointwise", "project": "pointwise", "depthwise": "depthwise"
 
 
 def kind(layer: str) -> str:
-    """What a layer is, from its parameter's name."""
+    """The kind of a layer, from its parameter's name."""
     return next((k for part, k in KINDS.items() if f".{part}." in layer), "stem and classifier")
 
 

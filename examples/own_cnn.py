@@ -1,10 +1,10 @@
 """Your own CNN on a folder of images.
 
-Teaches: naming a network by its import path, so that worker processes can build it too; reading `<class>/*` images;
-comparing a ticket with its two standard baselines, and where each lies against the dense solution.
+Teaches: naming a network by its import path, so that worker processes can build it; reading `<class>/*` images;
+comparing a ticket with its two standard baselines and with the dense solution.
 
-Look for: at the last level imp keeps most of the dense accuracy, the random mask of the same count loses more. The
-barrier to the dense solution says whether a straight line joins the two without leaving low loss.
+Look for: at the last level IMP keeps most of the dense accuracy, and the random mask with the same count loses more.
+The barrier to the dense solution shows whether the segment between the two stays at low loss.
 
     python examples/own_cnn.py                         # Fashion-MNIST, written to sublevel-runs/images first
     python examples/own_cnn.py --root my-images --size 32 --epochs 20 --levels 8

@@ -1,14 +1,14 @@
 """A perceptron on a table: regression, where the right answer is known.
 
 The target is Friedman's function of the first five of twenty columns (Multivariate adaptive regression splines, 1991),
-with noise of known size; the other fifteen columns have nothing to do with it.
+with noise of known size; it does not depend on the other fifteen columns.
 
-Teaches: float targets and the loss `squared` (half the squared error); the loss that no network can go below; reading
-which inputs a ticket kept.
+Teaches: float targets and the loss `squared` (half the squared error); the lowest possible loss; which inputs a ticket
+keeps.
 
-Look for: the dense network has weights enough to learn the noise, the ticket ends at a lower test error with a
-thirtieth of them. Its first-layer weights stand on the five columns that matter, although nothing told it which they
-are; a random mask with the same count in every layer shows what the choice of columns is worth.
+Look for: the dense network has enough weights to learn the noise; the ticket reaches a lower test error with a
+thirtieth of them. IMP finds the five relevant columns: most first-layer weights of the ticket belong to them. A random
+mask with the same count in every layer shows the effect of this choice.
 
     python examples/table_regression.py
     python examples/table_regression.py --columns 50 --rows 5000 --seeds 5 --levels 8
@@ -53,12 +53,12 @@ def main(
     jobs: int | None = None,
     out: Path = Path("sublevel-runs"),
 ) -> None:
-    """``noise`` is the standard deviation of what cannot be learned, in units of the function's own."""
+    """``noise`` is the standard deviation of the noise, in units of the function's standard deviation."""
     train, test = friedman(rows, columns, noise, seed=1), friedman(2000, columns, noise, seed=2)
     problem = sl.Problem("table_regression:network", train=train, test=test, options={"width": 64}, loss="squared")
     recipe = {"epochs": epochs, "batch_size": 50, "lr": 0.2, "weight_decay": 0.0, "schedule": "cosine"}
     anywhere = {"name": "random-prune", "levels": [levels]}
-    by_layer = {**anywhere, "options": {"per_layer": True}, "label": "random-layers"}  # imp's count in every layer
+    by_layer = {**anywhere, "options": {"per_layer": True}, "label": "random-layers"}  # IMP's count in every layer
     branches = ["imp", anywhere, by_layer]
     keys = {"levels": levels, "fraction": 0.5, "rewind": "2ep", "seeds": seeds, "train": recipe, "branches": branches}
     result = sl.Study(problem, name="table-regression", out=out, **keys).run(jobs=jobs, figures=False)

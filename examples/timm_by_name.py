@@ -1,11 +1,11 @@
-"""A network of timm by its name: no code of your own.
+"""A network of timm by its name, without your own code.
 
-Teaches: any function of an installed package is a network, as `package:function` with its arguments; the ticket goes
-back into an ordinary network of timm, and into a file that anyone can read.
+Teaches: any function of an installed package can be the network, as `package:function` with its arguments; the ticket
+can be loaded into an ordinary network of timm, and saved to a file.
 
-Look for: the last line, which is the ticket's error when timm's own module holds it: that of the table.
+Look for: the last line, the ticket's error in timm's module; it equals the error in the table.
 
-timm needs torchvision; where it cannot be imported, the example says so and stops.
+timm needs torchvision; without it, the example prints a message and stops.
 
     python examples/timm_by_name.py
     python examples/timm_by_name.py --name vit_tiny_patch16_224 --img-size 28 --patch-size 7 --epochs 20

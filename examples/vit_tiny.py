@@ -1,11 +1,11 @@
 """A small vision transformer, written as a plain `nn.Module`, and the curvature of its ticket.
 
-Teaches: a network of your own with LayerNorm and attention, trained by AdamW; fields over it, which take attention on
-the kernel that has a second derivative, so nothing has to be changed in the network; the largest eigenvalue of the
-Hessian, in R^D and in the subspace of the weights that are left.
+Teaches: your own network with LayerNorm and attention, trained by AdamW; fields of an unchanged network, which use the
+attention kernel with second derivatives; the largest eigenvalue of the Hessian, in R^D and in the subspace of the
+remaining weights.
 
-Look for: in its own subspace a solution is never sharper than in R^D (Cauchy interlacing), at any mask; so two
-solutions are compared in one space only. The residual is how far an eigenvalue can be from a true one.
+Look for: in its subspace a solution is never sharper than in R^D (Cauchy interlacing), for any mask; so compare two
+solutions in one space only. The residual bounds the distance of an eigenvalue from a true one.
 
     python examples/vit_tiny.py
     python examples/vit_tiny.py --train-size 9000 --dim 64 --depth 6 --epochs 30 --levels 8
@@ -74,7 +74,7 @@ class ViT(nn.Module):
 
 
 def largest(field: sl.Field, at: sl.Point, mask: Tensor | None = None) -> str:
-    """The largest eigenvalue alone: no search for copies of it, nothing asked at the lower end."""
+    """The largest eigenvalue alone, without a search for copies and without the smallest eigenvalues."""
     top = sl.curvature.top_eigenvalues(field, at, k=1, mask=mask, tolerance=1e-3, restarts=0, negative=0)
     return f"{float(top.values[0]):.2f} +- {float(top.residuals[0]):.2f}"
 

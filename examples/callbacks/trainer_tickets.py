@@ -37,7 +37,7 @@ class HoldTicket(TrainerCallback):
 
 
 def examples(count: int, length: int = 8, words: int = 20) -> list[dict[str, torch.Tensor]]:
-    """Sequences of words, labelled by whether the first word stands in the first half of the vocabulary."""
+    """Sequences of words, labelled by whether the first word is in the first half of the vocabulary."""
     ids = torch.randint(1, words, (count, length))
     return [{"input_ids": row, "labels": (row[0] < words // 2).long()} for row in ids]
 

@@ -1,4 +1,4 @@
-"""Published files: found on disk, or downloaded, checked and only then given their name."""
+"""Find published files on disk or download them; a download gets its name only after the check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Remote:
 
 
 def locate(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
-    """The first of ``names`` that is a file in the first of ``folders`` that has one, or None."""
+    """The first existing file of ``names`` in the first of ``folders`` that has one, or None."""
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
@@ -40,7 +40,7 @@ def obtain(
     inside: Sequence[str] = (),
     timeout: float = 30.0,
 ) -> Path:
-    """The path of ``remote``: in ``root``, else in the cache of the source ``name``, else downloaded there.
+    """The path of ``remote``: in ``root``, otherwise in the cache of the source ``name``, otherwise downloaded there.
 
     ``also`` are other file names that serve as well, ``inside`` folders below ``root`` to look in;
     ``timeout`` is in seconds without a byte. Raises `DataError` with the addresses tried, the file name and

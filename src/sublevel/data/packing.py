@@ -1,4 +1,4 @@
-"""Several inputs of an example as one row of bytes, and back, bit by bit.
+"""Pack several inputs of an example into one row of bytes, and unpack them, bit by bit.
 
 So examples are one tensor ``x [N, ...]`` everywhere: they are shuffled, split, moved and stored as one, and only
 `Splits.prepare` knows that a network takes several.
@@ -18,7 +18,7 @@ from sublevel.inputs import Inputs, Shapes, tensors_of
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands in a row: type and shape of every input of one example.
+    """The layout of a row: type and shape of every input of one example.
 
     ``names`` are the keywords that the network takes the inputs by, in alphabetical order; without them the inputs are
     passed in their order.
@@ -30,11 +30,11 @@ class Layout:
 
     @property
     def input_shape(self) -> Shapes:
-        """The shape of every input of one example, in their order or by name."""
+        """The shape of every input of one example, in order or by name."""
         return dict(zip(self.names, self.shapes, strict=True)) if self.names else self.shapes
 
     def inputs(self, tensors: list[Tensor]) -> Inputs:
-        """The tensors as a network takes them."""
+        """The tensors as inputs of a network: a tuple, or a dict by name."""
         return dict(zip(self.names, tensors, strict=True)) if self.names else tuple(tensors)
 
     def unpack(self, x: Tensor) -> list[Tensor]:
@@ -51,7 +51,7 @@ class Layout:
 
 
 def pack(inputs: Inputs) -> tuple[Tensor, Layout | None]:
-    """One input as it is, several as rows of bytes uint8 ``[N, B]`` with their layout.
+    """Pack several inputs into rows of bytes uint8 ``[N, B]`` with their layout; one input is returned unchanged.
 
     Raises DataError where the inputs are not of one length, are empty, or have names that are no keywords.
 

@@ -84,22 +84,22 @@ class Graphed(Weights):
 
     def _body(self, at: Captured) -> None:
         """The step on the captured tensors; a buffer that the network replaces is copied into the old buffer."""
-        slope = self._loss_and_grad
-        places = dict(slope.buffers)
-        mean, gradients = slope(at.x, at.y)
+        loss_and_grad = self._loss_and_grad
+        places = dict(loss_and_grad.buffers)
+        mean, gradients = loss_and_grad(at.x, at.y)
         for name, place in places.items():
-            if slope.buffers[name] is not place:
-                place.copy_(slope.buffers[name])
-        slope.buffers = places
+            if loss_and_grad.buffers[name] is not place:
+                place.copy_(loss_and_grad.buffers[name])
+        loss_and_grad.buffers = places
         self.optimizer.move(gradients, self._factors)
         at.mean.copy_(mean)
 
 
 def _recorded(body: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """What replays ``body``, on the device that is current.
+    """Capture ``body`` on the current device; return the function that replays it.
 
-    A wait is found in the last warm-up, where it raises and does no harm: inside a capture it would leave the
-    generator and the stream of this process as they are during one. Raises ConfigError where it cannot be captured.
+    The last warm-up step detects waits of the host. An error inside a capture would leave this process's generator and
+    stream in capture mode. Raises ConfigError if ``body`` cannot be captured.
     """
     here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     graph = torch.cuda.CUDAGraph()
@@ -126,7 +126,7 @@ def _recorded(body: Callable[[], object], device: torch.device) -> Callable[[], 
 
 @contextmanager
 def _no_waits() -> Iterator[None]:
-    """Raise where the host would wait for the device."""
+    """Raise an error if the host would wait for the device."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

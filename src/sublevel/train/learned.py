@@ -167,7 +167,7 @@ class _Scores:
         self._set()
 
     def point(self) -> Point:
-        """Where the network stands, as a copy. Raises Diverged where a score is not finite."""
+        """The current point, as a copy. Raises Diverged if a score is not finite."""
         if not bool(self.scores.isfinite().all()):
             raise Diverged("edge-popup diverged: a score is not finite; a lower lr may help")
         return self._loss_and_grad.point()

@@ -122,7 +122,7 @@ class SparseLossAndGrad(LossAndGrad):
         self._patterns = patterns
         super().__init__(space, *given)
         views = space.views(self.theta)
-        self._stand_ins = {name: torch.full_like(views[name], nan) for name in patterns}  # whatever reads one will show
+        self._stand_ins = {name: torch.full_like(views[name], nan) for name in patterns}  # any other reader gets nan
 
     def compact(self, vector: Float[Tensor, "D"]) -> dict[str, Tensor]:
         """The entries of a vector that the optimizer moves, by parameter."""

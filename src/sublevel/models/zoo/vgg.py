@@ -9,7 +9,7 @@ from sublevel.models.registry import model
 from sublevel.models.zoo.shapes import image_shape
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
-"""(multiple of the width, number of convolutions) per stage; max pooling stands between stages."""
+"""(multiple of the width, number of convolutions) per stage, with max pooling between stages."""
 
 
 class ConvBlock(nn.Module):
