@@ -206,9 +206,11 @@ def branches() -> str:
 @generated("scores")
 def scores() -> str:
     """Every pruning criterion."""
-    from sublevel.prune.scores import SCORES
+    from sublevel.prune import SCORES
 
-    return rows(("criterion", "score; the lowest go first"), ((f"`{n}`", first(f)) for n, f in SCORES.items()))
+    return rows(
+        ("criterion", "score; the lowest go first"), ((f"`{n}`", first(each.function)) for n, each in SCORES.items())
+    )
 
 
 @generated("models")

@@ -13,7 +13,7 @@ from torch import nn
 
 from cases import convolution, named, perceptron
 from sublevel.errors import ConfigError
-from sublevel.prune.scores import SCORES, score_function
+from sublevel.prune import SCORES, score_function
 from sublevel.prune.select import counts, layer_counts, removed, select
 from sublevel.space import Layer, Space
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-import sublevel.prune.scores  # noqa: F401 - registers every criterion
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError
 from sublevel.field import Field

@@ -1,4 +1,4 @@
-"""Scores from the weights alone, at the end and at the start of training; importing it registers every criterion.
+"""Scores from the weights alone, at the end and at the start of training.
 
 The weights with the lowest scores are removed first.
 """
@@ -9,11 +9,8 @@ import torch
 
 from sublevel._types import Float, Tensor
 from sublevel.field import Field
-from sublevel.prune import sensitivity, woodfisher  # noqa: F401 - registers theirs
-from sublevel.prune.registry import SCORES, Criterion, Score, ScoreContext, Scores, score, score_function
+from sublevel.prune.registry import score
 from sublevel.space import Point, Space
-
-__all__ = ["SCORES", "Criterion", "Score", "ScoreContext", "Scores", "score", "score_function"]
 
 
 @score("magnitude")

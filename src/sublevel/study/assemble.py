@@ -8,7 +8,7 @@ from typing import get_args
 
 from sublevel.engine.graph import Graph
 from sublevel.errors import ConfigError, unknown
-from sublevel.prune.scores import score_function
+from sublevel.prune import score_function
 from sublevel.space import Space
 from sublevel.study import branches, measurements  # noqa: F401 - branches registers them
 from sublevel.study.builder import BRANCHES, OPTIONS, Builder, Solution
