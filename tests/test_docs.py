@@ -105,18 +105,23 @@ def no_report(tables: object, summary: object, out: Path, *, page: str, figures:
     return out / page
 
 
-@pytest.fixture
-def desk(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A reader's folder with images in it; afterwards nothing is registered or imported that was not before."""
+def furnish(folder: Path) -> None:
+    """Put a reader's images and networks into a folder."""
     from PIL import Image
 
     for n, split in enumerate(("train", "train", "train", "train", "train", "train", "train", "train", "test")):
         for name in ("cat", "dog"):
-            where = tmp_path / "my-images" / split / name
+            where = folder / "my-images" / split / name
             where.mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(n).integers(0, 256, (12, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(where / f"{n}.png")
-    (tmp_path / "my_nets.py").write_text(GIVEN)
+    (folder / "my_nets.py").write_text(GIVEN)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A reader's folder with images in it; afterwards nothing is registered or imported that was not before."""
+    furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "cache"))

@@ -142,6 +142,25 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path: Path, capsys) -> None:
         assert "no CUDA GPU here" in capsys.readouterr().out
 
 
+def test_the_engines_are_compared_on_the_smaller_last_batch_too(scripts, monkeypatch) -> None:
+    import gpu
+    import parity
+    from sublevel.train.graph import Graphed
+    from sublevel.train.weights import Weights
+
+    sizes: dict[type, list[int]] = {Graphed: [], Weights: []}
+    for engine in sizes:
+
+        def counted(self, x, y, lr, engine=engine, step=engine.step):
+            sizes[engine].append(len(x))
+            return step(self, x, y, lr)
+
+        monkeypatch.setattr(engine, "step", counted)
+    bench = gpu.Bench("cpu", tiny=True)
+    assert parity.apart(bench.problem("lenet-300-100"), bench.recipe("lenet-300-100"), 4) < 1e-5
+    assert sizes == {Graphed: [128, 2, 128, 2], Weights: [128, 2, 128, 2]}
+
+
 BLOCKED = """
 import sys
 class Blocked:

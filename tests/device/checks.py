@@ -130,6 +130,18 @@ def a_study_stays_where_its_problem_is(machine: Any) -> None:
     assert study.run(jobs=1, report=False).document["about"]["hardware"]["device"] == "cpu"
 
 
+def layers_without_a_fixed_order_are_named(machine: Any) -> None:
+    def pooled(input_shape: Any, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, classes))
+
+    here, host = (
+        sl.Study(own(pooled, device="cuda"), device=device, levels=1, branches=["imp"], train=SHORT).notes()
+        for device in ("cuda", "cpu")
+    )
+    assert any("the gradients of AdaptiveAvgPool2d in no fixed order" in note for note in here)
+    assert not any("no fixed order" in note for note in host)
+
+
 def plans_do_not_time_the_first_call(machine: Any) -> None:
     """Nor what it loads: here a second and a half."""
     import time

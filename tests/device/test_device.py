@@ -40,10 +40,10 @@ CHECKS = [
 ]
 BENCHMARK = "the_benchmark_measures_ieee_float32"
 QUICK = [
-    *("tiny:eager", "tiny:graph", "small:4", "small:16", "snippets:science/paths.md"),
+    *("tiny:eager", "tiny:graph", "small:4", "small:16", "snippets:README.md"),
     *(f"check:{name}" for name in CHECKS if name != BENCHMARK),
 ]
-PAGES = ["README.md", "own-network.md", "science/curvature.md", "ticket.md"]
+PAGES = ["own-network.md"]
 SLOW = [f"check:{BENCHMARK}", *(f"snippets:{page}" for page in PAGES)]
 MUTANTS = ["mutant:host", "mutant:none", *(f"mutant:{name}" for name in mutants.MUTANTS)]
 
@@ -99,12 +99,13 @@ def test_on_the_device(quick: Parts, name: str) -> None:
 
 
 def check_snippets(found: dict[str, Any]) -> None:
+    assert REAL or found["launched"] > 1000
     for printed, expected in sound(found)["snippets"]:
         assert printed == expected
 
 
 def test_documented_code_runs_on_the_device(quick: Parts) -> None:
-    check_snippets(quick["snippets:science/paths.md"])
+    check_snippets(quick["snippets:README.md"])
 
 
 @pytest.fixture(scope="module")
