@@ -227,5 +227,6 @@ def summary(name: str = "paper") -> dict[str, Any]:
         "data": {"origin": "an archive checked by its hash", "classes": ["airplane", "automobile", "bird"], "input_shape": [3, 32, 32], "train": 45000, "validation": 5000, "test": 10000, "mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]},
         "model": {"name": "resnet20", "parameters": 272_474, "prunable": PRUNABLE},
         "numerics": {"dtype": "float32", "tf32": False, "threads": 1},
+        "branches": {"oneshot": {"summary": "one-shot pruning", "cite": ""}, "reinit": {"summary": "imp's mask from a new start", "cite": "renda2020comparing"}},
         "notes": ["The sample of training images for curvature is the same at every level."],
     }  # fmt: skip

@@ -255,6 +255,14 @@ def test_the_methods_name_protocol_sizes_seeds_estimators_and_statistics(ready):
     assert "20\\% of the" in found.latex
 
 
+def test_branches_are_named_in_the_words_of_the_run(ready):
+    words = {"reinit": {"summary": "a new start [[x]]", "cite": "nobody2020nothing"}, "imp": 3, "oneshot": {}}
+    text = methods(ready, {"branches": words}).text
+    assert "It was compared with a new start [x]]." in text
+    shown = dict(guide(ready, {"branches": words}, verdicts(ready["verdicts"], set())).paragraphs)
+    assert "reinit: a new start [[x]]" in shown["What are the other branches?"]
+
+
 def test_every_citation_has_its_entry_and_no_other_is_there(ready):
     found = methods(ready, synthetic.summary())
     cited = {k for keys in re.findall(r"\\citep\{([^}]+)\}", found.latex) for k in keys.split(",")}

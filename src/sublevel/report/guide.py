@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sublevel.report.branches import glossary
+from sublevel.report.branches import described, glossary
 from sublevel.report.findings import counted, nested
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate, in_points, percent, plain
@@ -34,7 +34,7 @@ def guide(tables: dict[str, Frame], summary: dict[str, Any], found: Verdicts) ->
     """The box: what a ticket is, where accuracy breaks, what holds and how surely, and what to run next."""
     paragraphs = [
         ("What is a ticket?", TICKET),
-        ("What are the other branches?", glossary(tables["levels"])),
+        ("What are the other branches?", glossary(tables["levels"], described(summary))),
         ("Where does accuracy break?", breaking_point(tables)),
         ("What holds?", holding(found)),
         ("How sure is this?", certainty(tables["levels"], found)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sublevel.claims.branches import Branches
-from sublevel.report.branches import BRANCHES
+from sublevel.report.branches import described
 from sublevel.report.findings import counted, nested
 from sublevel.report.frame import Frame
 from sublevel.report.latex import escape
@@ -61,7 +62,7 @@ def methods(tables: dict[str, Frame], summary: dict[str, Any]) -> Methods:
         _network(summary),
         _training(nested(study, "train")),
         _pruning(study),
-        _compared(levels),
+        _compared(levels, described(summary)),
         f"Everything was repeated with {counted(seeds, 'seed')}." * bool(seeds),
         _data(summary),
         *(sentence for table, only, sentence in MEASURED if not where(tables[table], **only).empty),
@@ -154,9 +155,12 @@ def _pruning(study: Any) -> str:
     )
 
 
-def _compared(levels: Frame) -> str:
+def _compared(levels: Frame, words: Mapping[str, Mapping[str, str]]) -> str:
     bases = {v.base for v in Branches(levels).variants.values()}
-    found = [BRANCHES[b] for b in known_first(bases) if b in BRANCHES]
+    found = []
+    for about in (words[b] for b in known_first(bases) if b in words):
+        cited = f" [[{about['cite']}]]" if about["cite"] in WORKS else ""
+        found.append(about["summary"].replace("[[", "[") + cited)
     return f"It was compared with {', '.join(found)}." if found else ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import chain, cycle
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Style:
 
 
 PLAIN = Style("#767676")
+
+OWN = Style("", "", "")
+"""The look of the branch that a series is of, put in when all figures of a study are known."""
 
 BRANCHES: dict[str, Style] = {
     "dense": PLAIN,
@@ -68,17 +71,23 @@ def known_first(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda n: (known.index(n) if n in BRANCHES else len(known), n))
 
 
-def styles(names: Iterable[str]) -> dict[str, Style]:
-    """The look of every branch in a study; a name not known here takes the next spare look, or one not in use.
+def styles(names: Iterable[str], others: Iterable[str] = ()) -> dict[str, Style]:
+    """The look of every branch in a study, then of ``others``, each its own.
 
-    >>> looks = styles(["imp", *"abcdefghijklm"])
+    A name not known here takes a spare look, then one that no branch of the study has, then the colour of one look with
+    the marker and the dash of another.
+
+    >>> looks = styles(["imp", *map(str, range(50))])
     >>> len(set(looks.values()))
-    14
+    51
     """
-    ordered = known_first(names)
-    free = [*SPARE, *(look for name, look in BRANCHES.items() if name != "dense" and name not in ordered)]
-    others = [name for name in ordered if name not in BRANCHES]
-    return {name: BRANCHES[name] for name in ordered if name in BRANCHES} | dict(zip(others, cycle(free), strict=False))
+    every = list(dict.fromkeys([*known_first(names), *known_first(others)]))
+    looks = [*(look for name, look in BRANCHES.items() if name != "dense"), *SPARE]
+    unused = (look for name, look in BRANCHES.items() if name not in ("dense", *every))
+    shifts = (zip(looks, looks[i:] + looks[:i], strict=True) for i in range(1, len(looks)))
+    mixed = [replace(of, colour=colour.colour) for pairs in shifts for colour, of in pairs]
+    free = chain(SPARE, unused, cycle(mixed))
+    return {name: BRANCHES.get(name) or next(free) for name in every}
 
 
 def policy(name: str) -> Style:

@@ -55,11 +55,18 @@ BRANCHES: dict[str, Branch] = {}
 OPTIONS: dict[str, dict[str, Any]] = {}
 
 
-def branch(name: str, **options: Any) -> Callable[[Branch], Branch]:
-    """Register a branch and its options with their defaults."""
+ABOUT: dict[str, dict[str, str]] = {}
+"""Branch -> what it does in a few words (``summary``), and the key of the work that it comes from (``cite``)."""
+
+
+def branch(name: str, *, summary: str = "", cite: str = "", **options: Any) -> Callable[[Branch], Branch]:
+    """Register a branch, its options with their defaults, and its words in reports.
+
+    ``summary`` completes "it was compared with ..."; ``cite`` is a key of `sublevel.report.references.WORKS`.
+    """
 
     def register(function: Branch) -> Branch:
-        BRANCHES[name], OPTIONS[name] = function, options
+        BRANCHES[name], OPTIONS[name], ABOUT[name] = function, options, {"summary": summary, "cite": cite}
         return function
 
     return register

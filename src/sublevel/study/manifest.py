@@ -82,6 +82,7 @@ class _About(_Part):
     cells: dict[Status, Count]
     seconds: _Spent
     notes: list[str] = []
+    branches: dict[str, dict[str, str]] = {}
     versions: dict[str, Any] = {}
     hardware: dict[str, Any] = {}
 

@@ -25,6 +25,7 @@ from sublevel.problem import Problem
 from sublevel.problem.spec import ProblemSpec
 from sublevel.space import Point
 from sublevel.study import manifest
+from sublevel.study.branches import about
 from sublevel.study.cells import stored_point
 from sublevel.study.machine import versions
 from sublevel.study.named_code import check_trusted
@@ -165,11 +166,13 @@ class Result:
         """What was run, with what, on what, and how long it took."""
         d = self.document
         seconds = d["about"]["seconds"]
+        branches = about(chosen["name"] for chosen in d["study"].get("branches", ()))
         return {
             "name": d["study"]["name"],
             "study": d["study"],
             "numerics": d["numerics"],
             **d["about"],
+            "branches": branches | d["about"].get("branches", {}),  # older runs do not say what theirs are
             "seconds": {"total": round(sum(seconds["cells"].values()), 3), **seconds},
             "sublevel": versions()["sublevel"],
         }

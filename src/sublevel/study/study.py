@@ -29,6 +29,7 @@ from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.study import costs, manifest, placement
 from sublevel.study.assemble import assemble
+from sublevel.study.branches import about
 from sublevel.study.builder import Solution
 from sublevel.study.catalogue import KINDS, key, numerics
 from sublevel.study.checks import check, check_loop
@@ -235,6 +236,7 @@ class Study:
                 **manifest.about_cells(settled),
                 **manifest.made_with(self.folder, computed, self.problem.device),
                 "notes": self.notes(),
+                "branches": about(chosen.name for chosen in self.spec.branches),
             },
             "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},
         }

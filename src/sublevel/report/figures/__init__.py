@@ -13,9 +13,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from sublevel.claims.branches import Branches
-from sublevel.report.describe import Figure
+from sublevel.report.describe import Figure, Series
 from sublevel.report.figures.registry import FIGURES, SECTIONS, Registered
 from sublevel.report.frame import Frame, Tables
+from sublevel.report.palette import Style, styles
 from sublevel.report.prepare import clean, without_sweep
 
 __all__ = ["FIGURES", "NOTHING", "SECTIONS", "UNMEASURED", "Drawn", "Missing", "figures"]
@@ -60,7 +61,23 @@ def figures(tables: Mapping[str, Frame]) -> Drawn:
         sections[each.section] += shown
         if why:
             missing.append(Missing(each.name, why))
-    return Drawn({k: v for k, v in sections.items() if v}, missing)
+    found = Drawn({k: v for k, v in sections.items() if v}, missing)
+    series = [s for f in found.all for v in f.views for p in v.panels for s in p.series]
+    look = styles(ready["levels"]["branch"], {s.branch or s.label for s in series if not s.style.colour})
+    return replace(found, sections={k: [_with_looks(f, look) for f in v] for k, v in found.sections.items()})
+
+
+def _with_looks(figure: Figure, look: Mapping[str, Style]) -> Figure:
+    """The figure with the look of its branch for every series that asks for it: the same in all figures of a study."""
+
+    def finished(s: Series) -> Series:
+        own = look.get(s.branch or s.label, s.style)
+        return s if s.style.colour else replace(s, style=replace(own, marker=s.style.marker or own.marker))
+
+    views = [
+        replace(v, panels=tuple(replace(p, series=[*map(finished, p.series)]) for p in v.panels)) for v in figure.views
+    ]
+    return replace(figure, views=tuple(views))
 
 
 def _made(each: Registered, tables: Tables) -> tuple[list[Figure], str]:

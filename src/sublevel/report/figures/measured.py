@@ -10,7 +10,7 @@ import numpy as np
 from sublevel.report.describe import PerSeed, Series
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate
-from sublevel.report.palette import Style, known_first, styles
+from sublevel.report.palette import OWN, Style, known_first
 from sublevel.report.prepare import t_intervals, where
 
 ERRORS = 2.0
@@ -29,8 +29,7 @@ def errors_note(frame: Frame) -> str:
 
 def each_branch(frame: Frame, value: str, **options: Any) -> list[Series]:
     """The mean of a value over seeds against density, one series for each branch; see `measured`."""
-    look = styles(frame["branch"])
-    lines = (measured(where(frame, branch=b), value, b, look[b], **options) for b in known_first(frame["branch"]))
+    lines = (measured(where(frame, branch=b), value, b, OWN, **options) for b in known_first(frame["branch"]))
     return [s for line in lines for s in line]
 
 

@@ -14,7 +14,7 @@ from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import Style, known_first, styles
+from sublevel.report.palette import OWN, Style, known_first
 from sublevel.report.prepare import first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
@@ -121,7 +121,6 @@ def shares(tables: Tables) -> Figure:
 
 
 def _shares(frame: Frame, dense: float) -> list[Panel]:
-    look = styles(frame["branch"])
     panels = []
     for column, title, x in (
         ("lowest_max", "Joined at or below the height c (%)", "height c (train loss)"),
@@ -129,19 +128,19 @@ def _shares(frame: Frame, dense: float) -> list[Panel]:
     ):
         pad = 0.05 * (float(np.ptp(frame[column])) or 1.0)
         ends = (float(frame[column].min()) - pad, float(frame[column].max()) + pad)
-        lines = [_steps(where(frame, branch=b)[column], b, look[b], ends) for b in known_first(frame["branch"])]
+        lines = [_steps(where(frame, branch=b)[column], b, ends) for b in known_first(frame["branch"])]
         if column == "lowest_max" and math.isfinite(dense):
             lines.append(Series(label="dense train loss", x=[dense, dense], y=[0.0, 100.0], style=DOTTED, mode="line"))
         panels.append(Panel(title=title, x=Axis(title=x), y=Axis(hover=".3~g", share=True), series=lines))
     return panels
 
 
-def _steps(values: Frame, label: str, style: Style, ends: tuple[float, float]) -> Series:
+def _steps(values: Frame, label: str, ends: tuple[float, float]) -> Series:
     """The empirical distribution function from end to end of the axis: at each value it rises by 1 / n."""
     at = np.sort(values[np.isfinite(values)].to_numpy(dtype=float))
     x = [ends[0], *np.repeat(at, 2), ends[1]]
     counts = np.repeat(np.arange(len(at) + 1), 2)
     return Series(
-        label=label, x=[float(v) for v in x], y=[100.0 * float(c) / len(at) for c in counts], style=style, mode="line",
+        label=label, x=[float(v) for v in x], y=[100.0 * float(c) / len(at) for c in counts], style=OWN, mode="line",
         hover=[f"{c} of {len(at)}" for c in counts],
     )  # fmt: skip

@@ -15,7 +15,7 @@ from sublevel.report.figures.common import DOTTED, POINTS, views
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Column, Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, Style, known_first, styles
+from sublevel.report.palette import OWN, PLAIN, Style, known_first
 from sublevel.report.prepare import choices, where
 
 SIDE = 41  # of the drawn grid
@@ -33,7 +33,10 @@ def planes(tables: Tables) -> Figure:
     """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
     table, marks = tables["planes"], tables["landmarks"]
     found = choices(table, ["plane", "seed"], ["seed", "plane"])
-    drawn = [v for c in found[:SHOWN] for v in _plane(*(where(t, **c) for t in (table, marks, tables["seams"])), c)]
+    drawn = []
+    for c in found[:SHOWN]:
+        own, points, seams = (where(t, **c) for t in (table, marks, tables["seams"]))
+        drawn += _plane(own, points, seams, c)
     statistics = sorted(set(table["buffers"]) - {"", "none"})
     groups = dict(list(table.groupby(["plane", "seed"])))
     known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
@@ -156,10 +159,9 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
     end = where(solutions, branch="dense")
     drawn = _run([*path.itertuples(), *end.itertuples()], at) if len(path) else []
     branch = solutions["branch"].fillna(solutions["name"]).astype(str)
-    look = styles(branch)
     for known in known_first(branch):
         for i, row in enumerate(solutions[branch == known].itertuples()):
-            style = replace(look[known], marker=([look[known].marker, *SHAPES])[min(i, len(SHAPES))])
+            style = replace(OWN, marker=("", *SHAPES)[min(i, len(SHAPES))])
             drawn.append(replace(_mark(str(row.name), [row], style, at), branch=known))
     return drawn
 

@@ -10,7 +10,7 @@ from sublevel.report.figures.common import POINTS, hover
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import estimate, percent
-from sublevel.report.palette import Style, styles
+from sublevel.report.palette import OWN
 from sublevel.report.prepare import over_seeds, seeds_note, where
 
 FEWEST = 3
@@ -30,11 +30,10 @@ def ranking(tables: Tables) -> Figure:
     sparse = levels[(levels["branch"] != "dense") & np.isfinite(levels["test_error"])]
     counts = sparse.groupby("level")["branch"].nunique()
     found = [where(sparse, level=level) for level in counts[counts >= FEWEST].index]
-    look = styles(levels["branch"])
     return Figure(
         key="ranking",
         title="Which branch is best at each density?",
-        views=[_view(rows, look) for rows in reversed(found)],
+        views=[_view(rows) for rows in reversed(found)],
         how=(
             "Branches from the lowest mean test error to the highest. On the right their excess over the first of "
             "them, paired by seed: an interval that contains 0 does not tell the two apart."
@@ -60,7 +59,7 @@ def ordered(rows: Frame) -> Frame:
     return means.merge(behind, on="branch", suffixes=("", "_behind"), how="left")
 
 
-def _view(rows: Frame, look: dict[str, Style]) -> View:
+def _view(rows: Frame) -> View:
     order = ordered(rows)
     texts = order["branch"] if sum(map(len, order["branch"])) <= LETTERS else order.index + 1
     axis = Axis(title="place", ticks=tuple((float(i), str(text)) for i, text in enumerate(texts, start=1)), hover="")
@@ -72,17 +71,17 @@ def _view(rows: Frame, look: dict[str, Style]) -> View:
         # All means with room for the usual interval: one of two seeds that differ much would hide all others.
         room = max(0.0 if np.isnan(half) else 1.2 * half, 0.1 * float(means.max() - means.min()))
         limits = (float(means.min()) - room, float(means.max()) + room) if room else None
-        panels.append(Panel(title=title, x=axis, y=Axis(limits=limits, share=not of), series=_points(part, look, of)))
+        panels.append(Panel(title=title, x=axis, y=Axis(limits=limits, share=not of), series=_points(part, of)))
     return view(panels, density=percent(float(rows["density"].mean())))
 
 
-def _points(order: Frame, look: dict[str, Style], of: str) -> list[Series]:
+def _points(order: Frame, of: str) -> list[Series]:
     """A point with its interval for each branch, at its place in the order."""
     parts = order[[f"{c}{of}" for c in ("mean", "low", "high", "n")]].set_axis(["mean", "low", "high", "n"], axis=1)
     texts = hover(parts)
     return [
         Series(
-            label=branch, x=[float(place) + 1], y=[mean], low=[low], high=[high], style=look[branch], mode="points",
+            label=branch, x=[float(place) + 1], y=[mean], low=[low], high=[high], style=OWN, mode="points",
             hover=[text],
         )
         for place, branch, mean, low, high, text in zip(

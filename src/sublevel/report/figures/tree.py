@@ -17,7 +17,7 @@ from sublevel.report.figures.common import POINTS, flat
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import PLAIN, Style, dashed, known_first, styles
+from sublevel.report.palette import OWN, PLAIN, Style, dashed, known_first
 from sublevel.report.prepare import where
 
 LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
@@ -98,12 +98,11 @@ def _graph(tree: Frame, of: str) -> View:
 
 
 def _tips(tips: Frame, scale: float) -> list[Series]:
-    look = styles(tips["branch"])
     found = []
     for branch in known_first(tips["branch"]):
         mine = where(tips, branch=branch)
         found.append(Series(
-            label=branch, x=list(mine["x0"]), y=list(mine["y0"] * scale), style=look[branch], mode="points",
+            label=branch, x=list(mine["x0"]), y=list(mine["y0"] * scale), style=OWN, mode="points",
             hover=[f"level {v:g}" + (f", seed {s:g}" if math.isfinite(s) else "")
                    for v, s in zip(mine["level"], mine["seed"], strict=True)],
             seeds=list(mine["seed"]), branch=branch,

@@ -10,7 +10,7 @@ from sublevel.report.figures.curvature import control_note
 from sublevel.report.figures.measured import errors_note, measured
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
-from sublevel.report.palette import SPARE, Style, known_first, styles
+from sublevel.report.palette import OWN, SPARE, Style, known_first
 from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where
 from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
@@ -117,14 +117,13 @@ def over_eps(tables: Tables) -> Figure:
 
 def _levels(table: Frame, choice: dict[str, str]) -> list[View]:
     """For each method a view of each level, with the dense network in it."""
-    look = styles(table["branch"])
     found = []
     for method in sorted(table["method"].unique(), key=_place):
         rows = where(table, method=method)
         pruned = sorted(rows.loc[rows["branch"] != "dense", "level"].unique())
         for level in pruned or sorted(rows["level"].unique()):
             mine = rows[rows["level"].isin([level, 0.0])]
-            panels = _over_eps(mine, "branch", {b: look[b] for b in known_first(mine["branch"])})
+            panels = _over_eps(mine, "branch", dict.fromkeys(known_first(mine["branch"]), OWN))
             named = {k: shown(k, v) for k, v in choice.items()}
             found.append(view(panels, method=method, level=f"{level:g}", **named))
     return found

@@ -21,14 +21,14 @@ def imp(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": b.rewound}, mask=mask, pruned=before.end)
 
 
-@branch("oneshot", criterion="", rewind="")
+@branch("oneshot", summary="one-shot pruning to the same number of weights", criterion="", rewind="")
 def oneshot(b: Builder, level: int) -> Solution:
     """The dense end point pruned at once to imp's count, survivors rewound."""
     mask = b.prune(b.dense().end, None, level, b.label)
     return b.train(level, start={"point": b.rewound}, mask=mask, pruned=b.dense().end)
 
 
-@branch("oneshot-cyclic")
+@branch("oneshot-cyclic", summary="one-shot pruning trained for as long as imp")
 def oneshot_cyclic(b: Builder, level: int) -> Solution:
     """The one-shot mask trained for as many cycles of the schedule from step k as imp takes to that level.
 
@@ -41,7 +41,7 @@ def oneshot_cyclic(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": start}, mask=mask, pruned=b.dense().end)
 
 
-@branch("finetune", criterion="")
+@branch("finetune", summary="iterative pruning with fine-tuning", cite="renda2020comparing", criterion="")
 def finetune(b: Builder, level: int) -> Solution:
     """Iterative pruning without rewinding: on from the pruned end point at a constant, small rate."""
     before = b.solve("finetune", level - 1)
@@ -50,7 +50,7 @@ def finetune(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": start}, mask=mask, pruned=before.end, lr=finetune_lr(b))
 
 
-@branch("lr-rewind", criterion="")
+@branch("lr-rewind", summary="learning-rate rewinding", cite="renda2020comparing", criterion="")
 def lr_rewind(b: Builder, level: int) -> Solution:
     """Iterative pruning that rewinds the learning rate to step k and not the weights (Renda et al. 2003.02389)."""
     before = b.solve("lr-rewind", level - 1)
@@ -58,7 +58,7 @@ def lr_rewind(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": b.updated(mask, before.end)}, mask=mask, pruned=before.end)
 
 
-@branch("finetune-mask")
+@branch("finetune-mask", summary="fine-tuning with imp's own mask")
 def finetune_mask(b: Builder, level: int) -> Solution:
     """Imp's mask, from imp's own pruned end point: against imp only the start differs."""
     before = b.solve("imp", level - 1).end
@@ -66,7 +66,7 @@ def finetune_mask(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": before}, mask=mask, pruned=before, lr=finetune_lr(b))
 
 
-@branch("reinit", from_step="0it")
+@branch("reinit", summary="imp's mask from a new initialisation", from_step="0it")
 def reinit(b: Builder, level: int) -> Solution:
     """Imp's mask on a new initialisation; ``from_step`` = ``rewind`` starts its schedule at k instead of 0."""
     first = {"0it": 0, "rewind": b.rewind}.get(b.options["from_step"])
@@ -76,14 +76,14 @@ def reinit(b: Builder, level: int) -> Solution:
     return b.train(level, start={"init": f"reinit:{level}"}, mask=mask, first=first, marks=[first])
 
 
-@branch("random-prune", per_layer=False)
+@branch("random-prune", summary="random masks with imp's count", per_layer=False)
 def random_prune(b: Builder, level: int) -> Solution:
     """A random mask of imp's count (``per_layer``: of imp's count in every layer), survivors rewound."""
     mask = b.random_mask(level, b.solve("imp", level).mask if b.options["per_layer"] else None)
     return b.train(level, start={"point": b.rewound}, mask=mask)
 
 
-@branch("random-imp")
+@branch("random-imp", summary="iterative random pruning")
 def random_imp(b: Builder, level: int) -> Solution:
     """Imp with a random criterion: nested masks of imp's counts, survivors rewound and trained.
 

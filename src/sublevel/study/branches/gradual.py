@@ -23,7 +23,15 @@ TIMES = 100
 """Prunings of a run that does not say how many steps lie between them."""
 
 
-@branch("gradual", criterion="", begin="", end="", every="")
+@branch(
+    "gradual",
+    summary="gradual pruning during one training run",
+    cite="zhu2017prune",
+    criterion="",
+    begin="",
+    end="",
+    every="",
+)
 def gradual_branch(b: Builder, level: int) -> Solution:
     """One training run from the initialisation in which the mask tightens to imp's count (Zhu and Gupta 1710.01878).
 

@@ -28,7 +28,14 @@ from sublevel.train.recipe import Recipe
 WEIGHTS = ("initial", "signed-constant")
 
 
-@branch("edge-popup", scope="layer", weights="initial", lr=0.0)
+@branch(
+    "edge-popup",
+    summary="a mask learned over frozen initial weights",
+    cite="ramanujan2020hidden",
+    scope="layer",
+    weights="initial",
+    lr=0.0,
+)
 def edge_popup(b: Builder, level: int) -> Solution:
     """A mask learned for weights that stay as they were drawn (Ramanujan et al. 1911.13299): no weight is trained.
 
@@ -42,14 +49,27 @@ def edge_popup(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": point}, mask=mask, pruned=point, first=first, lr=0.0)
 
 
-@branch("edge-popup-train", scope="layer", weights="initial", lr=0.0)
+@branch(
+    "edge-popup-train",
+    summary="the weights under such a mask, trained from their start",
+    scope="layer",
+    weights="initial",
+    lr=0.0,
+)
 def edge_popup_train(b: Builder, level: int) -> Solution:
     """The mask of `edge-popup`, whose weights are then trained from the same values, from step 0."""
     mask, point, start = _popped(b, level)
     return b.train(level, start={"point": start}, mask=mask, pruned=point, first=0)
 
 
-@branch("continuous-sparsification", penalty=1e-8, beta=200.0, initial=0.0)
+@branch(
+    "continuous-sparsification",
+    summary="a mask learned together with the weights",
+    cite="savarese2020winning",
+    penalty=1e-8,
+    beta=200.0,
+    initial=0.0,
+)
 def continuous_sparsification(b: Builder, level: int) -> Solution:
     """Soft masks trained with the weights (Savarese et al. 1912.04427), cut to imp's count; survivors rewound to k.
 

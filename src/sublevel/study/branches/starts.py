@@ -19,7 +19,7 @@ from sublevel.study.builder import Builder, Solution, branch
 from sublevel.study.cells import Context, Output, cell
 
 
-@branch("reinit-signs")
+@branch("reinit-signs", summary="new weights with the signs of the rewound ones")
 def reinit_signs(b: Builder, level: int) -> Solution:
     """Imp's mask; new magnitudes from the initial distribution with the signs of step k (Zhou et al. 1905.01067).
 
@@ -28,7 +28,7 @@ def reinit_signs(b: Builder, level: int) -> Solution:
     return _restarted(b, level, "signs")
 
 
-@branch("shuffle-weights")
+@branch("shuffle-weights", summary="rewound weights shuffled within each layer")
 def shuffle_weights(b: Builder, level: int) -> Solution:
     """Imp's mask; the survivors' values of step k change places within each layer (Frankle et al. 2009.08576).
 
@@ -37,13 +37,13 @@ def shuffle_weights(b: Builder, level: int) -> Solution:
     return _restarted(b, level, "shuffle")
 
 
-@branch("other-order")
+@branch("other-order", summary="the ticket trained in another seed's data order")
 def other_order(b: Builder, level: int) -> Solution:
     """Imp's ticket trained in the order, with the augmentation and dropout, of the study's next seed."""
     return b.train(level, start={"point": b.rewound}, mask=b.solve("imp", level).mask, seed=next_seed(b))
 
 
-@branch("other-mask")
+@branch("other-mask", summary="another seed's mask on this seed's weights")
 def other_mask(b: Builder, level: int) -> Solution:
     """The mask that imp finds for the study's next seed, on this seed's weights at step k.
 
@@ -53,7 +53,7 @@ def other_mask(b: Builder, level: int) -> Solution:
     return b.train(level, start={"point": b.rewound}, mask=other.solve("imp", level).mask)
 
 
-@branch("at-init", criterion="")
+@branch("at-init", summary="pruning before training", criterion="")
 def at_init(b: Builder, level: int) -> Solution:
     """Pruned before training, by ``criterion`` at the initialisation; trained from step 0.
 
