@@ -317,8 +317,8 @@ class Problem:
         500
         """
         given = self.train is not None
-        chosen = self.prunable if self.prunable is not None and not callable(self.prunable) else None
-        prunable = (chosen,) if isinstance(chosen, str) else chosen and tuple(chosen)
+        chosen = () if self.prunable is None or callable(self.prunable) else self.prunable
+        prunable = ((chosen,) if isinstance(chosen, str) else tuple(chosen)) or None
         return ProblemSpec(
             model=ModelSpec(name=self.name, options=dict(self.options), prunable=prunable,
                             version=self.version),
