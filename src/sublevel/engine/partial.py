@@ -11,11 +11,11 @@ import math
 import time
 from contextlib import suppress
 
-from sublevel.engine.store import Document, digest, refusing
+from sublevel.engine.store import Document, digest, store_errors
 from sublevel.engine.store.backend import Backend
-from sublevel.engine.store.entries import whole
 from sublevel.engine.store.leases import seconds_of
 from sublevel.engine.store.names import partial_name
+from sublevel.engine.store.reading import read_or_none
 from sublevel.errors import StoreError
 
 SECONDS = 300.0
@@ -44,15 +44,15 @@ class Partial:
         """
         began = time.monotonic()
         rest = json.dumps({"key": self._key, **about}).encode() + b"\n" + data
-        with refusing(f"cannot keep a training in {self._files.where}"):
+        with store_errors(f"cannot keep a training in {self._files.where}"):
             self._files.write(self._name, digest(rest).encode() + b"\n" + rest)
         now = time.monotonic()
         self._next = now + max(self._every, SHARE * (now - began))
 
     def read(self) -> tuple[Document, bytes] | None:
         """What was kept last; None where there is nothing, or nothing whole. StoreError if it cannot be read."""
-        with refusing(f"cannot read the store in {self._files.where}"):
-            return whole(self._files, self._name, self._parsed)
+        with store_errors(f"cannot read the store in {self._files.where}"):
+            return read_or_none(self._files, self._name, self._parsed)
 
     def drop(self) -> None:
         """Remove it: the cell has its entry."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sublevel.engine.store import Document, Root, Store, refusing, roots, user_address
+from sublevel.engine.store import Document, Root, Store, roots, store_errors, user_address
 from sublevel.engine.store.address import absolute, is_url
 from sublevel.engine.store.archive import Archive, Source, write_archive
-from sublevel.engine.store.entries import parsed_entry
 from sublevel.engine.store.garbage import Collected, collect
 from sublevel.engine.store.merge import Merged, merge
 from sublevel.engine.store.names import CELLS, STUDIES, key_of
+from sublevel.engine.store.reading import parse_entry
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
 from sublevel.study.manifest import MANIFEST
 from sublevel.study.result import Result
@@ -53,7 +53,7 @@ def clear(store: Store, out: Path, *, forget: Sequence[str], remove: bool, weigh
     def release(body: Document) -> list[str]:
         return [name for output, name in body["objects"].items() if RELEASED[weights](output)]
 
-    with refusing(f"cannot clear up the store in {store.where}"):
+    with store_errors(f"cannot clear up the store in {store.where}"):
         for root in gone.values() if remove else ():
             store.files.remove(root.file)
         done = collect(store, kept, remove=remove, release=release)
@@ -104,7 +104,7 @@ def take_in(source: str, where: str) -> Merged:
     check_rows(taken)
     store = Store(where)
     store.check_writable()
-    with refusing(f"cannot read {taken.where}"):
+    with store_errors(f"cannot read {taken.where}"):
         return merge(store, taken)
 
 
@@ -115,11 +115,11 @@ def check_rows(source: Source) -> None:
     """
     studies: dict[str, Document] = {}
     for file in source.files(STUDIES):
-        root = roots.whole_root(source.read(file.name))
+        root = roots.parse_root(source.read(file.name))
         studies |= dict.fromkeys(root.keys if root else (), root.study if root else {})
     for file in source.files(CELLS):
         key = key_of(file.name)
-        body = parsed_entry(source.read(file.name), key) if key in studies else None
+        body = parse_entry(source.read(file.name), key) if key in studies else None
         if body is None or "failure" in body:
             continue
         try:

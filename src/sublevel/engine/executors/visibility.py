@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 
-from sublevel.engine.store import opened, refusing
+from sublevel.engine.store import opened, store_errors
 from sublevel.errors import ConfigError
 
 PLACE = "/tmp/sight-"
@@ -14,7 +14,7 @@ PLACE = "/tmp/sight-"
 def place(store: str) -> str:
     """Write a file that holds a random word into the store at an address; return its place."""
     token = f"{store}{PLACE}{uuid.uuid4().hex}"
-    with refusing(f"cannot write to the store in {store}"):
+    with store_errors(f"cannot write to the store in {store}"):
         opened(store).write(*_parts(token))
     return token
 

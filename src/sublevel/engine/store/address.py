@@ -1,7 +1,7 @@
-"""Addresses of stores: the path of a folder, or the URL of a place in object storage.
+"""Addresses of stores: the path of a folder, or a URL in object storage.
 
-No request goes to a URL that only a file names: `user_address` notes those that the user has named, on this machine,
-and `trusted` refuses all others.
+URLs that the user has named on this machine are trusted: `user_address` records them. `trusted` refuses other URLs, so
+no request goes to an address that only a file names.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_url(where: str) -> bool:
-    """Whether an address is a place in object storage."""
+    """Whether an address is a URL of object storage."""
     return bool(_URL.match(where))
 
 
 def absolute(where: str | Path) -> str:
-    """The address from any folder and in any process; ``file://`` is a path like any other.
+    """The address independent of the working folder; ``file://`` URLs become paths.
 
     >>> absolute("s3://results/store/"), absolute("file:///results/store")
     ('s3://results/store', '/results/store')
@@ -42,13 +42,13 @@ def absolute(where: str | Path) -> str:
 
 
 def relative(where: str | Path, start: Path) -> str:
-    """The address as a file in the folder ``start`` names it: a folder's moves with it."""
+    """The address relative to the folder ``start``, so that both can be moved together; URLs stay absolute."""
     full = absolute(where)
     return full if is_url(full) else os.path.relpath(full, start.resolve())
 
 
 def resolved(said: object, start: Path) -> str:
-    """The way back from `relative`. StoreError for what is no address."""
+    """The inverse of `relative`. StoreError for an invalid address."""
     if not isinstance(said, str) or "\0" in said:
         raise StoreError(f"the run in {start} does not say where its store is: got {ascii(said)[:80]}")
     return absolute(said) if is_url(said) else absolute(start / said)
@@ -69,7 +69,7 @@ _named: set[str] = set()
 
 
 def user_address(where: str | Path) -> str:
-    """The address that the user has named; a URL is noted as trusted, in the user's cache."""
+    """The address that the user has named; a URL is recorded as trusted, in the user's cache folder."""
     full = absolute(where)
     if is_url(full) and full not in _named:
         _named.add(full)
@@ -93,6 +93,6 @@ def _noted() -> set[str]:
 
 
 def opened(where: str | Path) -> Backend:
-    """The files at an address."""
+    """The backend of an address."""
     full = absolute(where)
     return Bucket(full) if is_url(full) else Folder(full)

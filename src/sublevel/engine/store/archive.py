@@ -13,16 +13,16 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sublevel.engine.store.backend import File, refusing
-from sublevel.engine.store.content import canonical, digest, sealed, unsealed
-from sublevel.engine.store.entries import Readable, Store, parsed_entry, there
+from sublevel.engine.store.backend import File, store_errors
+from sublevel.engine.store.content import canonical, digest, sealed
+from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import cell_name, object_name
-from sublevel.engine.store.roots import Root, parsed, used
-from sublevel.errors import DamagedEntry, StoreError
+from sublevel.engine.store.reading import Readable, kept_objects, object_or_none, parse_entry
+from sublevel.engine.store.roots import Root, parse_root, used
+from sublevel.errors import StoreError
 from sublevel.files import replacing
 from sublevel.foreign import LARGEST, load_json, opened
 
@@ -33,15 +33,15 @@ NAME = re.compile(r"(?:cells/(..)/(?=\1)[0-9a-f]{64}\.json|objects/(..)/(?=\2)[0
 
 
 class Source(Readable, Protocol):
-    """What results can be taken from: the files of a store, or an archive."""
+    """A source of results: a store's backend, or an archive."""
 
     def files(self, prefix: str) -> Iterator[File]:
-        """All files whose name begins so."""
+        """All files whose name starts with ``prefix``."""
         ...
 
 
 def write_archive(store: Store, root: Root, path: Path) -> int:
-    """Write all that a study reaches; the number of entries. StoreError if something of it is not there any more.
+    """Write everything that a study reaches; return the number of entries. StoreError if some of it is missing.
 
     The same study in the same store gives the same bytes.
     """
@@ -49,17 +49,18 @@ def write_archive(store: Store, root: Root, path: Path) -> int:
     lost = sum(body is None for body in bodies.values())
     if lost:
         raise StoreError(f"{lost} of {len(bodies)} results of {root.name} are not in the store: run the study again")
-    must = {name for body in bodies.values() for name in there(body or {})} | root.objects
+    must = {name for body in bodies.values() for name in kept_objects(body or {})} | root.objects
     may = {name for body in bodies.values() for name in used(body or {})} - must
-    objects = must | {name for name in may if _present(store, name)}
+    with store_errors(f"cannot read the store in {store.where}"):
+        objects = must | {name for name in may if object_or_none(store.files, name) is not None}
     names = [*map(object_name, sorted(objects)), *map(cell_name, bodies)]
     for name in sorted(must):
         store.get(name)
-    with refusing(f"cannot read the store in {store.where}"):
+    with store_errors(f"cannot read the store in {store.where}"):
         about = {name: [len(data), digest(data)] for name in names for data in [store.files.read(name)]}
     last = sealed(root.document())
     header = canonical({"format": FORMAT, "files": about | {root.file: [len(last), digest(last)]}})
-    with refusing(f"cannot write {path}"), replacing(path) as beside, open(beside, "xb") as file:
+    with store_errors(f"cannot write {path}"), replacing(path) as beside, open(beside, "xb") as file:
         _add(file, HEADER, header)
         for name in names:
             _add(file, name, store.files.read(name))
@@ -68,21 +69,14 @@ def write_archive(store: Store, root: Root, path: Path) -> int:
     return len(bodies)
 
 
-def _present(store: Store, name: str) -> bool:
-    """Whether an object that an entry was computed from is still there, and whole."""
-    with suppress(DamagedEntry):
-        return bool(store.get(name))
-    return False
-
-
 class Archive:
-    """An archive that has been checked: every file is what the header says of it, and can be in a store."""
+    """A checked archive: every file matches the header, and is a valid file of a store."""
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         self._path = path
         self._places: dict[str, tuple[int, int]] = {}
-        with refusing(f"cannot read {path}"), opened(path) as file:
+        with store_errors(f"cannot read {path}"), opened(path) as file:
             members = _members(file, path)
             about = self._header(file, next(members, None))
             try:
@@ -95,20 +89,20 @@ class Archive:
             raise self._refused(f"{len(missing)} files of its header are missing, such as {min(missing)}")
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; who takes them checks again what they are."""
+        """The bytes of a file. Callers check them again."""
         if name not in self._places:
             raise FileNotFoundError(name)
         start, size = self._places[name]
-        with refusing(f"cannot read {self._path}"), opened(self._path) as file:
+        with store_errors(f"cannot read {self._path}"), opened(self._path) as file:
             file.seek(start)
             return file.read(size)
 
     def look(self, name: str) -> File | None:
-        """What a listing would say of one file."""
+        """The file as a listing shows it; None if it is missing."""
         return File(name, self._places[name][1], 0.0) if name in self._places else None
 
     def files(self, prefix: str) -> Iterator[File]:
-        """All files whose name begins so."""
+        """All files whose name starts with ``prefix``."""
         for name, (_, size) in sorted(self._places.items()):
             if name.startswith(prefix):
                 yield File(name, size, 0.0)
@@ -126,7 +120,7 @@ class Archive:
         return files
 
     def _admit(self, file: BinaryIO, about: dict[str, tuple[int, str]], name: str, start: int, size: int) -> None:
-        """Check one file: its name first, its size before it is read, then its content."""
+        """Check one file: its name, its size before it is read, then its content."""
         if not NAME.fullmatch(name):
             raise self._refused(f"{name!r} is no file of a store")
         if name not in about or name in self._places:
@@ -144,13 +138,13 @@ class Archive:
 
 
 def _proper(name: str, data: bytes) -> bool:
-    """Whether a file of this name may have this content: each kind says in its own way what it is."""
+    """Whether the content of a file is valid for its name."""
     kind, stem = name.partition("/")[0], name.rpartition("/")[2].removesuffix(".json")
     if kind == "objects":
         return digest(data) == stem
     if kind == "cells":
-        return parsed_entry(data, stem) is not None
-    root = parsed(unsealed(data))
+        return parse_entry(data, stem) is not None
+    root = parse_root(data)
     return root is not None and root.digest == stem
 
 
@@ -161,7 +155,7 @@ def _add(file: BinaryIO, name: str, data: bytes) -> None:
 
 
 def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, start and size of each file of a tar; ours to read, since links, devices and extensions have no place."""
+    """Name, start and size of each file of a tar. Links, devices and extensions are refused."""
     end, at = os.fstat(file.fileno()).st_size, 0
     while True:
         file.seek(at)

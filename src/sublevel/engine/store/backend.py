@@ -1,10 +1,8 @@
-"""Where a store's files are, and the few things that can be done with them.
+"""The operations on a store's files that a folder and object storage both offer.
 
-Nothing here renames a file into place for its caller, lists before it writes, or locks: a folder has these operations,
-and so has object storage with conditional writes. Names are relative and have slashes: ``cells/cd/cd34...json``.
-
-An operation that fails for a passing reason is tried again; every other failure is an OSError, and says nothing about
-what is in a file.
+There is no rename into place, no lock and no listing before a write. Names are relative, with slashes:
+``cells/cd/cd34...json``. An operation that fails for a transient reason is retried. Every other failure is an OSError;
+it says nothing about the content of a file.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from sublevel.errors import StoreError
 
 @dataclass(frozen=True)
 class File:
-    """A file as a listing tells of it: size in bytes, time of the last change in seconds by the store's clock."""
+    """A file in a listing: size in bytes, time of the last change in seconds by the store's clock."""
 
     name: str
     size: int
@@ -33,52 +31,52 @@ class Backend(Protocol):
     """Files by name. Every operation raises OSError where it cannot be done."""
 
     where: str
-    """The place, as messages name it."""
+    """The place, for messages."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file. FileNotFoundError if there is none."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace a file: whole or absent at any moment, and there after a power cut once this returns."""
+        """Create or replace a file atomically; it survives a power cut once this returns."""
         ...
 
     def create(self, name: str, data: bytes) -> bool:
-        """Make a file if there is none of that name; whether it was made. Of several that try, one succeeds."""
+        """Create a file that does not exist yet; return whether this call did. One of several concurrent calls does."""
         ...
 
     def touch(self, name: str) -> None:
-        """Set the time of the last change to now. FileNotFoundError if there is no such file."""
+        """Set the time of the last change to now. FileNotFoundError if the file is missing."""
         ...
 
     def move(self, name: str, to: str) -> None:
-        """Give a file another name. FileNotFoundError if there is none."""
+        """Rename a file. FileNotFoundError if it is missing."""
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file; a missing one is no error."""
         ...
 
     def look(self, name: str) -> File | None:
-        """What a listing would say of one file."""
+        """The file as a listing shows it; None if it is missing."""
         ...
 
     def files(self, prefix: str) -> Iterator[File]:
-        """All files whose name begins so, in the order of their names within a folder."""
+        """All files whose name starts with ``prefix``, sorted by name within each folder."""
         ...
 
     def now(self) -> float:
-        """The time by the clock that ``modified`` is told by: the file server's, not this machine's."""
+        """The time by the clock that sets ``modified``: the file server's, not this machine's."""
         ...
 
     def occupied(self) -> bool:
-        """Whether there is anything but files being written."""
+        """Whether the place holds anything but unfinished files."""
         ...
 
 
 @contextmanager
-def refusing(what: str, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
-    """What the operating system refuses becomes one sentence: ``cannot write to the store in ...: No space left``."""
+def store_errors(what: str, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn an OSError into a StoreError of one sentence: ``cannot write to the store in ...: No space left``."""
     try:
         yield
     except but:
@@ -88,7 +86,7 @@ def refusing(what: str, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """What an error says, and of which file: ``Permission denied (cells/ab/ab12...json)``."""
+    """The reason of an error and its file: ``Permission denied (cells/ab/ab12...json)``."""
     return f"{error.strerror or error}" + (f" ({error.filename})" if isinstance(error.filename, str) else "")
 
 
@@ -118,19 +116,19 @@ PASSING = {
         "EREMOTEIO",
     ]
 }
-"""Errors that may be gone a moment later: a file server that restarts, a descriptor that another thread gives back."""
+"""Transient errors: a file server restarts, another thread closes a descriptor."""
 
 PAUSES = (0.02, 0.1, 0.5)
-"""Seconds before the second and every further attempt at what failed for a passing reason."""
+"""Seconds before each retry of an operation that failed with a transient error."""
 
 
 def passing(error: OSError) -> bool:
-    """Whether an operation that failed so is worth another attempt."""
+    """Whether an error is transient, so that a retry may succeed."""
     return error.errno in PASSING or isinstance(error, TimeoutError)
 
 
 def holds(files: Backend, name: str, data: bytes) -> bool:
-    """Whether a file is there with that content."""
+    """Whether a file exists with this content."""
     try:
         return files.read(name) == data
     except FileNotFoundError:
@@ -141,7 +139,7 @@ Done = TypeVar("Done")
 
 
 def patiently(act: Callable[[], Done]) -> Done:
-    """Do something that can be done again; what fails for a passing reason is tried again after each of `PAUSES`."""
+    """Call ``act``; on a transient error wait and call it again, once for each of `PAUSES`."""
     for pause in PAUSES:
         try:
             return act()
@@ -156,7 +154,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def patient(method: Method) -> Method:
-    """A method that is tried again where it fails for a passing reason."""
+    """Decorate a method so that it is retried on transient errors."""
 
     @functools.wraps(method)
     def wrapped(self: Any, *arguments: Any) -> Any:

@@ -14,7 +14,7 @@ from sublevel.foreign import LARGEST, bounded
 Document = dict[str, Any]
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-"""What names objects, entries and studies: it is checked before it becomes part of a path."""
+"""The names of objects, entries and studies; checked before they become part of a path."""
 
 
 def canonical(document: object) -> bytes:
@@ -27,7 +27,7 @@ def canonical(document: object) -> bytes:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no nan and no infinity: they become null, an empty field of a table."""
+    """The value with null in place of nan and infinity, which JSON lacks; in a table null is an empty field."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def sealed(body: Document) -> bytes:
 
 
 def unsealed(data: bytes) -> Document | None:
-    """The way back from `sealed`; None for what is damaged, or was never sealed."""
+    """The document from the output of `sealed`; None for other or damaged bytes."""
     if len(data) > LARGEST:
         return None
     try:
@@ -62,7 +62,7 @@ def unsealed(data: bytes) -> Document | None:
 
 
 def serialised(tensors: Mapping[str, Any]) -> bytes:
-    """Named tensors as safetensors bytes; those that share memory, which it refuses, are copied."""
+    """Named tensors as safetensors bytes. Tensors that share memory, which the format refuses, are copied."""
     from safetensors.torch import save
 
     plain: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """A store in a folder of a local or shared file system.
 
-A file is reached from the store's own folder one folder at a time, and no step follows a link: whatever stands in a
-store, nothing outside it is read, listed, moved or removed. The store's own folder may be a link, or below one.
+Paths are opened one folder at a time from the store's root, without following links. So no link inside a store leads to
+a file outside it being read, listed, moved or removed. The root itself may be a link, or below one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from sublevel.engine.store.names import TMP
 
 INSIDE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Flags for a folder of the store, and for a file: neither a link, nor a pipe that nobody writes to."""
+"""Flags to open a folder or a file of the store: links and pipes are refused."""
 
 FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 UNSYNCED = {errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What a file system says that cannot fsync a folder at all; its names last without it, or nothing can make them."""
+"""Errors of file systems that cannot fsync a folder at all; there is nothing else to do."""
 
 
 class Folder:
-    """A file is written in ``tmp``, fsynced, and renamed."""
+    """The files below a folder. A file is written in ``tmp``, fsynced, and renamed."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
@@ -59,9 +59,9 @@ class Folder:
                 raise
 
     def create(self, name: str, data: bytes) -> bool:
-        """Exclusive creation (O_EXCL); not fsynced: what it is for does not outlive a power cut.
+        """Exclusive creation (O_EXCL), without fsync: leases need not survive a power cut.
 
-        Where an attempt failed and the next finds the file, its content tells whether the first made it after all.
+        If an attempt failed and the next one finds the file, its content tells whether the first attempt created it.
         """
         attempts = 0
 
@@ -84,7 +84,7 @@ class Folder:
 
     @patient
     def touch(self, name: str) -> None:
-        """Set the modification time; without a time in the call it is the file server that says it."""
+        """Set the modification time to the file server's now, by passing no time."""
         with self._at(name) as (folder, last):
             os.utime(last, dir_fd=folder, follow_symlinks=False)
 
@@ -102,7 +102,7 @@ class Folder:
 
     @patient
     def look(self, name: str) -> File | None:
-        """Opened, not only looked at: on NFS the attributes of a file that is opened are the server's."""
+        """Open the file to stat it: on NFS this fetches the server's attributes instead of cached ones."""
         try:
             with self._opened(name) as handle:
                 found = os.fstat(handle)
@@ -111,9 +111,9 @@ class Folder:
         return File(name, found.st_size, found.st_mtime)
 
     def files(self, prefix: str) -> Iterator[File]:
-        """Walk the folder of the prefix; a file that vanishes meanwhile is left out, and so are links and pipes.
+        """Walk the folder of the prefix. Skip links, pipes, and files that vanish meanwhile.
 
-        OSError where the folder of the prefix is itself a link.
+        OSError if the folder of the prefix is a link.
         """
         folder = prefix.rpartition("/")[0]
         for name, about in patiently(lambda: self._listed(folder)):
@@ -125,7 +125,7 @@ class Folder:
                 yield File(name, about.st_size, about.st_mtime)
 
     def _listed(self, folder: str) -> list[tuple[str, os.stat_result]]:
-        """Name in the store and status of what is in a folder, by name; nothing of a folder that is not there."""
+        """Name and status of everything in a folder, sorted; empty if the folder is missing."""
         found = []
         try:
             with self._at(f"{folder}/." if folder else ".") as (at, _), os.scandir(at) as inside:
@@ -139,7 +139,7 @@ class Folder:
 
     @patient
     def now(self) -> float:
-        """Make a file and read its time."""
+        """Create a file and read its time."""
         name = f"{TMP}clock-{uuid.uuid4().hex}"
         try:
             with self._at(name, make=True) as (folder, last):
@@ -151,14 +151,14 @@ class Folder:
 
     @patient
     def occupied(self) -> bool:
-        """Whether the folder has anything that the creation of a store does not leave behind, or is a file."""
+        """Whether the path is a file, or a folder with anything but ``tmp`` in it."""
         if self.path.is_dir():
             return any(p.name != TMP[:-1] for p in self.path.iterdir())
         return self.path.exists()
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
-        """A file of the store, to read. OSError for what is no plain file."""
+        """Open a file to read it. OSError unless it is a regular file."""
         with self._at(name) as (folder, last):
             try:
                 handle = os.open(last, PLAIN, dir_fd=folder)
@@ -176,7 +176,7 @@ class Folder:
 
     @contextmanager
     def _at(self, name: str, make: bool = False) -> Iterator[tuple[int, str]]:
-        """The folder that a file stands in, opened, and the file's name there; ``make`` what is missing on the way."""
+        """Open the folder of a file; yield its descriptor and the file's base name. ``make`` missing folders."""
         *steps, last = name.split("/")
         if "\0" in name or any(step in ("", ".", "..") for step in steps) or last in ("", ".."):
             raise OSError(errno.EINVAL, "it is no name of a file in a store", name)
@@ -204,7 +204,7 @@ class Folder:
 
 
 def _step(name: str, at: int, make: bool) -> int:
-    """Open a folder in a folder; one that is made lasts, since its name is in its parent, which is fsynced."""
+    """Open a subfolder; create it if asked, and fsync the parent so that it survives a power cut."""
     try:
         return os.open(name, INSIDE, dir_fd=at)
     except FileNotFoundError:
@@ -217,7 +217,7 @@ def _step(name: str, at: int, make: bool) -> int:
 
 
 def _said(error: OSError, name: str, at: int, last: str) -> OSError:
-    """The error with the name of the file in the store, and a sentence where a link is in the way."""
+    """The error with the file's name in the store, and a clear message if a link is in the way."""
     with suppress(OSError):
         if stat.S_ISLNK(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
             return OSError(errno.ELOOP, "it is a link, which nothing in a store may be", name)
@@ -225,7 +225,7 @@ def _said(error: OSError, name: str, at: int, last: str) -> OSError:
 
 
 def _drained(handle: int) -> bytes:
-    """All bytes from here to the end."""
+    """All remaining bytes."""
     parts = []
     while part := os.read(handle, os.fstat(handle).st_size + 1):
         parts.append(part)
@@ -233,7 +233,7 @@ def _drained(handle: int) -> bytes:
 
 
 def _fill(name: str, folder: int, data: bytes, sync: bool) -> None:
-    """Make a file that is not there yet."""
+    """Create a file, which must not exist yet."""
     handle = os.open(name, FRESH, 0o666, dir_fd=folder)
     try:
         rest = memoryview(data)
@@ -246,7 +246,7 @@ def _fill(name: str, folder: int, data: bytes, sync: bool) -> None:
 
 
 def _make(folder: str) -> None:
-    """Make the store's own folder and those above it, and let them last."""
+    """Create the store's root and its parents, and fsync each parent."""
     if os.path.isdir(folder):
         return
     above = os.path.dirname(folder)

@@ -1,9 +1,8 @@
-"""The collection of garbage: what no known study reaches any more.
+"""Garbage collection: remove what no known study reaches any more.
 
-What is younger than an hour by the store's clock is never touched, nor what is leased: a run that has just written an
-object has not written its entry yet. A run that finds an old entry or object useful touches it. An entry goes before
-its objects, so none is ever left without them; what a run loses all the same, between its look and ours, it computes
-again.
+Files younger than an hour by the store's clock stay, and so do leased cells: a run may have written an object but not
+its entry yet. A run touches the old files that it uses. Entries are removed before their objects, so no entry is left
+without them. If a run loses a file between its look and the removal, it computes the cell again.
 """
 
 from __future__ import annotations
@@ -15,21 +14,22 @@ from dataclasses import dataclass, field
 
 from sublevel.engine.store.backend import Backend, File
 from sublevel.engine.store.content import Document
-from sublevel.engine.store.entries import Store, entry_in, there
+from sublevel.engine.store.entries import Store
 from sublevel.engine.store.leases import leased
 from sublevel.engine.store.names import CELLS, DAMAGED, LEASES, OBJECTS, PARTIAL, TMP, key_of
+from sublevel.engine.store.reading import entry_or_none, kept_objects
 from sublevel.engine.store.roots import Root, used
 
 HOUR = 3600.0
-"""Seconds that everything is left alone for after it was written or touched."""
+"""Seconds for which a file stays after it was written or touched."""
 
 WEEK = 7 * 24 * HOUR
-"""Seconds that a training which was cut short waits for the run that goes on with it."""
+"""Seconds for which an interrupted training stays, for a run to resume it."""
 
 
 @dataclass
 class Collected:
-    """What was removed, or would be: ``entries`` by the study that computed them, ``objects``, ``other`` files."""
+    """Numbers of removed (or removable) ``entries`` by study, ``objects`` and ``other`` files."""
 
     entries: Counter[str] = field(default_factory=Counter)
     objects: int = 0
@@ -39,14 +39,14 @@ class Collected:
 
 
 Release = Callable[[Document], Iterable[str]]
-"""From an entry to the names of its objects that can be let go."""
+"""From an entry to the names of its objects that may be released."""
 
 
 def collect(store: Store, roots: Iterable[Root], *, remove: bool, release: Release = lambda body: ()) -> Collected:
     """Remove what no root reaches, or only count it.
 
-    Of entries that finished studies alone reach, the objects that ``release`` names go too: the entry says so, and a
-    cell that needs one of them later has it made again.
+    ``release`` names objects to remove from entries that only finished studies reach. The entry records that, and a
+    cell that needs such an object later has it made again.
     """
     return _Collection(store, list(roots), remove, release).run()
 
@@ -65,7 +65,7 @@ class _Collection:
         self._done = Collected()
 
     def run(self) -> Collected:
-        """Entries first: what they leave unreached goes with them."""
+        """Collect entries first, then the objects that none of those left reaches."""
         for file in list(self._files.files(CELLS)):
             self._entry(file)
         self._objects -= self._released - self._wanted
@@ -82,7 +82,7 @@ class _Collection:
 
     def _entry(self, file: File) -> None:
         key = key_of(file.name)
-        body = entry_in(self._files, key) or {} if key else {}
+        body = entry_or_none(self._files, key) or {} if key else {}
         name = str(body.get("labels", {}).get("study", "?"))
         unfinished = name in self._names or key in self._open | self._held
         if key in self._keys or unfinished or not self._gone(file):
@@ -93,8 +93,8 @@ class _Collection:
             self._done.entries[name] += 1
 
     def _keep(self, file: File, key: str, body: Document, whole: bool) -> None:
-        """Count what an entry that stays reaches; let its objects go that can be, unless it is wanted ``whole``."""
-        names = set() if whole or file.modified > self._before else set(self._release(body)) & there(body)
+        """Count what a kept entry reaches; release its objects unless it is needed ``whole``."""
+        names = set() if whole or file.modified > self._before else set(self._release(body)) & kept_objects(body)
         if names and self._remove:
             body = body | {"released": sorted({*body.get("released", ()), *names})}
             self._store.write_entry(key, body)
@@ -104,7 +104,7 @@ class _Collection:
             self._wanted.update(used(body))
 
     def _gone(self, file: File) -> bool:
-        """Whether a file is old, and if so remove it; one that was touched since it was listed stays."""
+        """Remove a file if it is old and was not touched since it was listed; return whether it was."""
         if file.modified > self._before or (self._remove and self._files.look(file.name) != file):
             return False
         if self._remove:
@@ -114,7 +114,7 @@ class _Collection:
 
 
 def _about_now(files: Backend) -> float:
-    """The time by the store's clock; by this machine's, where nothing can be written to ask it."""
+    """The time by the store's clock, or by this machine's if the store is read-only."""
     try:
         return files.now()
     except OSError:

@@ -1,7 +1,7 @@
-"""An index of a store's entries for quick looks: a SQLite file in the user's cache, never in the store.
+"""An index of a store's entries for fast listings: a SQLite file in the user's cache, never in the store.
 
-It is a copy of what the entries say, known by their sizes and times: a look lists the entries and reads those that are
-new. Nothing that is computed, collected or exported asks it; one that is lost, damaged or in use is made anew.
+It copies a few fields of each entry. An update lists the files and reads those whose size or time has changed. Only
+listings use it; it is rebuilt if it is lost, damaged or locked.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from sublevel.cache import cache_dir
-from sublevel.engine.store.backend import reason, refusing
+from sublevel.engine.store.backend import reason, store_errors
 from sublevel.engine.store.content import digest
-from sublevel.engine.store.entries import Store, entry_in
+from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import CELLS, key_of
+from sublevel.engine.store.reading import entry_or_none
 
 VERSION = 2
 TABLE = "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, size INTEGER, modified REAL, seen TEXT)"
 
 
 @dataclass(frozen=True)
-class Indexed:
-    """What an entry says of itself; ``unreadable`` is why one that cannot be read says nothing."""
+class IndexedEntry:
+    """The indexed fields of an entry; ``unreadable`` is the reason if it could not be read."""
 
     key: str
     kind: str = ""
@@ -38,12 +39,12 @@ class Indexed:
 
 
 def index_path(store: Store) -> Path:
-    """Where the index of a store is."""
+    """The file of a store's index."""
     return cache_dir() / "stores" / f"{digest(os.fsencode(store.where))[:16]}.sqlite"
 
 
-def look(store: Store, *, rebuild: bool = False) -> list[Indexed]:
-    """Every entry that is whole or cannot be read, by key; from the index, after it was brought up to date."""
+def look(store: Store, *, rebuild: bool = False) -> list[IndexedEntry]:
+    """Every undamaged or unreadable entry, sorted by key, from the updated index."""
     path = index_path(store)
     if rebuild:
         with suppress(OSError):
@@ -58,7 +59,7 @@ def look(store: Store, *, rebuild: bool = False) -> list[Indexed]:
     return _look(store, ":memory:")
 
 
-def _look(store: Store, path: str) -> list[Indexed]:
+def _look(store: Store, path: str) -> list[IndexedEntry]:
     if path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=5)) as db:
@@ -68,14 +69,14 @@ def _look(store: Store, path: str) -> list[Indexed]:
         db.execute(TABLE)
         unreadable = _refresh(store, db)
         db.commit()
-        known = [Indexed(key, **json.loads(said)) for key, said in _rows(db, "key, seen") if said]
+        known = [IndexedEntry(key, **json.loads(said)) for key, said in _rows(db, "key, seen") if said]
         return sorted([*known, *unreadable], key=lambda seen: seen.key)
 
 
-def _refresh(store: Store, db: sqlite3.Connection) -> list[Indexed]:
-    """Bring the index up to date; what cannot be read is not in it, and given back."""
+def _refresh(store: Store, db: sqlite3.Connection) -> list[IndexedEntry]:
+    """Update the index; return the entries that cannot be read."""
     known = {key: (size, modified) for key, size, modified in _rows(db, "key, size, modified")}
-    with refusing(f"cannot read the store in {store.where}"):
+    with store_errors(f"cannot read the store in {store.where}"):
         there = {key_of(file.name): file for file in store.files.files(CELLS) if key_of(file.name)}
     db.executemany("DELETE FROM cells WHERE key = ?", [(key,) for key in known.keys() - there.keys()])
     unreadable = []
@@ -85,7 +86,7 @@ def _refresh(store: Store, db: sqlite3.Connection) -> list[Indexed]:
                 row = (key, file.size, file.modified, _said(store, key))
             except OSError as error:
                 db.execute("DELETE FROM cells WHERE key = ?", (key,))
-                unreadable.append(Indexed(key, unreadable=reason(error)))
+                unreadable.append(IndexedEntry(key, unreadable=reason(error)))
                 continue
             db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", row)
     return unreadable
@@ -96,8 +97,8 @@ def _rows(db: sqlite3.Connection, columns: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _said(store: Store, key: str) -> str:
-    """What the index keeps of an entry; nothing of one that is damaged, which the next run will find."""
-    body = entry_in(store.files, key)
+    """The indexed fields of an entry as JSON; '' for a damaged one, which the next run will find."""
+    body = entry_or_none(store.files, key)
     if body is None:
         return ""
     kept = {"kind": body.get("kind", ""), "labels": body.get("labels", {}), "seconds": body.get("seconds")}

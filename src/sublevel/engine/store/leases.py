@@ -1,12 +1,12 @@
-"""Leases: which run computes which cell at the moment, so that no other does.
+"""Leases: which run computes which cell now, so that no other run repeats the work.
 
-A lease is a file ``leases/KEY.GENERATION`` that only one run can make. Its run touches it while it works; one that is
-silent for the seconds that it names is stale, and one whose process is known to be dead is stale at once. A stale lease
-is taken over by making the next generation. Time is read from the store's own clock, since the clocks of two machines
-need not agree. A lease whose time is in the future (that clock was put back, or the store was copied) tells nothing by
-its time: it is stale when this run has seen it unchanged for the seconds that it names.
+A lease is a file ``leases/KEY.GENERATION`` that only one run can create. Its run touches it while it works. A lease is
+stale if it was not touched for the seconds that it names, or if its process is known to be dead. Another run takes over
+by creating the next generation. Times are read from the store's clock, since clocks of machines may differ. If a
+lease's time lies in the future (the clock was set back, or the store was copied), it is stale once this run has seen it
+unchanged for the seconds that it names.
 
-Leases save work and decide nothing: two runs that compute one cell write equivalent entries.
+Leases only save work: two runs that compute one cell write equivalent entries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import uuid
 from contextlib import suppress
 from types import TracebackType
 
-from sublevel.engine.store.backend import Backend, File, refusing
+from sublevel.engine.store.backend import Backend, File, store_errors
 from sublevel.engine.store.content import sealed, unsealed
 from sublevel.engine.store.names import LEASES, key_of, lease_name
 from sublevel.errors import ConfigError, StoreError
@@ -28,25 +28,25 @@ from sublevel.processes import dead, machine, own
 __all__ = ["Leases", "alive", "generation", "leased", "machine", "standing"]
 
 SECONDS = 90.0
-"""Silence after which a run is taken for dead, unless ``SUBLEVEL_LEASE`` says otherwise."""
+"""Seconds of silence after which a run counts as dead; ``SUBLEVEL_LEASE`` overrides it."""
 
 LEAST = 0.5
-"""The shortest: a lease is touched six times in it."""
+"""The least seconds of silence: a lease is touched six times in it."""
 
 CLOSE = 1.0
-"""Seconds by which two looks at one clock may differ."""
+"""Seconds by which two readings of one clock may differ."""
 
 LONGEST = 3600.0
-"""The longest silence that is waited for, whatever a lease says."""
+"""The most seconds of silence, whatever a lease names."""
 
 BEATS = 6
-"""How often a lease is touched in that time."""
+"""How many times a lease is touched in its seconds of silence."""
 
 
 class Leases:
-    """The leases of one run; a context that gives back what is still held at its end.
+    """The leases of one run, as a context that releases them at its end.
 
-    ``seconds`` is the silence after which others may take a lease over.
+    Other runs may take over after ``seconds`` of silence.
     """
 
     def __init__(self, files: Backend, seconds: float | None = None) -> None:
@@ -75,11 +75,11 @@ class Leases:
                 self._drop(key)
 
     def claim(self, key: str) -> bool:
-        """Whether this run has the cell now; False if another holds it, which is alive as far as can be known.
+        """Claim a cell; False if another run, not known to be dead, holds it.
 
-        Whoever has claimed a cell looks for its entry first: another run may have finished it just before.
+        After a claim, look for the cell's entry: another run may have just finished it.
         """
-        with refusing(f"cannot write to the store in {self._files.where}"):
+        with store_errors(f"cannot write to the store in {self._files.where}"):
             before = standing(self._files, key)
             if before and alive(self._files, before[-1], self.seconds, self._watched):
                 return False
@@ -94,8 +94,8 @@ class Leases:
             return True
 
     def release(self, key: str) -> None:
-        """Give a cell back, finished or not."""
-        with refusing(f"cannot write to the store in {self._files.where}"):
+        """Release a cell, finished or not."""
+        with store_errors(f"cannot write to the store in {self._files.where}"):
             self._drop(key)
 
     def _drop(self, key: str) -> None:
@@ -115,20 +115,20 @@ class Leases:
 
 
 def standing(files: Backend, key: str) -> list[File]:
-    """The leases on a key, the one that counts last."""
+    """The leases on a key; the last one counts."""
     return sorted(files.files(lease_name(key, "")), key=generation)
 
 
 def leased(files: Backend) -> set[str]:
-    """The keys that have a lease, alive or not."""
+    """The keys that have a lease, stale or not."""
     return {key_of(file.name) for file in files.files(LEASES)}
 
 
 def alive(files: Backend, lease: File, seconds: float, watched: dict[File, float]) -> bool:
-    """Whether the run that holds a lease still works on it, as far as can be known.
+    """Whether a lease is not stale, as far as is known.
 
-    ``seconds`` of silence are allowed where the lease does not say: it is not filled yet, or damaged. ``watched`` are
-    the leases from the future that were seen before, with the time of the first look by a clock that is never put back.
+    ``seconds`` of silence are allowed if the lease names none: it is empty yet, or damaged. ``watched`` holds leases
+    from the future that were seen before, with the monotonic time of the first look.
     """
     try:
         about = unsealed(files.read(lease.name)) or {}

@@ -1,4 +1,4 @@
-"""Merging: what another store or an archive has, and this one has not."""
+"""Merging: take over the results of another store or of an archive."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from sublevel.engine.store import roots
 from sublevel.engine.store.archive import Source
 from sublevel.engine.store.content import Document
-from sublevel.engine.store.entries import Store, checked_read, entry_in, there, whole, whole_object
+from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import CELLS, STUDIES, key_of, object_name
+from sublevel.engine.store.reading import checked_read, entry_or_none, kept_objects, object_parser, read_or_none
 
 
 @dataclass
 class Merged:
-    """Entries ``added``, ``there`` before, of these ``different`` in their numbers, and ``broken`` where they are."""
+    """Numbers of entries: ``added``, ``there`` before, ``different`` among those, and ``broken`` in the source."""
 
     added: int = 0
     there: int = 0
@@ -23,16 +24,13 @@ class Merged:
 
 
 def merge(store: Store, source: Source) -> Merged:
-    """Take over every entry that is whole, with its objects, and every root. What is here already stays as it is.
-
-    Nothing is changed where it comes from.
-    """
+    """Copy every undamaged entry with its objects, and every root. Existing entries stay; the source is only read."""
     done = Merged()
     for file in source.files(CELLS):
         if key := key_of(file.name):
             _entry(store, source, key, done)
     for file in source.files(STUDIES):
-        root = whole(source, file.name, roots.whole_root)
+        root = read_or_none(source, file.name, roots.parse_root)
         if root is None or root.file != file.name:
             continue
         for name in sorted(root.objects):
@@ -51,23 +49,23 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
     elif body is None:
         done.broken += 1
     else:
-        for name in sorted(set(roots.used(body)) - there(body)):
+        for name in sorted(set(roots.used(body)) - kept_objects(body)):
             _object(store, source, name)
-        for name in sorted(there(body)):
-            store.put(checked_read(source, object_name(name), whole_object(name)))
+        for name in sorted(kept_objects(body)):
+            store.put(checked_read(source, object_name(name), object_parser(name)))
         store.write_entry(key, body)
         done.added += 1
 
 
 def _whole(source: Source, key: str) -> Document | None:
     """The entry of a key with all its objects, or None."""
-    body = entry_in(source, key)
-    found = (whole(source, object_name(name), whole_object(name)) for name in there(body or {"objects": {}}))
-    return body if all(data is not None for data in found) else None
+    body = entry_or_none(source, key)
+    names = kept_objects(body) if body else ()
+    return body if all(object_or_none(source, name) is not None for name in names) else None
 
 
 def _object(store: Store, source: Source, name: str) -> None:
-    """Take over an object that may be there or not, such as data that a cell was computed from."""
-    data = whole(source, object_name(name), whole_object(name))
+    """Copy an object that may be missing, such as the data that a cell was computed from."""
+    data = object_or_none(source, name)
     if data is not None:
         store.put(data)

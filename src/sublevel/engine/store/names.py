@@ -1,4 +1,4 @@
-"""Where each thing stands in a store. A key becomes part of a path here and nowhere else, and is checked here."""
+"""File names in a store. Keys become part of a path only here, and are checked here."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ DAMAGED, TMP = "damaged/", "tmp/"
 
 
 def object_name(name: str) -> str:
-    """Where the object of a digest stands. StoreError for anything but 64 hexadecimal digits."""
+    """The file of an object. StoreError for anything but 64 hexadecimal digits."""
     return f"{OBJECTS}{checked(name)[:2]}/{name}"
 
 
 def cell_name(key: str) -> str:
-    """Where the entry of a key stands. StoreError for anything but 64 hexadecimal digits."""
+    """The file of an entry. StoreError for anything but 64 hexadecimal digits."""
     return f"{CELLS}{checked(key)[:2]}/{key}.json"
 
 
 def study_name(digest: str) -> str:
-    """Where the root of a study stands. StoreError for anything but 64 hexadecimal digits."""
+    """The file of a root. StoreError for anything but 64 hexadecimal digits."""
     return f"{STUDIES}{checked(digest)}.json"
 
 
 def lease_name(key: str, generation: int | str) -> str:
-    """Where a lease on a key stands. StoreError for anything but 64 hexadecimal digits."""
+    """The file of a lease. StoreError for anything but 64 hexadecimal digits."""
     return f"{LEASES}{checked(key)}.{generation}"
 
 
 def partial_name(key: str) -> str:
-    """Where the training of a key that is under way stands. StoreError for anything but 64 hexadecimal digits."""
+    """The file of a cell under way. StoreError for anything but 64 hexadecimal digits."""
     return f"{PARTIAL}{checked(key)}"
 
 
@@ -46,6 +46,6 @@ def checked(key: Any) -> str:
 
 
 def key_of(name: str) -> str:
-    """The key at the end of a file's name; '' for a file that is not named by one."""
+    """The key in a file name; '' if the name holds none."""
     stem = name.rpartition("/")[2].removesuffix(".json").partition(".")[0]
     return stem if DIGEST.fullmatch(stem) else ""

@@ -1,10 +1,10 @@
-"""A store in object storage, through fsspec: S3 and what speaks its language, Google Cloud Storage, Azure.
+"""A store in object storage, through fsspec: S3 and compatible services, Google Cloud Storage, Azure.
 
-A file is one PUT, which is whole or absent by itself. A file that only one run can make is a PUT on the condition that
-there is none yet (``If-None-Match: *``, see "conditional writes" in the user guide of Amazon S3). Nothing is renamed.
-Storage that ignores the condition is refused before anything is computed (`Store.check_writable`).
+A file is one PUT, which is atomic. Exclusive creation is a conditional PUT (``If-None-Match: *``, see "conditional
+writes" in the user guide of Amazon S3). Nothing is renamed. `Store.check_writable` refuses storage that ignores the
+condition, before anything is computed.
 
-Access comes from where its own library looks for it: ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ``FSSPEC_S3``, and so on.
+Each storage library finds its credentials itself: ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ``FSSPEC_S3``, and so on.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sublevel.engine.store.names import TMP
 from sublevel.errors import ConfigError
 
 CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one of the pre-conditions")
-"""What servers say where a file is there already, or another makes it at this moment."""
+"""In server errors: the file exists, or another client creates it at this moment."""
 
 BUSY = {408, 425, 429, 500, 502, 503, 504}
-"""Statuses of HTTP that may be others a moment later."""
+"""HTTP statuses that are worth a retry."""
 
 CUT = ("Incomplete", "Payload", "Timeout", "Closed", "Disconnected", "Checksum", "Streaming")
-"""In the names of what libraries raise where an answer was cut short."""
+"""In the class names of errors that mean a truncated answer."""
 
 
 class Bucket:
@@ -38,7 +38,7 @@ class Bucket:
         try:
             import fsspec
 
-            # what another process has written is there at once: nothing that was listed or looked at is remembered
+            # no caching, so that what another process writes is seen at once
             self._fs, self._root = fsspec.core.url_to_fs(self.where, use_listings_cache=False)
         except ImportError as error:
             raise ConfigError(f"a store in {self.where} needs another package: {error}") from None
@@ -53,16 +53,16 @@ class Bucket:
 
     @patient
     def write(self, name: str, data: bytes) -> None:
-        """PUT; what is too long for one is uploaded in parts, and is there when the last one is."""
+        """PUT; a large file is uploaded in parts and appears when the last part is there."""
         with _plainly():
             self._fs.pipe_file(self._at(name), data)
 
     @patient
     def create(self, name: str, data: bytes) -> bool:
-        """PUT if there is none.
+        """Conditional PUT.
 
-        The content tells who made what is there: a library that asks again, since an answer was lost, is refused for
-        what it has made itself.
+        If it is refused, the content tells whether this call created the file: the storage library retries a PUT whose
+        answer was lost, and is then refused because of its own file.
         """
         try:
             with _plainly():
@@ -72,12 +72,12 @@ class Bucket:
         return True
 
     def touch(self, name: str) -> None:
-        """Written again with what it holds: object storage has no other way to be told that a file is in use."""
+        """Write the same content again: object storage has no other way to set the time."""
         self.write(name, self.read(name))
 
     @patient
     def move(self, name: str, to: str) -> None:
-        """Copy, then remove: it may be there twice for a moment, never nowhere."""
+        """Copy, then remove: for a moment both names exist."""
         with _plainly():
             self._fs.cp_file(self._at(name), self._at(to))
         self.remove(name)
@@ -111,7 +111,7 @@ class Bucket:
             return self._fs.find(self._at(folder), detail=True)
 
     def now(self) -> float:
-        """Make a file and read its time."""
+        """Create a file and read its time."""
         name = f"{TMP}clock-{uuid.uuid4().hex}"
         self.write(name, b"now")
         try:
@@ -123,7 +123,7 @@ class Bucket:
         return found.modified
 
     def occupied(self) -> bool:
-        """Whether anything is there but files being written."""
+        """Whether the place holds anything but unfinished files."""
         return any(not file.name.startswith(TMP) for file in self.files(""))
 
     def _at(self, name: str) -> str:
@@ -131,9 +131,9 @@ class Bucket:
 
 
 def _modified(about: Mapping[str, Any]) -> float:
-    """Seconds since 1970, whole: a listing and a look at one object may differ in what follows.
+    """Time of the last change, in whole seconds since 1970, since listings and HEAD may differ in the fraction.
 
-    Each storage calls the time by another name.
+    The field's name depends on the storage.
     """
     for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
         said = about.get(name)
@@ -148,7 +148,7 @@ def _modified(about: Mapping[str, Any]) -> float:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """Whatever the storage's own library raises, as the OSError that it stands for."""
+    """Turn the errors of a storage library into OSErrors."""
     try:
         yield
     except FileExistsError:
@@ -163,6 +163,6 @@ def _plainly() -> Iterator[None]:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may get an answer where this one did not."""
+    """Whether a retry may succeed."""
     status = next((s for s in (getattr(error, n, None) for n in ("status_code", "status", "code")) if s), None)
     return str(status) in map(str, BUSY) or any(word in type(error).__name__ for word in CUT)

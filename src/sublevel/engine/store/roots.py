@@ -1,7 +1,7 @@
-"""Roots: the studies that a store is kept for, each with the keys of the entries that it reaches.
+"""Roots: the studies that a store serves, each with the keys of the entries that it reaches.
 
-A run writes ``studies/DIGEST.json`` when it begins and when it has finished; the digest is that of its resolved study
-and its numerics class, so that the same study on the same kind of device has one root, wherever its run folder is.
+A run writes ``studies/DIGEST.json`` when it begins and when it ends. The digest is of its resolved study and its
+numerics class, so the same study on the same kind of device has one root, wherever its run folder is.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sublevel.engine.store.backend import refusing
+from sublevel.engine.store.backend import store_errors
 from sublevel.engine.store.content import DIGEST, Document, canonical, digest, sealed, unsealed
-from sublevel.engine.store.entries import Store, checked_read, there
+from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import STUDIES, study_name
+from sublevel.engine.store.reading import checked_read, kept_objects
 from sublevel.errors import ConfigError, DamagedEntry, StoreError, nearest
 
 FIELDS = {"study", "numerics", "keys", "objects", "finished"}
@@ -22,10 +23,10 @@ FIELDS = {"study", "numerics", "keys", "objects", "finished"}
 
 @dataclass(frozen=True)
 class Root:
-    """A resolved study, and what it reaches: ``keys`` of entries, ``objects`` that no entry names (the user's data).
+    """A resolved study and what it reaches: ``keys`` of entries, and ``objects`` that no entry names (the user's data).
 
-    One that is not ``finished`` belongs to a run under way, or to one that was killed; it also reaches every entry
-    that was computed under its name.
+    A root that is not ``finished`` belongs to a run under way or killed. It also reaches every entry that was computed
+    under its name.
     """
 
     study: Document
@@ -41,12 +42,12 @@ class Root:
 
     @property
     def digest(self) -> str:
-        """What the root is called by."""
+        """The name of the root."""
         return digest(canonical({"study": self.study, "numerics": self.numerics}))
 
     @property
     def file(self) -> str:
-        """Where it stands in a store."""
+        """Its file in a store."""
         return study_name(self.digest)
 
     def document(self) -> Document:
@@ -55,7 +56,7 @@ class Root:
         return {"study": self.study, "numerics": self.numerics, "finished": self.finished, **lists}
 
     def joined(self, other: Root | None) -> Root:
-        """The root with what another one of the same study reaches."""
+        """The union of this root and another one of the same study."""
         if other is None:
             return self
         finished = self.finished and other.finished
@@ -72,36 +73,36 @@ def of_run(
 
 
 def of_manifest(manifest: Document) -> Root:
-    """The root that the manifest of a finished run stands for."""
+    """The root of a finished run, from its manifest."""
     keys = [cell["key"] for cell in manifest["cells"] if cell["key"] and cell["status"] == "done"]
     return of_run(manifest["study"], manifest["numerics"], keys, manifest["problem"], finished=True)
 
 
 def begin(store: Store, root: Root) -> None:
-    """Note a run under way, and that it uses the entries it has found; what it reached before, it may reach again."""
+    """Record a run that begins, and mark the entries it has found as in use."""
     for key in root.keys:
         store.touch(key)
     join(store, root)
 
 
 def join(store: Store, root: Root) -> None:
-    """Note a root beside what is known of its study; what is damaged is set aside."""
-    before = store.find(root.file, whole_root)
+    """Add a root to what is recorded of its study; a damaged record is set aside."""
+    before = store.find(root.file, parse_root)
     store.write(root.file, sealed(root.joined(before).document()))
 
 
 def finish(store: Store, root: Root) -> None:
-    """Note a run that has come to its end: from now on it reaches just this."""
+    """Record a run that has ended: its root replaces what was recorded."""
     store.write(root.file, sealed(root.document()))
 
 
 def roots(store: Store) -> list[Root]:
-    """All of them. StoreError if one is damaged or cannot be read: what it reaches is not known."""
+    """All roots. StoreError if one is damaged or cannot be read, since what it reaches is then unknown."""
     found = []
     for name in _names(store):
         try:
-            with refusing(f"cannot read the store in {store.where}", but=FileNotFoundError):
-                found.append(checked_read(store.files, name, whole_root))
+            with store_errors(f"cannot read the store in {store.where}", but=FileNotFoundError):
+                found.append(checked_read(store.files, name, parse_root))
         except FileNotFoundError:
             continue
         except DamagedEntry:
@@ -115,11 +116,11 @@ def roots(store: Store) -> list[Root]:
 def check(store: Store) -> None:
     """Set damaged roots aside."""
     for name in _names(store):
-        store.find(name, whole_root)
+        store.find(name, parse_root)
 
 
 def named(found: Iterable[Root], word: str) -> list[Root]:
-    """The roots of that name, or the one whose digest begins so. ConfigError if there is none."""
+    """The roots of that name, or those whose digest starts with it. ConfigError if there is none."""
     known = list(found)
     chosen = [root for root in known if root.name == word]
     if not chosen and re.fullmatch(r"[0-9a-f]{6,64}", word):
@@ -130,23 +131,19 @@ def named(found: Iterable[Root], word: str) -> list[Root]:
 
 
 def used(body: Document) -> Iterator[str]:
-    """The digests that an entry names: its own objects, and in its inputs those that it was computed from."""
-    yield from there(body)
+    """The digests that an entry names: its objects, and those among its inputs."""
+    yield from kept_objects(body)
     yield from _digests(body.get("inputs"))
 
 
 def _names(store: Store) -> list[str]:
-    with refusing(f"cannot read the store in {store.where}"):
+    with store_errors(f"cannot read the store in {store.where}"):
         return [file.name for file in store.files.files(STUDIES) if file.name.endswith(".json")]
 
 
-def whole_root(data: bytes) -> Root | None:
-    """The root from the bytes of its file, None for what is none."""
-    return parsed(unsealed(data))
-
-
-def parsed(body: Document | None) -> Root | None:
-    """The way back from `Root.document`; None for anything else."""
+def parse_root(data: bytes) -> Root | None:
+    """The root from the bytes of its file; None for invalid bytes."""
+    body = unsealed(data)
     try:
         if body is None or set(body) != FIELDS or not all(map(DIGEST.fullmatch, [*body["keys"], *body["objects"]])):
             return None

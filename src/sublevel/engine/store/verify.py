@@ -1,4 +1,4 @@
-"""Reading everything in a store: what is damaged is set aside, what cannot be read is named and stays."""
+"""Verification: read every file of a store; set damaged files aside, report unreadable ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sublevel.errors import StoreError
 
 @dataclass(frozen=True)
 class Verified:
-    """What a look at every file found: ``damaged`` names that were set aside, keys that are ``incomplete`` with the
-    names of their cells, and ``unreadable`` names with the reasons. ``entries`` were looked at.
+    """The outcome: the number of ``entries``, the ``damaged`` files that were set aside, the keys of ``incomplete``
+    entries with the names of their cells, and the ``unreadable`` names with the reasons.
     """
 
     entries: int
@@ -38,7 +38,7 @@ def verify(store: Store) -> Verified:
 
 
 def _absent(look: Callable[[str], Any], names: Iterable[str], unreadable: dict[str, str]) -> list[str]:
-    """The names at which a look finds nothing whole; those that cannot be read are noted."""
+    """The names for which ``look`` returns None; those that cannot be read are added to ``unreadable``."""
     found = []
     for name in names:
         try:
