@@ -1,4 +1,4 @@
-"""What happens in a run, as one stream of events. A listener is a function that takes an event."""
+"""The events of a run, as one stream. A listener is a function that takes an event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, told in the thread that runs the study.
+    """An event, emitted in the thread that runs the study.
 
     ``what`` is ``begin`` (the cells that will run), ``waits`` (another run computes this cell), ``started``,
     ``progress`` (a running cell reports), ``retried`` (a worker died, or an object was damaged: the cell runs again),
@@ -41,7 +41,7 @@ Listener = Callable[[Event], None]
 
 
 def finished(outcome: Outcome, work: float) -> Event:
-    """A node is settled; ``work`` is what it cost in the units of the plan."""
+    """The event of a settled node; ``work`` is its cost in the units of the plan."""
     about: Row = {"kind": outcome.node.kind, "status": outcome.status, "work": work}
     if outcome.status == "done":
         about["seconds"] = outcome.entry["seconds"]
@@ -51,18 +51,18 @@ def finished(outcome: Outcome, work: float) -> Event:
 
 
 def short(error: Mapping[str, Any]) -> Row:
-    """What a log keeps of an error."""
+    """The fields of an error that a log keeps."""
     return {name: error.get(name, "") for name in ("kind", "message")}
 
 
 class Stream:
-    """Tells several listeners; one that fails is left out from then on, with a warning."""
+    """Passes events to several listeners. A listener that fails is dropped, with a warning."""
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = list(listeners)
 
     def __call__(self, event: Event) -> None:
-        """Tell all."""
+        """Call every listener."""
         for listener in list(self._listeners):
             try:
                 listener(event)

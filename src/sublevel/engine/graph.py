@@ -1,4 +1,4 @@
-"""The graph of a study: cells by readable names, what each needs from which other, and what became of it."""
+"""The graph of a study: named cells, their dependencies, and their outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Ref:
 class Node:
     """One cell before its inputs are known.
 
-    ``inputs`` is JSON with `Ref` in it; ``labels`` are for people and tables, and no part of the cell's identity.
+    ``inputs`` is JSON that may contain `Ref`; ``labels`` are for people and tables, not part of the cell's identity.
     """
 
     id: str
@@ -38,13 +38,13 @@ class Node:
 
 
 class Graph:
-    """Nodes by name, in the order they were added; every node is added after those it needs."""
+    """Nodes by name, in order of addition; a node is added after those that it needs."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
 
     def add(self, node: Node) -> Node:
-        """Add a node; the same one twice is one, two different ones of a name are an error."""
+        """Add a node. Adding it twice is harmless; another node of the same name is an error."""
         known = self.nodes.setdefault(node.id, node)
         if (known.kind, known.inputs) != (node.kind, node.inputs):
             raise ValueError(f"two different cells are called {node.id}")
@@ -60,13 +60,13 @@ class Graph:
 
 
 KEPT = ("objects", "released", "seconds")
-"""What is asked later of an entry that was settled: the values of thousands of cells need not be in memory."""
+"""The fields of a settled entry that stay in memory; the values of thousands of cells need not."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node: ``cached``, ``done``, ``failed``, ``skipped`` (something that it needs failed) or
-    ``waiting`` (the time was up before it began).
+    """The outcome of a node: ``cached``, ``done``, ``failed``, ``skipped`` (a node that it needs failed) or ``waiting``
+    (the time was up before it began).
     """
 
     node: Node
@@ -82,12 +82,12 @@ class Outcome:
 
     @property
     def kept(self) -> Outcome:
-        """What is asked of it later."""
+        """The outcome without the entry's values."""
         return replace(self, entry={name: v for name, v in self.entry.items() if name in KEPT})
 
 
 def urgencies(graph: Graph, cost: Mapping[str, float]) -> dict[str, float]:
-    """For every node, the cost of the longest chain that begins with it: what to run first."""
+    """For every node, the cost of the longest chain that starts with it; the largest runs first."""
     dependents = graph.dependents()
     out: dict[str, float] = {}
     for name in reversed(list(graph.nodes)):

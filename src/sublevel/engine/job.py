@@ -1,4 +1,4 @@
-"""A job: what another process needs to compute one cell, as one JSON string."""
+"""A job: everything that another process needs to compute one cell, as one JSON string."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sublevel.engine.partial import Partial
 from sublevel.engine.store import Document, Store
 
 Progress = Callable[[dict[str, Any]], None]
-"""Takes what a running cell reports, as JSON."""
+"""Takes the progress reports of a cell, as JSON."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One cell. ``key``, ``kind``, ``inputs`` and ``labels`` become part of its entry in the ``store``, an address.
 
-    ``function`` is the import path of the `Compute` that does the work. ``context`` is what that needs besides, as
-    JSON; no entry holds it. Several processes may compute a cell ``together`` (see the executor torchrun).
+    ``function`` is the import path of its `Compute`. ``context`` is further JSON for that function, not kept in the
+    entry. Several processes may compute a cell ``together`` (see the executor torchrun).
     """
 
     key: str
@@ -43,7 +43,7 @@ class Job:
 
     @classmethod
     def of(cls, text: str) -> Job:
-        """The way back from `text`. TypeError or ValueError for what is no job."""
+        """The inverse of `text`. TypeError or ValueError for an invalid job."""
         return cls(**json.loads(text))
 
     @property
@@ -56,6 +56,6 @@ class Job:
 Compute = Callable[[Job, Store, Partial, Progress], tuple[Document, Mapping[str, Mapping[str, Any]]]]
 """Computes a cell: the JSON of its entry (``values``, ``version``), and named tensors for each of its objects.
 
-It is given the store to load from, what is left of an earlier attempt at the same cell, and whom to report to. It
-writes nothing: that is the worker's part.
+Its arguments are the job, the store to load from, the saved state of an earlier attempt, and a callback for progress.
+It writes no results: the worker does.
 """

@@ -1,4 +1,4 @@
-"""The log of a run: its events as rows, written while it runs, and read from elsewhere.
+"""The log of a run: its events as rows, written during the run, readable from other processes.
 
 sublevel-runs/NAME/events.jsonl    one JSON row for each event: begin, waits, started, progress, retried, finished,
 end, each with its ``time`` (seconds since 1970) and ``run``
@@ -29,20 +29,20 @@ from sublevel.processes import dead, machine, own
 LOG = "events.jsonl"
 
 BEAT = 5.0
-"""Seconds between two signs of life of a run: the time at which its log was last changed."""
+"""Seconds between two heartbeats of a run, which set the modification time of its log."""
 
 SILENT = 12 * BEAT
-"""Seconds without a sign of life after which a run on another machine counts as dead."""
+"""Seconds without a heartbeat after which a run on another machine counts as dead."""
 
 LONGEST_ROW = 2**20
-"""Bytes of a row that is still read."""
+"""Bytes of the longest row that is read."""
 
 LARGEST_LOG = 2**30
-"""Bytes of a log that is still read: some five million rows."""
+"""Bytes of the largest log that is read: some five million rows."""
 
 
 class Log:
-    """The log of a run, in its folder; nothing is written for a run that has nothing to compute."""
+    """A listener that writes the log into the run's folder, if the run has anything to compute."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self._path, self._about = folder / LOG, dict(about)
@@ -51,7 +51,7 @@ class Log:
         self._over = threading.Event()
 
     def __call__(self, event: Event) -> None:
-        """Write the event's row; the first one also says who and where the run is."""
+        """Write the event's row; the first row also identifies the process and the study."""
         row = {**event.row, "run": self._run}
         if event.what == "begin" and row["cells"] > row["cached"]:
             self._open()
@@ -65,7 +65,7 @@ class Log:
             self._file.close()
 
     def _open(self) -> None:
-        """Open the log, and show from now on that the run lives."""
+        """Open the log and start the heartbeat."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             cut = _is_cut(self._path)
@@ -88,7 +88,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 def _is_cut(log: Path) -> bool:
-    """Whether the last row of a log has no end: a kill or a full disk has cut it."""
+    """Whether the last row of a log is incomplete, because of a kill or a full disk."""
     try:
         with opened(log) as file:
             file.seek(-1, os.SEEK_END)
@@ -98,7 +98,7 @@ def _is_cut(log: Path) -> bool:
 
 
 def read_log(log: Path) -> RunProgress:
-    """Count the rows of the log's last run; what is no row, cut short or misshapen, is passed over.
+    """The progress of the log's last run; invalid rows are skipped.
 
     StoreError if the log cannot be read.
     """
@@ -131,7 +131,7 @@ def _rows(log: Path) -> Iterator[Row]:
 
 
 def changed(log: Path) -> float:
-    """When a log was last changed; never, where that cannot be known."""
+    """When a log was last changed; minus infinity if that is unknown."""
     try:
         return log.stat().st_mtime
     except OSError:
@@ -139,7 +139,7 @@ def changed(log: Path) -> float:
 
 
 def lives(progress: RunProgress, log: Path) -> bool:
-    """Whether the run's process is there, or, on another machine, has given a sign of life lately."""
+    """Whether the run's process exists or, on another machine, whether its heartbeat is recent."""
     if progress.why is not None or not progress.about:
         return False
     if progress.about.get("machine") == machine() != "":

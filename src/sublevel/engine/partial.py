@@ -1,7 +1,7 @@
-"""A cell under way, kept beside the entries: the next attempt at it goes on from there.
+"""The saved state of a cell under way, from which the next attempt resumes.
 
-``partial/KEY`` holds a SHA-256 and, under it, a line of JSON and bytes. It belongs to one key; it is read only if it is
-whole, replaced as a whole, and gone when the cell has its entry.
+``partial/KEY`` holds a SHA-256, a line of JSON, and bytes. It is replaced atomically, read only if undamaged, and
+removed when the cell has its entry.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sublevel.engine.store.reading import read_or_none
 from sublevel.errors import StoreError
 
 SECONDS = 300.0
-"""Seconds between two times that a cell is kept, unless ``SUBLEVEL_KEEP`` says otherwise."""
+"""Seconds between two saves; ``SUBLEVEL_KEEP`` overrides it."""
 
 SHARE = 20
-"""Keeping takes at most one part in so many of a cell's time: what is large is kept less often."""
+"""Saving takes at most one part in SHARE of a cell's time, so a large state is saved less often."""
 
 
 class Partial:
-    """What is kept of one cell. Where ``keeps`` is False it is never time to keep it: another process does."""
+    """The saved state of one cell. With ``keeps=False`` no save is ever due, since another process saves."""
 
     def __init__(self, files: Backend, key: str, *, keeps: bool = True) -> None:
         self._files, self._name, self._key = files, partial_name(key), key
@@ -34,13 +34,13 @@ class Partial:
         self._next = time.monotonic() + self._every
 
     def due(self) -> bool:
-        """Whether it is time to keep the cell again."""
+        """Whether it is time for another save."""
         return time.monotonic() >= self._next
 
     def write(self, about: Document, data: bytes) -> None:
-        """Keep JSON and bytes in place of those before.
+        """Save JSON and bytes in place of the last save.
 
-        Raises StoreError where that is refused: a disk that is full now will be full for the entry too.
+        Raises StoreError if that fails: a disk that is full now would be full for the entry too.
         """
         began = time.monotonic()
         rest = json.dumps({"key": self._key, **about}).encode() + b"\n" + data
@@ -50,17 +50,17 @@ class Partial:
         self._next = now + max(self._every, SHARE * (now - began))
 
     def read(self) -> tuple[Document, bytes] | None:
-        """What was kept last; None where there is nothing, or nothing whole. StoreError if it cannot be read."""
+        """The last save; None if there is none, or a damaged one. StoreError if it cannot be read."""
         with store_errors(f"cannot read the store in {self._files.where}"):
             return read_or_none(self._files, self._name, self._parsed)
 
     def drop(self) -> None:
-        """Remove it: the cell has its entry."""
+        """Remove the save, once the cell has its entry."""
         with suppress(OSError, StoreError):
             self._files.remove(self._name)
 
     def _parsed(self, data: bytes) -> tuple[Document, bytes] | None:
-        """JSON and bytes from a file; None for what is damaged, or another cell's."""
+        """JSON and bytes of a file; None if it is damaged or of another cell."""
         said, _, rest = data.partition(b"\n")
         line, _, kept = rest.partition(b"\n")
         try:

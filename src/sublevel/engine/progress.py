@@ -1,4 +1,4 @@
-"""Where a run stands, from the rows of its log: what is settled, what runs, and how long the rest will take."""
+"""The progress of a run, from the rows of its log: settled cells, running cells, and the time left."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FIELDS: dict[str, dict[str, type]] = {
     "finished": {"cell": str, "status": str, "work": float},
     "end": {"why": str},
 }
-"""What a row of each event must have, beside its time; a row without it is passed over."""
+"""The fields that a row of each event must have, besides its time; other rows are skipped."""
 
 SOON = 5.0
-"""Seconds from the beginning of a run in which nothing is said of its end."""
+"""Seconds from the beginning of a run without an estimate of its end."""
 
 
 def number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a number of a size that can be reckoned with."""
+    """Whether a value is a finite number of reasonable size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 
 def proper(row: object) -> bool:
-    """Whether a row is one that `RunProgress` can take: a log may be cut, or come from anybody."""
+    """Whether a row is valid: a log may be truncated, or come from anybody."""
     if not isinstance(row, dict) or not number(row.get("time")) or not isinstance(row.get("event"), str):
         return False
     fields = FIELDS.get(row["event"])
@@ -43,7 +43,7 @@ def proper(row: object) -> bool:
 
 @dataclass
 class _Pace:
-    """A cell that runs: its work, and how far it was at its first and its last report, as (time, step)."""
+    """A running cell: its work, and its first and last reports as (time, step)."""
 
     since: float
     kind: str
@@ -53,7 +53,7 @@ class _Pace:
     steps: float = 0.0
 
     def reports(self, time: float, said: Mapping[str, Any]) -> None:
-        """Take a report in; one with fewer steps than before begins a new stretch."""
+        """Add a report; one with fewer steps than before starts a new stretch."""
         step, steps = said.get("step"), said.get("steps")
         if not (number(step) and number(steps)) or step > steps:
             return
@@ -62,7 +62,7 @@ class _Pace:
         self.last, self.steps = (time, step), steps
 
     def remaining(self, now: float) -> float | None:
-        """Seconds that it still takes at its own pace; None where it has not told enough."""
+        """Seconds left at the cell's own pace; None with too few reports."""
         if self.first is None or self.last is None:
             return None
         if self.last[1] == self.steps:
@@ -75,7 +75,7 @@ class _Pace:
 
     @property
     def done(self) -> tuple[float, float]:
-        """The seconds until its last report, and the work that was done in them."""
+        """The seconds until the last report, and the work done in them."""
         if self.last is None or (rest := self.remaining(self.last[0])) is None:
             return 0.0, 0.0
         seconds = self.last[0] - self.since
@@ -83,7 +83,7 @@ class _Pace:
 
 
 class RunProgress:
-    """Where a run stands, from its rows."""
+    """Counts the rows of a run."""
 
     def __init__(self) -> None:
         self.cells = self.cached = self.done = self.failed = 0
@@ -100,7 +100,7 @@ class RunProgress:
         self._most = 1
 
     def take(self, row: Row) -> None:
-        """Count a row; one that is not `proper` is passed over."""
+        """Count a row; a row that is not `proper` is skipped."""
         if not proper(row):
             return
         name, now = row.get("cell", ""), float(row["time"])
@@ -150,10 +150,10 @@ class RunProgress:
         return self._paces.pop(name, None)
 
     def left(self, now: float) -> float | None:
-        """Seconds left; None while there is nothing to tell them by.
+        """Seconds left; None while there is no basis for an estimate.
 
-        A cell that runs goes on at the pace of its own reports. A cell that has not begun, or not reported, takes what
-        its kind has taken for the same work, finished or reported. As many run at once as have until now.
+        A running cell keeps the pace of its own reports. A cell without reports takes as long per unit of work as cells
+        of its kind have taken. The number of cells at once stays what it has been.
         """
         if now - self.began < SOON:
             return None
@@ -172,7 +172,7 @@ class RunProgress:
         return max((sum(own) + waiting) / at_once, *own, 0.0)
 
     def _rates(self) -> tuple[dict[str, float], float | None]:
-        """Work that a cell does in a second: by kind, and over all kinds."""
+        """Work per second of a cell: by kind, and over all kinds."""
         seconds, worked = defaultdict(float, self._seconds), defaultdict(float, self._worked)
         for pace in self._paces.values():
             spent, done = pace.done
@@ -183,7 +183,7 @@ class RunProgress:
         return rates, sum(worked[kind] for kind in rates) / whole if whole > 0 else None
 
     def rate(self, now: float) -> float:
-        """Cells settled in a minute."""
+        """Settled cells per minute."""
         return 60 * self.done / max(now - self.began, 1e-9)
 
 
@@ -193,7 +193,7 @@ def _kind(row: Row) -> str:
 
 
 def _by_kind(row: Row) -> dict[str, float]:
-    """The work that a run begins with, by kind of cell; an older log has the sum alone."""
+    """The work at the start of a run, by kind of cell; an older log holds only the sum."""
     kinds = row.get("kinds")
     whole = isinstance(kinds, dict) and all(isinstance(k, str) and number(w) for k, w in kinds.items())
     return {k: float(w) for k, w in kinds.items()} if whole else {"": float(row["work"])}  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Cells that run once more: their worker died, or an object that they or others read is gone or damaged."""
+"""Cells that run again, after their worker died or an object was lost or damaged."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from sublevel.engine.graph import Node, Outcome
 
 ATTEMPTS = 3
-"""How often a cell is tried when its worker dies or what it reads is damaged."""
+"""Attempts at a cell whose worker dies or whose inputs are damaged."""
 
 
 class Repairs:
-    """Counts attempts, and knows which cells wait until another has made its objects again."""
+    """Counts attempts, and tracks the cells that wait for another cell to remake its objects."""
 
     def __init__(self) -> None:
         self.attempts: Counter[str] = Counter()
@@ -22,27 +22,27 @@ class Repairs:
         return maker in self._waiting
 
     def again(self, name: str) -> bool:
-        """Count an attempt that failed; whether there may be another."""
+        """Count a failed attempt; return whether another one is allowed."""
         self.attempts[name] += 1
         return self.attempts[name] < ATTEMPTS
 
     def wait(self, name: str, maker: str) -> bool:
-        """Let a cell wait for ``maker`` to run again; whether it is the first that does."""
+        """Let a cell wait for ``maker`` to run again; return whether it is the first to wait."""
         self._waiting.setdefault(maker, []).append(name)
         return len(self._waiting[maker]) == 1
 
     def made(self, maker: str) -> list[str]:
-        """The cells that waited for one that has run again."""
+        """Remove and return the cells that waited for ``maker``."""
         return self._waiting.pop(maker, [])
 
 
 def released(node: Node, outcomes: Mapping[str, Outcome]) -> str:
-    """A node whose output this one needs, and which the collection of garbage has let go; '' if none is."""
+    """A node whose output this one needs and garbage collection has released; '' if there is none."""
     entries = ((ref, outcomes[ref.node].entry) for ref in node.needs)
     return next((ref.node for ref, e in entries if e["objects"][ref.output] in e.get("released", ())), "")
 
 
 def maker(digest: str, node: Node, outcomes: Mapping[str, Outcome]) -> str:
-    """The node that made an object which this one reads; '' where none did."""
+    """The node that made an object among this one's inputs; '' if there is none."""
     needs = (ref.node for ref in node.needs)
     return next((name for name in needs if digest and digest in outcomes[name].entry["objects"].values()), "")

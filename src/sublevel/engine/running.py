@@ -1,4 +1,4 @@
-"""Jobs that an executor runs for a schedule, and what they report from whichever thread."""
+"""The jobs that an executor runs for a schedule, and their progress reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Report = Callable[[Node, dict[str, Any]], None]
 
 
 class Running:
-    """The jobs that run now; their reports are passed on in the thread that starts them and waits for them."""
+    """The running jobs. Reports from other threads are passed on in the thread that calls `ended`."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -28,7 +28,7 @@ class Running:
         return len(self._nodes)
 
     def start(self, executor: Executor, node: Node, job: Job) -> None:
-        """Hand a job to an executor, which may run it at once in this thread."""
+        """Submit a job to an executor, which may run it at once in this thread."""
         self._started[node.id] = attempt = object()
         here = threading.get_ident()
 
@@ -41,7 +41,7 @@ class Running:
         self._nodes[executor.submit(job.text(), progress)] = node
 
     def ended(self, seconds: float) -> Iterator[tuple[Node, Future[str]]]:
-        """Wait a moment, pass on what was reported, then give what has ended."""
+        """Wait up to ``seconds`` for a job to end; pass on reports; yield the jobs that have ended."""
         done, _ = wait(self._nodes, timeout=seconds, return_when=FIRST_COMPLETED)
         while not self._rows.empty():
             attempt, node, row = self._rows.get()

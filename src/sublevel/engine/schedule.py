@@ -1,4 +1,4 @@
-"""The schedule: from a graph to results, whatever is cached, damaged, failing or killed on the way."""
+"""The schedule: from a graph to results, despite damaged files, failing cells and dying workers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from sublevel.engine.waiting import Waiting
 from sublevel.errors import StoreError
 
 TIME = "the time was up"
-"""Why a cell has not begun, or a run has ended."""
+"""The reason why a cell did not begin, or a run ended."""
 
 POLL = 0.25
-"""Seconds between two looks at what runs here, and at what other runs compute."""
+"""Seconds between two polls of running jobs and of other runs."""
 
 MakeJob = Callable[[Node, str, Any], Job]
 """From a node, its key and its inputs to the job that computes it."""
 
 
 class Schedule:
-    """Settles every node of a graph: what the store has is read, the rest is computed, each key once.
+    """Settles every node of a graph: reads stored entries, computes the others, each key once.
 
-    ``keyed(node, inputs)`` gives a cell's key, ``cost(node)`` what it costs, in any unit. ``tell`` takes every event.
+    ``keyed(node, inputs)`` is a cell's key, ``cost(node)`` its cost in any unit; ``tell`` takes every event.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Schedule:
         self._running = Running(lambda node, row: tell(Event("progress", node, {"said": row})))
 
     def look(self) -> list[Node]:
-        """Settle everything that is cached; return the nodes that would run, as far as can be known."""
+        """Settle all cached nodes; return the others, as far as they are known to run."""
         if not self._readiness.keys:
             self._settle(*filter(None, map(self._found, self._readiness.first())))
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Tell that a run begins, with what there is to do, and in the end why it ended."""
+        """Emit the event ``begin`` with the work ahead, and at the end ``end`` with the reason."""
         waiting, kinds = self.look(), dict[str, float]()
         for node in waiting:
             kinds[node.kind] = kinds.get(node.kind, 0.0) + self._cost[node.id]
@@ -80,11 +80,10 @@ class Schedule:
             self._tell(Event("end", about={"why": why}))
 
     def run(self, executor: Executor, job: MakeJob, seconds: float = math.inf) -> dict[str, Outcome]:
-        """Run to the end, or until no cell may begin after ``seconds`` and those that run have ended.
+        """Run all cells. After ``seconds`` no cell begins, and those that run finish.
 
-        A failed cell fails what needs it and nothing else. StoreError ends everything. A cell that another run
-        computes is waited for, while there is other work; it is then read as cached, or run here if that run ends
-        without it.
+        A failed cell fails only the cells that need it. A StoreError ends the run. While another run computes a cell,
+        this one does other work, then waits; it reads the cell as cached, or runs it if the other run ends without it.
         """
         self.look()
         end = time.monotonic() + seconds
@@ -105,7 +104,7 @@ class Schedule:
         return self.outcomes
 
     def _found(self, name: str) -> Outcome | None:
-        """What becomes of a node that has all that it needs; None where it must be computed, which is queued."""
+        """The outcome of a node whose needs are settled; None if it must be computed, and is queued."""
         node = self.graph.nodes[name]
         broken = next((ref.node for ref in node.needs if not self.outcomes[ref.node].good), "")
         if broken:
@@ -120,7 +119,7 @@ class Schedule:
         return None
 
     def _settle(self, *outcomes: Outcome) -> None:
-        """Settle nodes, and those that follow from them without being computed."""
+        """Settle nodes, and those that follow without computation."""
         todo = [*reversed(outcomes)]
         while todo:
             outcome = todo.pop()
@@ -134,7 +133,7 @@ class Schedule:
         return node.resolved({ref: self.outcomes[ref.node].entry["objects"][ref.output] for ref in node.needs})
 
     def _begin(self, name: str, executor: Executor, job: MakeJob, leases: Leases) -> None:
-        """Start a cell, unless another run is at it, or has finished it meanwhile."""
+        """Start a cell, unless another run computes it or has just finished it."""
         node = self.graph.nodes[name]
         inputs = self._inputs(node)
         key = self._keyed(node, inputs)
@@ -155,7 +154,7 @@ class Schedule:
         self._running.start(executor, node, job(node, key, inputs))
 
     def _collect(self, node: Node, future: Future[str], leases: Leases) -> None:
-        """Take in what has become of a job."""
+        """Handle the end of a job."""
         key = self._readiness.keys[node.id]
         leases.release(key)
         try:
@@ -181,12 +180,12 @@ class Schedule:
             self._finish(Outcome(node, "failed", key, error=error))
 
     def _repair(self, made_by: str, name: str) -> None:
-        """Run a settled cell once more; ``name`` goes on when its objects are there."""
+        """Run a settled cell again; ``name`` is queued when its objects are there."""
         if self._repairs.wait(name, made_by):
             self._waiting.add(made_by)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Settle a cell that ran and its twins; let those go on that waited for its repair."""
+        """Settle a cell that ran and its twins; queue the cells that waited for it."""
         name = outcome.node.id
         waited = self._repairs.made(name)
         if name not in self.outcomes:
@@ -199,7 +198,7 @@ class Schedule:
 
 
 def _outcome(node: Node, status: str, key: str, entry: Mapping[str, Any]) -> Outcome:
-    """The outcome of an entry; one that holds a divergence is a failure, kept so that it is not tried again."""
+    """The outcome of an entry; a stored divergence is a failure that is not retried."""
     if "failure" in entry:
         return Outcome(node, "failed", key, entry, entry["failure"])
     return Outcome(node, status, key, entry)

@@ -1,4 +1,4 @@
-"""Cells that may begin: the most urgent first, and none that another run computes at the moment."""
+"""The queue of cells that may begin, and the cells that another run computes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 class Waiting:
-    """A queue by ``urgency``, and by the order of its names where that is equal; and the cells of other runs."""
+    """A priority queue by ``urgency``, ties by the order of names; and the cells of other runs."""
 
     def __init__(self, urgency: Mapping[str, float]) -> None:
         self._place = {name: (-urgent, i, name) for i, (name, urgent) in enumerate(urgency.items())}
@@ -34,14 +34,14 @@ class Waiting:
         return heapq.heappop(self._queue)[2]
 
     def leave(self, name: str) -> bool:
-        """Leave a cell to another run; whether it is the first time."""
+        """Leave a cell to another run; return whether it is the first time."""
         self._elsewhere.append(name)
         first = name not in self._seen
         self._seen.add(name)
         return first
 
     def look_again(self, seconds: float) -> None:
-        """Queue the cells of other runs again, unless that was done in the last ``seconds``."""
+        """Queue the cells of other runs again, at most once in ``seconds``."""
         if time.monotonic() - self._looked > seconds:
             self._looked = time.monotonic()
             while self._elsewhere:

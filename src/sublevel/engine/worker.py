@@ -44,7 +44,7 @@ def run_job(text: str, progress: Progress = lambda row: None, compute: Compute |
 
 
 def take_part(text: str) -> None:
-    """Compute a cell with other processes, of which another one keeps the result and reports the faults."""
+    """Compute a cell together with other processes, one of which stores the result and reports errors."""
     with suppress(SublevelError):
         job = Job.of(text)
         store = opened_store(job.store)
@@ -52,7 +52,7 @@ def take_part(text: str) -> None:
 
 
 def _entry(job: Job, progress: Progress, compute: Compute, started: float) -> Document:
-    """Compute a cell, keep its objects, then its entry."""
+    """Compute a cell; store its objects, then its entry."""
     store = opened_store(job.store)
     partial = Partial(store.files, job.key)
     try:
@@ -69,7 +69,7 @@ def _entry(job: Job, progress: Progress, compute: Compute, started: float) -> Do
 
 @lru_cache(maxsize=1)
 def opened_store(address: str) -> Store:
-    """The store at an address; the last one is kept open."""
+    """The store at an address; the last one stays open."""
     return Store(address)
 
 
@@ -88,8 +88,8 @@ def _described(error: Exception) -> dict[str, Any]:
 def main() -> None:
     """Serve jobs until standard input ends.
 
-    User code finds an empty standard input, what it prints goes to standard error, and a child that it forks has
-    neither the jobs nor the answers.
+    User code sees an empty standard input; its output goes to standard error; its forked children cannot reach the
+    pipes of jobs and answers.
     """
     jobs, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     with open(os.devnull, "rb") as nothing:

@@ -27,13 +27,13 @@ NAMES = (LOCAL, "ray", "ray://HOST:PORT", "slurm", TORCHRUN)
 
 
 def check(name: str) -> None:
-    """ConfigError for a name that no executor has."""
+    """Raise ConfigError for an unknown executor."""
     if name not in (LOCAL, "ray", "slurm", TORCHRUN) and not name.startswith("ray://"):
         raise unknown("executor", name, NAMES)
 
 
 def make(name: str, setting: Setting, compute: Compute | None = None, here: bool = False) -> Executor:
-    """The executor of that name. Jobs in this process call ``compute``; ``here`` if no other process can run them."""
+    """The executor of that name. In this process jobs call ``compute``; ``here`` forces them into this process."""
     if name == "slurm":
         from sublevel.engine.executors.slurm import Slurm
 

@@ -1,4 +1,4 @@
-"""What an executor is: jobs and answers are JSON strings, in the shape of ``concurrent.futures``."""
+"""The protocol of executors, in the shape of ``concurrent.futures``: jobs and answers are JSON strings."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs run at once; it may change while a study runs, as machines come and go."""
+        """How many jobs run at once. It may change during a run, as machines come and go."""
         ...
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Start a job; the future holds its answer, or WorkerDied. ``progress`` may be called from any thread."""
+        """Start a job. Its future returns the answer or raises WorkerDied. Any thread may call ``progress``."""
         ...
 
     def shutdown(self) -> None:
-        """End everything, running jobs too. Cells are whole or absent, so nothing is lost but their time."""
+        """Stop all workers, and running jobs with them. Entries are written atomically, so only time is lost."""
         ...
 
 
 class WorkerDied(Exception):
-    """A worker process ended without an answer: killed, out of memory, or with its machine."""
+    """A worker process ended without an answer: it was killed, ran out of memory, or its machine failed."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an executor is made for: where the store and the run's folder are, and what a cell takes.
+    """The settings of an executor: the address of the store, the run's folder, and the resources of a cell.
 
-    ``jobs`` is how many cells to run at once (None: as many as there is room for), ``gpus`` what each takes of one (0
-    where the study runs on the CPU), ``visible`` the GPUs of this machine, ``options`` what the study asks of Slurm.
+    ``jobs`` is the number of cells at once (None: as many as fit), ``gpus`` the share of a GPU per cell (0 on the CPU),
+    ``visible`` the GPUs of this machine, ``options`` the study's options for Slurm.
     """
 
     store: str
@@ -52,12 +52,12 @@ class Setting:
 
 
 def own_paths() -> list[str]:
-    """The folders outside the installation from which this process imports: those of the user's modules."""
+    """The folders on ``sys.path`` outside the Python installation, which hold the user's modules."""
     roots = tuple(os.path.realpath(p) + os.sep for p in {sys.prefix, sys.base_prefix})
     found = [os.path.abspath(p or os.getcwd()) for p in sys.path]
     return [p for p in dict.fromkeys(found) if not (os.path.realpath(p) + os.sep).startswith(roots)]
 
 
 def import_from(paths: list[str]) -> None:
-    """Import from these folders too, before the installation and in their order."""
+    """Put these folders at the front of ``sys.path``."""
     sys.path[:] = [*paths, *(p for p in sys.path if p not in paths)]

@@ -20,9 +20,9 @@ from sublevel.errors import ConfigError
 
 
 class InProcess:
-    """Jobs run here, one at a time: for what only this process can compute, and for debugging.
+    """Runs jobs in this process, one at a time: for debugging, and for jobs that no other process can run.
 
-    ``compute`` takes the place of the function that the jobs name.
+    ``compute`` replaces the function that the jobs name.
     """
 
     slots = 1
@@ -37,20 +37,20 @@ class InProcess:
         return future
 
     def shutdown(self) -> None:
-        """Nothing is left running."""
+        """Nothing to stop."""
 
 
 FULL = "this machine starts no more processes for this user (ulimit -u, or memory): run fewer --jobs"
 
 GRACE = 5.0
-"""Seconds that a thread has to see that its worker is dead."""
+"""Seconds that a thread gets to notice that its worker is dead."""
 
 
 class Workers:
     """A pool of worker processes, each fed with one JSON line per job over a pipe.
 
-    A worker that dies is replaced; its job's future raises WorkerDied. Of several ``gpus`` each worker sees one, as its
-    only one, and so does the worker that comes in its place.
+    A worker that dies is replaced; its job's future raises WorkerDied. Each worker sees one of the ``gpus``, and its
+    replacement sees the same one.
     """
 
     def __init__(self, slots: int, threads: int, gpus: Sequence[str] = ()) -> None:
@@ -68,7 +68,7 @@ class Workers:
             raise ConfigError(f"{FULL} ({error.strerror or error})") from error
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Hand the job to an idle worker; the caller keeps at most ``slots`` jobs running."""
+        """Give the job to an idle worker; the caller keeps at most ``slots`` jobs running."""
         future: Future[str] = Future()
         thread = threading.Thread(target=self._serve, args=(job, progress, future), daemon=True)
         try:
@@ -79,9 +79,9 @@ class Workers:
         return future
 
     def shutdown(self) -> None:
-        """Kill the workers and wait for them, and for the threads that listen to them.
+        """Kill the workers; wait for them and for the threads that read from them.
 
-        A thread that still holds the lock of a pipe when the interpreter ends would abort the process.
+        The interpreter aborts if a thread still holds the lock of a pipe when it exits.
         """
         self._closing = True
         for worker in self._all:
@@ -111,7 +111,7 @@ class Workers:
 
 
 def ending(code: int) -> str:
-    """How a process ended, in words.
+    """The exit code of a process, in words.
 
     >>> ending(7), ending(-9)
     ('exit code 7', 'exit code -9 (SIGKILL: by hand, by a scheduler, or out of memory)')
@@ -123,9 +123,9 @@ def ending(code: int) -> str:
 
 
 def visible(device: str, count: int, said: str | None) -> tuple[str, ...]:
-    """The GPUs that a study on ``device`` may use, as CUDA_VISIBLE_DEVICES names them.
+    """The GPUs that a study on ``device`` may use, by their names in CUDA_VISIBLE_DEVICES.
 
-    ``count`` are visible to this process, whose own CUDA_VISIBLE_DEVICES is ``said``.
+    ``count`` are visible to this process, whose CUDA_VISIBLE_DEVICES is ``said``.
 
     >>> visible("cuda", 2, None), visible("cuda", 2, "4,6"), visible("cuda:1", 2, "4,6"), visible("cpu", 0, None)
     (('0', '1'), ('4', '6'), ('6',), ())
@@ -153,7 +153,7 @@ class _Worker:
         )
 
     def ask(self, job: str, progress: Progress) -> str:
-        """Send a job and wait for its answer, passing its progress on."""
+        """Send a job, pass its progress on, return its answer."""
         process = self.process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -178,14 +178,14 @@ class _Worker:
         return self.process.wait()
 
     def end(self) -> None:
-        """Send the process the signal to die, and what it has started in its session."""
+        """Kill the process and the processes of its session."""
         if self.process.returncode is None:  # not waited for yet, so its number is still its own
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
 
     def kill(self) -> None:
-        """End the process at once, and wait for its end."""
+        """Kill the process and wait until it has ended."""
         self.end()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):

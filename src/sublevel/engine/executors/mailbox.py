@@ -1,11 +1,11 @@
-"""Jobs and answers through a shared folder: two files for each worker, each with one writer, which only appends.
+"""Jobs and answers in a shared folder: two append-only files for each worker, each with one writer.
 
     FOLDER/NAME.in     the driver:  {"task": ..., "job": ...}
     FOLDER/NAME.out    the worker:  {"hello": ..., "node": ..., "sees": ...}, {"task": ..., "progress" | "answer": ...},
                        {"bye": true}, and {} as a sign of life
 
-A file is opened anew for every look, so that a network file system shows what is in it now. A worker asks for nothing
-but these files: no port, and no database.
+Files are reopened for every read, so that a network file system shows their current content. Workers need no port and
+no database.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from sublevel.engine.store.content import finite
 from sublevel.engine.worker import run_job
 
 BEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 POLL = 0.2
-"""Seconds between two looks at a file."""
+"""Seconds between two reads of a file."""
 
 IDLE = 120.0
-"""Seconds without a job after which a worker ends, so that others can have its place."""
+"""Seconds without a job after which a worker ends and frees its slot."""
 
 
 class Lines:
-    """The lines that are appended to a file, each read once; one that has no end yet is left for later."""
+    """Reads each appended line of a file once; an incomplete last line is left for later."""
 
     def __init__(self, path: Path, *, skip: bool = False) -> None:
         self._path = path
         self._at = path.stat().st_size if skip and path.exists() else 0
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """The rows since the last look."""
+        """The rows since the last call."""
         try:
             with open(self._path, "rb") as file:
                 file.seek(self._at)
@@ -56,7 +56,7 @@ class Lines:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row to the end of a file."""
+    """Append a row to a file."""
     with open(path, "ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
@@ -64,9 +64,9 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def serve(folder: str, name: str, paths: list[str], token: str, idle: float = IDLE) -> None:
-    """Be the worker of that name: run what comes, until nothing has come for ``idle`` seconds.
+    """Serve as the worker of that name, until no job has come for ``idle`` seconds.
 
-    One that is started again does not take up what was meant for the one before it.
+    A restarted worker ignores the jobs of its predecessor.
     """
     import_from(paths)
     out, lock = Path(folder) / f"{name}.out", threading.Lock()
@@ -81,7 +81,7 @@ def serve(folder: str, name: str, paths: list[str], token: str, idle: float = ID
             time.sleep(BEAT)
             try:
                 say()
-            except OSError:  # the driver is through and has taken the folder away
+            except OSError:  # the driver has ended and removed the folder
                 os._exit(0)
 
     say(hello=uuid.uuid4().hex, node=socket.gethostname(), sees=visibility.sees(token))

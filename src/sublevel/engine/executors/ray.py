@@ -1,7 +1,7 @@
 """Jobs as tasks of Ray: on this machine, or on every node of a cluster that sees the store.
 
-A task is one job; it takes the study's threads as CPUs and ``gpus`` of a GPU. Ray does not try again what dies: the
-schedule does, with its limit, and keeps the reason.
+A task is one job. It reserves the study's threads as CPUs, and ``gpus`` of a GPU. Ray's own retries are off: the
+schedule retries, with its limit, and keeps the reason.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from sublevel.engine.worker import run_job
 from sublevel.errors import ConfigError, StoreError
 
 POLL = 1.0
-"""Seconds between two looks at what running cells report, and at which nodes there are."""
+"""Seconds between two polls of the progress of cells and of the nodes."""
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
-"""No reports to Ray's makers; no pages of a dead node's log on the terminal, which the node's own log keeps."""
+"""Turns off Ray's usage statistics, and its copy of a dead node's log on the terminal."""
 
 
 class Board:
-    """Where tasks leave what they report and the driver takes it: an actor, which takes no CPU."""
+    """The actor through which tasks report progress to the driver; it reserves no CPU."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, dict[str, Any]]] = []
 
     def say(self, task: str, row: dict[str, Any]) -> None:
-        """Leave a row."""
+        """Add a row."""
         self._rows.append((task, row))
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
-        """All rows since the last time."""
+        """All rows since the last call."""
         rows, self._rows = self._rows, []
         return rows
 
 
 def work(job: str, task: str, paths: list[str], token: str, board: Any) -> str:
-    """Run a job on the node where this is called, if that sees the store."""
+    """Run a job on this node, if it sees the store."""
     look(token)
     import_from(paths)
     return run_job(job, lambda row: board.say.remote(task, row))
 
 
 def look(token: str) -> None:
-    """StoreError where this machine does not see the store."""
+    """Raise StoreError if this machine does not see the store."""
     if not visibility.sees(token):
         raise StoreError(visibility.refusal(token, socket.gethostname()))
 
 
 class Ray:
-    """A cluster of Ray: ``ray`` joins the one of RAY_ADDRESS or of this machine, or starts one here for the run.
+    """A Ray cluster: ``ray`` joins that of RAY_ADDRESS or of this machine, or starts one here for the run.
 
-    ConfigError where Ray is not installed, cannot be reached, or no node has room for a cell; StoreError where a node
+    ConfigError if Ray is not installed or cannot be reached, or if no node has room for a cell; StoreError if a node
     does not see the store.
     """
 
@@ -80,7 +80,7 @@ class Ray:
         self._token = visibility.place(setting.store)
         try:
             self._prove()
-            # a GPU belongs to a process for as long as it lives, so one that had a GPU ends with its cell
+            # a process keeps its GPU as long as it lives, so a process with a GPU ends after one cell
             calls = {"max_calls": 1} if setting.gpus else {}
             takes = {"num_cpus": setting.threads, "num_gpus": setting.gpus}
             self._work: Any = ray.remote(work).options(**takes, **calls, max_retries=0)
@@ -92,13 +92,13 @@ class Ray:
 
     @property
     def slots(self) -> int:
-        """What was asked for, or the room on the nodes that are alive; at least one, which then waits for a node."""
+        """The jobs asked for, or the capacity of the living nodes; at least one, which may wait for a node."""
         if self._setting.jobs is None and time.monotonic() - self._looked > POLL:
             self._room, self._looked = self._capacity(), time.monotonic()
         return max(1, self._setting.jobs or self._room)
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Hand the job to Ray, which chooses a node for it."""
+        """Submit the job to Ray, which chooses a node."""
         answer: Future[str] = Future()
         task = uuid.uuid4().hex
         reference = self._work.remote(job, task, own_paths(), self._token, self._board)
@@ -116,7 +116,7 @@ class Ray:
         return answer
 
     def shutdown(self) -> None:
-        """Cancel what runs; leave the cluster, and end it if it was started here."""
+        """Cancel running tasks; leave the cluster, or stop it if it was started here."""
         self._closed.set()
         for reference, _ in list(self._running.values()):
             with suppress(Exception):
@@ -138,7 +138,7 @@ class Ray:
             raise ConfigError(f"Ray cannot be reached ({address}): {_first(error)}") from None
 
     def _prove(self) -> None:
-        """Every node reads the file that was written here, before any cell is started."""
+        """Check that every node sees the store, before any cell starts."""
         if not self._capacity():
             s = self._setting
             wants = f"{s.threads} CPUs" + (f" and {s.gpus:g} GPUs" if s.gpus else "")
@@ -163,11 +163,11 @@ class Ray:
             raise StoreError(visibility.refusal(self._token, *blind))
 
     def _nodes(self) -> list[dict[str, Any]]:
-        """The living nodes that offer what a cell takes."""
+        """The living nodes with room for a cell."""
         return [node for node in self._ray.nodes() if node["Alive"] and self._fits(node)]
 
     def _fits(self, node: dict[str, Any]) -> int:
-        """How many cells have room on a node."""
+        """How many cells fit on a node."""
         has, s = node["Resources"], self._setting
         cpus = int(has.get("CPU", 0) // s.threads)
         return min(cpus, int(has.get("GPU", 0) / s.gpus + 1e-9)) if s.gpus else cpus
@@ -176,12 +176,12 @@ class Ray:
         return sum(map(self._fits, self._nodes()))
 
     def _meant(self, error: BaseException) -> Exception:
-        """The store's own errors as they are; everything else is a death."""
+        """A StoreError as it is; any other error as WorkerDied."""
         cause = _cause(error)
         return cause if isinstance(cause, StoreError) else WorkerDied(f"a Ray task died: {_first(error)}")
 
     def _listen(self) -> None:
-        """Pass on what cells report. A board that died with its node comes back empty."""
+        """Pass on the progress of cells. If the board dies with its node, a new one starts empty."""
         while not self._closed.wait(POLL):
             with suppress(Exception):
                 for task, row in self._ray.get(self._board.take.remote(), timeout=30):
@@ -190,12 +190,12 @@ class Ray:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a task raised, out of what Ray wraps it in."""
+    """The error of a task, without Ray's wrapper."""
     return getattr(error, "cause", None) or error
 
 
 def _first(error: BaseException) -> str:
-    """The name of an error and the first two sentences of what it says."""
+    """The class of an error and the first two sentences of its message."""
     lines = [line.strip() for line in str(_cause(error)).splitlines() if line.strip()]
     said = ". ".join(lines[0].split(". ")[:2]) if lines else ""
     return f"{type(_cause(error)).__name__}: {said}" if said else type(error).__name__

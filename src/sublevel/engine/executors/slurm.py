@@ -1,6 +1,6 @@
-"""Jobs on Slurm: long-lived worker jobs, submitted through submitit, that are handed cells through a shared folder.
+"""Jobs on Slurm: long-lived worker jobs, submitted with submitit, that get their cells through a shared folder.
 
-A cell may take a second, so a Slurm job for each would wait for longer than it runs. Results go through the store.
+A cell may take a second, so one Slurm job per cell would queue for longer than it runs. Results go through the store.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from sublevel.engine.job import Progress
 from sublevel.errors import ConfigError, StoreError, SublevelError
 
 JOBS = 8
-"""Worker jobs unless ``--jobs`` says otherwise."""
+"""Default number of worker jobs; ``--jobs`` overrides it."""
 
 MINUTES = 12 * 60
-"""The time limit of a worker job unless the study's ``run.slurm.time`` says otherwise."""
+"""Default time limit of a worker job, in minutes; the study's ``run.slurm.time`` overrides it."""
 
 ASK = 5.0
-"""Seconds between two questions to Slurm about which jobs there are."""
+"""Seconds between two queries of the states of jobs."""
 
 SILENCE = 120.0
-"""Seconds after which a worker that gives no sign of life counts as dead, whatever Slurm says."""
+"""Seconds without a heartbeat after which a worker counts as dead, whatever Slurm reports."""
 
 STARTS = 3
-"""How many worker jobs in a row may end before they have said a word."""
+"""How many worker jobs in a row may end before they say hello."""
 
 QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED")
 
@@ -56,7 +56,7 @@ class _Task:
 
 @dataclass
 class _WorkerJob:
-    """A worker job: ``waiting`` for its node, then ``ready``, and ``gone`` when it has ended."""
+    """A worker job: ``waiting`` for a node, then ``ready``, then ``gone``."""
 
     name: str
     job: Any
@@ -68,9 +68,9 @@ class _WorkerJob:
 
 
 class Slurm:
-    """Worker jobs of Slurm, as many as there are cells to run and at most ``jobs``.
+    """As many worker jobs as there are cells to run, and at most ``jobs``.
 
-    ConfigError where submitit or Slurm is not installed, or does not take what the study asks of it.
+    ConfigError if submitit or Slurm is not installed, or refuses the study's options.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -99,13 +99,13 @@ class Slurm:
         self._thread.start()
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Queue the job for the next worker that is free."""
+        """Queue the job for the next free worker."""
         task = _Task(uuid.uuid4().hex, job, progress)
         self._new.put(task)
         return task.future
 
     def shutdown(self) -> None:
-        """Cancel the worker jobs and take the folder away."""
+        """Cancel the worker jobs and remove the folder."""
         self._closed.set()
         self._thread.join()
         if self._workers:  # those that are gone too: slurm may have queued them again
@@ -123,7 +123,7 @@ class Slurm:
         return {**usual, **gpus, **s.options}
 
     def _attend(self) -> None:
-        """Everything that happens, in one thread."""
+        """The loop of the only thread that changes the state."""
         while not self._closed.wait(POLL):
             try:
                 with suppress(Empty):
@@ -161,7 +161,7 @@ class Slurm:
                     worker.task.progress(row["progress"])
 
     def _hire(self) -> None:
-        """Submit as many worker jobs as there are cells without one."""
+        """Submit a worker job for each cell that has none."""
         there = [w for w in self._workers if w.state != "gone"]
         wanted = min(self.slots - len(there), len(self._tasks) - sum(w.task is None for w in there))
         if wanted <= 0:
@@ -182,7 +182,7 @@ class Slurm:
         self._asked_at = time.monotonic()
 
     def _ask(self) -> None:
-        """Whose job has ended, as Slurm says; who is silent, whatever it says."""
+        """Find the workers whose jobs have ended or that are silent."""
         now = time.monotonic()
         there = [w for w in self._workers if w.state != "gone"]
         if not there or now - self._asked_at < ASK:
@@ -211,7 +211,7 @@ class Slurm:
         self._bury(worker, why)
 
     def _bury(self, worker: _WorkerJob, why: str) -> None:
-        """The cell of a worker that is no more."""
+        """Fail the cell of a worker that has ended."""
         if worker.task is not None:
             said = f"slurm job {worker.job.job_id} on {worker.node or 'no node'} died: {why}"
             worker.task.future.set_exception(WorkerDied(said))
@@ -227,7 +227,7 @@ class Slurm:
 
 
 def _states(ids: Sequence[str]) -> dict[str, str] | None:
-    """Job id -> state; None where Slurm does not answer."""
+    """Job id -> state; None if Slurm does not answer."""
     arrays = sorted({i.partition("_")[0] for i in ids})
     done = _command("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(arrays)}", "--format=%i %T")
     if done is None or (done.returncode and "Invalid job id" not in done.stderr):
@@ -244,7 +244,7 @@ def _command(*words: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def _last_line(log: Path) -> str:
-    """The last line of a job's output."""
+    """The last line of a job's log."""
     try:
         lines = log.read_text(errors="replace").split("\n")
     except OSError:

@@ -1,11 +1,10 @@
-"""Cells one after another, each training by all processes that torchrun has started.
+"""Cells one after another; all processes that torchrun has started share each training.
 
     torchrun --nproc-per-node 4 -m sublevel.cli run study.toml --executor torchrun
 
-The first process runs the study. It sends every job that is done ``together`` to the others, as text, and they take
-part in it; what is not it computes alone. Results go through the store, and only the first process
-writes there. All processes must see the same store, data and code. One that dies takes the others with it, and the same
-command goes on.
+The first process runs the study. It sends each job that is marked ``together`` to the others as text, and they take
+part. It runs other jobs alone. Only the first process writes to the store. All processes must see the same store, data
+and code. If one dies, all end; the same command resumes the run.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from sublevel.engine.worker import run_job, take_part
 from sublevel.errors import StoreError
 
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others: a measurement, which the first one makes alone, may take days."""
+"""How long a process waits for the others: the first one may measure alone for days."""
 
 
 def started() -> int:
-    """How many processes torchrun has started; 0 where it has not started this one."""
+    """The number of processes that torchrun has started; 0 if it did not start this one."""
     return int(os.environ.get("WORLD_SIZE", "0")) if {"RANK", "MASTER_ADDR"} <= set(os.environ) else 0
 
 
 def helps() -> bool:
-    """Whether this process is there to help another, which runs the study."""
+    """Whether this process helps another one, which runs the study."""
     return started() > 1 and os.environ["RANK"] != "0"
 
 
 class Torchrun:
-    """The executor of the first process. StoreError where another one does not see the store."""
+    """The executor of the first process. StoreError if another process does not see the store."""
 
     slots = 1
 
@@ -58,7 +57,7 @@ class Torchrun:
             visibility.take_away(token)
 
     def submit(self, job: str, progress: Progress) -> Future[str]:
-        """Run the job now, with all processes if it says so."""
+        """Run the job now, with all processes if it is marked ``together``."""
         if Job.of(job).together:
             _send(job)
         future: Future[str] = Future()
@@ -66,14 +65,14 @@ class Torchrun:
         return future
 
     def shutdown(self) -> None:
-        """Let the others go; where one of them is gone, there is nobody to tell."""
+        """Release the other processes; if one of them is gone, there is nothing to send."""
         with suppress(RuntimeError):
             _send("")
         dist.destroy_process_group()
 
 
 def serve() -> None:
-    """Take part in every job that is sent, until the first process has no more."""
+    """Take part in every job until the first process has no more."""
     _join()
     _seen(_received())
     while job := _received():
@@ -82,7 +81,7 @@ def serve() -> None:
 
 
 def _join() -> None:
-    """Tensors on the CPU go through gloo, those on a GPU through nccl; each process has a GPU of its own."""
+    """Join the process group: gloo for CPU tensors, nccl for GPU tensors, one GPU per process."""
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -90,7 +89,7 @@ def _join() -> None:
 
 
 def _send(text: str) -> None:
-    """From the first process to all others: the length, then the bytes. Nothing is pickled."""
+    """Broadcast a text from the first process: its length, then its bytes. Nothing is pickled."""
     data = torch.tensor(list(text.encode()), dtype=torch.uint8)
     dist.broadcast(torch.tensor(len(data)), 0)
     if len(data):
@@ -107,7 +106,7 @@ def _received() -> str:
 
 
 def _seen(token: str) -> list[bool]:
-    """Which processes see the store."""
+    """Whether each process sees the store."""
     found = torch.zeros(dist.get_world_size(), dtype=torch.int64)
     found[dist.get_rank()] = visibility.sees(token)
     dist.all_reduce(found)

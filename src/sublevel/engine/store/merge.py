@@ -9,7 +9,14 @@ from sublevel.engine.store.archive import Source
 from sublevel.engine.store.content import Document
 from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import CELLS, STUDIES, key_of, object_name
-from sublevel.engine.store.reading import checked_read, entry_or_none, kept_objects, object_parser, read_or_none
+from sublevel.engine.store.reading import (
+    checked_read,
+    entry_or_none,
+    kept_objects,
+    object_or_none,
+    object_parser,
+    read_or_none,
+)  # fmt: skip
 
 
 @dataclass
