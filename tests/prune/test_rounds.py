@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -78,7 +79,8 @@ def test_scores_are_new_in_every_round() -> None:
     case = named("relu")
     seen, keep = context(case), [12]
     many = prune("synflow", case.point, None, torch.Generator(), seen, keep)
-    once = prune("synflow", case.point, None, torch.Generator(), seen, keep, rounds=1)
+    criterion = replace(score_function("synflow"), rounds=1)
+    once = prune(criterion, case.point, None, torch.Generator(), seen, keep)
     assert once.looks == 1
     assert 40 < many.looks <= 100
     assert not torch.equal(many.mask, once.mask)

@@ -38,12 +38,11 @@ def prune(
     *,
     protect: Sequence[str] = (),
     floor: int = 0,
-    rounds: int | None = None,
 ) -> Pruning:
     """Remove the weights of ``context.mask`` with the lowest scores, down to exactly ``keep``.
 
-    ``keep``, ``protect`` and ``floor`` are as in `select`. An iterated criterion (``rounds``, by default as registered)
-    scores again after each step of `schedule`, at the point pruned so far.
+    ``keep``, ``protect`` and ``floor`` are as in `select`. An iterated criterion scores again after
+    each step of `schedule`, at the point pruned so far.
 
     Raises ConfigError if the criterion lacks an input, or returns scores of the wrong length or nan.
 
@@ -61,7 +60,7 @@ def prune(
         raise ConfigError(f"a point of {len(point.theta)} and a mask of {len(mask)} coordinates, of {space.dim}")
     before = layer_counts(space, mask) if len(keep) > 1 else [space.remaining(mask)]
     at, found = point.project(mask), Scores(point.theta)
-    for left in schedule(before, keep, rounds or chosen.rounds):
+    for left in schedule(before, keep, chosen.rounds):
         at = point.project(mask)
         found = chosen.look(at, field, generator, replace(context, mask=mask))
         mask = select(space, found.values, mask, left, protect=protect, floor=floor)

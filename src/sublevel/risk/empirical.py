@@ -16,8 +16,9 @@ from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
 from sublevel.field.base import Evaluation, Likelihood, PointLike
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
-from sublevel.inputs import Inputs, each, examples
+from sublevel.inputs import Inputs, each
 from sublevel.risk.batchnorm import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
+from sublevel.risk.example_gradients import ExampleGradients
 from sublevel.risk.graph_cache import GraphCache
 from sublevel.risk.losses import Loss, counting, labels_of, loss_function, wrong
 from sublevel.risk.sums import EvaluationSums, Prepared
@@ -66,7 +67,7 @@ class EmpiricalRisk(Likelihood):
         self.x, self.y = x, y
         self.examples = len(x)
         self.loss_of = counting(loss_function(loss), y)
-        self._one_by_one = False
+        self._rows = ExampleGradients()
         self.prepare = prepare or (lambda batch: each(batch, torch.clone))  # a network may write into its input
         self.policy = policy_of(policy, space, module)
         self.batch_size = batch_size
@@ -324,31 +325,8 @@ class EmpiricalRisk(Likelihood):
             outputs = self.outputs(theta, point.buffers, each(x, lambda t: t[None]), self.policy)
             return self._losses(outputs, y[None])[0]
 
-        def plain(x: Inputs, y: Tensor) -> Float[Tensor, "D"]:  # without transforming the forward pass
-            leaf = point.theta.detach().requires_grad_()
-            return torch.autograd.grad(loss(leaf, x, y), leaf)[0]
-
-        one, theta = torch.func.grad(loss), point.theta.detach()
-        many = torch.func.vmap(one, in_dims=(None, 0, 0))
         for rows in self._batches(size):
-            x, y = self.prepare(self.x[rows]), self.y[rows]
-            with sdpa_kernel(SDPBackend.MATH):
-                if examples(x) == 1:
-                    found = one(theta, each(x, lambda t: t[0]), y[0])[None]
-                elif (vectorised := self._vectorised(many, theta, x, y)) is not None:
-                    found = vectorised
-                else:
-                    found = torch.stack([plain(each(x, lambda t, i=i: t[i]), y[i]) for i in range(len(y))])
-            yield found
-
-    def _vectorised(self, many: Callable[..., Tensor], theta: Tensor, x: Inputs, y: Tensor) -> Tensor | None:
-        """The gradients of a batch by vmap; from the first failure on None, as for an LSTM, which has no rule."""
-        if not self._one_by_one:
-            try:
-                return many(theta, x, y)
-            except (RuntimeError, NotImplementedError, ValueError):
-                self._one_by_one = True
-        return None
+            yield self._rows(loss, point.theta.detach(), self.prepare(self.x[rows]), self.y[rows])
 
 
 def together(dim: int) -> int:
