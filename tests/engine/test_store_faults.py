@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ pytestmark = pytest.mark.xdist_group("store faults")
 
 FEW: dict[str, Any] = {"levels": 1, "branches": ["imp"], "train": {"length": "2it", "batch_size": 50}}
 KEY = "ab" * 32
+
+TRIED: Counter[str] = Counter()
+"""How many faults were injected, each in a place of its own, by kind of store."""
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,7 @@ def check(shop: Shop, out: str, call: str, code: int, at: int, **how: bool) -> N
         else:
             ended = None
     what = f"{call} {errno.errorcode[code]} at {at} {how}: {ended}"
+    TRIED["folder"] += 1
     assert fault.fired, what
     assert isinstance(ended, SublevelError | None), what
     after = whole(store)
@@ -351,6 +356,7 @@ def check_bucket(between: Between, url: str, request: str, answer: int | str, at
     else:
         ended = None
     what = f"{request} {answer} at {at}: {ended}"
+    TRIED["object storage"] += 1
     assert between.fired, what
     assert isinstance(ended, SublevelError | OSError | None), what
     assert answer == 403 or ended is None, f"a passing fault ends nothing: {what}"
