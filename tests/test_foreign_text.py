@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 
 from sublevel.cli import main
-from sublevel.cli.output import PlainConsole
+from sublevel.cli.output import PlainConsole, console, say
 from sublevel.errors import ConfigError
 from sublevel.foreign import DEEPEST, bounded, csv_cell, load_json, plain, plain_all
 from sublevel.study.documents import override, read
@@ -50,6 +50,21 @@ def test_nothing_printed_moves_the_terminal(terminal):
         said = re.sub("\x1b\\[[0-9;]*m", "", said)
     assert not any(c in said for c in "\x1b\x9b\x07\x00\u202e\x7f")
     assert r"\x1b[2J" in said
+
+
+def test_a_line_that_is_printed_is_one_line(capsys):
+    console.cache_clear()
+    say("study a\nverify: all is well [bold]")
+    say(ConfigError("b\nc"))
+    console.cache_clear()
+    assert capsys.readouterr().out == "study a\\nverify: all is well [bold]\nb\\nc\n"
+
+
+def test_an_error_of_the_system_is_a_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["ls", "--out", str(tmp_path / ("c" * 300))])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("sublevel: File name too long: ")
 
 
 def test_an_error_of_the_command_line_is_plain(tmp_path, monkeypatch, capsys):
@@ -120,12 +135,15 @@ def test_documents_that_are_read():
         "x = " + "{a=" * 5_000 + "1" + "}" * 5_000,
         "x = " + "[" * 300 + "]" * 300,
         ".".join("a" * 5_000) + " = 1",
+        ".".join(["''"] * 200_000) + " = 1",
+        "x = { " + "a . " * 200_000 + "a = 1 }",
+        "#" * 2**21,
         "levels = " + "9" * 5_000,
         "[" + ".".join("a" * 3_000) + "]",
         "levels = \ud800",
         "levels = 1\x00",
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_a_study_file_of_any_shape_is_refused_in_a_sentence(tmp_path, text):
     (tmp_path / "s.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -142,6 +160,25 @@ def test_an_override_of_any_shape_is_refused_in_a_sentence(assignment):
     with pytest.raises(ConfigError) as refused:
         parse(override({}, assignment))
     assert len(str(refused.value)) < 400
+
+
+def test_a_study_with_many_faults_names_a_few():
+    with pytest.raises(ConfigError, match=r"unknown key 'k0'.*; and 4,990 more$") as refused:
+        parse({f"k{i}": 1 for i in range(5_000)})
+    assert len(str(refused.value)) < 10_000
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        {"seeds": [2**64]},
+        {"geometry": {"paths": {"size": 10**30}}},
+        {"model": {"options": {"name": "\ud800"}}},
+    ],
+)
+def test_what_no_run_could_write_down_is_refused_before_training(study):
+    with pytest.raises(ConfigError, match=r"no study: it holds (a whole number of more|text that is not)"):
+        parse(study)
 
 
 @pytest.mark.parametrize("name", ["run\x1b[2J", "a\nb", "\ud800", ""])

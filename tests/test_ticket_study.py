@@ -189,6 +189,24 @@ def test_training_again_refuses_what_is_not_the_study_s(result: sl.Result, shop:
         retrain(ticket_of(odd(1), odd(2)), result.problem)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"recipe": None}, {"recipe": {"length": "1000000000000ep"}}, {"recipe": {"schedule": -1}}, {"recipe": {"x": 1}},
+        {"seed": "x"}, {"order": 3}, {"first": None}, {"lr": [1]}, {"lr": 10**400}, {"numerics": {"threads": 100_000}},
+        {"numerics": {}}, {"numerics": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_recipe_of_any_kind_is_refused_in_a_sentence(result: sl.Result, wrong: dict[str, Any]) -> None:
+    ticket = sl.load_ticket("imp.safetensors")
+    numerics = wrong.get("numerics", ticket.about["numerics"])
+    training = {**ticket.about["training"], **{k: v for k, v in wrong.items() if k != "numerics"}}
+    about = {**ticket.about, "training": training, "numerics": numerics}
+    with pytest.raises(DataError, match="the recipe of the ticket cannot be read"):
+        retrain(dataclasses.replace(ticket, about=about), result.problem)
+
+
 # --- The commands.
 
 

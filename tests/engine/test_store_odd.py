@@ -162,6 +162,34 @@ def test_a_number_of_threads_that_no_machine_has_is_refused() -> None:
     assert parse({"threads": 256}).threads == 256
 
 
+MANY = """
+import os, resource
+import torch
+from sublevel.errors import ConfigError
+from sublevel.study.arithmetic import arithmetic
+with arithmetic(1):
+    pass
+resource.setrlimit(resource.RLIMIT_NPROC, (40, 40))
+os.setgroups([]), os.setgid(12345), os.setuid(12345)
+for threads in (2, 1000):
+    try:
+        with arithmetic(threads):
+            torch.ones(300, 300) @ torch.ones(300, 300)
+            print(torch.get_num_threads())
+    except ConfigError as error:
+        print(error)
+"""
+
+
+@ROOT
+def test_threads_that_cannot_be_started_are_a_sentence_not_a_crash() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    two, many = done.stdout.splitlines()
+    assert two == "2"
+    assert many == "this machine does not start 1000 threads for this user (ulimit -u, or memory)"
+
+
 def test_no_more_processes_is_a_sentence_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = subprocess.Popen, []
 

@@ -51,7 +51,14 @@ def test_what_is_kept_is_read_back_bit_by_bit(tmp_path: Path) -> None:
 def test_what_is_no_training_is_not_read(tmp_path: Path) -> None:
     """Whole, by its checksum, and still not what a training keeps."""
     partial = Partial(Folder(tmp_path), KEY)
-    for about, data in (({}, b""), ({"step": 1}, b"no tensors"), ({"step": 1, "colour": 2}, save({}))):
+    odd = (
+        {"step": 1, "colour": 2},
+        {"step": "1"},
+        {"step": -1},
+        {"step": 1, "total": "x"},
+        {"step": 1, "history": [1]},
+    )
+    for about, data in (({}, b""), ({"step": 1}, b"no tensors"), *((about, save({})) for about in odd)):
         partial.write(about, data)
         assert CellCheckpointer(partial).load() is None
 

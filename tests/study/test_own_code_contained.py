@@ -75,8 +75,8 @@ REASONS = {
     "closes": "the code ended the program: GeneratorExit",
     "asks": "EOFError",
     "stops": "breakpoint(), and there is no terminal",
-    "forks": "two processes went on with one cell",
-    "forks_and_exits": "two processes went on with one cell",
+    "forks": "two processes would compute one cell",
+    "forks_and_exits": "two processes would compute one cell",
     "silent": "AssertionError",
 }
 WHERE = {

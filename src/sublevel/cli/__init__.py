@@ -54,6 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
+    except OSError as error:
+        code = _refuse(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    except MemoryError:
+        code = _refuse("this needs more memory than there is")
     sys.exit(code if isinstance(code, int) else 0)
 
 

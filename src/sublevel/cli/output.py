@@ -28,7 +28,8 @@ def console() -> Console:
 
 def say(line: object, style: str | None = None) -> None:
     """Print a line, or a table; no text of it is markup."""
-    console().print(line, markup=False, style=style)
+    text = str(line).replace("\n", "\\n") if isinstance(line, str | Exception) else line  # names may hold line ends
+    console().print(text, markup=False, style=style)
 
 
 def clock(seconds: float) -> str:

@@ -73,7 +73,7 @@ def names() -> list[str]:
     return sorted(_SOURCES)
 
 
-def load(name: str, *, root: str | Path | None = None, **options: Any) -> Dataset:
+def load(name: str, /, *, root: str | Path | None = None, **options: Any) -> Dataset:
     """Read the source ``name`` and check it.
 
     ``root`` is the folder (or file) of the data. Downloadable sources look there first, then in the cache, and
@@ -92,7 +92,11 @@ def load(name: str, *, root: str | Path | None = None, **options: Any) -> Datase
     for option in options:
         if option not in allowed:
             raise unknown(f"option of data source {name!r}:", option, [*allowed, "root"], f"data.options.{option}")
-    return check(function(None if root is None else Path(root).expanduser(), **options))
+    try:
+        place = None if root is None else Path(root).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"data.root {root} cannot be found: {error}") from None
+    return check(function(place, **options))
 
 
 def check(dataset: Dataset) -> Dataset:

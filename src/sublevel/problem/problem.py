@@ -19,7 +19,7 @@ from sublevel._types import Tensor
 from sublevel.checkpoints import Checkpoint, Source
 from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
-from sublevel.errors import DataError, ModelError, SublevelError
+from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
 from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import identity
@@ -81,6 +81,9 @@ class Problem:
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", named(self.loss))
         object.__setattr__(self, "device", check_device(str(self.device)))
+        for group, known in ((self.options, {"input_shape", "classes"}), (self.data_options, {"root"})):
+            if said := known & set(group):
+                raise ConfigError(f"{min(said)} is no option: it is known from the data, or a key of its own")
         if isinstance(self.model, nn.Module):
             object.__setattr__(self, "model", models.copied(self.model))
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+
+from sublevel.errors import ConfigError
+
+THREADS = 1024
+"""The most threads of a cell: a machine starts no more."""
 
 
 @contextmanager
@@ -13,13 +19,16 @@ def arithmetic(threads: int) -> Iterator[None]:
     """Use the study's arithmetic settings inside the block; restore the process's settings afterwards.
 
     The threads are torch's and those of numpy's BLAS (where threadpoolctl knows it): eigenvalues of a few hundred rows
-    differ in their last bits with the number of threads that compute them.
+    differ in their last bits with the number of threads that compute them. ConfigError where so many cannot be started:
+    the libraries crash then.
     """
     import torch
 
     from sublevel.memory import keep_freed
     from sublevel.precision import tf32
 
+    if not _startable(threads):
+        raise ConfigError(f"this machine does not start {threads} threads for this user (ulimit -u, or memory)")
     keep_freed()
     cudnn = torch.backends.cudnn
     before = torch.get_num_threads(), _flushes(), bool(cudnn.deterministic), bool(cudnn.benchmark)
@@ -29,6 +38,24 @@ def arithmetic(threads: int) -> Iterator[None]:
             yield
         finally:
             _set(*before)
+
+
+@lru_cache
+def _startable(threads: int) -> bool:
+    """Whether so many threads can be there at once."""
+    over, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(threads - 1):
+            thread = threading.Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):
+        return False
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 @lru_cache(maxsize=1)

@@ -79,6 +79,8 @@ class CellCheckpointer:
             return None
         try:
             tensors = load(found[1])
-            return Snapshot(state=resume.state(tensors), saved=resume.points(tensors), **found[0])
+            at = Snapshot(state=resume.state(tensors), saved=resume.points(tensors), **found[0])
+            known = type(at.step) is type(at.seen) is int and isinstance(at.total, float) and min(at.step, at.seen) >= 0
+            return at if known and all(isinstance(row, dict) for row in at.history) else None
         except (ValueError, KeyError, TypeError, SafetensorError):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 from sublevel.errors import ConfigError, nearest
 from sublevel.foreign import DEEPEST, bounded
 
-LARGEST = 2**24
+LARGEST = 2**20
 """Bytes of a study file that is still read."""
+
+LONG_KEY = re.compile(rb"(?:\.[^.,=\[\]{}#\n]{1,64}){%d}" % DEEPEST)
+"""So many parts of a key in a row, without spaces: the time to read them grows with their square."""
 
 PRESETS = Path(__file__).parent.parent / "presets"
 GROUPS = ("train", "data", "model", "prune")
@@ -52,6 +56,8 @@ def _extended(source: Path) -> dict[str, Any]:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"it has more than {LARGEST:,} bytes")
+        if LONG_KEY.search(data.translate(None, b" \t\r")):
+            raise ValueError(f"a key has more than {DEEPEST} parts")
         document = bounded(tomllib.loads(data.decode()), numbers=False)
     except RecursionError:
         raise ConfigError(f"{source.name} is not valid TOML: it is too many levels deep") from None

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from sublevel.errors import ConfigError
 from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 from sublevel.strict import Strict
+from sublevel.study.arithmetic import THREADS
 from sublevel.study.fidelity import expanded
 from sublevel.train.recipe import LONGEST, Duration, Recipe
 
@@ -120,7 +121,7 @@ class SolutionsSpec(Strict):
     floor: int = Field(default=0, ge=0)
     order: Order = "shared"
     finetune_lr: float | None = Field(default=None, gt=0)
-    threads: int = Field(default=1, ge=1, le=1024)
+    threads: int = Field(default=1, ge=1, le=THREADS)
     processes: int = Field(default=1, ge=1, le=4096)
     loss: str = "cross-entropy"
     loop: str | None = None

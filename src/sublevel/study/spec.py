@@ -90,16 +90,25 @@ class StudySpec(SolutionsSpec):
         return {**self.model_dump(mode="json", exclude={"train", "run"}), "train": self.train.settings()}
 
 
+FEW = 10
+"""How many faults of a study are named."""
+
+
 def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:
-    """A study from plain data. ConfigError names the field, what it got, and the nearest right name."""
+    """A study from plain data. ConfigError names the field, what it got, and the nearest right name.
+
+    What a run writes of its study must be readable again.
+    """
     try:
-        bounded(document, numbers=False)
+        spec = StudySpec.model_validate(bounded(document, numbers=False))
+        bounded(spec.document())
+        return spec
+    except ValidationError as error:
+        errors = error.errors()
+        more = f"; and {len(errors) - FEW:,} more" if len(errors) > FEW else ""
+        raise ConfigError("; ".join(_sentence(e, where) for e in errors[:FEW]) + more) from None
     except ValueError as error:
         raise ConfigError(f"{where + ': ' if where else ''}no study: {error}") from None
-    try:
-        return StudySpec.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(e, where) for e in error.errors())) from None
 
 
 def _sentence(error: Any, where: str) -> str:

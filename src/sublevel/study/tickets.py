@@ -10,7 +10,7 @@ from sublevel.engine.store import Document, Store, canonical, digest
 from sublevel.errors import ConfigError, DataError, ModelError
 from sublevel.problem import Problem
 from sublevel.space import Point
-from sublevel.study.arithmetic import arithmetic
+from sublevel.study.arithmetic import THREADS, arithmetic
 from sublevel.study.catalogue import key
 from sublevel.study.cells import stored_mask, stored_point
 from sublevel.study.machine import versions
@@ -76,23 +76,30 @@ def provenance(d: Document, entry: Document, identity: Document | None) -> Docum
 def retrain(ticket: Ticket, problem: Problem) -> Point:
     """Train a ticket again, as its study did: the same bits within one numerics class.
 
-    Raises ConfigError for a ticket without a recipe, ModelError and DataError where the problem has another network
-    or other data than the study had.
+    Raises ConfigError for a ticket without a recipe, DataError for one whose recipe cannot be read, ModelError and
+    DataError where the problem has another network or other data than the study had.
     """
     if "training" not in ticket.about:
         raise ConfigError("the ticket does not tell how it was trained: it has no recipe")
     how = ticket.about["training"]
     if how.get("moments"):
         raise ConfigError("the ticket's training went on with the momentum of a run before it, which no ticket holds")
-    if problem.dtype != how["recipe"]["dtype"]:
-        problem = problem.on(problem.device, how["recipe"]["dtype"])
+    try:
+        recipe, threads = Recipe.from_document(how["recipe"]), ticket.about["numerics"]["threads"]
+        whole = [how["seed"], how["first"], threads]
+        if not all(type(n) is int for n in whole) or not 0 < threads <= THREADS or not isinstance(how["order"], str):
+            raise ValueError("a seed, a step, a data order or a number of threads is none")
+        rates = None if how["lr"] is None else [float(how["lr"])] * recipe.steps(len(problem.splits.train))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(f"the recipe of the ticket cannot be read: {type(error).__name__}: {error}") from None
+    if problem.dtype != recipe.dtype:
+        problem = problem.on(problem.device, recipe.dtype)
     if problem.space != ticket.space:
         ticket.module(problem.module)
         raise ModelError("the ticket is for a network in which other weights may be pruned")
-    if problem.splits.digest != ticket.about["data"]["digest"]:
+    if problem.splits.digest != ticket.about.get("data", {}).get("digest"):
         raise DataError("the problem's data are not those that the ticket was trained on: their digests differ")
-    recipe = Recipe.from_document(how["recipe"])
-    with arithmetic(ticket.about["numerics"]["threads"]):
+    with arithmetic(threads):
         return problem.trained(
             ticket.start.to(problem.device),
             recipe=recipe,
@@ -100,7 +107,7 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
             mask=ticket.mask.to(problem.device),
             order=how["order"],
             first=how["first"],
-            rates=None if how["lr"] is None else [how["lr"]] * recipe.steps(len(problem.splits.train)),
+            rates=rates,
         ).end
 
 
