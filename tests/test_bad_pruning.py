@@ -120,7 +120,7 @@ BAD: list[tuple[list[object], str]] = [
     (setting("protect=['*']"), "protect = ['*'] covers every prunable layer: nothing is left to prune"),
     (setting("protect=['conv', 'linear']"), "protect = ['conv', 'linear'] covers every prunable layer"),
     (setting("protect=['cnov.weight']"), "protect: 'cnov.weight' matches no prunable layer; did you mean 'conv.w"),
-    (setting("floor=300"), "level 1 leaves 137 weights, fewer than the 228 that protect = [] and floor = 300 hold"),
+    (setting("floor=300"), "level 1 leaves 137 weights, fewer than the 228 that protect = [] and floor = 300 keep"),
     # Scores.
     (setting("criterion=magnitud"), "unknown pruning score 'magnitud'; did you mean 'magnitude'?"),
     (setting("model.name=odd_net:tiny", "criterion=blank"), "criterion 'blank' gave nan for "),

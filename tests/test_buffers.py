@@ -33,7 +33,7 @@ def other(case: Case, seed: int) -> Point:
 
 def bends(field, at) -> None:
     start = Curve.straight(BN.point, at)
-    paths.train_curve(MiniBatches(field, batch_size=20), start, paths.Descent(steps=2))
+    paths.train_curve(MiniBatches(field, batch_size=20), start, paths.CurveTraining(steps=2))
 
 
 def plane(field, at) -> None:

@@ -45,7 +45,7 @@ from sublevel.engine.store.archive import Archive
 from sublevel.engine.store.content import digest
 from sublevel.engine.store.leases import Leases
 from sublevel.space import Space
-from sublevel.study.compute import Checkpointer
+from sublevel.study.compute import CellCheckpointer
 from sublevel.study.tickets import retrain
 
 CASES = 5_000
@@ -208,7 +208,7 @@ class Shapes:
         def case() -> str:
             with Leases(files, seconds=20) as held:
                 held.claim(key)
-            return "understood" if Checkpointer(Partial(files, key)).kept() else "refused"
+            return "understood" if CellCheckpointer(Partial(files, key)).load() else "refused"
 
         found = command("gc", "--out", runs)
         return found if found not in GOOD else fuzz.tried(case)

@@ -12,9 +12,10 @@ import synthetic_geometry as geometry
 
 import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
 from sublevel.report.describe import Figure, Panel, Series, View
-from sublevel.report.figures import FIGURES, Drawn, figures
+from sublevel.report.figures import FIGURES, Drawn, figures, with_looks
 from sublevel.report.figures.planes import SIDE, grid, persistence, planes
 from sublevel.report.figures.tree import bound
+from sublevel.report.palette import styles
 from sublevel.report.prepare import clean
 from sublevel.report.render_mpl import draw
 from sublevel.report.render_plotly import payload
@@ -308,7 +309,7 @@ def test_a_seam_of_the_statistics_is_drawn_and_said_and_what_it_makes_is_grey():
         "seams": [{**about, "x0": -0.5, "y0": -1.0, "x1": -0.5, "y1": 1.0, "jump": 0.1}],
     }
     with_seam = clean({name: pd.DataFrame(each) for name, each in rows.items()})
-    drawn, diagram = planes(with_seam), persistence(with_seam)
+    drawn, diagram = with_looks(planes(with_seam), styles(["dense"])), persistence(with_seam)
     for shown in drawn.views:
         seam = line(shown.panels[0], "the statistics change: a seam, no wall")
         assert (seam.style.dash, seam.mode, set(seam.x), min(seam.y), max(seam.y)) == (

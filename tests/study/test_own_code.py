@@ -62,7 +62,7 @@ def test_another_loop_is_another_result(tmp_path):
 def test_a_loop_that_breaks_the_mask_fails_its_cells_in_words(tmp_path):
     found = run(tmp_path, "broken", {"loop": own_loop.breaks_the_mask})
     assert len(found.levels) == 1  # the dense network has no mask to break
-    assert "breaks_the_mask gave" in found.failures["error"].iloc[0]
+    assert "breaks_the_mask returned" in found.failures["error"].iloc[0]
 
 
 @pytest.mark.parametrize("branch", ["gradual", "edge-popup", "continuous-sparsification"])

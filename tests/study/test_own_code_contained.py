@@ -18,6 +18,7 @@ import pytest
 
 from sublevel.cli import main
 from sublevel.engine.graph import Graph, Node
+from sublevel.engine.job import Job
 from sublevel.engine.schedule import Schedule
 from sublevel.engine.store import Store
 from sublevel.errors import ModelError
@@ -234,10 +235,9 @@ def test_the_answer_of_another_cell_is_no_result(tmp_path: Path) -> None:
         graph,
         Store(tmp_path / "s"),
         lambda node, inputs: f"{inputs['n']:064x}",
-        lambda node, key, inputs: json.dumps({"key": key}),
-        {},
+        lambda node: 1.0,
     )
-    outcomes = schedule.run(Stale())
+    outcomes = schedule.run(Stale(), lambda node, key, inputs: Job(key, node.kind, inputs, {}, "", ""))
     assert outcomes["a"].status == "done"
     assert outcomes["b"].status == "failed"
     assert outcomes["b"].error["message"] == "a worker answered with the result of another cell"

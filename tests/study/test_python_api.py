@@ -114,7 +114,7 @@ def test_tables_by_name(result: sl.Result) -> None:
     assert set(result.paths["path"]) == {"successive", "to-dense", "orders"}
     assert min(len(t) for t in (result.spectra, result.volumes, result.legs)) > 0
     assert len(result.failures) == 0
-    with pytest.raises(AttributeError, match="its tables are levels"):
+    with pytest.raises(AttributeError, match=r"its tables are .*levels"):
         _ = result.barriers
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,13 +26,15 @@ from sublevel.problem import identity
 from sublevel.problem.checks import check_device, check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import count_activations, field_batch
-from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
 from sublevel.train.engine import TrainingResult, train
 from sublevel.train.own import Loop, by_loop
 from sublevel.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sublevel.problem.spec import ProblemSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,6 +321,8 @@ class Problem:
         >>> Problem("lenet-300-100", train_size=500).spec().data.train_size
         500
         """
+        from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
+
         given = self.train is not None
         chosen = () if self.prunable is None or callable(self.prunable) else self.prunable
         prunable = ((chosen,) if isinstance(chosen, str) else tuple(chosen)) or None

@@ -64,10 +64,10 @@ def figures(tables: Mapping[str, Frame]) -> Drawn:
     found = Drawn({k: v for k, v in sections.items() if v}, missing)
     series = [s for f in found.all for v in f.views for p in v.panels for s in p.series]
     look = styles(ready["levels"]["branch"], {s.branch or s.label for s in series if not s.style.colour})
-    return replace(found, sections={k: [_with_looks(f, look) for f in v] for k, v in found.sections.items()})
+    return replace(found, sections={k: [with_looks(f, look) for f in v] for k, v in found.sections.items()})
 
 
-def _with_looks(figure: Figure, look: Mapping[str, Style]) -> Figure:
+def with_looks(figure: Figure, look: Mapping[str, Style]) -> Figure:
     """The figure with the look of its branch for every series that asks for it: the same in all figures of a study."""
 
     def finished(s: Series) -> Series:
