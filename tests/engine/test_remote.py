@@ -12,6 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from object_server import moto_server, use_server
 from small_stores import put, root
 from sublevel import Study
 from sublevel import open as open_run
@@ -34,23 +35,13 @@ KINDS = ("folder", "memory", "local", "s3")
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """moto's server on a free port, with a bucket: what it holds is kept by its process, not by the server."""
-    moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
-    s3fs = pytest.importorskip("s3fs")
-    running = moto.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    said = {
-        "AWS_ENDPOINT_URL": "http://{}:{}".format(*running.get_host_and_port()),
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in said.items():
-            patch.setenv(name, value)
+    with moto_server() as address, pytest.MonkeyPatch.context() as patch:
+        import s3fs
+
+        use_server(patch, address)
         bucket = f"bucket-{uuid.uuid4().hex}"
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
         yield f"s3://{bucket}"
-    running.stop()
 
 
 @pytest.fixture

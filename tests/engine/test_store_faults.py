@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pytest
 
 import sublevel as sl
 from faulty import ANSWERS, CALLS, ERRORS, REQUESTS, Between, failing
+from object_server import moto_server, use_server
 from small_stores import put, root
 from sublevel.engine.store import Leases, Store, backend, cell_name, digest, object_name, roots
 from sublevel.engine.store.garbage import collect
@@ -293,28 +294,17 @@ def test_a_lease_that_was_made_by_a_call_that_failed_is_held(store: Store) -> No
 
 @pytest.fixture(scope="module")
 def between() -> Iterator[Between]:
-    moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
-    s3fs = pytest.importorskip("s3fs")
-    running = moto.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    made = Between("http://{}:{}".format(*running.get_host_and_port()))
-    said: Mapping[str, str] = {
-        "AWS_ENDPOINT_URL": made.url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in said.items():
-            patch.setenv(name, value)
+    with moto_server() as address, pytest.MonkeyPatch.context() as patch:
+        import s3fs
+
+        made = Between(address)
+        use_server(patch, made.url, MAX_ATTEMPTS="1")
         patch.setattr(s3fs.S3FileSystem, "retries", 1)  # the store's own attempts are on trial
         s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir("faults")
         yield made
         s3fs.S3FileSystem.clear_instance_cache()
-    made.close()
-    running.stop()
+        made.close()
 
 
 def kept(store: Store) -> dict[str, bytes]:

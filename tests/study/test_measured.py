@@ -74,7 +74,9 @@ def test_neighbours_share_a_basin_and_masks_are_taken(problem, net, tmp_path):
     assert found.checkpoints["density"].tolist() == [1.0, 1.0, pytest.approx(48 / 72)]
     pair = found.pairs[(found.pairs["a"] == "a") & (found.pairs["b"] == "b")]
     assert pair["joined"].tolist() == [True]
-    two = sl.measure({"a": net, "b": near}, problem, geometry=FEW, out=tmp_path, name="two", jobs=1, report=False)
+    dotted = {"v1.1": net, "v1.2/near": near}  # two files, whatever the names hold
+    two = sl.measure(dotted, problem, geometry=FEW, out=tmp_path, name="two", jobs=1, report=False)
+    assert two.levels["train_loss"].nunique() == 2
     assert sl.answer(two).sentence.startswith("Same basin: on the segment between every two, the train loss rises")
 
 

@@ -44,7 +44,7 @@ def run(
     jobs
         Cells at once; the numbers do not depend on it. Default: cores / threads of the study, or a cluster's room.
     max_hours
-        Begin no cell after so many hours; those that run end. Exit code 75 then: the same command goes on.
+        Start no cell after this many hours; running cells finish. The exit code is then 75; the same command resumes.
     figures
         Write every figure for print too, as SVG and PDF; the report shows them all in any case.
     """

@@ -201,7 +201,7 @@ def doubts_note(table: Frame, what: str) -> str:
 
     >>> reasons = ["size 3 is below 50", "size 4 is below 50", ""]
     >>> doubts_note(pd.DataFrame({"doubtful": [True, True, False], "reason": reasons}), "volumes")
-    '2 of 3 volumes are not to be trusted (hollow), mostly: size 3 is below 50.'
+    '2 of 3 volumes are unreliable (hollow markers), mostly: size 3 is below 50.'
     """
     doubted = table[table["doubtful"]]
     if doubted.empty:
@@ -209,7 +209,7 @@ def doubts_note(table: Frame, what: str) -> str:
     given = doubted.loc[doubted["reason"] != "", "reason"]
     kind = given.map(lambda r: re.split(r"[-+]?[0-9]", r, maxsplit=1)[0])
     mostly = f", mostly: {given[kind == kind.value_counts().index[0]].iloc[0]}" if len(given) else ""
-    return f"{len(doubted):,} of {len(table):,} {what} are not to be trusted (hollow){mostly}."
+    return f"{len(doubted):,} of {len(table):,} {what} are unreliable (hollow markers){mostly}."
 
 
 def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles: bool = True) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import save_file
 from torch import nn
 
 from sublevel._types import Tensor
 from sublevel.checkpoints import Source
 from sublevel.claims.margins import RISE_MARGIN
+from sublevel.engine.store import serialised
 from sublevel.errors import ConfigError
+from sublevel.files import replacing
 from sublevel.problem import Problem
 from sublevel.study.result import Result
 from sublevel.study.study import RUNS, Study
@@ -55,9 +56,9 @@ def measure(
         raise ConfigError(f"masks name no checkpoint: {sorted(stray)}" if stray else "name at least one checkpoint")
     folder = Path(out) / name / "checkpoints"
     given = [
-        {"name": each, "path": _file(source, folder / each)}
-        | ({"mask": _file(mask, folder / f"{each}-mask")} if (mask := (masks or {}).get(each)) is not None else {})
-        for each, source in checkpoints.items()
+        {"name": each, "path": _file(source, folder / f"{i}.safetensors")}
+        | ({"mask": _file(masks[each], folder / f"{i}-mask.safetensors")} if masks and each in masks else {})
+        for i, (each, source) in enumerate(checkpoints.items())
     ]
     blocks = {key: block for key, block in {**GEOMETRY, **(geometry or {})}.items() if block is not None}
     return Study(replace(problem, validation=0), name=name, given=given, geometry=blocks, out=out).run(**run)
@@ -68,11 +69,9 @@ def _file(source: Source, path: Path) -> str:
     if isinstance(source, str | Path):
         return str(source)
     state = source.state_dict() if isinstance(source, nn.Module) else source
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()
-               if isinstance(value, Tensor)}  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path.with_suffix(".safetensors"))
-    return str(path.with_suffix(".safetensors"))
+    with replacing(path) as whole:
+        whole.write_bytes(serialised({key: value for key, value in state.items() if isinstance(value, Tensor)}))
+    return str(path)
 
 
 @dataclass(frozen=True)

@@ -123,22 +123,20 @@ class Placeholders(Mapping[Any, str]):
         return 0
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_trainings_and_masks_keep_their_keys(name: str) -> None:
-    frozen = json.loads(FROZEN.read_text(encoding="utf-8"))[name]
-    found = keys(name)
+def check_same(found: dict[str, str], frozen: dict[str, str]) -> None:
     assert list(found) == list(frozen), "the study has other cells"
     changed = [cell for cell in found if found[cell] != frozen[cell]]
     assert not changed, f"{len(changed)} keys changed, the first that of {changed[:1]}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_trainings_and_masks_keep_their_keys(name: str) -> None:
+    check_same(keys(name), json.loads(FROZEN.read_text(encoding="utf-8"))[name])
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_measurements_keep_their_keys(name: str) -> None:
-    frozen = json.loads(MEASURED.read_text(encoding="utf-8"))[name]
-    found = measured(name)
-    assert list(found) == list(frozen), "the study has other cells"
-    changed = [cell for cell in found if found[cell] != frozen[cell]]
-    assert not changed, f"{len(changed)} keys changed, the first that of {changed[:1]}"
+    check_same(measured(name), json.loads(MEASURED.read_text(encoding="utf-8"))[name])
 
 
 @pytest.mark.parametrize("name", PRESETS)

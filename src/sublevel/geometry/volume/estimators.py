@@ -66,8 +66,8 @@ class Estimator:
 
     ``options`` are those that a study may set, by their keys in ``geometry.volumes`` (None: no study uses the
     estimator); ``fixed`` is asked for always. ``derived(options, n, examples)`` are options that follow from others,
-    the dimension n, and the number of training examples. ``cost(options, heights)`` is the time of a sweep over so many
-    heights, in forward and backward passes over the examples; no number depends on it.
+    the dimension n, and the number of training examples. ``cost(options, heights)`` is the time of a sweep over
+    ``heights`` heights, in forward and backward passes over the examples; no number depends on it.
     """
 
     function: Method

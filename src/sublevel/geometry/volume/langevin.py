@@ -33,7 +33,7 @@ BLOCK = 64
 """Steps of noise per draw."""
 
 PIECE = 2**22
-"""A draw is made in pieces of about so many numbers."""
+"""Approximate size of the pieces in which noise is drawn, in numbers."""
 
 
 @dataclass(frozen=True, eq=False)
