@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,12 +12,13 @@ import synthetic
 import synthetic_geometry as geometry
 
 import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
-from sublevel.report.describe import Figure, Panel, Series, View
+from sublevel.report.describe import Figure, Landscape, Panel, Series, View
 from sublevel.report.figures import FIGURES, Drawn, figures, with_looks
 from sublevel.report.figures.planes import SIDE, grid, persistence, planes
+from sublevel.report.figures.sublevel_sets import sublevel_set
 from sublevel.report.figures.tree import bound
-from sublevel.report.palette import styles
-from sublevel.report.prepare import clean
+from sublevel.report.palette import HEAT, OUTSIDE, styles
+from sublevel.report.prepare import clean, where
 from sublevel.report.render_mpl import draw
 from sublevel.report.render_plotly import payload
 from sublevel.tables import TABLES
@@ -26,8 +28,9 @@ GEOMETRY = (
     "persistence", "joins", "tree",
 )  # fmt: skip
 KEYS = {
-    "instability", "membership", "membership-share", "disconnectivity", "planes", "persistence", "layer-curvature",
-    "densities", "estimates", "coordinates", "slices", "overlaps", "training", "volume-methods", "volume-eps",
+    "instability", "membership", "membership-share", "disconnectivity", "landscape", "planes", "persistence",
+    "layer-curvature", "densities", "estimates", "coordinates", "slices", "overlaps", "training", "volume-methods",
+    "volume-eps",
 }  # fmt: skip
 
 
@@ -237,8 +240,8 @@ def test_contour_and_surface_show_the_same_heights_and_print_both(drawn):
     assert contour.panels[0].landscape.z == solid.panels[0].landscape.z
     assert figure(drawn, "planes").printed == 2
     shown = payload(figure(drawn, "planes"))["views"]
-    assert [t["type"] for t in shown[0]["panels"][0]["data"]] == ["contour", *["scatter"] * 5]
-    assert [t["type"] for t in shown[1]["panels"][0]["data"]] == ["surface", *["scatter3d"] * 5]
+    assert [t["type"] for t in shown[0]["panels"][0]["data"]] == ["contour", *["scatter"] * 6]
+    assert [t["type"] for t in shown[1]["panels"][0]["data"]] == ["surface", *["scatter3d"] * 6]
     assert shown[0]["panels"][0]["data"][0]["z"] == shown[1]["panels"][0]["data"][0]["z"]
     assert [s["title"] for s in shown[0]["scales"]] == ["Train loss", "Train error (%)"]
 
@@ -353,3 +356,49 @@ def test_synthetic_tables_have_only_columns_of_the_schema():
     made = synthetic.make(1, 2, ("imp",), curves=2)
     assert all(list(f.columns) == list(TABLES[name].columns) for name, f in made.items())
     assert all(len(made[name]) for name in GEOMETRY)
+
+
+def test_the_sublevel_set_of_the_dense_network_is_drawn_at_the_bound_of_the_claims(tables, drawn):
+    # the dense losses of levels.csv; t(0.95, 2) = 2.919986
+    losses = where(clean(tables)["levels"], branch="dense")["train_loss"]
+    expected = losses.mean() + 2.919986 * losses.std(ddof=1) * math.sqrt(4 / 3)
+    found = sublevel_set(where(clean(tables)["landmarks"], plane="random: dense"), clean(tables)["levels"])
+    assert found is not None
+    assert found.height == pytest.approx(expected)
+    shown = chosen(drawn, "landscape", view="contour").panels[0]
+    edge = line(shown, found.label)
+    inside = [v for v in edge.z if math.isfinite(v)]
+    assert inside == pytest.approx([math.log10(expected)] * len(inside))
+    near = [geometry.bowl(x, y) for x, y in zip(edge.x, edge.y, strict=True) if math.isfinite(x)]
+    assert near == pytest.approx([expected] * len(near), rel=0.9)  # the grid is coarse there
+    notes = {s.label: s.note for s in shown.series if s.note}
+    assert notes["dense"].startswith("dense\ninside")
+    assert notes["imp L5"].splitlines()[1].startswith("outside")
+
+
+def test_colours_leap_to_grey_at_the_level_and_contours_meet_it():
+    land = Landscape(x=[0, 1], y=[0, 1], z=[[0, 1], [2, 10]], texts=[[""] * 2] * 2, title="", low=0.0, high=10.0,
+                     ticks=(), level=2.0)  # fmt: skip
+    stops = land.stops(0.0, 10.0)
+    leap = [c for share, c in stops if share == pytest.approx(0.2)]
+    assert leap == [HEAT[-1], OUTSIDE[0]]
+    assert any(v == pytest.approx(2.0) for v in land.contours)
+    assert sum(v < 2.0 for v in land.contours) >= 3
+    plain = dataclasses.replace(land, level=None)
+    assert [c for _, c in plain.stops(0.0, 10.0)] == list(HEAT)
+    assert len(plain.contours) == 15
+
+
+def test_with_few_dense_networks_the_set_ends_a_tenth_above_their_loss(tables):
+    ready = clean(tables)
+    levels = ready["levels"]
+    one = levels[levels["seed"] == 0]
+    loss = float(where(one, branch="dense")["train_loss"].iloc[0])
+    assert sublevel_set(ready["landmarks"], one).height == pytest.approx(1.1 * loss)
+    marks = where(ready["landmarks"], name="imp L5")
+    foreign = one[one["branch"] != "dense"]
+    own = float(where(foreign, branch="imp", level=5)["train_loss"].iloc[0])
+    found = sublevel_set(marks, foreign)
+    assert found.height == pytest.approx(1.1 * own)
+    assert found.label.startswith("sublevel set of imp L5")
+    assert sublevel_set(marks, foreign.iloc[:0]) is None

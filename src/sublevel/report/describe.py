@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sublevel.report.numbers import percent, plain
-from sublevel.report.palette import Style
+from sublevel.report.palette import HEAT, OUTSIDE, Style
 from sublevel.report.terms import rank
 
 Numbers = Sequence[float]
@@ -27,6 +27,9 @@ SHARE = (-2.0, 102.0)
 
 CONTOURS = 16
 """Steps of height between the lowest and the highest colour of a landscape."""
+
+INSIDE = 4
+"""Contours below the level of a landscape."""
 
 LIFT = 0.035
 """How far what lies on a surface is drawn above it, as a share of the heights: the surface would cover it."""
@@ -74,7 +77,8 @@ class Series:
     ``mode``: ``line``, ``both`` (line and markers) or ``points``. ``low`` and ``high`` are the ends of the
     interval, drawn as ``bars`` or as a ``band``. ``hollow`` marks the points that should not be trusted in full;
     ``hover`` adds a text to each, ``about`` one to all. A line is broken at every y that is not finite. ``z``: the
-    heights of the points in a solid landscape. ``branch``: whose it is, where the label does not say so.
+    heights of the points in a solid landscape. ``branch``: whose it is, where the label does not say so. ``note``: a
+    text that stands at the first point of a series on a landscape, instead of a line in the legend.
     ``samples``: the single seeds of a mean; ``seeds``: the seed of each point, where points are single networks.
     """
 
@@ -94,6 +98,7 @@ class Series:
     branch: str = ""
     samples: PerSeed | None = None
     seeds: Numbers = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ class Landscape:
 
     Drawn as filled contours, or as a surface in three dimensions where ``solid``. ``z`` is what is drawn
     (a logarithm, say); ``ticks`` say in words what some heights mean, and ``texts`` what each of them means.
-    Colours run from ``low`` to ``high``.
+    Colours run from ``low`` to ``high``. With a ``level`` they end there, and what lies above it is grey.
     """
 
     x: Numbers
@@ -132,11 +137,30 @@ class Landscape:
     high: float
     ticks: Ticks
     solid: bool = False
+    level: float | None = None
 
     @property
     def step(self) -> float:
-        """The height between two contours."""
-        return (self.high - self.low) / CONTOURS
+        """The height between two contours: at least `INSIDE` lie below the level, where that is possible."""
+        whole = self.high - self.low
+        below = whole if self.level is None or not self.low < self.level < self.high else self.level - self.low
+        return min(whole / CONTOURS, max(below / INSIDE, whole / (4 * CONTOURS)))
+
+    @property
+    def contours(self) -> list[float]:
+        """The heights between ``low`` and ``high`` at which the colour changes: evenly spaced, ``level`` among them."""
+        first = self.low if self.level is None else self.level
+        count = 5 * CONTOURS
+        steps = (first + i * self.step for i in range(-count, count))
+        inside = [v for v in steps if self.low + self.step / 20 < v < self.high - self.step / 20]
+        return inside or [(self.low + self.high) / 2]
+
+    def stops(self, low: float, high: float) -> list[tuple[float, str]]:
+        """The colours from ``low`` to ``high`` as (share, colour), with a leap from colour to grey at ``level``."""
+        share = 1.0 if self.level is None else min(max((self.level - low) / (high - low), 0.0), 1.0)
+        inside = [(share * i / (len(HEAT) - 1), c) for i, c in enumerate(HEAT)] if share > 0 else []
+        last = len(OUTSIDE) - 1
+        return inside + [(share + (1 - share) * i / last, c) for i, c in enumerate(OUTSIDE) if share < 1]
 
     @property
     def lift(self) -> float:

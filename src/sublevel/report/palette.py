@@ -60,6 +60,9 @@ RAMP = ("#3b5fae", "#2f8fb0", "#35a57c", "#93a52f", "#d08c22", "#cf5a2e")
 HEAT = ("#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725")
 """The colours of a map from its lowest to its highest value (viridis)."""
 
+OUTSIDE = ("#f1eee8", "#b9b8b5", "#59616b")
+"""What lies above the height of a sublevel set, from its border upwards."""
+
 
 def known_first(names: Iterable[str]) -> list[str]:
     """Distinct names, those with a fixed look first in its order, then the rest by name.

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from sublevel.files import replacing
-from sublevel.report.describe import CONTOURS, SHARE, Axis, Heat, Landscape, LegendEntry, Panel, Series, View, legend
+from sublevel.report.describe import SHARE, Axis, Heat, Landscape, LegendEntry, Panel, Series, View, legend
 from sublevel.report.palette import HEAT
 
 STYLE = {
@@ -44,6 +44,7 @@ MARK = "sublevel report"
 """The creator that every file names: by it a later report knows which files are its own to replace."""
 MARKUP = str.maketrans({"$": r"\$"})
 COLOURS = LinearSegmentedColormap.from_list("heat", HEAT)
+NOTE = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 
 
 def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
@@ -120,6 +121,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
         _contour(axes, panel.landscape)
     for series in panel.series:
         _series(axes, series)
+        if series.note:
+            axes.annotate(plain_text(series.note), (series.x[0], series.y[0]), (0, 6), textcoords="offset points",
+                          ha="center", va="bottom", fontsize=7, bbox=NOTE)  # fmt: skip
     _axis(axes, panel.x, "x")
     _axis(axes, panel.y, "y")
 
@@ -184,9 +188,15 @@ def _heat(axes: Axes, heat: Heat) -> None:
 
 def _contour(axes: Axes, landscape: Landscape) -> None:
     z = np.ma.masked_invalid(np.asarray(landscape.z, dtype=float))
-    levels = np.linspace(landscape.low, landscape.high, CONTOURS + 1)
-    filled = axes.contourf(np.asarray(landscape.x), np.asarray(landscape.y), z, levels=levels, cmap=COLOURS)
+    levels = [landscape.low, *landscape.contours, landscape.high]
+    filled = axes.contourf(np.asarray(landscape.x), np.asarray(landscape.y), z, levels=levels, cmap=_colours(landscape),
+                           vmin=landscape.low, vmax=landscape.high)  # fmt: skip
     _scale(axes, filled, landscape)
+
+
+def _colours(landscape: Landscape) -> LinearSegmentedColormap:
+    stops = landscape.stops(landscape.low, landscape.high)
+    return COLOURS if landscape.level is None else LinearSegmentedColormap.from_list("set", stops, N=2048)
 
 
 def _scale(axes: Axes, drawn: Any, of: Heat | Landscape) -> None:
@@ -200,15 +210,18 @@ def _solid(axes: Any, panel: Panel, landscape: Landscape) -> None:
     axes.set_title(plain_text(panel.title))
     x, y = np.meshgrid(landscape.x, landscape.y)
     z = np.asarray(landscape.z, dtype=float)
-    axes.plot_surface(x, y, z, cmap=COLOURS, vmin=landscape.low, vmax=landscape.high, rstride=1, cstride=1,
+    axes.plot_surface(x, y, z, cmap=_colours(landscape), vmin=landscape.low, vmax=landscape.high, rstride=1, cstride=1,
                       linewidth=0, antialiased=False, rasterized=True)  # fmt: skip
     for series in panel.series:
         marker = "" if series.mode == "line" else MARKERS.get(series.style.marker, "o")
         line: Any = "none" if series.mode == "points" else "-"
         lifted = [v + landscape.lift for v in series.z or ()]
         axes.plot(series.x, series.y, lifted, color=series.style.colour, linestyle=line, marker=marker,
-                  markersize=5 if series.legend else 2.5, markeredgecolor="white", markeredgewidth=0.5,
+                  markersize=5 if series.legend or series.note else 2.5, markeredgecolor="white", markeredgewidth=0.5,
                   zorder=10)  # fmt: skip
+        if series.note:
+            place, text = (series.x[0], series.y[0], lifted[0] + 2 * landscape.lift), series.note.split("\n")[0]
+            axes.text(*place, plain_text(text), ha="center", va="bottom", fontsize=6.5, bbox=NOTE, zorder=11)
     axes.set_xlabel(plain_text(panel.x.title), fontsize=7, labelpad=-6)
     axes.set_ylabel(plain_text(panel.y.title), fontsize=7, labelpad=-6)
     axes.set_zticks([v for v, _ in landscape.ticks], [plain_text(t) for _, t in landscape.ticks])

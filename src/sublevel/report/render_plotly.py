@@ -172,7 +172,8 @@ def _rows(heat: Heat) -> dict[str, Any]:
 def _scale(of: Heat | Landscape) -> dict[str, Any]:
     """The colour scale, which the page draws below the panel: nothing can overlap. Marks are (percent, text)."""
     marks = [[round(100 * (v - of.low) / (of.high - of.low), 1), t] for v, t in of.ticks]
-    return {"title": of.title, "colours": list(HEAT), "marks": marks}
+    stops = of.stops(of.low, of.high) if isinstance(of, Landscape) else COLOURS
+    return {"title": of.title, "colours": [f"{colour} {100 * share:.4g}%" for share, colour in stops], "marks": marks}
 
 
 def _relief(panel: Panel, landscape: Landscape, axes: dict[str, Any]) -> dict[str, Any]:
@@ -184,20 +185,26 @@ def _relief(panel: Panel, landscape: Landscape, axes: dict[str, Any]) -> dict[st
         # Four digits: more than a colour or a height on a screen can show.
         "z": [[float(f"{v:.4g}") if math.isfinite(v) else None for v in row] for row in landscape.z],
         "text": [[safe(t) for t in row] for row in landscape.texts],
-        "colorscale": COLOURS,
         "showscale": False,
         "hovertemplate": f"{safe(panel.title)} %{{text}}<br>at (%{{x:.3~g}}, %{{y:.3~g}})<extra></extra>",
     }
     marks = [_mark(s, landscape) for s in panel.series]
+    if notes := [_note(s, landscape) for s in panel.series if s.note]:
+        axes["annotations"] = notes
     if not landscape.solid:
-        contours = {"coloring": "fill", "start": low + step, "end": high - step, "size": step}
+        start, end = landscape.contours[0], landscape.contours[-1]
+        contours = {"coloring": "fill", "start": start, "end": end, "size": step}
+        # plotly gives each band the colour of its middle, from half a step below the first contour
+        colours = landscape.stops(start - step / 2, end + step / 2)
         line = {"width": 0.5, "color": "rgba(255,255,255,0.4)"}
-        filled = {"type": "contour", **heights, "zmin": low, "zmax": high, "contours": contours, "line": line}
+        filled = {"type": "contour", **heights, "colorscale": colours, "contours": contours, "line": line}
         return {"data": [filled, *marks], "layout": axes, "flat": True}
     lines = {"show": True, "color": "rgba(255,255,255,0.45)", "width": 1, "start": low, "end": high, "size": step}
     light = {"ambient": 0.75, "diffuse": 0.55, "specular": 0.05}
     surface = {"type": "surface", **heights, "cmin": low, "cmax": high, "contours": {"z": lines}, "lighting": light}
-    scene = {name: {"title": axis.get("title", {"text": ""})} for name, axis in axes.items()}
+    surface["colorscale"] = landscape.stops(low, high)
+    scene: dict[str, Any] = {name: {"title": axes[name].get("title", {"text": ""})} for name in ("xaxis", "yaxis")}
+    scene["annotations"] = axes.get("annotations", [])
     scene["zaxis"] = {
         "title": {"text": ""},
         "range": [low, high + 2 * landscape.lift],
@@ -231,7 +238,17 @@ def _mark(series: Series, landscape: Landscape) -> dict[str, Any]:
     if solid:
         found["z"] = numbers(z + landscape.lift for z in series.z or ())
     rim = {"width": 1 if solid else 1.2, "color": HALO}
-    small = size if series.legend else max(4, size // 2)
-    found["marker"] = {"color": series.style.colour, "symbol": symbol, "size": small, "line": rim}
+    small = size if series.legend or series.note else max(4, size // 2)
+    shapes: Any = [f"{symbol}-open" if h else symbol for h in series.hollow] if any(series.hollow) else symbol
+    found["marker"] = {"color": series.style.colour, "symbol": shapes, "size": small, "line": rim}
     found["line"] = {"color": series.style.colour, "width": 5 if solid else 2.2}
     return found
+
+
+def _note(series: Series, landscape: Landscape) -> dict[str, Any]:
+    """The text that stands at a marker, on white: it lies on any colour."""
+    place = {"x": series.x[0], "y": series.y[0]} | ({"z": (series.z or (0.0,))[0]} if landscape.solid else {})
+    look = {"bgcolor": "rgba(255,255,255,0.85)", "font": {"color": "#111111", "size": 11.5}, "borderpad": 2}
+    lines = series.note.split("\n")[: 1 if landscape.solid else None]  # on a surface there is little room
+    text = "<br>".join(map(safe, lines))
+    return {**place, **look, "text": text, "showarrow": False, "yshift": 12, "yanchor": "bottom", "align": "left"}

@@ -52,13 +52,14 @@ function layout(panel, width) {
     ...common, dragmode: coarse ? false : "zoom",
     xaxis: axis(panel.layout.xaxis, themed.xaxis, width < 420, true),
     yaxis: axis(panel.layout.yaxis, themed.yaxis, width < 420, false),
+    annotations: panel.layout.annotations,
   };
 }
 
 function scene(described, themed, far) {
   const side = (a) => ({ showspikes: false, nticks: 5, tickfont: { size: 10 }, ...described[a], ...themed[a], title: { ...described[a].title, font: { size: 11 } } });
   return {
-    xaxis: side("xaxis"), yaxis: side("yaxis"), zaxis: side("zaxis"), dragmode: "turntable", hovermode: "closest",
+    xaxis: side("xaxis"), yaxis: side("yaxis"), zaxis: side("zaxis"), annotations: described.annotations, dragmode: "turntable", hovermode: "closest",
     aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.7 }, camera: { eye: { x: 1.05 * far, y: -1.15 * far, z: 1.35 * far }, center: { x: 0, y: 0, z: -0.16 } },
   };
 }

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.interpolate import RegularGridInterpolator, griddata
 from scipy.spatial import QhullError
 
 from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, log_ticks, view
 from sublevel.report.figures.common import DOTTED, POINTS, views
 from sublevel.report.figures.registry import figure
+from sublevel.report.figures.sublevel_sets import SublevelSet, border, own_loss, sublevel_set
 from sublevel.report.frame import Column, Frame, Tables
-from sublevel.report.numbers import plain
+from sublevel.report.numbers import percent, plain
 from sublevel.report.palette import OWN, PLAIN, Style, known_first
 from sublevel.report.prepare import choices, where
 
 SIDE = 41  # of the drawn grid
+FINE = 81  # of the one of the first screen
+OFF = 0.1  # of a plane's width: how far from it what is drawn on it may lie
 SHOWN = 12  # planes on the page
 CUT = 0.96  # quantile of the heights above which they are cut
 LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
@@ -26,6 +31,73 @@ SEAM = Style("#111111", dash="dash")
 RUN = Style("#e34a33", "circle")
 SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... solution of one branch
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
+
+
+@figure("Planes", "landscape", "planes")
+def landscape(tables: Tables) -> Figure:
+    """The first plane through the dense network and two others, with the dense network's sublevel set in it."""
+    table, levels = tables["planes"], tables["levels"]
+    through = table[table["kind"] == "through"]
+    dense = [c for c in choices(through, ["plane", "seed"], ["seed", "plane"]) if "dense" in str(c["plane"])]
+    drawn: list[View] = []
+    notes: list[str] = []
+    for c in (dense or choices(through, ["plane", "seed"], ["seed", "plane"]))[:1]:
+        own, marks = where(table, **c), where(tables["landmarks"], **c)
+        marks = marks[marks["step"].isna()]
+        around = sublevel_set(marks, levels)
+        heights = grid(with_own_losses(own, marks, levels), "loss", side=FINE)
+        if heights is None:
+            continue
+        panel = _panel(own, marks, where(tables["seams"], **c), heights, "Train loss", log=True, around=around)
+        noted = partial(_noted, marks=marks, levels=levels, around=around)
+        panel = replace(panel, series=[noted(s) for s in panel.series])
+        drawn = [view([panel], view="contour"), view([_solid(panel)], view="surface")]
+        if around is not None:
+            notes.append(f"The border is at {plain(around.height, 3)}: {around.rule}.")
+        if buffers := set(own["buffers"]) - {"", "none"}:
+            notes.append(f"BatchNorm statistics: {', '.join(buffers)}.")
+    return Figure(
+        key="landscape",
+        title="Where the tickets lie in the loss landscape",
+        views=drawn,
+        how=(
+            "The train loss on the plane through three trained networks. "
+            + (
+                "Colour is the sublevel set of the dense network, grey is outside. A network in the same coloured "
+                "region is reached from the dense one without leaving the set."
+            )
+            * any(p.landscape is not None and p.landscape.level is not None for v in drawn for p in v.panels)
+        ),
+        trap=(
+            "A plane is a slice of measure zero. Two regions that are apart on it may be joined outside it, and a "
+            "region narrower than the grid is not seen."
+        ),
+        notes=notes,
+        columns=1,
+        printed=2,
+    )
+
+
+def with_own_losses(frame: Frame, marks: Frame, levels: Frame) -> Frame:
+    """A plane's points and the solutions on it, at their own train loss: the grid can miss a narrow minimum."""
+    on = marks[marks["step"].isna() & (marks["residual"] <= 1e-3 * float(np.ptp(frame["x"]) or 1.0))]
+    rows = [{"x": float(m["x"]), "y": float(m["y"]), "loss": own_loss(m, levels)} for _, m in on.iterrows()]
+    known = pd.DataFrame([row for row in rows if math.isfinite(row["loss"])])
+    return pd.concat([frame[["x", "y", "loss"]], known], ignore_index=True) if len(known) else frame
+
+
+def _noted(series: Series, marks: Frame, levels: Frame, around: SublevelSet | None) -> Series:
+    """A solution with its text beside it: how many weights are left, and whether it lies in the set."""
+    mine = where(marks, name=series.label)
+    if mine.empty:
+        return series
+    mark, loss = mine.iloc[0], own_loss(mine.iloc[0], levels)
+    found = where(levels, branch=mark["branch"], level=mark["level"], seed=mark["seed"])
+    left = percent(float(found["density"].iloc[0])) if len(found) and mark["level"] else ""
+    lines = [f"{mark['branch']}, {left} left" if left else series.label]
+    if around is not None and math.isfinite(loss):
+        lines.append(f"{'inside' if around.holds(loss) else 'outside'}, loss {plain(loss, 2)}")
+    return replace(series, note="\n".join(lines), legend=False)
 
 
 @figure("Planes", "planes", "planes")
@@ -36,7 +108,7 @@ def planes(tables: Tables) -> Figure:
     drawn = []
     for c in found[:SHOWN]:
         own, points, seams = (where(t, **c) for t in (table, marks, tables["seams"]))
-        drawn += _plane(own, points, seams, c)
+        drawn += _plane(own, points, seams, c, sublevel_set(points, tables["levels"]))
     statistics = sorted(set(table["buffers"]) - {"", "none"})
     groups = dict(list(table.groupby(["plane", "seed"])))
     known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
@@ -48,7 +120,7 @@ def planes(tables: Tables) -> Figure:
         how=(
             "Train loss and error on a plane through three solutions, along two random directions, or along the "
             "two steepest eigenvectors. Markers are solutions and the line is the dense run; choose the surface "
-            "to turn the same heights."
+            "to turn the same heights. Where a sublevel set is drawn, grey lies outside it."
         ),
         trap=(
             "A plane is a slice of measure zero: a wall seen on it may have a way round it. A point off the plane "
@@ -58,6 +130,8 @@ def planes(tables: Tables) -> Figure:
             f"Heights above the {100 * CUT:.0f}th percentile of a plane are cut off there; the loss is on a logarithm."
             * bool(drawn),
             f"BatchNorm statistics: {', '.join(statistics)}." * bool(statistics),
+            f"Hollow checkpoints lie more than {100 * OFF:.0f}% of the plane's width off it."
+            * any(any(s.hollow) for v in drawn for p in v.panels for s in p.series),
             f"{outside} solutions and checkpoints lie outside the part of their plane that is drawn." * bool(outside),
             f"Shown are the first {SHOWN} of {len(found)} planes; all are in the tables." * (len(found) > SHOWN),
             *sorted({f"{n}: {r}." for n, r in zip(table["plane"], table["reason"], strict=True) if r}),
@@ -66,22 +140,26 @@ def planes(tables: Tables) -> Figure:
     )
 
 
-def _plane(frame: Frame, marks: Frame, seams: Frame, choice: dict[str, Any]) -> list[View]:
+def _plane(frame: Frame, marks: Frame, seams: Frame, choice: dict[str, Any], around: SublevelSet | None) -> list[View]:
     panels = [
-        _panel(frame, marks, seams, heights, title, log=value == "loss")
+        _panel(frame, marks, seams, heights, title, log=value == "loss", around=around if value == "loss" else None)
         for value, title, scale in QUANTITIES
         if (heights := grid(frame, value, scale)) is not None
     ]
     named = {"plane": choice["plane"], "seed": f"{choice['seed']:g}"}
-    solid = [replace(p, landscape=replace(p.landscape, solid=True)) for p in panels if p.landscape]
+    solid = [_solid(p) for p in panels]
     return [view(panels, **named, view="contour"), view(solid, **named, view="surface")]
+
+
+def _solid(panel: Panel) -> Panel:
+    return replace(panel, landscape=panel.landscape and replace(panel.landscape, solid=True))
 
 
 Grid = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def grid(frame: Frame, value: str, scale: float = 1.0) -> Grid | None:
-    """``x (SIDE,)``, ``y (SIDE,)`` and the interpolated heights ``(SIDE, SIDE)`` of scattered points, scaled.
+def grid(frame: Frame, value: str, scale: float = 1.0, side: int = SIDE) -> Grid | None:
+    """``x (side,)``, ``y (side,)`` and the interpolated heights ``(side, side)`` of scattered points, scaled.
 
     Linear between points; NaN where the nearest point has no finite value. None where the points span no plane.
     """
@@ -92,17 +170,20 @@ def grid(frame: Frame, value: str, scale: float = 1.0) -> Grid | None:
     known = np.isfinite(heights)
     if known.sum() < 3:
         return None
-    x, y = (np.linspace(points[:, i].min(), points[:, i].max(), SIDE) for i in (0, 1))
+    x, y = (np.linspace(points[:, i].min(), points[:, i].max(), side) for i in (0, 1))
     mesh = tuple(np.meshgrid(x, y))
     try:
         z = griddata(points[known], heights[known], mesh, method="linear", rescale=True)
     except (QhullError, ValueError):
         return None
+    z = np.clip(z, heights[known].min(), heights[known].max())  # no rounding leaves the range
     nearest = griddata(points, known.astype(float), mesh, method="nearest", rescale=True)
     return x, y, np.where(nearest > 0, z, np.nan) * scale
 
 
-def _panel(frame: Frame, marks: Frame, seams: Frame, heights: Grid, title: str, *, log: bool) -> Panel:
+def _panel(
+    frame: Frame, marks: Frame, seams: Frame, heights: Grid, title: str, *, log: bool, around: SublevelSet | None
+) -> Panel:
     x, y, z = heights
     log = log and bool(np.nanmin(z) > LOWEST * np.nanmax(z))
     top = float(np.nanquantile(z, CUT))
@@ -110,13 +191,16 @@ def _panel(frame: Frame, marks: Frame, seams: Frame, heights: Grid, title: str, 
     low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
     if high <= low:
         high = low + (abs(low) or 1.0) * 1e-3
+    level = math.nan if around is None else math.log10(around.height) if log else around.height
     landscape = Landscape(
         x=list(x), y=list(y), z=[list(row) for row in drawn], title=title, low=low, high=high,
         texts=[[plain(float(v), 3) for v in row] for row in z], ticks=_ticks(low, high, log),
+        level=level if low < level < high else None,
     )  # fmt: skip
     at = RegularGridInterpolator((y, x), drawn, bounds_error=False)
     across = Axis(title="first direction", hover=".3~g")
-    drawn_on_it = [*_seams(seams, at), *_marks(marks, at, frame)]
+    edge = [] if around is None or landscape.level is None else border(around, landscape)
+    drawn_on_it = [*edge, *_seams(seams, at), *_marks(marks, at, frame)]
     return Panel(title=title, x=across, y=Axis(title="second direction", hover=".3~g"), series=drawn_on_it,
                  landscape=landscape)  # fmt: skip
 
@@ -157,7 +241,7 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
     path = inside[inside["step"].notna()].sort_values("step")
     solutions = inside[inside["step"].isna()]
     end = where(solutions, branch="dense")
-    drawn = _run([*path.itertuples(), *end.itertuples()], at) if len(path) else []
+    drawn = _run([*path.itertuples(), *end.itertuples()], at, float(np.ptp(frame["x"]))) if len(path) else []
     branch = solutions["branch"].fillna(solutions["name"]).astype(str)
     for known in known_first(branch):
         for i, row in enumerate(solutions[branch == known].itertuples()):
@@ -166,14 +250,15 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
     return drawn
 
 
-def _run(rows: list[Frame], at: RegularGridInterpolator) -> list[Series]:
+def _run(rows: list[Frame], at: RegularGridInterpolator, width: float) -> list[Series]:
     """The dense run: a line that follows the surface between its checkpoints, and the checkpoints."""
     points = _mark("the dense network's run", rows, RUN, at)
     share, whole = np.linspace(0, len(rows) - 1, 12 * (len(rows) - 1) + 1), np.arange(len(rows))
     x, y = np.interp(share, whole, points.x), np.interp(share, whole, points.y)
     z = at(np.column_stack([y, x]))
     line = replace(points, x=list(x), y=list(y), z=list(z), mode="line", hover=())
-    return [replace(s, branch="dense") for s in (line, replace(points, legend=False))]
+    off = [float(r.residual) > width * OFF for r in rows]
+    return [replace(s, branch="dense") for s in (line, replace(points, legend=False, hollow=off))]
 
 
 def _mark(label: str, rows: list[Frame], style: Style, at: RegularGridInterpolator) -> Series:
