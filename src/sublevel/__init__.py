@@ -33,6 +33,7 @@ _NAMES = {
     "Field": "sublevel.field:Field",
     "Quadratic": "sublevel.field:Quadratic",
     "Wells": "sublevel.field:Wells",
+    "ErrorRate": "sublevel.field:ErrorRate",
     "Stochastic": "sublevel.field:Stochastic",
     "EveryExample": "sublevel.field:EveryExample",
     "EmpiricalRisk": "sublevel.risk:EmpiricalRisk",
@@ -51,7 +52,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from sublevel.errors import SublevelError
-    from sublevel.field import EveryExample, Field, Likelihood, Quadratic, Stochastic, Wells
+    from sublevel.field import ErrorRate, EveryExample, Field, Likelihood, Quadratic, Stochastic, Wells
     from sublevel.geometry import curvature, distance, paths, planes, topology, volume
     from sublevel.loop import Tickets
     from sublevel.problem import Problem
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmpiricalRisk",
+    "ErrorRate",
     "EveryExample",
     "Field",
     "Likelihood",

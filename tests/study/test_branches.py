@@ -15,6 +15,8 @@ import sublevel as sl
 import sublevel.study.branches
 import tiny_runs
 from sublevel.data.batches import epoch_plan, gather
+from sublevel.geometry.paths import infer_spec, weight_matching
+from sublevel.geometry.paths.matching import permute_vector
 from sublevel.space import Point, project
 from sublevel.study.builder import BRANCHES
 from sublevel.study.cells import stored_mask, stored_point
@@ -34,13 +36,22 @@ EXTRA = [
 ]
 LABELS = [*BRANCHES, "imp-independent", "imp-0it", "reinit-from-k", "random-layers"]
 ITERATIVE = {"imp", "finetune", "imp-independent", "imp-0it"}
-IMPS_MASK = {"finetune-mask", "reinit", "reinit-from-k", "reinit-signs", "shuffle-weights", "other-order"}
+IMPS_MASK = {
+    "finetune-mask",
+    "reinit",
+    "reinit-from-k",
+    "reinit-signs",
+    "ticket-signs",
+    "shuffle-weights",
+    "other-order",
+}
 LEARNED = {"edge-popup", "edge-popup-train", "continuous-sparsification"}
 ANEW = LEARNED | {"gradual"}  # at every level
 LAST_PRUNING = REWIND + (STEPS - REWIND) * 3 // 4
 FIRST = {"reinit": 0, "at-init": 0, "imp-0it": 0, "edge-popup": STEPS // 2, "edge-popup-train": 0}
 FIRST["gradual"] = LAST_PRUNING
 FROM_K = {"imp", "oneshot", "random-prune", "random-layers", "imp-independent", "other-order", "other-mask"}
+FROM_K |= {"permuted-mask"}
 
 
 def net(classes: int) -> nn.Module:
@@ -226,6 +237,32 @@ def test_another_seeds_mask_is_that_of_imp_for_that_seed(result: sl.Result, leve
     theirs = entry(result, f"mask/imp/L{level}/s{SEED + 1}")["objects"]["mask"]
     assert torch.equal(mask, stored_mask(result.store, theirs))
     assert not torch.equal(mask, ticket(result, "imp", level).mask)
+
+
+@levels
+def test_a_permuted_mask_keeps_the_units_that_the_other_seed_kept(result: sl.Result, level: int) -> None:
+    mask, space = ticket(result, "permuted-mask", level).mask, result.problem.space
+    theirs = ticket(result, "other-mask", level).mask
+    assert not torch.equal(mask, theirs)
+    dense = [
+        stored_point(result.store, entry(result, f"train/dense/L0/s{seed}")["objects"]["end"])
+        for seed in (SEED, SEED + 1)
+    ]
+    found = weight_matching(space, *dense)
+    assert torch.equal(mask, permute_vector(space, infer_spec(space), found.permutations, theirs))
+    units = [sorted(space.views(m.float())["4.weight"].sum(1).tolist()) for m in (mask, theirs)]  # of a hidden layer
+    assert units[0] == units[1]
+
+
+@levels
+def test_a_tickets_signs_and_normalisation_are_those_of_its_end(result: sl.Result, level: int) -> None:
+    start, space = ticket(result, "ticket-signs", level).start, result.problem.space
+    end, mask = ticket(result, "imp", level).end, ticket(result, "imp", level).mask
+    kept, rest = mask & space.prunable, ~space.prunable
+    assert torch.equal(start.theta[kept].sign(), end.theta[kept].sign())
+    assert not torch.isclose(start.theta[kept].abs(), end.theta[kept].abs()).any()
+    assert torch.equal(start.theta[rest], end.theta[rest])
+    assert all(torch.equal(start.buffers[name], b) for name, b in end.buffers.items())
 
 
 def test_pruned_before_training_is_pruned_by_the_initialisation(result: sl.Result) -> None:

@@ -9,10 +9,12 @@ from sublevel.field.base import Evaluation, Field, Likelihood, PointLike, Stocha
 from sublevel.field.checks import NotDeterministic, check_deterministic, require_field
 from sublevel.field.closed import Autograd, Quadratic, Wells
 from sublevel.field.combined import EveryExample, Restricted, Sum, plus_weight_decay
+from sublevel.field.errors import ErrorRate
 from sublevel.field.products import hessian_products
 
 __all__ = [
     "Autograd",
+    "ErrorRate",
     "Evaluation",
     "EveryExample",
     "Field",

@@ -42,6 +42,19 @@ OPTIONS: dict[str, Any] = {
         "parts": 2,
     },
     "overlaps": {"k": 2, "size": 60, "parts": 2},
+    "anatomy": {"k": 2, "probes": 4, "size": 60, "parts": 2},
+    "limits": {"eps": [0.05, 0.5], "probes": 3, "steps": 8, "operator": "hessian", "size": 60, "parts": 2},
+    "exits": {
+        "of": ["train loss", "test error"],
+        "spaces": ["next", "own"],
+        "loss": [0.2],
+        "error": [0.05, 0.2],
+        "rays": 3,
+        "radius": 50.0,
+        "growth": 1.2,
+        "size": 60,
+        "policy": "recomputed",
+    },
     "training": {"branches": ["dense"], "k": 1, "size": 60, "parts": 2},
     "volumes": {
         "methods": ["logdet", "radial", "importance", "llc", "thermodynamic"],
@@ -138,7 +151,7 @@ RUN: dict[str, Any] = {
     "train": {"length": "6it", "batch_size": 50, "lr": 0.05, "trajectory": ["3it"], "dtype": "float64"},
     "geometry": {
         **{name: block | {"parts": 1} | ONE for name, block in OPTIONS.items() if "parts" in block},
-        **{name: OPTIONS[name] | ONE for name in ("legs", "prunings")},
+        **{name: OPTIONS[name] | ONE for name in ("legs", "prunings", "exits")},
         "spectra": OPTIONS["spectra"]
         | ONE
         | {"parts": 1, "operators": ["hessian", "adaptive"], "steps": 20, "restarts": 0},

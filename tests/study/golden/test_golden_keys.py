@@ -31,7 +31,7 @@ from sublevel.study.spec import parse
 ROOT = Path(__file__).parents[3]
 FROZEN = Path(__file__).with_name("keys.json")
 MEASURED = Path(__file__).with_name("measured.json")
-KINDS = ("train", "mask", "start", "gradual", "edge-popup", "continuous-sparsification")
+KINDS = ("train", "mask", "start", "permuted-mask", "gradual", "edge-popup", "continuous-sparsification")
 
 EVERY_BRANCH: dict[str, Any] = {
     "name": "every-branch",

@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from sublevel.geometry.curvature.density import SpectralDensity, spectral_density
 from sublevel.geometry.curvature.diagonals import Diagonal, along, diagonal, diagonal_entries
+from sublevel.geometry.curvature.effective_dimension import (
+    FewestWeights,
+    effective_dimension,
+    effective_dimension_of,
+    fewest_weights,
+)
 from sublevel.geometry.curvature.eigenvalues import Spectrum, top_eigenvalues
 from sublevel.geometry.curvature.log_determinants import log_determinant, log_determinant_of
 from sublevel.geometry.curvature.operators import (
@@ -33,13 +39,17 @@ __all__ = [
     "OPERATORS",
     "Diagonal",
     "EigenspaceOverlap",
+    "FewestWeights",
     "Operator",
     "SpectralDensity",
     "Spectrum",
     "along",
     "diagonal",
     "diagonal_entries",
+    "effective_dimension",
+    "effective_dimension_of",
     "eigenspace_overlap",
+    "fewest_weights",
     "filter_norms",
     "fisher",
     "ggn",

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isfinite, nan, pi, sqrt
+from math import hypot, isfinite, nan, pi, sqrt
 
 import numpy as np
 import torch
@@ -131,13 +131,31 @@ class SpectralDensity:
     def radau_error(self, f: Function) -> float:
         """The sum of f by Gauss rules minus the sum by Gauss-Radau rules with a node at 0; 0 if every run is exhausted.
 
-        For f(x) = log(x + delta) and no negative eigenvalue the two bracket the limit of many steps (Golub and Meurant
-        1994; Bai, Fahey and Golub 1996): the error of `integrate` lies between 0 and this difference.
+        For f(x) = log(x + delta) or x / (x + delta), and no negative eigenvalue, the two bracket the limit of many
+        steps (Golub and Meurant 1994; Bai, Fahey and Golub 1996): the error of `integrate` lies between 0 and this
+        difference.
         """
         if self.exact or all(run.exhausted for run in self.runs):
             return 0.0
         rules = (run.rule() if run.exhausted else run.rule_with_a_node(0.0) for run in self.runs)
         return float(np.mean(self.per_probe(f) - np.array([self.dimension * (w @ f(x)) for x, w in rules])))
+
+    def bracketed(self, f: Function, *, unit: str = "", error: float | None = None) -> Estimate:
+        """`integrate` with the rules' error in its ``se``: ``error``, by default `radau_error`, as a uniform deviation.
+
+        If it exceeds the standard error, ``reason`` names it in ``unit`` and ``se`` is that of the probes alone.
+        ``diagnostics`` hold both errors.
+        """
+        found, error = self.integrate(f), self.radau_error(f) if error is None else error
+        missed = abs(error) > max(found.se if isfinite(found.se) else 0.0, 1e-9 * abs(found.value))
+        size = f"{abs(error):.3g} {unit}".strip()
+        reason = f"quadrature not converged: its error with {self.steps} steps is up to {size}"
+        return replace(
+            found,
+            se=found.se if missed else hypot(found.se, error / sqrt(3)),
+            reason=join_reasons({self.reason: True, reason: missed}),
+            diagnostics={"quadrature_error": error, "sampling_se": found.se},
+        )
 
     def halved(self) -> SpectralDensity:
         """The same runs cut to half the steps; takes no products."""

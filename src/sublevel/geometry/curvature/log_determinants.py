@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import hypot, isfinite, nan, sqrt
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,7 @@ def log_determinant_of(spectrum: SpectralDensity, damping: float) -> Estimate:
     def damped_log(x: np.ndarray) -> np.ndarray:
         return np.log(np.maximum(x, 0) + damping)
 
-    found = spectrum.integrate(damped_log)
-    error = spectrum.radau_error(damped_log) if damping else spectrum.quadrature_error(damped_log)
-    missed = abs(error) > max(found.se if isfinite(found.se) else 0.0, 1e-9 * abs(found.value))
-    se = found.se if missed else hypot(found.se, error / sqrt(3))
-    reason = f"quadrature not converged: its error with {spectrum.steps} steps is up to {abs(error):.3g} nats"
-    reasons = join_reasons({spectrum.reason: True, reason: missed})
-    diagnostics |= {"quadrature_error": error, "sampling_se": found.se}
-    return replace(found, se=se, reason=reasons, diagnostics=diagnostics)
+    found = spectrum.bracketed(
+        damped_log, unit="nats", error=None if damping else spectrum.quadrature_error(damped_log)
+    )
+    return replace(found, diagnostics={**diagnostics, **found.diagnostics})

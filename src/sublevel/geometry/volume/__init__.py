@@ -26,8 +26,8 @@ from pkgutil import iter_modules
 from sublevel.geometry.volume.ellipsoids import ellipsoid, logdet, top_k
 from sublevel.geometry.volume.estimators import METHODS, Estimator, Option, Volume, estimator, log_unit_ball
 from sublevel.geometry.volume.local_learning_coefficient import LearningCoefficient, learning_coefficient, llc
-from sublevel.geometry.volume.preconditioners import Preconditioner
-from sublevel.geometry.volume.rays import importance, radial
+from sublevel.geometry.volume.preconditioners import Preconditioner, identity
+from sublevel.geometry.volume.rays import Rays, RaySearch, importance, radial
 from sublevel.geometry.volume.sweeps import dimension_slope, log_volume, sweep
 from sublevel.geometry.volume.thermodynamic_integration import thermodynamic
 from sublevel.precision import ieee_functions
@@ -38,10 +38,13 @@ __all__ = [
     "LearningCoefficient",
     "Option",
     "Preconditioner",
+    "RaySearch",
+    "Rays",
     "Volume",
     "dimension_slope",
     "ellipsoid",
     "estimator",
+    "identity",
     "importance",
     "learning_coefficient",
     "llc",

@@ -8,7 +8,7 @@ weights are logarithms, r is found to 0.01 / n, and the effective sample size fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log, nan, sqrt
 from typing import Any
@@ -201,7 +201,10 @@ class Rays:
 
     def volume(self, eps: float) -> Volume:
         """The volume at one height, from the mean over the rays."""
-        exits = self.exits(eps)
+        return self.volume_of(self.exits(eps), eps)
+
+    def volume_of(self, exits: Sequence[Exit], eps: float) -> Volume:
+        """The volume at one height, from the exits of the rays there."""
         n = self.dimension
         found = mean_weight(n * np.array([e.log_radius for e in exits]))
         log_v = log_unit_ball(n) + found.log_mean
@@ -242,7 +245,7 @@ class Rays:
         u = torch.randn(len(self.frame), generator=rng, dtype=torch.float64).to(self.frame)
         return self.precondition(u / float(u.double().norm())) @ self.frame
 
-    def _about(self, log_v: float, found: MeanWeight, exits: list[Exit], capped: float) -> dict[str, object]:
+    def _about(self, log_v: float, found: MeanWeight, exits: Sequence[Exit], capped: float) -> dict[str, object]:
         n, search = self.dimension, self.search
         within = "" if self.frame is None else f", in the span of the {n} steepest eigenvectors"
         return {

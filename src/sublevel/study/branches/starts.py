@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from sublevel.codec import point_tensors
+from sublevel.codec import mask_tensors, point_tensors
 from sublevel.engine.graph import Node, Ref
+from sublevel.geometry.paths import infer_spec, weight_matching
+from sublevel.geometry.paths.matching import permute_vector
 from sublevel.rng import generator
 from sublevel.space import Point, Space
 from sublevel.study.builder import Builder, Solution, branch
@@ -26,6 +28,18 @@ def reinit_signs(b: Builder, level: int) -> Solution:
     Biases, affine parameters and buffers stay as they are at step k: only magnitudes differ from imp's start.
     """
     return _restarted(b, level, "signs")
+
+
+@branch("ticket-signs", summary="new weights with the signs and normalisation of the trained ticket")
+def ticket_signs(b: Builder, level: int) -> Solution:
+    """Imp's mask; new magnitudes from the initial distribution with the signs that imp's ticket ends with.
+
+    Biases, affine parameters and buffers are those of the trained ticket too (Oh et al. 2504.05357, where the ticket
+    comes from learning-rate rewinding). Against `reinit-signs` the ticket's training is what the start knows more of.
+    """
+    ticket = b.solve("imp", level)
+    start = _start(b, level, "signs", stream=f"{b.name}:{level}", point=ticket.end, mask=ticket.mask)
+    return b.train(level, start={"point": start}, mask=ticket.mask)
 
 
 @branch("shuffle-weights", summary="rewound weights shuffled within each layer")
@@ -51,6 +65,21 @@ def other_mask(b: Builder, level: int) -> Solution:
     """
     other = replace(b, seed=next_seed(b), memo={})
     return b.train(level, start={"point": b.rewound}, mask=other.solve("imp", level).mask)
+
+
+@branch("permuted-mask", summary="another seed's mask, its units matched to this seed's")
+def permuted_mask(b: Builder, level: int) -> Solution:
+    """The mask of the study's next seed with its hidden units permuted, on this seed's weights at step k.
+
+    The permutation matches the other seed's dense solution to this one's (weight matching), so that the mask is used in
+    the basin of this initialisation (Adnan et al. 2505.05143). Against `other-mask` only the permutation differs,
+    against `reinit` a new initialisation gets the mask after a change of units instead of without.
+    """
+    other = replace(b, seed=next_seed(b), memo={})
+    inputs = {"mask": other.solve("imp", level).mask, "point": other.dense().end, "like": b.dense().end}
+    labels = {"branch": b.label, "level": level, "seed": b.seed}
+    node = b.graph.add(Node(f"permuted-mask/{b.label}/L{level}/s{b.seed}", "permuted-mask", inputs, labels))
+    return b.train(level, start={"point": b.rewound}, mask=Ref(node.id, "mask"))
 
 
 @branch("at-init", summary="pruning before training", criterion="")
@@ -94,6 +123,17 @@ def start_cell(c: Context, *, how: str, seed: int, stream: str, point: str | Non
     return Output({}, {"point": point_tensors(replace(at, theta=theta))})
 
 
+def permuted_mask_cell(c: Context, *, mask: str, point: str, like: str) -> Output:
+    """A mask with the permutation of units that brings its own dense solution nearest to another one."""
+    space, chosen = c.problem.space, c.mask(mask)
+    assert chosen is not None
+    spec = infer_spec(space)
+    found = weight_matching(space, c.point(like), c.point(point), spec)
+    moved = permute_vector(space, spec, found.permutations, chosen)
+    distances = {"distance": found.distance, "distance_before": found.distance_before, "converged": found.converged}
+    return Output({"remaining": space.remaining(moved), **distances}, {"mask": mask_tensors(moved)})
+
+
 def with_signs(space: Space, point: Point, drawn: Point) -> torch.Tensor:
     """Magnitudes [D] of ``drawn`` with the signs of ``point``; what cannot be pruned stays as it is in ``point``."""
     prunable = space.prunable.to(point.theta.device)
@@ -117,3 +157,4 @@ def _places(space: Space, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
 
 
 cell("start", 1, start_cell)
+cell("permuted-mask", 1, permuted_mask_cell)
