@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -116,10 +117,25 @@ def naive_grasp(case: Case, mask: Tensor) -> Tensor:
     return case.point.theta * (h @ (g * mask))
 
 
+def naive_two_of_four(case: Case, m: Tensor) -> Tensor:
+    """Group by group: the two largest weights of one output at four neighbouring inputs come first."""
+    out, most = case.point.theta.abs().clone(), 2 * float(case.point.theta.abs().max()) + 1
+    for layer in case.space.prunable_layers:
+        where = torch.arange(layer.start, layer.start + layer.size).view(layer.shape)
+        for row in where.movedim(1 - layer.axis, -1).reshape(-1, layer.shape[1 - layer.axis]).tolist():
+            for begin in range(0, len(row), 4):
+                group = row[begin : begin + 4]
+                group.sort(key=lambda i: -float(case.point.theta[i].abs()))
+                for i in group[: math.ceil(len(group) / 2)]:
+                    out[i] += most
+    return out
+
+
 NAIVE: dict[str, Callable[[Case, Tensor], Tensor]] = {
     "magnitude": lambda case, m: case.point.theta.abs(),
     "random": lambda case, m: torch.rand(case.space.dim, generator=torch.Generator().manual_seed(3)).double(),
     "lamp": naive_lamp,
+    "magnitude-2:4": naive_two_of_four,
     "gradient": lambda case, m: dense(case, "stored")[1].abs(),
     "taylor": lambda case, m: (case.point.theta * dense(case, "stored")[1]).abs(),
     "snip": naive_snip,

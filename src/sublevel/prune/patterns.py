@@ -22,7 +22,7 @@ def two_of_four(point: Point, field: Field | None, generator: torch.Generator, *
     multiple of four, the last group is smaller and keeps half of its weights, rounded up. To fewer weights, the pattern
     goes first: the smaller weights of each group, then the smallest of the others; to more, groups keep three or four.
     """
-    magnitude = point.theta.abs()
+    magnitude = point.theta.abs().double()  # the sum below keeps every bit of a float32
     first = torch.zeros_like(magnitude, dtype=torch.bool)
     for layer in space.prunable_layers:
         first[layer.coordinates] = _largest_of_groups(magnitude[layer.coordinates], layer)
