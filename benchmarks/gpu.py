@@ -32,7 +32,6 @@ from sublevel.geometry.curvature import top_eigenvalues
 from sublevel.precision import tf32
 from sublevel.problem import Problem
 from sublevel.rng import generator
-from sublevel.train.engine import batches, planned
 from sublevel.train.engines import weights
 from sublevel.train.recipe import Duration, Recipe
 
@@ -92,16 +91,13 @@ class Bench:
 
     def batches(self, problem: Problem, recipe: Recipe) -> Callable[[int], tuple[Tensor, Tensor]]:
         """Batch i of one epoch's plan, which lies on the device; after the last whole one the first again."""
-        data = problem.splits.train
-        batch, plan = batches(data, recipe), planned(len(data), recipe, 0, 0, "").to(data.x.device)
-        full = len(data) // recipe.batch_size
-        return lambda i: batch(plan, i % full)
+        setup = problem.setup(recipe=recipe, seed=0)
+        plan, full = setup.plan(0), len(setup.data) // recipe.batch_size
+        return lambda i: setup.batch(plan, i % full)
 
     def stepping(self, problem: Problem, recipe: Recipe) -> Step:
         """A step of an engine."""
-        run = weights(
-            problem.space, problem.module, problem.init(0), None, recipe, problem.prepare, problem.per_example_loss()
-        )  # fmt: skip
+        run = weights(problem.setup(recipe=recipe, seed=0), problem.init(0), None)
         batch = self.batches(problem, recipe)
         problem.module.train()
         return lambda i: run.step(*batch(i), 0.01)

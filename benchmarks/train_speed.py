@@ -32,7 +32,6 @@ from limit import limit
 from sublevel.data import epoch_plan, gather
 from sublevel.problem import Problem
 from sublevel.rng import generator
-from sublevel.train.engine import train
 from sublevel.train.recipe import Duration, Recipe
 
 CASES = {
@@ -61,10 +60,7 @@ def ours(name: str, engine: str, share: float, steps: int) -> Callable[[], None]
     start, mask = problem.init(0), density(problem, share)
 
     def go() -> None:
-        train(
-            problem.space, problem.module, start, problem.splits.train, prepare=problem.prepare,
-            loss=problem.per_example_loss(), recipe=recipe, seed=0, mask=mask, rates=[0.01] * steps,
-        )  # fmt: skip
+        problem.trained(start, recipe=recipe, seed=0, mask=mask, rates=[0.01] * steps)
 
     return go
 

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sublevel.risk import EmpiricalRisk
+from sublevel.data.splits import Part
+from sublevel.risk import LOSSES, EmpiricalRisk
 from sublevel.space import Point, Space
+from sublevel.train.setup import TrainingSetup
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -160,6 +162,11 @@ class Case:
         x, y = self.data
         options = {"batch_size": self.batch_size, "loss": self.loss, "policy": policy} | options
         return EmpiricalRisk(self.space, self.module, x, y, **options)
+
+    def setup(self, **how) -> TrainingSetup:
+        """A training on the examples; the recipe and the seed are among the arguments."""
+        given = {"space": self.space, "module": self.module, "data": Part(*self.data), "loss": LOSSES[self.loss]}
+        return TrainingSetup(**given | {"prepare": lambda x: x} | how)
 
     def masks(self) -> dict[str, Tensor | None]:
         """No mask, a random one, and one that also kills the first filter of the first prunable layer."""

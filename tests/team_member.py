@@ -14,6 +14,7 @@ from sublevel.risk import LOSSES
 from sublevel.space import Space
 from sublevel.train.engine import train
 from sublevel.train.recipe import Duration, Recipe
+from sublevel.train.setup import TrainingSetup
 
 
 class Bend(nn.Module):
@@ -46,18 +47,11 @@ def main(folder: str, cases: dict) -> None:
         mask[::7] = False
         usual = {"batch_size": 10, "lr": 0.05, "weight_decay": 1e-2, "crop": 1, "flip": True, "dtype": "float64"}
         recipe = Recipe(length=Duration(20, "it"), **usual | options)
-        done = train(
-            space,
-            module,
-            start,
-            data,
-            prepare=lambda x: x.double() / 255,
-            loss=LOSSES["cross-entropy"],
-            recipe=recipe,
-            seed=5,
-            mask=mask,
-            checkpoints=[7],
-        )
+        setup = TrainingSetup(
+            space=space, module=module, data=data, prepare=lambda x: x.double() / 255, loss=LOSSES["cross-entropy"],
+            recipe=recipe, seed=5,
+        )  # fmt: skip
+        done = train(setup, start, mask=mask, checkpoints=[7])
         found = {
             "theta": done.end.theta,
             "middle": done.checkpoints[7].theta,

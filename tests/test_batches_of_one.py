@@ -13,7 +13,6 @@ from torch import nn
 import sublevel as sl
 from cases import named
 from sublevel.data.batches import spans
-from sublevel.data.splits import Part
 from sublevel.errors import ConfigError, ModelError
 from sublevel.risk import MiniBatches
 from sublevel.train.engine import train
@@ -108,17 +107,12 @@ def test_what_has_no_variance_at_all_is_refused_with_a_remedy():
 def test_training_on_a_batch_of_one_is_refused_in_a_sentence():
     """A study refuses it before anything is written (`sublevel.study.checks`); a training of one's own at that step."""
     case = named("normalised")
-    x, y = case.data
-    recipe = Recipe(length=Duration(1, "ep"), batch_size=36, lr=0.01, dtype="float64")
 
     def descend(batch_size: int):
-        return train(
-            case.space, case.module, case.point, Part(x, y), prepare=lambda z: z, seed=0,
-            loss=lambda z, t: nn.functional.cross_entropy(z, t, reduction="none"),
-            recipe=Recipe(length=Duration(1, "ep"), batch_size=batch_size, lr=0.01, dtype="float64"),
-        )  # fmt: skip
+        recipe = Recipe(length=Duration(1, "ep"), batch_size=batch_size, lr=0.01, dtype="float64")
+        return train(case.setup(recipe=recipe, seed=0), case.point)
 
-    assert len(x) % recipe.batch_size == 1
+    assert case.examples % 36 == 1
     with pytest.raises(ConfigError, match=r"share of one, with 1 example .*choose another batch_size"):
         descend(36)
     assert len(descend(35).history) == 1

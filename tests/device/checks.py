@@ -21,7 +21,6 @@ from sublevel.errors import ConfigError
 from sublevel.problem import Problem
 from sublevel.prune.repeated import repeated
 from sublevel.prune.scores import lamp
-from sublevel.risk import LOSSES
 from sublevel.rng import generator
 from sublevel.study.costs import rate
 from sublevel.train.engine import train
@@ -35,11 +34,9 @@ def ended(name: str, engine: str, device: str = "cuda", **changes: Any) -> Any:
     """Where twenty steps of a case end, in float64; the last batch of an epoch is smaller."""
     case = named(name)
     x, y = (t.to(device) for t in case.data)
-    return train(
-        case.space, case.build().double().to(device), case.point.to(device), Part(x, y), prepare=lambda x: x,
-        loss=LOSSES[case.loss], recipe=replace(RECIPE, engine=engine, **changes), seed=3,
-        mask=case.space.full_mask().to(device),
-    ).end  # fmt: skip
+    recipe, net = replace(RECIPE, engine=engine, **changes), case.build().double().to(device)
+    setup = case.setup(module=net, data=Part(x, y), recipe=recipe, seed=3)
+    return train(setup, case.point.to(device), mask=case.space.full_mask().to(device)).end
 
 
 def graphs_take_the_steps_of_the_reference(machine: Any) -> None:

@@ -356,12 +356,9 @@ def test_rewinding_differs_from_going_on_only_through_momentum(result: sl.Result
     p = result.problem
     for momentum, equal in ((0.0, True), (0.9, False)):
         recipe = sl.Recipe(batch_size=50, momentum=momentum).with_length("2ep")
-        common = {"prepare": p.prepare, "loss": p.per_example_loss(), "recipe": recipe, "seed": SEED}
-        dense = train(p.space, p.module, p.init(SEED), p.splits.train, checkpoints=[REWIND], **common)
-        again = train(
-            p.space, p.module, dense.checkpoints[REWIND], p.splits.train,
-            mask=p.space.full_mask(), first=REWIND, **common,
-        )  # fmt: skip
+        setup = p.setup(recipe=recipe, seed=SEED)
+        dense = train(setup, p.init(SEED), checkpoints=[REWIND])
+        again = train(setup, dense.checkpoints[REWIND], mask=p.space.full_mask(), first=REWIND)
         assert same(again.end, dense.end) is equal
 
 

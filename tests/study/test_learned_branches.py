@@ -107,11 +107,9 @@ def test_a_mask_is_that_of_its_scores(result: sl.Result) -> None:
         mask = of(result, label, 2).mask
         counts = layer_counts(space, mask)
         keep, protect = (counts, []) if scope == 3 else ([sum(counts)], [PROTECTED])
-        done = learned.edge_popup(
-            space, p.module, p.init(SEED), learned.initial_scores(space, torch.float32, generator(SEED, "scores")),
-            p.splits.train, choose=repeated(space, keep, protect=protect), prepare=p.prepare, loss=p.per_example_loss(),
-            recipe=sl.Recipe(batch_size=50, lr=lr).with_length("2ep"), seed=SEED, order=order,
-        )  # fmt: skip
+        setup = p.setup(recipe=sl.Recipe(batch_size=50, lr=lr).with_length("2ep"), seed=SEED, order=order)
+        scores = learned.initial_scores(space, torch.float32, generator(SEED, "scores"))
+        done = learned.edge_popup(setup, p.init(SEED), scores, choose=repeated(space, keep, protect=protect))
         assert torch.equal(mask, done.end.theta.ne(0) | ~space.prunable)
         searched = result.history.query(f"branch == '{label} (mask)' and level == 2")
         assert list(searched["train_loss"]) == [row["train_loss"] for row in done.history]
@@ -135,10 +133,9 @@ def test_continuous_sparsification_is_a_chain_of_rounds(result: sl.Result) -> No
     rewound, soft = at, space.prunable & ~space.indicator(PROTECTED)
     scores = torch.full_like(at.theta, 0.05)
     for level in range(1, LEVELS + 1):
+        setup = p.setup(recipe=sl.Recipe(batch_size=50, lr=0.3).with_length("2ep"), seed=SEED)
         done = learned.continuous_sparsification(
-            space, p.module, at, scores, p.splits.train, soft=soft, penalty=1e-3, beta=100.0, prepare=p.prepare,
-            loss=p.per_example_loss(), recipe=sl.Recipe(batch_size=50, lr=0.3).with_length("2ep"), seed=SEED,
-            first=REWIND,
+            setup, at, scores, soft=soft, penalty=1e-3, beta=100.0, first=REWIND
         )  # fmt: skip
         ticket = of(result, "continuous-sparsification", level)
         keep = [space.remaining(ticket.mask)]

@@ -11,10 +11,8 @@ import torch
 from safetensors.torch import load, save
 
 from cases import named
-from sublevel.data.splits import Part
 from sublevel.prune.repeated import repeated
 from sublevel.prune.select import layer_counts
-from sublevel.risk import LOSSES
 from sublevel.rng import generator
 from sublevel.space import project
 from sublevel.train import learned
@@ -22,6 +20,7 @@ from sublevel.train.engine import train
 from sublevel.train.gradual import gradual
 from sublevel.train.recipe import Duration, Recipe
 from sublevel.train.resume import Snapshot, points, state, tensors
+from sublevel.train.setup import TrainingSetup
 
 STEPS = 12  # four epochs of three batches, the last of three examples
 CASES = {name: named(name) for name in ("convolution", "dropout")}
@@ -61,18 +60,13 @@ class Disk:
         return Snapshot(state(found), step, total, seen, history, points(found))
 
 
-def setting(case, **change) -> dict[str, Any]:
-    rest = {"prepare": lambda x: x, "loss": LOSSES[case.loss], "recipe": RECIPE, "seed": 3, "order": "own"}
-    return rest | change
+def setup(case, checkpointer, **change) -> TrainingSetup:
+    return case.setup(**{"recipe": RECIPE, "seed": 3, "order": "own", "checkpointer": checkpointer} | change)
 
 
 def weights(case, checkpointer, **change):
     mask = torch.rand(case.space.dim, generator=generator(0, "mask")) < 0.7
-    done = train(
-        case.space, case.module, case.point, Part(*case.data), mask=mask, checkpoints=(0, 2, 4, 9),
-        checkpointer=checkpointer,
-        **setting(case, **change),
-    )  # fmt: skip
+    done = train(setup(case, checkpointer, **change), case.point, mask=mask, checkpoints=(0, 2, 4, 9))
     return {"end": done.end, **{str(n): point for n, point in done.checkpoints.items()}}, done.history
 
 
@@ -92,20 +86,15 @@ def popped(case, checkpointer):
     scores = learned.initial_scores(case.space, torch.float64, generator(0, "scores"))
     counts = layer_counts(case.space, case.space.full_mask())
     keep = [n // 2 for n in counts]
-    done = learned.edge_popup(
-        case.space, case.module, case.point, scores, Part(*case.data), choose=repeated(case.space, keep),
-        checkpointer=checkpointer,
-        **setting(case),
-    )  # fmt: skip
+    done = learned.edge_popup(setup(case, checkpointer), case.point, scores, choose=repeated(case.space, keep))
     return {"end": done.end, "scores": done.scores}, done.history
 
 
 def softened(case, checkpointer):
     scores = 0.1 * torch.randn(case.space.dim, dtype=torch.float64, generator=generator(0, "soft"))
     done = learned.continuous_sparsification(
-        case.space, case.module, case.point, scores, Part(*case.data), soft=case.space.prunable, penalty=1e-3,
-        beta=20.0, checkpointer=checkpointer, **setting(case),
-    )  # fmt: skip
+        setup(case, checkpointer), case.point, scores, soft=case.space.prunable, penalty=1e-3, beta=20.0
+    )
     return {"end": done.end, "scores": done.scores, "weights": done.weights}, done.history
 
 
@@ -119,11 +108,7 @@ def tightened(case, checkpointer):
         left[best] = True
         return left, project(point.theta, left)
 
-    done = gradual(
-        case.space, case.module, case.point, Part(*case.data), tighten=tighten, at=sorted(keep),
-        checkpointer=checkpointer,
-        **setting(case),
-    )  # fmt: skip
+    done = gradual(setup(case, checkpointer), case.point, tighten=tighten, at=sorted(keep))
     return {"end": done.end, "mask": done.mask, **{f"moment {n}": t for n, t in done.moments.items()}}, done.history
 
 

@@ -42,10 +42,10 @@ class Run:
     def per_epoch(self) -> int:
         return self.recipe.steps_per_epoch(len(self.data))
 
-    def fast(self, mask=None, start=None, seed=3, **options):
-        case = self.case
-        rest = {"prepare": self.prepare, "loss": LOSSES[case.loss], "recipe": self.recipe, "seed": seed} | options
-        return train(case.space, case.module, start or case.point, self.data, mask=mask, **rest)
+    def fast(self, mask=None, start=None, seed=3, order="", watch=None, **options):
+        how = {"recipe": self.recipe, "seed": seed, "order": order, "watch": watch}
+        setup = self.case.setup(data=self.data, prepare=self.prepare, **how)
+        return train(setup, start or self.case.point, mask=mask, **options)
 
     def batches(self, first, last, seed=3, order=""):
         """The plan, read by hand: index, crop and flip of one example at a time."""
@@ -156,19 +156,9 @@ def test_without_a_mask_it_is_the_optimizer(name):
 def test_float32_within_tolerance(name):
     case = named(name)
     double = Run(case, recipe()).fast(case.masks()["random"])
-    space, x, y = case.space, case.data[0].float(), case.data[1]
-    net = case.build()
-    single = train(
-        space,
-        net,
-        case.point.to(dtype=torch.float32),
-        Part(x, y),
-        prepare=lambda batch: batch,
-        loss=LOSSES["cross-entropy"],
-        recipe=recipe(),
-        seed=3,
-        mask=case.masks()["random"],
-    )
+    data = Part(case.data[0].float(), case.data[1])
+    setup = case.setup(module=case.build(), data=data, recipe=recipe(), seed=3)
+    single = train(setup, case.point.to(dtype=torch.float32), mask=case.masks()["random"])
     assert single.end.theta.dtype == torch.float32
     assert float((single.end.theta - double.end.theta).norm() / double.end.theta.norm()) < 1e-5
     assert bool((single.end.theta[~case.masks()["random"]] == 0).all())

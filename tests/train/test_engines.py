@@ -11,10 +11,8 @@ from torch.nn import functional as F
 
 from cases import named
 from sublevel import Problem
-from sublevel.data.splits import Part
 from sublevel.errors import ConfigError, ModelError
 from sublevel.precision import tf32
-from sublevel.risk import LOSSES
 from sublevel.rng import generator
 from sublevel.space import Space
 from sublevel.train import sparse
@@ -50,7 +48,7 @@ def test_only_large_layers_of_few_weights_are_sparse() -> None:
     kept = torch.ones(space.dim)
     list(space.views(kept).values())[2][:, 10:] = 0  # a thirtieth of the second layer is left
     recipe = replace(RECIPE, engine="sparse")
-    run = weights(space, problem.module, problem.init(0), kept > 0, recipe, problem.prepare, problem.per_example_loss())
+    run = weights(problem.setup(recipe=recipe, seed=0), problem.init(0), kept > 0)
     assert isinstance(run, sparse.Sparse)
     sizes = [part.numel() for part in run._loss_and_grad.parts]
     assert sizes == [784 * 300, 300, 100 * 10, 100, 1000, 10]
@@ -73,10 +71,7 @@ def test_a_weight_that_something_else_reads_is_refused(monkeypatch) -> None:
     net = Regularised().double()
     space = Space.of(net)
     with pytest.raises(ModelError, match=r"layer.weight is also read by dropout, which train.engine 'sparse'"):
-        train(
-            space, net, space.point(net), Part(*TINY.data), prepare=lambda x: x, loss=LOSSES["cross-entropy"],
-            recipe=replace(RECIPE, engine="sparse"), seed=0,
-        )  # fmt: skip
+        train(TINY.setup(space=space, module=net, recipe=replace(RECIPE, engine="sparse"), seed=0), space.point(net))
 
 
 def test_inputs_of_more_dimensions() -> None:
@@ -124,6 +119,4 @@ def test_a_graph_is_for_one_process(monkeypatch) -> None:
     monkeypatch.setattr("sublevel.train.graph.team", lambda: Team(0, 2))
     net = TINY.build().double()
     with pytest.raises(ConfigError, match="'graph' is for one process"):
-        weights(
-            TINY.space, net, TINY.point, None, replace(RECIPE, engine="graph"), lambda x: x, LOSSES["cross-entropy"]
-        )
+        weights(TINY.setup(module=net, recipe=replace(RECIPE, engine="graph"), seed=0), TINY.point, None)

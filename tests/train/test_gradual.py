@@ -6,15 +6,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from cases import CASES, Case
 from sublevel.data.batches import epoch_plan
 from sublevel.data.splits import Part
+from sublevel.problem import Problem
 from sublevel.risk import LOSSES
+from sublevel.rng import generator
 from sublevel.space import Point, project
 from sublevel.train.engine import train
 from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe
+from sublevel.train.setup import TrainingSetup
 from sublevel.train.step import StepState, adam_step, step
 
 CASE: Case = next(c for c in CASES if c.space.statistics)
@@ -30,8 +34,8 @@ recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 DATA = Part(*CASE.data)
 
 
-def common(recipe: Recipe) -> dict:
-    return {"prepare": lambda x: x, "loss": LOSSES[CASE.loss], "recipe": recipe, "seed": 5}
+def setup(recipe: Recipe) -> TrainingSetup:
+    return CASE.setup(recipe=recipe, seed=5)
 
 
 def same(a: Point, b: Point) -> bool:
@@ -78,17 +82,14 @@ def straight(recipe: Recipe, keep: dict[int, int], steps: int) -> tuple[StepStat
 @recipes
 def test_a_run_goes_on_with_its_momentum_as_if_it_had_not_stopped(recipe: Recipe) -> None:
     """To the bit, in the middle of an epoch; with momentum from zero it ends elsewhere."""
-    whole = train(CASE.space, CASE.module, CASE.point, DATA, **common(recipe)).end
+    whole = train(setup(recipe), CASE.point).end
     full = CASE.space.full_mask()
     stop = recipe.steps_per_epoch(len(DATA)) + 1
-    half = gradual(
-        CASE.space, CASE.module, CASE.point, DATA, tighten=lambda now, at, mask: (mask, at.theta), at=[stop],
-        **common(recipe),
-    )  # fmt: skip
+    half = gradual(setup(recipe), CASE.point, tighten=lambda now, at, mask: (mask, at.theta), at=[stop])
     assert torch.equal(half.mask, full)
-    rest = {"mask": full, "first": stop, **common(recipe)}
-    assert same(train(CASE.space, CASE.module, half.end, DATA, moments=half.moments, **rest).end, whole)
-    assert not same(train(CASE.space, CASE.module, half.end, DATA, **rest).end, whole)
+    rest = {"mask": full, "first": stop}
+    assert same(train(setup(recipe), half.end, moments=half.moments, **rest).end, whole)
+    assert not same(train(setup(recipe), half.end, **rest).end, whole)
 
 
 @recipes
@@ -99,7 +100,7 @@ def test_masks_that_tighten_during_one_run_are_those_of_a_straight_loop(recipe: 
     at = list(range(2, steps - 2))
     keep = {now: cubic(size, size // 5, now - 1, at[-1] - 1) for now in at}
     seen: dict[int, torch.Tensor] = {}
-    done = gradual(CASE.space, CASE.module, CASE.point, DATA, tighten=smallest_out(keep, seen), at=at, **common(recipe))
+    done = gradual(setup(recipe), CASE.point, tighten=smallest_out(keep, seen), at=at)
     expected, masks = straight(recipe, keep, at[-1])
     assert all(torch.equal(seen[now], masks[now]) for now in at)
     assert all(int((seen[now] & CASE.space.prunable).sum()) == keep[now] for now in at)
@@ -111,11 +112,19 @@ def test_masks_that_tighten_during_one_run_are_those_of_a_straight_loop(recipe: 
         assert bool((vector[~done.mask] == 0).all())
         assert not bool(torch.signbit(vector[~done.mask]).any())
 
-    end = train(
-        CASE.space, CASE.module, done.end, DATA, mask=done.mask, first=at[-1], moments=done.moments, **common(recipe)
-    ).end
+    end = train(setup(recipe), done.end, mask=done.mask, first=at[-1], moments=done.moments).end
     assert torch.allclose(end.theta, straight(recipe, keep, steps)[0].theta, rtol=0, atol=1e-10)
     assert bool((end.theta[~done.mask] == 0).all())
+
+
+def test_labels_that_do_not_count_weigh_the_same_in_every_training() -> None:
+    x, y = torch.randn(20, 4, generator=generator(0, "probe")), torch.arange(20) % 2
+    y[::3] = -100
+    p = Problem(lambda input_shape, classes: nn.Linear(4, 2), train=(x, y), test=(x, y), validation=0, version="1")
+    setup, start = p.setup(recipe=replace(SGD, length=Duration(4, "it")), seed=0), p.init(0)
+    done = gradual(setup, start, tighten=lambda now, at, mask: (mask, at.theta), at=[4])
+    assert same(done.end, p.trained(start, recipe=setup.recipe, seed=0).end)
+    assert not same(done.end, train(replace(setup, loss=p.per_example_loss()), start).end)
 
 
 def test_the_cubic_schedule_falls_from_all_to_the_target() -> None:

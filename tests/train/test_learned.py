@@ -20,6 +20,7 @@ from sublevel.rng import generator
 from sublevel.space import Point, Space
 from sublevel.train import learned
 from sublevel.train.recipe import Duration, Recipe
+from sublevel.train.setup import TrainingSetup
 
 SEED, ORDER = 3, "own"
 
@@ -78,10 +79,8 @@ def test_edge_popup_is_the_straight_through_definition(case, within):
     began = learned.initial_scores(space, torch.float64, generator(SEED, "scores"))
     sizes = [layer.size for layer in space.prunable_layers]
     keep = [n // 3 for n in sizes] if within == "layer" else [sum(sizes) // 3]
-    got = learned.edge_popup(
-        space, case.module, case.point, began, Part(*case.data), choose=repeated(space, keep), prepare=lambda x: x,
-        loss=LOSSES[case.loss], recipe=r, seed=SEED, order=ORDER,
-    )  # fmt: skip
+    setup = case.setup(recipe=r, seed=SEED, order=ORDER)
+    got = learned.edge_popup(setup, case.point, began, choose=repeated(space, keep))
 
     scores = {n: v.clone().requires_grad_() for n, v in space.views(began).items() if n in weights}
     optimizer = torch.optim.SGD(scores.values(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=1e-2)
@@ -127,9 +126,9 @@ def test_continuous_sparsification_is_its_definition(case):
     soft = torch.zeros(space.dim, dtype=torch.bool)
     for name in soft_names:
         soft |= space.indicator(name)
+    setup = case.setup(recipe=r, seed=SEED, order=ORDER)
     got = learned.continuous_sparsification(
-        space, case.module, case.point, began, Part(*case.data), soft=soft, penalty=penalty, beta=beta,
-        prepare=lambda x: x, loss=LOSSES[case.loss], recipe=r, seed=SEED, order=ORDER, first=first,
+        setup, case.point, began, soft=soft, penalty=penalty, beta=beta, first=first
     )  # fmt: skip
 
     w = {n: v.clone().requires_grad_() for n, v in space.views(case.point.theta).items()}
@@ -179,6 +178,10 @@ def planted() -> tuple[nn.Module, Space, Point, list[int], Part]:
     return net, space, start, layer_counts(space, truth), Part(x, y)
 
 
+def squared(net: nn.Module, space: Space, data: Part, recipe: Recipe) -> TrainingSetup:
+    return LINE.setup(space=space, module=net, data=data, recipe=recipe, seed=0)
+
+
 def error(net: nn.Module, space: Space, theta: Tensor, data: Part) -> float:
     with torch.no_grad():
         return float(F.mse_loss(space.call(net, theta, {}, data.x), data.y))
@@ -188,10 +191,7 @@ def test_edge_popup_finds_a_mask_far_better_than_random_ones():
     net, space, start, keep, data = planted()
     r = Recipe(length=Duration(600, "it"), batch_size=64, lr=10.0, schedule="cosine", weight_decay=0.0)
     scores = learned.initial_scores(space, torch.float32, generator(0, "scores"))
-    got = learned.edge_popup(
-        space, net, start, scores, data, choose=repeated(space, keep), prepare=lambda x: x, loss=LOSSES["squared"],
-        recipe=r, seed=0,
-    )  # fmt: skip
+    got = learned.edge_popup(squared(net, space, data, r), start, scores, choose=repeated(space, keep))
     mask = got.end.theta != 0
     assert layer_counts(space, mask) == keep
     randoms = [select(space, torch.rand(space.dim), space.full_mask(), keep) for _ in range(50)]
@@ -208,18 +208,16 @@ def test_soft_masks_are_hard_at_the_end_and_find_what_is_planted():
     truth = torch.arange(16) < 4
     data = Part(x, (x * truth * 2.0).sum(1, keepdim=True))
     r = Recipe(length=Duration(400, "it"), batch_size=50, lr=0.05, weight_decay=0.0)
-    rest = {"prepare": lambda x: x, "loss": LOSSES["squared"], "recipe": r, "seed": 0, "penalty": 0.03, "beta": 200.0}
+    setup, rest = squared(net, space, data, r), {"soft": space.full_mask(), "penalty": 0.03, "beta": 200.0}
     start, began = Point(torch.ones(16)), torch.zeros(16)
-    got = learned.continuous_sparsification(space, net, start, began, data, soft=space.full_mask(), **rest)
+    got = learned.continuous_sparsification(setup, start, began, **rest)
     mask = torch.sigmoid(200.0 * got.scores)
     assert torch.equal(mask > 0.5, truth)
     assert float((mask - truth.float()).abs().max()) < 1e-3
     again = learned.next_round(got.scores, 200.0, 0.0)
     assert bool((again[truth] == 0).all())
     assert bool((again[~truth] < -5).all())
-    second = learned.continuous_sparsification(
-        space, net, Point(got.weights), again, data, soft=space.full_mask(), **rest
-    )
+    second = learned.continuous_sparsification(setup, Point(got.weights), again, **rest)
     assert torch.equal(second.scores > 0, truth), "what was off stays off, what was on is found again"
 
 
@@ -240,9 +238,7 @@ def test_scores_and_signed_constants_have_the_scale_of_kaiming():
 
 
 def test_scores_that_explode_are_a_divergence():
-    space, popup = LINE.space, {"prepare": lambda x: x, "loss": LOSSES["squared"], "recipe": recipe(20, lr=1e200)}
+    space, setup = LINE.space, LINE.setup(recipe=recipe(20, lr=1e200), seed=0)
     scores = learned.initial_scores(space, torch.float64, generator(0, "scores"))
     with pytest.raises(Diverged, match="edge-popup diverged: a score is not finite"):
-        learned.edge_popup(
-            space, LINE.module, LINE.point, scores, Part(*LINE.data), choose=repeated(space, [4]), seed=0, **popup
-        )
+        learned.edge_popup(setup, LINE.point, scores, choose=repeated(space, [4]))

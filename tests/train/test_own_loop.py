@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from cases import named
-from sublevel.data.splits import Part
 from sublevel.errors import Diverged, ModelError
 from sublevel.risk import LOSSES
 from sublevel.space import Point
@@ -15,13 +14,14 @@ from sublevel.train.own import by_loop
 from sublevel.train.recipe import Duration, Recipe
 
 CASE = named("normalised")
-DATA = Part(*CASE.data)
 RECIPE = Recipe(length=Duration(4, "ep"), batch_size=8, lr=0.05, momentum=0.0, weight_decay=0.01, dtype="float64")
 MASK = torch.rand(CASE.space.dim, generator=torch.Generator().manual_seed(5)) < 0.6
 
 
-def settings(**change):
-    return {"prepare": lambda x: x, "recipe": RECIPE, "seed": 3, "mask": MASK, "order": "a"} | change
+def trained(loop=None, start=CASE.point, order="a", **how):
+    """By the engine, or by a loop."""
+    setup = CASE.setup(recipe=RECIPE, seed=3, order=order)
+    return train(setup, start, mask=MASK, **how) if loop is None else by_loop(loop, setup, start, mask=MASK, **how)
 
 
 def sgd(theta, mask, steps, batch, buffers, rates, recipe):
@@ -40,21 +40,19 @@ def sgd(theta, mask, steps, batch, buffers, rates, recipe):
 @pytest.mark.parametrize("checkpoints", [(), (0, 7, 9)])
 def test_sgd_as_a_loop_is_the_engine(checkpoints):
     CASE.module.train()
-    engine = train(CASE.space, CASE.module, CASE.point, DATA, loss=LOSSES[CASE.loss], checkpoints=checkpoints,
-                   **settings())  # fmt: skip
-    mine = by_loop(sgd, CASE.module, CASE.point, DATA, checkpoints=checkpoints, **settings())
+    engine, mine = trained(checkpoints=checkpoints), trained(sgd, checkpoints=checkpoints)
     torch.testing.assert_close(mine.end.theta, engine.end.theta, rtol=1e-12, atol=1e-12)
     assert set(mine.checkpoints) == set(checkpoints)
     for step in checkpoints:
         torch.testing.assert_close(mine.checkpoints[step].theta, engine.checkpoints[step].theta, rtol=1e-12, atol=1e-12)
     for name, buffer in engine.end.buffers.items():
         torch.testing.assert_close(mine.end.buffers[name], buffer, rtol=1e-12, atol=1e-12)
-    assert [row["step"] for row in mine.history] == [*(n for n in checkpoints if n), RECIPE.steps(len(DATA))]
+    assert [row["step"] for row in mine.history] == [*(n for n in checkpoints if n), RECIPE.steps(CASE.examples)]
 
 
 def test_a_run_that_begins_in_the_middle_goes_on_with_the_same_batches():
-    whole = by_loop(sgd, CASE.module, CASE.point, DATA, checkpoints=(7,), **settings())
-    rest = by_loop(sgd, CASE.module, whole.checkpoints[7], DATA, first=7, **settings())
+    whole = trained(sgd, checkpoints=(7,))
+    rest = trained(sgd, whole.checkpoints[7], first=7)
     assert torch.equal(rest.end.theta, whole.end.theta)
 
 
@@ -66,7 +64,7 @@ def test_a_loop_is_given_what_it_names_and_a_copy_of_the_weights():
         mask.fill_(False)
         return theta.mul_(0.5)
 
-    found = by_loop(loop, CASE.module, CASE.point, DATA, rates=[0.1] * 3, offered={"problem": "mine"}, **settings())
+    found = trained(loop, rates=[0.1] * 3, offered={"problem": "mine"})
     assert (seen["seed"], seen["problem"], seen["steps"]) == (3, "mine", [0, 1, 2])
     assert torch.equal(seen["first"], start * MASK)
     assert torch.equal(CASE.point.theta, start)
@@ -78,9 +76,7 @@ def test_noise_of_a_loop_is_repeated():
         return theta + torch.randn(len(theta), dtype=theta.dtype) * mask
 
     before = torch.get_rng_state()
-    one, two, other = (
-        by_loop(loop, CASE.module, CASE.point, DATA, **settings(order=order)).end.theta for order in "aab"
-    )
+    one, two, other = (trained(loop, order=order).end.theta for order in "aab")
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -102,5 +98,5 @@ def test_what_a_loop_may_not_give_back(give, error, message):
         return give(theta)
 
     with pytest.raises(error, match=message) as caught:
-        by_loop(loop, CASE.module, CASE.point, DATA, **settings())
+        trained(loop)
     assert "test_what_a_loop_may_not_give_back.<locals>.loop" in str(caught.value)

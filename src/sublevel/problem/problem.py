@@ -32,6 +32,8 @@ from sublevel.space import Choice, Point, Space
 from sublevel.train.engine import TrainingResult, train
 from sublevel.train.own import Loop, by_loop
 from sublevel.train.recipe import Recipe
+from sublevel.train.resume import Checkpointer
+from sublevel.train.setup import TrainingSetup, Watch
 
 if TYPE_CHECKING:
     from sublevel.problem.spec import ProblemSpec
@@ -276,17 +278,45 @@ class Problem:
         by_path = isinstance(self.loss, str) and ":" in self.loss
         return loss_function(identity.function(self.loss) if by_path else self.loss)
 
-    def trained(self, start: Point, *, recipe: Recipe, seed: int, **how: Any) -> TrainingResult:
-        """Train from ``start``, with the problem's ``loop`` if it has one; the other arguments are those of
+    def setup(
+        self,
+        *,
+        recipe: Recipe,
+        seed: int,
+        order: str = "",
+        watch: Watch | None = None,
+        checkpointer: Checkpointer | None = None,
+    ) -> TrainingSetup:
+        """The setup of a training on the problem's training examples (see `sublevel.train.setup.TrainingSetup`)."""
+        data = self.splits.train
+        return TrainingSetup(
+            space=self.space, module=self.module, data=data, prepare=self.prepare,
+            loss=counting(self.per_example_loss(), data.y), recipe=recipe, seed=seed, order=order, watch=watch,
+            checkpointer=checkpointer,
+        )  # fmt: skip
+
+    def trained(
+        self,
+        start: Point,
+        *,
+        recipe: Recipe,
+        seed: int,
+        order: str = "",
+        watch: Watch | None = None,
+        checkpointer: Checkpointer | None = None,
+        **how: Any,
+    ) -> TrainingResult:
+        """Train from ``start``: `trained_by` the `setup` of these arguments; the others are those of `trained_by`."""
+        setup = self.setup(recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=checkpointer)
+        return self.trained_by(setup, start, **how)
+
+    def trained_by(self, setup: TrainingSetup, start: Point, **how: Any) -> TrainingResult:
+        """Train from ``start``, with the problem's ``loop`` if it has one. The other arguments are those of
         `sublevel.train.engine.train`. A loop may also name the argument ``problem`` (see `sublevel.train.own.by_loop`).
         """
-        data, prepare = self.splits.train, self.prepare
-        given: dict[str, Any] = {"prepare": prepare, "recipe": recipe, "seed": seed, **how}
         if self.loop is None:
-            loss = counting(self.per_example_loss(), data.y)
-            return train(self.space, self.module, start, data, loss=loss, **given)
-        given.pop("checkpointer", None)  # a snapshot cannot hold the variables of your own loop
-        return by_loop(identity.function(self.loop), self.module, start, data, offered={"problem": self}, **given)
+            return train(setup, start, **how)
+        return by_loop(identity.function(self.loop), setup, start, offered={"problem": self}, **how)
 
     def fingerprint(self) -> dict[str, Any] | None:
         """The problem's part of a cell's key; None if its code has neither source nor version.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from sublevel._types import Bool, Tensor
 from sublevel.codec import mask_of, point_of
@@ -16,7 +16,9 @@ from sublevel.problem import Problem
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point
 from sublevel.study.options import Examples, Options
+from sublevel.train.recipe import Recipe
 from sublevel.train.resume import Checkpointer
+from sublevel.train.setup import TrainingSetup, Watch
 
 Json = Any
 
@@ -39,6 +41,14 @@ class Output:
     objects: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
+class TrainingInputs(TypedDict):
+    """The inputs of every cell that trains: the recipe as a document, the seed, and the name of the data order."""
+
+    recipe: Json
+    seed: int
+    order: str
+
+
 @dataclass(frozen=True)
 class Context:
     """Where a cell is computed: its problem, the store it loads from, whom it tells about its progress, and what keeps
@@ -59,6 +69,11 @@ class Context:
     def mask(self, name: str | None) -> Bool[Tensor, "D"] | None:
         """A stored mask on the problem's device; None is the dense one."""
         return None if name is None else stored_mask(self.store, name).to(self.problem.device)
+
+    def training(self, watch: Watch, **inputs: Unpack[TrainingInputs]) -> TrainingSetup:
+        """The setup of a training that is computed here."""
+        given = inputs | {"recipe": Recipe.from_document(inputs["recipe"])}
+        return self.problem.setup(**given, watch=watch, checkpointer=self.checkpointer)
 
     def field(self, options: Examples, part: int) -> EmpiricalRisk:
         """The loss on a part of the training examples that a measurement asks for, ready for Hessian products."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -20,10 +20,10 @@ from sublevel.prune import Criterion, ScoreContext, layer_counts, prune, score_f
 from sublevel.risk.synflow import flow
 from sublevel.rng import generator
 from sublevel.space import Point
-from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, cell
+from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, TrainingInputs, cell
 from sublevel.tables import SOLUTION, table
-from sublevel.train.engine import EpochProgress, Watch
 from sublevel.train.recipe import Recipe
+from sublevel.train.setup import EpochProgress, Watch
 
 SAMPLE = 1000
 """Training examples that a pruning score may look at: the same fixed sample everywhere."""
@@ -35,36 +35,29 @@ HISTORY = table("history", SOLUTION, "step, epoch, lr, train_loss, validation_lo
 def train_cell(
     c: Context,
     *,
-    recipe: Json,
-    seed: int,
     start: Json,
     mask: str | None,
-    order: str,
     first: int,
     lr: float | None,
     checkpoints: Sequence[int],
     last: int | None = None,
     moments: str | None = None,
+    **training: Unpack[TrainingInputs],
 ) -> Output:
     """Train to the end of the schedule, or to step ``last``, with momentum from zero or from ``moments``.
 
-    The held-out loss is looked at after every epoch.
+    The held-out loss is measured after every epoch.
     """
-    p, chosen = c.problem, Recipe.from_document(recipe)
-    rates = chosen.rates(len(p.splits.train)) if lr is None else [lr] * chosen.steps(len(p.splits.train))
-    keep = {} if moments is None else {"moments": c.store.get_tensors(moments)}
-    done = p.trained(
-        p.init(seed, start["init"]) if "init" in start else c.point(start["point"]),
-        recipe=chosen,
-        seed=seed,
+    setup = c.training(watching(c), **training)
+    rates = setup.rates if lr is None else [lr] * len(setup.rates)
+    done = c.problem.trained_by(
+        setup,
+        c.problem.init(setup.seed, start["init"]) if "init" in start else c.point(start["point"]),
         mask=c.mask(mask),
-        order=order,
         first=first,
         rates=rates[:last],
         checkpoints=checkpoints,
-        watch=watching(c),
-        checkpointer=c.checkpointer,
-        **keep,
+        **({} if moments is None else {"moments": c.store.get_tensors(moments)}),
     )
     points = {"end": done.end, **{f"step-{n}": point for n, point in done.checkpoints.items()}}
     return Output({"history": done.history}, {name: point_tensors(point) for name, point in points.items()})

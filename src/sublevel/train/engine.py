@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
 
 from sublevel._types import Bool, Tensor
-from sublevel.data.batches import EpochPlan, epoch_plan, gather
-from sublevel.data.splits import Part
 from sublevel.errors import ConfigError, Diverged
-from sublevel.inputs import Inputs
 from sublevel.memory import keep_freed
 from sublevel.precision import tf32
 from sublevel.rng import reseed, seeded
-from sublevel.space import Point, Space
+from sublevel.space import Point
 from sublevel.train.engines import weights
-from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Checkpointer, Snapshot, State
-from sublevel.train.step import Loss
-from sublevel.train.team import ALONE, Team, team
-
-
-@dataclass(frozen=True)
-class EpochProgress:
-    """Progress at the end of an epoch: the step, its learning rate, and the epoch's mean loss."""
-
-    step: int
-    steps: int
-    epoch: int
-    lr: float
-    train_loss: float
-
-
-Watch = Callable[[EpochProgress, Point], Mapping[str, float]]
+from sublevel.train.resume import Snapshot, State
+from sublevel.train.setup import EpochProgress, TrainingSetup
+from sublevel.train.team import team
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,41 +31,27 @@ class TrainingResult:
 
 
 def train(
-    space: Space,
-    module: nn.Module,
+    setup: TrainingSetup,
     start: Point,
-    data: Part,
     *,
-    prepare: Callable[[Tensor], Inputs],
-    loss: Loss,
-    recipe: Recipe,
-    seed: int,
     mask: Bool[Tensor, "D"] | None = None,
-    order: str = "",
     first: int = 0,
     rates: Sequence[float] | None = None,
     checkpoints: Sequence[int] = (),
-    watch: Watch | None = None,
     moments: Mapping[str, Tensor] | None = None,
-    checkpointer: Checkpointer | None = None,
 ) -> TrainingResult:
     """Train from ``start`` at step ``first`` to the end of the schedule.
 
     ``rates`` gives the learning rate of every step of the whole run (default: the recipe's); its length is the last
-    step. ``order`` names the data order: runs with the same name and seed see the same batches at the same steps.
-    Momentum (both moments of Adam) starts at zero, or at
-    ``moments``. Pruned coordinates are exactly 0 throughout. With a ``checkpointer`` the run resumes from its last
-    snapshot, to the same bits.
+    step. Momentum (both moments of Adam) starts at zero, or at ``moments``. Pruned coordinates are exactly 0
+    throughout.
 
     Raises Diverged, naming the step, if the loss or a weight becomes infinite or NaN.
     """
-    run = weights(space, module, start, mask, recipe, prepare, loss)
+    run = weights(setup, start, mask)
     if moments is not None:
         run.resume(moments)
-    return descend(
-        run, module, data, recipe=recipe, seed=seed, order=order, first=first, rates=rates, checkpoints=checkpoints,
-        watch=watch, checkpointer=checkpointer,
-    )  # fmt: skip
+    return descend(run, setup, first=first, rates=rates, checkpoints=checkpoints)
 
 
 @runtime_checkable
@@ -110,25 +77,19 @@ class Stepper(Protocol):
 
 def descend(
     run: Stepper,
-    module: nn.Module,
-    data: Part,
+    setup: TrainingSetup,
     *,
-    recipe: Recipe,
-    seed: int,
-    order: str = "",
     first: int = 0,
     rates: Sequence[float] | None = None,
     checkpoints: Sequence[int] = (),
-    watch: Watch | None = None,
-    checkpointer: Checkpointer | None = None,
 ) -> TrainingResult:
     """The loop around the steps of ``run``; the other arguments are those of `train`."""
     keep_freed()
-    rates = recipe.rates(len(data)) if rates is None else rates
-    per_epoch, last = recipe.steps_per_epoch(len(data)), len(rates)
+    data, recipe, seed, checkpointer = setup.data, setup.recipe, setup.seed, setup.checkpointer
+    rates = setup.rates if rates is None else rates
+    per_epoch, last = setup.per_epoch, len(rates)
     together = team()
-    batch = batches(data, recipe, together)
-    dropout = f"dropout:{order}" + (f":{together.rank}" if together.rank else "")
+    dropout = f"dropout:{setup.order}" + (f":{together.rank}" if together.rank else "")
     at = checkpointer.load() if checkpointer else None
     if at is None:
         at = Snapshot({}, first, saved={first: run.point()} if first in checkpoints else {})
@@ -138,16 +99,15 @@ def descend(
     while now < last:
         epoch, inside = divmod(now, per_epoch)
         stop = min((epoch + 1) * per_epoch, last)
-        plan = planned(len(data), recipe, seed, epoch, order)
-        plan = plan.to(data.x.device)
-        module.train()
+        plan = setup.plan(epoch)
+        setup.module.train()
         with seeded(seed, dropout, epoch), tf32(recipe.tf32):
             total = torch.full((), before[0], dtype=torch.float64, device=data.x.device)
             seen, before = before[1], (0.0, 0)
             for i in range(inside, inside + stop - now):
                 step = epoch * per_epoch + i
                 reseed(seed, dropout, step)  # independent of the step where a run begins
-                x, y = batch(plan, i)
+                x, y = setup.batch(plan, i, together)
                 size = min(recipe.batch_size, len(data) - i * recipe.batch_size)
                 total += _stepped(run, x, y, rates[step]) * size
                 seen += size
@@ -159,26 +119,10 @@ def descend(
         _check_finite(progress, here.theta, now)
         now = stop
         row = {"step": stop, "epoch": epoch, "lr": progress.lr, "train_loss": progress.train_loss}
-        history.append({**row, **(watch(progress, here) if watch else {})})
+        history.append({**row, **(setup.watch(progress, here) if setup.watch else {})})
         if checkpointer and now < last and checkpointer.due():
             checkpointer.save(Snapshot(run.state(), now, history=history, saved=saved))
     return TrainingResult(run.point(), saved, history)
-
-
-def planned(n: int, recipe: Recipe, seed: int, epoch: int, order: str) -> EpochPlan:
-    """The recipe's plan of an epoch over ``n`` examples."""
-    r = recipe
-    return epoch_plan(n, seed=seed, epoch=epoch, order=order, pad=r.crop, flip=r.flip, block=r.block, mix=r.mix)
-
-
-def batches(data: Part, recipe: Recipe, together: Team = ALONE) -> Callable[[EpochPlan, int], tuple[Tensor, Tensor]]:
-    """Return a function from a plan and i to the stored examples and labels of batch i, or this process's share."""
-
-    def batch(plan: EpochPlan, i: int) -> tuple[Tensor, Tensor]:
-        begin, end = together.share(i * recipe.batch_size, min((i + 1) * recipe.batch_size, len(data)))
-        return gather(data.x, plan, begin, end), data.y[plan.index[begin:end]]
-
-    return batch
 
 
 def _stepped(run: Stepper, x: Tensor, y: Tensor, lr: float) -> Tensor:

@@ -8,17 +8,13 @@ from fractions import Fraction
 from math import floor
 
 import torch
-from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.data.splits import Part
-from sublevel.inputs import Inputs
-from sublevel.space import Point, Space
-from sublevel.train.engine import Watch, descend
+from sublevel.space import Point
+from sublevel.train.engine import descend
 from sublevel.train.engines import weights
-from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Checkpointer, State
-from sublevel.train.step import Loss
+from sublevel.train.resume import State
+from sublevel.train.setup import TrainingSetup
 from sublevel.train.update import Moments
 
 Tighten = Callable[[int, Point, Tensor], tuple[Tensor, Tensor]]
@@ -46,52 +42,23 @@ def cubic(before: int, after: int, done: int, steps: int) -> int:
     return floor(after + (before - after) * Fraction(steps - done, steps) ** 3 + Fraction(1, 2))
 
 
-def gradual(
-    space: Space,
-    module: nn.Module,
-    start: Point,
-    data: Part,
-    *,
-    tighten: Tighten,
-    at: Sequence[int],
-    prepare: Callable[[Tensor], Inputs],
-    loss: Loss,
-    recipe: Recipe,
-    seed: int,
-    order: str = "",
-    watch: Watch | None = None,
-    checkpointer: Checkpointer | None = None,
-) -> Tightened:
+def gradual(setup: TrainingSetup, start: Point, *, tighten: Tighten, at: Sequence[int]) -> Tightened:
     """Train from step 0 to the last step of ``at``, and prune after each of them.
 
     ``at`` counts the steps taken. From then on pruned weights are exactly 0 in weights, gradients and momentum; the
-    momentum of the other weights continues. Until the first pruning the run equals that of `train`; the other arguments
-    are the same.
+    momentum of the other weights continues. Until the first pruning the run equals that of `train`.
     """
-    run = _Tightening(space, module, start, tighten, at, recipe, prepare, loss)
-    rates = recipe.rates(len(data))[: at[-1]]
-    done = descend(
-        run, module, data, recipe=recipe, seed=seed, order=order, rates=rates, watch=watch, checkpointer=checkpointer
-    )
+    run = _Tightening(setup, start, tighten, at)
+    done = descend(run, setup, rates=setup.rates[: at[-1]])
     return Tightened(done.end, run.mask, run.weights.moments(), done.history)
 
 
 class _Tightening:
     """Training steps of the weights, with prunings between them."""
 
-    def __init__(
-        self,
-        space: Space,
-        module: nn.Module,
-        start: Point,
-        tighten: Tighten,
-        at: Sequence[int],
-        recipe: Recipe,
-        prepare: Callable[[Tensor], Inputs],
-        loss: Loss,
-    ) -> None:
-        self.weights = weights(space, module, start, None, recipe, prepare, loss)
-        self.mask = space.full_mask().to(start.theta.device)
+    def __init__(self, setup: TrainingSetup, start: Point, tighten: Tighten, at: Sequence[int]) -> None:
+        self.weights = weights(setup, start, None)
+        self.mask = setup.space.full_mask().to(start.theta.device)
         self.point = self.weights.point
         self._tighten, self._at, self._now = tighten, frozenset(at), 0
 

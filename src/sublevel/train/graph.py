@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +19,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError
+from sublevel.space import Point
+from sublevel.train.setup import TrainingSetup
 from sublevel.train.team import team
 from sublevel.train.weights import Weights
 
@@ -40,8 +41,8 @@ class Captured:
 class Graphed(Weights):
     """Masked training steps by replay."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, setup: TrainingSetup, start: Point, mask: Bool[Tensor, "D"] | None) -> None:
+        super().__init__(setup, start, mask)
         if team().size > 1:
             raise ConfigError("train.engine 'graph' is for one process: remove it to train with several processes")
         if self._loss_and_grad.theta.is_cuda:

@@ -10,18 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.codec import under, within
-from sublevel.data.splits import Part
 from sublevel.errors import Diverged
-from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
-from sublevel.train.engine import Watch, descend
-from sublevel.train.recipe import Recipe
-from sublevel.train.resume import Checkpointer, State, overwrite
-from sublevel.train.step import Loss
+from sublevel.train.engine import descend
+from sublevel.train.resume import State, overwrite
+from sublevel.train.setup import TrainingSetup
 from sublevel.train.update import flat, update
 from sublevel.train.weights import LossAndGrad
 
@@ -42,22 +38,7 @@ class Learned:
     history: list[dict[str, float]]
 
 
-def edge_popup(
-    space: Space,
-    module: nn.Module,
-    frozen: Point,
-    scores: Float[Tensor, "D"],
-    data: Part,
-    *,
-    choose: Choose,
-    prepare: Callable[[Tensor], Inputs],
-    loss: Loss,
-    recipe: Recipe,
-    seed: int,
-    order: str = "",
-    watch: Watch | None = None,
-    checkpointer: Checkpointer | None = None,
-) -> Learned:
+def edge_popup(setup: TrainingSetup, frozen: Point, scores: Float[Tensor, "D"], *, choose: Choose) -> Learned:
     """Train the scores of frozen weights (edge-popup, Ramanujan et al. 1911.13299).
 
     The network is ``m * w`` with ``m = choose(|s|)``, 1 for the best. In the backward pass the straight-through
@@ -69,30 +50,21 @@ def edge_popup(
 
     Raises Diverged if a score becomes infinite or NaN.
     """
-    run = _Scores(space, module, frozen, scores, choose, recipe, prepare, loss)
-    done = descend(run, module, data, recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=checkpointer)
+    run = _Scores(setup, frozen, scores, choose)
+    done = descend(run, setup)
     end = Point(frozen.theta, done.end.buffers).project(choose(run.scores.abs()))
     return Learned(end, frozen.theta, run.scores, done.history)
 
 
 def continuous_sparsification(
-    space: Space,
-    module: nn.Module,
+    setup: TrainingSetup,
     start: Point,
     scores: Float[Tensor, "D"],
-    data: Part,
     *,
     soft: Bool[Tensor, "D"],
     penalty: float,
     beta: float,
-    prepare: Callable[[Tensor], Inputs],
-    loss: Loss,
-    recipe: Recipe,
-    seed: int,
-    order: str = "",
     first: int = 0,
-    watch: Watch | None = None,
-    checkpointer: Checkpointer | None = None,
 ) -> Learned:
     """Train weights and soft masks together (Savarese et al. 1912.04427): one round of their ticket search.
 
@@ -101,13 +73,8 @@ def continuous_sparsification(
     harden to 1 where s > 0 and 0 elsewhere. Weights and s take the recipe's steps, s without weight decay. The history
     holds L without the penalty.
     """
-    run = _SoftMasks(
-        space, module, start, scores, soft, penalty, _Annealing(beta, recipe.steps(len(data)) - first), recipe,
-        prepare, loss,
-    )  # fmt: skip
-    done = descend(
-        run, module, data, recipe=recipe, seed=seed, order=order, first=first, watch=watch, checkpointer=checkpointer
-    )
+    run = _SoftMasks(setup, start, scores, soft, penalty, _Annealing(beta, len(setup.rates) - first))
+    done = descend(run, setup, first=first)
     return Learned(done.end, run.weights, run.scores, done.history)
 
 
@@ -150,20 +117,10 @@ def signed_constant(space: Space, theta: Float[Tensor, "D"]) -> Float[Tensor, "D
 class _Scores:
     """Training of scores, in place, over frozen weights."""
 
-    def __init__(
-        self,
-        space: Space,
-        module: nn.Module,
-        frozen: Point,
-        scores: Tensor,
-        choose: Choose,
-        recipe: Recipe,
-        prepare: Callable[[Tensor], Inputs],
-        loss: Loss,
-    ) -> None:
+    def __init__(self, setup: TrainingSetup, frozen: Point, scores: Tensor, choose: Choose) -> None:
         self._frozen, self.scores, self._choose = frozen.theta, scores.clone(), choose
-        self._loss_and_grad = LossAndGrad(space, module, frozen, prepare, loss, recipe)
-        self._update = update(recipe, [self.scores], None)
+        self._loss_and_grad = LossAndGrad(setup, frozen)
+        self._update = update(setup.recipe, [self.scores], None)
         self._set()
 
     def point(self) -> Point:
@@ -188,7 +145,7 @@ class _Scores:
         }
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.scores.copy_(state["scores"])
         self._update.resume(within("moment", state))
         overwrite(self._loss_and_grad.buffers, within("buffer", state))
@@ -215,24 +172,20 @@ class _SoftMasks:
 
     def __init__(
         self,
-        space: Space,
-        module: nn.Module,
+        setup: TrainingSetup,
         start: Point,
         scores: Tensor,
         soft: Tensor,
         penalty: float,
         annealing: _Annealing,
-        recipe: Recipe,
-        prepare: Callable[[Tensor], Inputs],
-        loss: Loss,
     ) -> None:
         self.weights, self.scores = start.theta.clone(), scores.clone()
         self._soft, self._penalty, self._annealing, self._steps = soft, penalty, annealing, 0
-        self._loss_and_grad = LossAndGrad(space, module, start, prepare, loss, recipe)
+        self._loss_and_grad = LossAndGrad(setup, start)
         self.point = self._loss_and_grad.point
         self._updates = (
-            update(recipe, [self.weights], None),
-            update(replace(recipe, weight_decay=0.0), [self.scores], None),
+            update(setup.recipe, [self.weights], None),
+            update(replace(setup.recipe, weight_decay=0.0), [self.scores], None),
         )
         self._set()
 
@@ -254,7 +207,7 @@ class _SoftMasks:
         return {**own, **under("buffer", self._loss_and_grad.buffers), **moments[0], **moments[1]}
 
     def restore(self, state: State) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.weights.copy_(state["weights"])
         self.scores.copy_(state["scores"])
         self._steps = int(state["steps"])

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from math import nan
 from typing import Any
 
 import torch
-from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
-from sublevel.data.splits import Part
 from sublevel.errors import Diverged, ModelError
 from sublevel.inputs import Inputs
 from sublevel.rng import seeded
 from sublevel.space import Point
-from sublevel.train.engine import EpochProgress, TrainingResult, Watch, batches, planned
-from sublevel.train.recipe import Recipe
+from sublevel.train.engine import TrainingResult
+from sublevel.train.setup import EpochProgress, TrainingSetup
 
 Loop = Callable[..., Any]
 """``(theta [D], mask [D], steps: range, ...) -> theta [D]``, or a `Point` if buffers moved too."""
@@ -28,34 +27,29 @@ Batch = Callable[[int], tuple[Inputs, Tensor]]
 
 def by_loop(
     loop: Loop,
-    module: nn.Module,
+    setup: TrainingSetup,
     start: Point,
-    data: Part,
     *,
-    prepare: Callable[[Tensor], Inputs],
-    recipe: Recipe,
-    seed: int,
     mask: Bool[Tensor, "D"] | None = None,
-    order: str = "",
     first: int = 0,
     rates: Sequence[float] | None = None,
     checkpoints: Sequence[int] = (),
-    watch: Watch | None = None,
     offered: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train from ``start`` at step ``first`` to the end with ``loop(theta, mask, steps)``, called once per interval
-    between two checkpoints. The loop's other state (momentum) restarts at each call.
+    between two checkpoints. The loop's other state (momentum) restarts at each call. The setup's loss and checkpointer
+    are not used: the loop has a loss of its own, and a snapshot cannot hold its variables.
 
     ``theta`` [D] is a copy, 0 where ``mask`` [D] (bool, all True for a dense network) is False; ``steps`` is the range
     of steps to take. The returned weights must be finite, and 0 outside the mask. If its signature names them, the loop
     also receives ``buffers`` (name -> tensor, copies that it may change in place), ``batch`` (step -> the prepared
     inputs and labels in the study's data order, augmented), ``rates`` (the learning rate of every step of the whole
-    run), ``recipe``, ``seed``, and the arguments in ``offered``. Before each call ``module`` is set to training mode
+    run), ``recipe``, ``seed``, and the arguments in ``offered``. Before each call the network is set to training mode
     and PyTorch's global generator is seeded.
 
     Raises ModelError for a vector of another shape or with weights outside the mask, Diverged if it is not finite.
     """
-    rates = recipe.rates(len(data)) if rates is None else rates
+    rates = setup.rates if rates is None else rates
     last, saved, history = len(rates), {}, []
     kept = torch.ones_like(start.theta, dtype=torch.bool) if mask is None else mask
     now = start if mask is None else start.project(mask)
@@ -66,36 +60,33 @@ def by_loop(
         given = _copy(now)
         available = {
             "buffers": given.buffers,
-            "batch": _reader(data, recipe, prepare, seed, order),
+            "batch": _reader(setup),
             "rates": rates,
-            "recipe": recipe,
-            "seed": seed,
+            "recipe": setup.recipe,
+            "seed": setup.seed,
             **(offered or {}),
         }
-        module.train()
-        with seeded(seed, f"loop:{order}", begin):
+        setup.module.train()
+        with seeded(setup.seed, f"loop:{setup.order}", begin):
             found = loop(given.theta, kept.clone(), range(begin, end), **_requested(loop, available))
         now = _checked(loop, found, given, kept, end)
-        epoch = (end - 1) // recipe.steps_per_epoch(len(data))
+        epoch = (end - 1) // setup.per_epoch
         progress = EpochProgress(end, last, epoch, rates[end - 1], nan)
-        history.append({"step": end, "epoch": epoch, "lr": progress.lr, **(watch(progress, now) if watch else {})})
+        watched = setup.watch(progress, now) if setup.watch else {}
+        history.append({"step": end, "epoch": epoch, "lr": progress.lr, **watched})
         if end in checkpoints:
             saved[end] = _copy(now)
     return TrainingResult(now, saved, history)
 
 
-def _reader(data: Part, recipe: Recipe, prepare: Callable[[Tensor], Inputs], seed: int, order: str) -> Batch:
+def _reader(setup: TrainingSetup) -> Batch:
     """A function that returns the batch of any step, as `sublevel.train.engine.train` would use it."""
-    per_epoch, batch, plans = recipe.steps_per_epoch(len(data)), batches(data, recipe), {}
+    plan = lru_cache(maxsize=1)(setup.plan)
 
     def read(step: int) -> tuple[Inputs, Tensor]:
-        epoch, inside = divmod(step, per_epoch)
-        if epoch not in plans:
-            plans.clear()
-            plan = planned(len(data), recipe, seed, epoch, order)
-            plans[epoch] = plan.to(data.x.device)
-        x, y = batch(plans[epoch], inside)
-        return prepare(x), y
+        epoch, inside = divmod(step, setup.per_epoch)
+        x, y = setup.batch(plan(epoch), inside)
+        return setup.prepare(x), y
 
     return read
 

@@ -21,8 +21,9 @@ from torch.overrides import TorchFunctionMode
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.errors import ConfigError, ModelError
-from sublevel.space import Point, Space
+from sublevel.space import Point
 from sublevel.train.resume import State
+from sublevel.train.setup import TrainingSetup
 from sublevel.train.weights import LossAndGrad, Weights
 
 LARGE = 2**14
@@ -118,10 +119,10 @@ class SparseLossAndGrad(LossAndGrad):
     ``theta`` holds the last complete vector written to it; `point` gives the current weights.
     """
 
-    def __init__(self, patterns: Mapping[str, Pattern], space: Space, *given: Any) -> None:
+    def __init__(self, patterns: Mapping[str, Pattern], setup: TrainingSetup, start: Point) -> None:
         self._patterns = patterns
-        super().__init__(space, *given)
-        views = space.views(self.theta)
+        super().__init__(setup, start)
+        views = setup.space.views(self.theta)
         self._stand_ins = {name: torch.full_like(views[name], nan) for name in patterns}  # any other reader gets nan
 
     def compact(self, vector: Float[Tensor, "D"]) -> dict[str, Tensor]:
@@ -157,19 +158,19 @@ class Sparse(Weights):
     """Masked training steps with sparse products. Pruning during training uses dense products."""
 
     def make_loss_and_grad(
-        self, mask: Bool[Tensor, "D"] | None, space: Space, module: nn.Module, start: Point, *given: Any
+        self, setup: TrainingSetup, start: Point, mask: Bool[Tensor, "D"] | None
     ) -> SparseLossAndGrad:
         """The loss and gradient with the patterns of the mask's sparse layers. Raises ConfigError if not on a CPU."""
         if start.theta.device.type != "cpu":
             raise ConfigError(f"train.engine 'sparse' is for the CPU, got {start.theta.device}")
-        linear = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}
-        named = dict(module.named_parameters())
-        kept = space.full_mask() if mask is None else mask
+        linear = {id(m.weight) for m in setup.module.modules() if isinstance(m, nn.Linear)}
+        named = dict(setup.module.named_parameters())
+        kept = setup.space.full_mask() if mask is None else mask
         patterns = {
             name: Pattern.of(view > 0)
-            for name, view in space.views(kept.to(start.theta.dtype)).items()
+            for name, view in setup.space.views(kept.to(start.theta.dtype)).items()
             if id(named[name]) in linear
             and view.numel() >= LARGE
             and 0 < int(view.count_nonzero()) <= BELOW * view.numel()
         }
-        return SparseLossAndGrad(patterns, space, module, start, *given)
+        return SparseLossAndGrad(patterns, setup, start)

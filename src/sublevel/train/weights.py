@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.codec import under, within
-from sublevel.inputs import Inputs, call
-from sublevel.space import Point, Space, project
-from sublevel.train.recipe import Recipe
+from sublevel.inputs import call
+from sublevel.space import Point, project
 from sublevel.train.resume import State, overwrite
-from sublevel.train.step import Loss
+from sublevel.train.setup import TrainingSetup
 from sublevel.train.team import team
 from sublevel.train.update import Moments, flat, update
 
@@ -29,17 +27,9 @@ class LossAndGrad:
     That copy and a boolean fill for the mask would cost a third of a small network's step on a CPU.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        module: nn.Module,
-        start: Point,
-        prepare: Callable[[Tensor], Inputs],
-        loss: Loss,
-        recipe: Recipe,
-    ) -> None:
-        self._team, self._synchronised, self._bf16 = team(), recipe.synchronised, recipe.bf16
-        self.space, self.module, self.prepare, self.loss = space, module, prepare, loss
+    def __init__(self, setup: TrainingSetup, start: Point) -> None:
+        self._team, self._synchronised, self._bf16 = team(), setup.recipe.synchronised, setup.recipe.bf16
+        self.space, self.module, self.prepare, self.loss = setup.space, setup.module, setup.prepare, setup.loss
         self.theta = start.theta.detach().clone()
         self.buffers = _copy(start.buffers)
         moved = self.compact(self.theta)
@@ -103,25 +93,15 @@ class LossAndGrad:
 class Weights:
     """Masked training steps of the weights, in place, with the recipe's optimizer."""
 
-    def __init__(
-        self,
-        space: Space,
-        module: nn.Module,
-        start: Point,
-        mask: Bool[Tensor, "D"] | None,
-        recipe: Recipe,
-        prepare: Callable[[Tensor], Inputs],
-        loss: Loss,
-    ) -> None:
-        projected = start if mask is None else start.project(mask)
-        self._loss_and_grad = self.make_loss_and_grad(mask, space, module, projected, prepare, loss, recipe)
+    def __init__(self, setup: TrainingSetup, start: Point, mask: Bool[Tensor, "D"] | None) -> None:
+        self._loss_and_grad = self.make_loss_and_grad(setup, start if mask is None else start.project(mask), mask)
         self.point = self._loss_and_grad.point
         kept = None if mask is None or bool(mask.all()) else self._parts(mask)
-        self.optimizer = update(recipe, self._loss_and_grad.parts, kept)
+        self.optimizer = update(setup.recipe, self._loss_and_grad.parts, kept)
 
-    def make_loss_and_grad(self, mask: Bool[Tensor, "D"] | None, *given: Any) -> LossAndGrad:
-        """The loss and gradient for a fixed mask; the other arguments are those of `LossAndGrad`."""
-        return LossAndGrad(*given)
+    def make_loss_and_grad(self, setup: TrainingSetup, start: Point, mask: Bool[Tensor, "D"] | None) -> LossAndGrad:
+        """The loss and gradient for a fixed mask."""
+        return LossAndGrad(setup, start)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """Take one step; return the mean loss before it."""

@@ -25,7 +25,6 @@ from sublevel.models.build import build
 from sublevel.models.registry import names
 from sublevel.risk import EmpiricalRisk
 from sublevel.space import Point, Space
-from sublevel.train.engine import train
 from sublevel.train.recipe import Duration, Recipe
 
 F64 = torch.float64
@@ -192,11 +191,7 @@ def test_four_fifths_of_the_barrier_between_two_wide_perceptrons_are_a_permutati
     """Trained apart, on the embedded images: Entezari et al. 2110.06296 conjecture it, matching finds it (92%)."""
     problem = sl.Problem(wide_perceptron, validation=1000)
     recipe = Recipe(length=Duration(10, "ep"), lr=0.05, weight_decay=1e-3, schedule="cosine")
-    how = {"prepare": problem.prepare, "loss": problem.per_example_loss(), "recipe": recipe}
-    a, b = (
-        train(problem.space, problem.module, problem.init(seed), problem.splits.train, seed=seed, **how).end
-        for seed in (0, 1)
-    )
+    a, b = (problem.trained(problem.init(seed), recipe=recipe, seed=seed).end for seed in (0, 1))
     field = problem.field("train", size=2000)
     assert max(field.evaluate(end).error for end in (a, b)) < 0.1
     before = barrier(field, a, b, points=11, refine=1).barrier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -14,7 +14,7 @@ from sublevel.prune import prune, score_function
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Builder, Solution, branch
-from sublevel.study.cells import Context, Json, Output, Row, Rows, cell
+from sublevel.study.cells import Context, Output, Row, Rows, TrainingInputs, cell
 from sublevel.study.kernels import SAMPLE, score_context, watching
 from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe
@@ -77,18 +77,16 @@ def _step(b: Builder, option: str, default: int) -> int:
 def gradual_cell(
     c: Context,
     *,
-    recipe: Json,
-    seed: int,
-    order: str,
     criterion: str,
     at: Sequence[int],
     keep: Sequence[Sequence[int]],
     protect: Sequence[str] = (),
     floor: int = 0,
     code: str = "",
+    **training: Unpack[TrainingInputs],
 ) -> Output:
     """Train to the last of the steps ``at`` and keep exactly ``keep`` weights after each; ``code`` as for masks."""
-    p, chosen = c.problem, score_function(criterion)
+    p, seed, chosen = c.problem, training["seed"], score_function(criterion)
     start, field, counts = p.init(seed), p.field("train", size=SAMPLE), dict(zip(at, keep, strict=True))
 
     def tighten(step: int, point: Point, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,10 +94,7 @@ def gradual_cell(
         done = prune(chosen, point, field, draws, seen, counts[step], protect=protect, floor=floor)
         return done.mask, done.theta
 
-    done = gradual(
-        p.space, p.module, start, p.splits.train, tighten=tighten, at=at, prepare=p.prepare, loss=p.per_example_loss(),
-        recipe=Recipe.from_document(recipe), seed=seed, order=order, watch=watching(c), checkpointer=c.checkpointer,
-    )  # fmt: skip
+    done = gradual(c.training(watching(c), **training), start, tighten=tighten, at=at)
     objects = {"mask": mask_tensors(done.mask), "point": point_tensors(done.end), "moments": done.moments}
     return Output({"history": done.history}, objects)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -20,10 +20,9 @@ from sublevel.prune.select import select
 from sublevel.rng import generator
 from sublevel.space import Point
 from sublevel.study.builder import Builder, Solution, branch
-from sublevel.study.cells import BESIDE, Context, Json, Output, Row, Rows, cell
+from sublevel.study.cells import BESIDE, Context, Output, Row, Rows, TrainingInputs, cell
 from sublevel.study.kernels import train_cost, watching
 from sublevel.train import learned
-from sublevel.train.recipe import Recipe
 
 WEIGHTS = ("initial", "signed-constant")
 
@@ -148,26 +147,20 @@ def _shares(b: Builder, level: int, scope: str) -> list[int]:
 def popup_cell(
     c: Context,
     *,
-    recipe: Json,
-    seed: int,
-    order: str,
     keep: Sequence[int],
     weights: str,
     protect: Sequence[str],
     floor: int,
+    **training: Unpack[TrainingInputs],
 ) -> Output:
     """Train scores over the frozen weights of the seed's initialisation, from the seed's own stream ``scores``."""
-    p, start = c.problem, c.problem.init(seed)
+    p, start = c.problem, c.problem.init(training["seed"])
     if weights == "signed-constant":
         start = Point(learned.signed_constant(p.space, start.theta), start.buffers)
     choose = repeated(p.space, keep, protect=protect, floor=floor)
-    done = learned.edge_popup(
-        p.space, p.module, start,
-        learned.initial_scores(p.space, p.torch_dtype, generator(seed, "scores")).to(p.device),
-        p.splits.train, choose=choose, prepare=p.prepare, loss=p.per_example_loss(),
-        recipe=Recipe.from_document(recipe), seed=seed, order=order, checkpointer=c.checkpointer,
-        watch=watching(c, "the mask's training"),
-    )  # fmt: skip
+    setup = c.training(watching(c, "the mask's training"), **training)
+    scores = learned.initial_scores(p.space, p.torch_dtype, generator(setup.seed, "scores")).to(p.device)
+    done = learned.edge_popup(setup, start, scores, choose=choose)
     mask, point = choose(done.scores.abs()), Point(start.theta, done.end.buffers)
     points = {"point": point_tensors(point), "start": point_tensors(start)}
     return Output({"history": done.history}, {"mask": mask_tensors(mask), **points})
@@ -176,9 +169,6 @@ def popup_cell(
 def round_cell(
     c: Context,
     *,
-    recipe: Json,
-    seed: int,
-    order: str,
     point: str,
     scores: str | None,
     first: int,
@@ -188,6 +178,7 @@ def round_cell(
     initial: float,
     protect: Sequence[str],
     floor: int,
+    **training: Unpack[TrainingInputs],
 ) -> Output:
     """One round, and the mask of its largest scores; what is protected has no soft mask."""
     p, start = c.problem, c.point(point)
@@ -199,11 +190,8 @@ def round_cell(
         began = torch.full_like(start.theta, initial)
     else:
         began = learned.next_round(c.point(scores).theta, beta, initial)
-    done = learned.continuous_sparsification(
-        p.space, p.module, start, began, p.splits.train, soft=soft, penalty=penalty, beta=beta, prepare=p.prepare,
-        loss=p.per_example_loss(), recipe=Recipe.from_document(recipe), seed=seed, order=order, first=first,
-        checkpointer=c.checkpointer, watch=watching(c, "the mask's training"),
-    )  # fmt: skip
+    setup = c.training(watching(c, "the mask's training"), **training)
+    done = learned.continuous_sparsification(setup, start, began, soft=soft, penalty=penalty, beta=beta, first=first)
     mask = select(p.space, done.scores, p.space.full_mask().to(p.device), keep, protect=protect, floor=floor)
     points = {
         "point": done.end,
