@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sublevel.memory import keep_freed
+from sublevel.numerics import keep_freed
 from sublevel.rng import generator
 from sublevel.study.machine import machine, versions
 

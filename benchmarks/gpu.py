@@ -29,7 +29,7 @@ from parity import apart
 from sublevel.errors import ConfigError
 from sublevel.geometry import paths
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.precision import tf32
+from sublevel.numerics import tf32
 from sublevel.problem import Problem
 from sublevel.rng import generator
 from sublevel.train.engines import weights

@@ -11,7 +11,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from sublevel.memory import keep_freed
+from sublevel.numerics import keep_freed
 kept = keep_freed() if sys.argv[1] == "keep" else False
 def work():
     for _ in range(20):

@@ -13,7 +13,7 @@ import sublevel as sl
 from cases import named
 from sublevel.field import Autograd, EveryExample, Field, plus_weight_decay
 from sublevel.geometry import curvature, paths, planes, volume
-from sublevel.precision import _SWITCHES, tf32
+from sublevel.numerics import _SWITCHES, tf32
 from sublevel.risk import MiniBatches
 
 B = torch.backends

@@ -166,7 +166,7 @@ MANY = """
 import os, resource
 import torch
 from sublevel.errors import ConfigError
-from sublevel.study.arithmetic import arithmetic
+from sublevel.numerics import arithmetic
 with arithmetic(1):
     pass
 resource.setrlimit(resource.RLIMIT_NPROC, (40, 40))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sublevel.study.arithmetic import arithmetic
+from sublevel.numerics import arithmetic
 
 EIGENVALUES = """
 import hashlib
 import numpy as np
-from sublevel.study.arithmetic import arithmetic
+from sublevel.numerics import arithmetic
 a = np.random.default_rng(0).standard_normal((400, 400))
 with arithmetic(1):
     print(hashlib.sha256(np.linalg.eigh(a + a.T)[1].tobytes()).hexdigest())

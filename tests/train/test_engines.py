@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cases import named
 from sublevel import Problem
 from sublevel.errors import ConfigError, ModelError
-from sublevel.precision import tf32
+from sublevel.numerics import tf32
 from sublevel.rng import generator
 from sublevel.space import Space
 from sublevel.train import sparse

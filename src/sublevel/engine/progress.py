@@ -108,7 +108,10 @@ class RunProgress:
             case "begin":
                 self.about, self.began = row, now
                 self.cells, self.cached = row["cells"], row["cached"]
-                self._work = defaultdict(float, _by_kind(row))
+                kinds = row.get("kinds")
+                if not isinstance(kinds, dict) or not all(isinstance(k, str) and number(kinds[k]) for k in kinds):
+                    kinds = {"": float(row["work"])}  # an older log holds only the sum
+                self._work = defaultdict(float, kinds)
             case "waits":
                 self.elsewhere.add(name)
             case "started":
@@ -190,10 +193,3 @@ class RunProgress:
 def _kind(row: Row) -> str:
     kind = row.get("kind")
     return kind if isinstance(kind, str) else ""
-
-
-def _by_kind(row: Row) -> dict[str, float]:
-    """The work at the start of a run, by kind of cell; an older log holds only the sum."""
-    kinds = row.get("kinds")
-    whole = isinstance(kinds, dict) and all(isinstance(k, str) and number(w) for k, w in kinds.items())
-    return {k: float(w) for k, w in kinds.items()} if whole else {"": float(row["work"])}  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from math import nan
 from typing import Any
 
 from sublevel._types import Float, Tensor
-from sublevel.precision import ieee_methods
+from sublevel.numerics import ieee_methods
 from sublevel.space import Point, as_point
 
 PointLike = Point | Tensor

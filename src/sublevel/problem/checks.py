@@ -15,8 +15,8 @@ from sublevel._types import Tensor
 from sublevel.data import Part, Splits
 from sublevel.errors import ConfigError, ModelError
 from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
+from sublevel.numerics import ieee
 from sublevel.own_code import contained
-from sublevel.precision import ieee
 from sublevel.risk.losses import Loss, by_class, one_logit
 from sublevel.rng import seeded
 from sublevel.space import Space

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sublevel.inputs import Inputs, call
-from sublevel.precision import ieee
+from sublevel.numerics import ieee
 
 ACTIVATIONS = {"cpu": 100_000_000, "cuda": 1_000_000_000}
 """Maximum number of activations in one batch of a field, by device kind; fixed per release.

@@ -154,7 +154,8 @@ class Builder:
         if level == 0:
             return self.dense()
         same = name == self.name
-        other = self if same else replace(self, name=name, label=self._label(name), options=OPTIONS[name])
+        called = name if self.order == self.spec.order else f"{name}-{self.order}"
+        other = self if same else replace(self, name=name, label=called, options=OPTIONS[name])
         key = (other.label, other.order, level)
         if key not in self.memo:
             self.memo[key] = replace(BRANCHES[name](other, level), base=name)
@@ -294,9 +295,6 @@ class Builder:
         labels = {"branch": tag, "level": level, "seed": self.seed}
         node = self.graph.add(Node(f"mask/{tag}/L{level}/s{self.seed}", "mask", inputs, labels))
         return Ref(node.id, "mask")
-
-    def _label(self, name: str) -> str:
-        return name if self.order == self.spec.order else f"{name}-{self.order}"
 
 
 @cache

@@ -72,8 +72,8 @@ class Context:
 
     def training(self, watch: Watch, **inputs: Unpack[TrainingInputs]) -> TrainingSetup:
         """The setup of a training that is computed here."""
-        given = inputs | {"recipe": Recipe.from_document(inputs["recipe"])}
-        return self.problem.setup(**given, watch=watch, checkpointer=self.checkpointer)
+        recipe, seed, order = Recipe.from_document(inputs["recipe"]), inputs["seed"], inputs["order"]
+        return self.problem.setup(recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=self.checkpointer)
 
     def field(self, options: Examples, part: int) -> EmpiricalRisk:
         """The loss on a part of the training examples that a measurement asks for, ready for Hessian products."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,8 @@ def compare(*runs: str | Path) -> Comparison:
     if len(runs) < 2:
         raise ConfigError(f"two runs or more are compared; got {len(runs)}")
     results = [Result(run) for run in runs]
-    names = _names(results)
+    plain = [result.document["study"]["name"] for result in results]
+    names = tuple(f"{n} ({i + 1})" if plain.count(n) > 1 else n for i, n in enumerate(plain))
     columns = {
         "settings": (["setting"], _settings),
         "accuracy": (["branch", "density"], _accuracy),
@@ -87,12 +88,6 @@ def compare(*runs: str | Path) -> Comparison:
     order = tables["accuracy"].sort_values(["branch", "density"], ascending=[True, False], kind="stable")
     tables["accuracy"] = order.reset_index(drop=True)
     return Comparison(names, **tables)
-
-
-def _names(results: Sequence[Result]) -> tuple[str, ...]:
-    """The studies' names, numbered where two have the same."""
-    plain = [r.document["study"]["name"] for r in results]
-    return tuple(f"{n} ({i + 1})" if plain.count(n) > 1 else n for i, n in enumerate(plain))
 
 
 def _settings(result: Result) -> Iterator[tuple[tuple[str], str]]:
@@ -135,7 +130,5 @@ def percent(found: Any) -> str:
 
 def _verdicts(result: Result) -> Iterator[tuple[tuple[str, str], str]]:
     for row in result.tables["verdicts"].to_dict("records"):
-        yield (
-            (str(row["claim"]), str(row["statement"])),
-            str(row["sentence"] if row["verdict"] != "not measured" else f"Not measured: {row['why']}"),
-        )
+        said = row["sentence"] if row["verdict"] != "not measured" else f"Not measured: {row['why']}"
+        yield (str(row["claim"]), str(row["statement"])), str(said)

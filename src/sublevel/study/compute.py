@@ -17,10 +17,10 @@ from sublevel.engine.job import Job, Progress
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Store, canonical, digest, serialised
 from sublevel.errors import ModelError
+from sublevel.numerics import arithmetic
 from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.problem.spec import ProblemSpec
-from sublevel.study.arithmetic import arithmetic
 from sublevel.study.catalogue import KINDS
 from sublevel.study.cells import Context
 from sublevel.train import resume

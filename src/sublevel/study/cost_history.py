@@ -85,9 +85,8 @@ def _whole(path: Path) -> dict[str, Any]:
 
 
 def _pairs(found: Any) -> dict[str, Pair]:
+    def sound(pair: Any) -> bool:
+        return isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int | float) and n >= 0 for n in pair)
+
     pairs = found.items() if isinstance(found, dict) else ()
-    return {kind: (float(pair[0]), float(pair[1])) for kind, pair in pairs if _are_two_numbers(pair)}
-
-
-def _are_two_numbers(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int | float) and n >= 0 for n in pair)
+    return {kind: (float(pair[0]), float(pair[1])) for kind, pair in pairs if sound(pair)}

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from sublevel.engine.graph import Node
+from sublevel.numerics import arithmetic
 from sublevel.problem import Problem
 from sublevel.risk.empirical import together
-from sublevel.study.arithmetic import arithmetic
 from sublevel.study.catalogue import KINDS
 from sublevel.study.cells import KEEP
 from sublevel.train.recipe import Recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,11 +15,11 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "plotly", "matpl
 
 def versions() -> dict[str, str]:
     """Versions of Python, sublevel and what it computes with."""
-    return {
-        "python": platform.python_version(),
-        "sublevel": __version__,
-        **{name: _version(name) for name in PACKAGES},
-    }
+    found = {"python": platform.python_version(), "sublevel": __version__} | dict.fromkeys(PACKAGES, "absent")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -50,10 +51,3 @@ def _memory() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"

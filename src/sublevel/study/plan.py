@@ -17,7 +17,10 @@ STARTUP = 8.0
 """Seconds until worker processes have imported PyTorch and read the data."""
 
 SMALL = 5_000_000
-"""Weights of a network that is worth a hint to let several share a GPU."""
+"""Largest network, in weights, of which several may share a GPU."""
+
+SHARING = "one job for each GPU: a network of this size leaves it idle much of the time; try --jobs 4 for each GPU"
+"""The hint that small networks may share a GPU."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,13 @@ class Plan:
     prunable: str
     notes: list[str]
 
-    @property
-    def to_run(self) -> int:
-        """How many cells are not cached."""
-        return sum(row["to run"] for row in self.cells.values())
-
 
 def make(
     spec: StudySpec, problem: Problem, schedule: Schedule, *, jobs: int, history: CostHistory, notes: list[str]
 ) -> Plan:
     """The plan of a study, from what its schedule finds in the store and what such cells have cost."""
     p, waiting = problem, schedule.look()
+    alone = p.device == "cpu" or jobs > len(gpus(p.device)) or p.space.dim > SMALL
     cells: dict[str, dict[str, int]] = {}
     for node in schedule.graph.nodes.values():
         row = cells.setdefault(node.kind, {"all": 0, "cached": 0, "failed": 0, "to run": 0})
@@ -67,15 +66,8 @@ def make(
         disk=sum(costs.disk(node, p) for node in waiting),
         own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
         prunable=p.space.describe_prunable(),
-        notes=[*notes, *_sharing(problem, jobs)],
+        notes=notes if alone else [*notes, SHARING],
     )
-
-
-def _sharing(problem: Problem, jobs: int) -> list[str]:
-    """That small networks may share a GPU, where each has one to itself."""
-    if problem.device == "cpu" or jobs > len(gpus(problem.device)) or problem.space.dim > SMALL:
-        return []
-    return ["one job for each GPU: a network of this size leaves it idle much of the time; try --jobs 4 for each GPU"]
 
 
 def _seconds(spec: StudySpec, problem: Problem, waiting: list[Node], jobs: int, history: CostHistory) -> float:

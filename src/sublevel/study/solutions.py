@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from sublevel.errors import ConfigError
+from sublevel.numerics import THREADS
 from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 from sublevel.strict import Strict
-from sublevel.study.arithmetic import THREADS
 from sublevel.study.fidelity import expanded
 from sublevel.train.recipe import LONGEST, Duration, Recipe
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from sublevel.engine.store import Document, Root, Store, roots, store_errors, user_address
 from sublevel.engine.store.address import absolute, is_url
-from sublevel.engine.store.archive import Archive, Source, write_archive
+from sublevel.engine.store.archive import Archive, write_archive
 from sublevel.engine.store.garbage import Collected, collect
 from sublevel.engine.store.merge import Merged, merge
 from sublevel.engine.store.names import CELLS, STUDIES, key_of
-from sublevel.engine.store.reading import parse_entry
+from sublevel.engine.store.reading import Readable, parse_entry
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
 from sublevel.study.manifest import MANIFEST
 from sublevel.study.result import Result
@@ -108,7 +108,7 @@ def take_in(source: str, where: str) -> Merged:
         return merge(store, taken)
 
 
-def check_rows(source: Source) -> None:
+def check_rows(source: Readable) -> None:
     """Refuse results of another shape than those of their kind: what is taken in is read by every run of the store.
 
     Raises StoreError, which names the first. What is damaged otherwise is left out when it is taken.

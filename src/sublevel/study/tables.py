@@ -45,7 +45,9 @@ def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
     for row in rows["levels"]:
         row.update(beside.get(_solution(row), {}))
     rows["tree"] = list(trees(rows["joins"]))
-    return {name: _frame(name, rows[name]) for name in TABLES if name not in ("claims", "verdicts")}
+    columns = {name: list(each.columns) for name, each in TABLES.items() if name not in ("claims", "verdicts")}
+    plain = {name: [{c: row.get(c) for c in named} for row in rows[name]] for name, named in columns.items()}
+    return {name: pd.DataFrame.from_records(plain[name], columns=named) for name, named in columns.items()}
 
 
 def extracted(study: Mapping[str, Any], kind: str, labels: Row, entry: Row) -> list[tuple[str, Row]]:
@@ -76,21 +78,9 @@ def _failure(cell: Mapping[str, Any]) -> Row:
     labels, error = cell["labels"], cell.get("error", {})
     level = labels.get("level", labels.get("level_to"))
     labels = {name: value if isinstance(value, str | int | float) else None for name, value in labels.items()}
-    return {
-        "branch": labels.get("branch"),
-        "level": level,
-        "seed": labels.get("seed"),
-        "cell": cell["cell"],
-        "kind": error.get("kind", ""),
-        "error": error.get("message", ""),
-    }
+    about = {"branch": labels.get("branch"), "level": level, "seed": labels.get("seed"), "cell": cell["cell"]}
+    return {**about, "kind": error.get("kind", ""), "error": error.get("message", "")}
 
 
 def _solution(labels: Mapping[str, Any]) -> tuple[Any, ...]:
     return labels["branch"], labels["level"], labels["seed"]
-
-
-def _frame(name: str, rows: list[Row]) -> pd.DataFrame:
-    """Columns as declared; rows as the study lists them, which no job count changes."""
-    columns = list(TABLES[name].columns)
-    return pd.DataFrame.from_records([{c: row.get(c) for c in columns} for row in rows], columns=columns)

@@ -8,9 +8,9 @@ import torch
 
 from sublevel.engine.store import Document, Store, canonical, digest
 from sublevel.errors import ConfigError, DataError, ModelError
+from sublevel.numerics import THREADS, arithmetic
 from sublevel.problem import Problem
 from sublevel.space import Point
-from sublevel.study.arithmetic import THREADS, arithmetic
 from sublevel.study.catalogue import key
 from sublevel.study.cells import stored_mask, stored_point
 from sublevel.study.machine import versions
@@ -47,10 +47,12 @@ def of_training(
 def provenance(d: Document, entry: Document, identity: Document | None) -> Document:
     """Everything that a training is repeated from, and what names it: no path, no host name.
 
-    ``model.fingerprint`` is None where the code is no longer the one that the study ran, or cannot be read.
+    ``model.fingerprint`` is None unless the key of the cell proves that the code is the one that the study ran.
     """
     inputs = entry["inputs"]
     data, model = d["about"]["data"], d["study"]["model"]
+    if identity is not None and key(entry["kind"], inputs, identity, d["numerics"]) != entry["key"]:
+        identity = None
     return {
         "source": "sublevel",
         "study": d["study"]["name"],
@@ -63,7 +65,7 @@ def provenance(d: Document, entry: Document, identity: Document | None) -> Docum
             "name": model["name"],
             # what may tell of a person's folders is left out
             "options": {n: value for n, value in model["options"].items() if not set(str(value)) & set("/\\~")},
-            "fingerprint": _fingerprint(d, entry, identity),
+            "fingerprint": identity and digest(canonical(identity["model"] | {"values": identity["values"]})),
         },
         "loss": d["study"]["loss"],
         "cell": entry["key"],
@@ -109,10 +111,3 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
             first=how["first"],
             rates=rates,
         ).end
-
-
-def _fingerprint(document: Document, entry: Document, identity: Document | None) -> str | None:
-    """The digest of the network's identity, if the key of the cell proves that it is the one that was trained."""
-    if identity is None or key(entry["kind"], entry["inputs"], identity, document["numerics"]) != entry["key"]:
-        return None
-    return digest(canonical(identity["model"] | {"values": identity["values"]}))

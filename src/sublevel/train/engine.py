@@ -11,8 +11,7 @@ import torch
 
 from sublevel._types import Bool, Tensor
 from sublevel.errors import ConfigError, Diverged
-from sublevel.memory import keep_freed
-from sublevel.precision import tf32
+from sublevel.numerics import keep_freed, tf32
 from sublevel.rng import reseed, seeded
 from sublevel.space import Point
 from sublevel.train.engines import weights

@@ -109,8 +109,10 @@ class Ray:
             error = done.exception()
             if error is None:
                 answer.set_result(done.result())
+            elif isinstance(cause := _cause(error), StoreError):
+                answer.set_exception(cause)
             else:
-                answer.set_exception(self._meant(error))
+                answer.set_exception(WorkerDied(f"a Ray task died: {_first(error)}"))
 
         reference.future().add_done_callback(settle)
         return answer
@@ -174,11 +176,6 @@ class Ray:
 
     def _capacity(self) -> int:
         return sum(map(self._fits, self._nodes()))
-
-    def _meant(self, error: BaseException) -> Exception:
-        """A StoreError as it is; any other error as WorkerDied."""
-        cause = _cause(error)
-        return cause if isinstance(cause, StoreError) else WorkerDied(f"a Ray task died: {_first(error)}")
 
     def _listen(self) -> None:
         """Pass on the progress of cells. If the board dies with its node, a new one starts empty."""

@@ -80,13 +80,14 @@ class Slurm:
             raise ConfigError("the executor slurm needs submitit: pip install 'sublevel[slurm]'") from None
         if shutil.which("sbatch") is None:
             raise ConfigError("the executor slurm needs the commands of Slurm; there is no sbatch on this machine")
-        self.slots = setting.jobs or JOBS
-        self._setting = setting
+        s, self.slots = setting, setting.jobs or JOBS
+        gpus = {"gpus_per_node": math.ceil(s.gpus)} if s.gpus and "gres" not in s.options else {}
+        usual = {"job_name": "sublevel", "time": MINUTES, "cpus_per_task": s.threads, "stderr_to_stdout": True}
         self._folder = setting.folder / f".slurm-{uuid.uuid4().hex[:8]}"
         self._token = visibility.place(setting.store)
         try:
             self._submitter = submitit.SlurmExecutor(self._folder / "jobs")
-            self._submitter.update_parameters(**self._asked())
+            self._submitter.update_parameters(**{**usual, **gpus, **s.options})
         except (TypeError, ValueError, RuntimeError) as error:
             self._tidy()
             raise ConfigError(f"run.slurm: {' '.join(str(error).split())}") from None
@@ -115,12 +116,6 @@ class Slurm:
     def _tidy(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         visibility.take_away(self._token)
-
-    def _asked(self) -> dict[str, Any]:
-        s = self._setting
-        gpus = {"gpus_per_node": math.ceil(s.gpus)} if s.gpus and "gres" not in s.options else {}
-        usual = {"job_name": "sublevel", "time": MINUTES, "cpus_per_task": s.threads, "stderr_to_stdout": True}
-        return {**usual, **gpus, **s.options}
 
     def _attend(self) -> None:
         """The loop of the only thread that changes the state."""

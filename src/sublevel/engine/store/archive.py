@@ -14,13 +14,13 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from sublevel.engine.store.backend import File, store_errors
 from sublevel.engine.store.content import canonical, digest, sealed
 from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import cell_name, object_name
-from sublevel.engine.store.reading import Readable, kept_objects, object_or_none, parse_entry
+from sublevel.engine.store.reading import kept_objects, object_or_none, parse_entry
 from sublevel.engine.store.roots import Root, parse_root, used
 from sublevel.errors import StoreError
 from sublevel.files import replacing
@@ -30,14 +30,6 @@ FORMAT = 1
 HEADER = "archive.json"
 BLOCK = tarfile.BLOCKSIZE
 NAME = re.compile(r"(?:cells/(..)/(?=\1)[0-9a-f]{64}\.json|objects/(..)/(?=\2)[0-9a-f]{64}|studies/[0-9a-f]{64}\.json)")
-
-
-class Source(Readable, Protocol):
-    """A source of results: a store's backend, or an archive."""
-
-    def files(self, prefix: str) -> Iterator[File]:
-        """All files whose name starts with ``prefix``."""
-        ...
 
 
 def write_archive(store: Store, root: Root, path: Path) -> int:

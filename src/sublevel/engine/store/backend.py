@@ -90,32 +90,11 @@ def reason(error: OSError) -> str:
     return f"{error.strerror or error}" + (f" ({error.filename})" if isinstance(error.filename, str) else "")
 
 
-PASSING = {
-    getattr(errno, name, errno.EIO)
-    for name in [
-        "EINTR",
-        "EAGAIN",
-        "EIO",
-        "EBUSY",
-        "EMFILE",
-        "ENFILE",
-        "ENOMEM",
-        "ENOBUFS",
-        "ESTALE",
-        "ETIMEDOUT",
-        "ENETDOWN",
-        "ENETUNREACH",
-        "ENETRESET",
-        "ECONNABORTED",
-        "ECONNRESET",
-        "ECONNREFUSED",
-        "EHOSTDOWN",
-        "EHOSTUNREACH",
-        "EPIPE",
-        "EPROTO",
-        "EREMOTEIO",
-    ]
-}
+_NAMES = (
+    "EINTR EAGAIN EIO EBUSY EMFILE ENFILE ENOMEM ENOBUFS ESTALE ETIMEDOUT ENETDOWN ENETUNREACH ENETRESET ECONNABORTED "
+    "ECONNRESET ECONNREFUSED EHOSTDOWN EHOSTUNREACH EPIPE EPROTO EREMOTEIO"
+)
+PASSING = {getattr(errno, name, errno.EIO) for name in _NAMES.split()}
 """Transient errors: a file server restarts, another thread closes a descriptor."""
 
 PAUSES = (0.02, 0.1, 0.5)

@@ -37,9 +37,12 @@ class Folder:
     @patient
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
+        parts = []
         with self._opened(name) as handle:
             try:
-                return _drained(handle)
+                while part := os.read(handle, os.fstat(handle).st_size + 1):
+                    parts.append(part)
+                return b"".join(parts)
             except (MemoryError, OverflowError):
                 raise OSError(errno.EFBIG, "it does not fit into the memory", name) from None
 
@@ -222,14 +225,6 @@ def _said(error: OSError, name: str, at: int, last: str) -> OSError:
         if stat.S_ISLNK(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
             return OSError(errno.ELOOP, "it is a link, which nothing in a store may be", name)
     return OSError(error.errno, error.strerror, name)
-
-
-def _drained(handle: int) -> bytes:
-    """All remaining bytes."""
-    parts = []
-    while part := os.read(handle, os.fstat(handle).st_size + 1):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _fill(name: str, folder: int, data: bytes, sync: bool) -> None:

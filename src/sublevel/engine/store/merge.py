@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sublevel.engine.store import roots
-from sublevel.engine.store.archive import Source
-from sublevel.engine.store.content import Document
 from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import CELLS, STUDIES, key_of, object_name
 from sublevel.engine.store.reading import (
+    Readable,
     checked_read,
     entry_or_none,
     kept_objects,
@@ -30,7 +29,7 @@ class Merged:
     studies: int = 0
 
 
-def merge(store: Store, source: Source) -> Merged:
+def merge(store: Store, source: Readable) -> Merged:
     """Copy every undamaged entry with its objects, and every root. Existing entries stay; the source is only read."""
     done = Merged()
     for file in source.files(CELLS):
@@ -47,8 +46,10 @@ def merge(store: Store, source: Source) -> Merged:
     return done
 
 
-def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
-    body = _whole(source, key)
+def _entry(store: Store, source: Readable, key: str, done: Merged) -> None:
+    body = entry_or_none(source, key)
+    if body is not None and any(object_or_none(source, name) is None for name in kept_objects(body)):
+        body = None
     mine = store.read_entry(key)
     if mine is not None:
         done.there += 1
@@ -64,14 +65,7 @@ def _entry(store: Store, source: Source, key: str, done: Merged) -> None:
         done.added += 1
 
 
-def _whole(source: Source, key: str) -> Document | None:
-    """The entry of a key with all its objects, or None."""
-    body = entry_or_none(source, key)
-    names = kept_objects(body) if body else ()
-    return body if all(object_or_none(source, name) is not None for name in names) else None
-
-
-def _object(store: Store, source: Source, name: str) -> None:
+def _object(store: Store, source: Readable, name: str) -> None:
     """Copy an object that may be missing, such as the data that a cell was computed from."""
     data = object_or_none(source, name)
     if data is not None:

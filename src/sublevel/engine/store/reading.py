@@ -7,7 +7,7 @@ is known of the file then.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Readable(Protocol):
-    """A source of files: a store's backend, or an archive."""
+    """A source of results: a store's backend, or an archive."""
 
     where: str
 
@@ -33,6 +33,10 @@ class Readable(Protocol):
 
     def look(self, name: str) -> File | None:
         """The file as a listing shows it; None if it is missing."""
+        ...
+
+    def files(self, prefix: str) -> Iterator[File]:
+        """All files whose name starts with ``prefix``."""
         ...
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from sublevel.engine.store.backend import File, holds, patient, patiently
+from sublevel.engine.store.backend import File, holds, patient
 from sublevel.engine.store.names import TMP
 from sublevel.errors import ConfigError
 
@@ -100,12 +100,12 @@ class Bucket:
 
     def files(self, prefix: str) -> Iterator[File]:
         """List the folder of the prefix."""
-        folder = prefix.rpartition("/")[0]
-        for path, about in sorted(patiently(lambda: self._found(folder)).items()):
+        for path, about in sorted(self._found(prefix.rpartition("/")[0]).items()):
             name = path[len(self._root) :].lstrip("/")
             if name.startswith(prefix):
                 yield File(name, int(about["size"]), _modified(about))
 
+    @patient
     def _found(self, folder: str) -> Mapping[str, Mapping[str, Any]]:
         with _plainly():
             return self._fs.find(self._at(folder), detail=True)

@@ -33,7 +33,7 @@ from sublevel.geometry.curvature.subspaces import (
     matched_sets,
 )
 from sublevel.geometry.curvature.traces import trace
-from sublevel.precision import ieee_functions
+from sublevel.numerics import ieee_functions
 
 __all__ = [
     "OPERATORS",

@@ -12,7 +12,7 @@ from sublevel.geometry.paths.curve_training import CurveTraining, TrainedCurve, 
 from sublevel.geometry.paths.curves import Curve
 from sublevel.geometry.paths.matching import Alignment, infer_spec, permute_point, weight_matching
 from sublevel.geometry.paths.segments import BUFFERS, Barrier, Profile, along, barrier, over_chord, segment
-from sublevel.precision import ieee_functions
+from sublevel.numerics import ieee_functions
 
 __all__ = [
     "BUFFERS",

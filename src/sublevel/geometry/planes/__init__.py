@@ -12,7 +12,7 @@ from sublevel.geometry.planes.lines import Line, Width, profile, random_directio
 from sublevel.geometry.planes.quadtree import Mesh, adaptive_scan
 from sublevel.geometry.planes.scans import Plane, scan
 from sublevel.geometry.planes.seams import Seam
-from sublevel.precision import ieee_functions
+from sublevel.numerics import ieee_functions
 
 __all__ = [
     "Frame",

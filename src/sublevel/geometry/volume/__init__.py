@@ -30,7 +30,7 @@ from sublevel.geometry.volume.preconditioners import Preconditioner, identity
 from sublevel.geometry.volume.rays import Rays, RaySearch, importance, radial
 from sublevel.geometry.volume.sweeps import dimension_slope, log_volume, sweep
 from sublevel.geometry.volume.thermodynamic_integration import thermodynamic
-from sublevel.precision import ieee_functions
+from sublevel.numerics import ieee_functions
 
 __all__ = [
     "METHODS",

@@ -55,7 +55,10 @@ def cells(scene: Scene, block: ConnectSpec) -> None:
     One with another initialisation is looked at twice with the same effort: as it is, and with its hidden units
     permuted to match the dense solution, where they can be.
     """
-    matching = block.aligned and _can_be_matched(scene)
+    try:
+        matching = block.aligned and bool(infer_spec(scene.space))
+    except ModelError:  # the order of the layers does not show which units are hidden
+        matching = False
     for s in scene.admitted(block, dense=False):
         dense = scene.builders[s.seed].dense()
         origin = drawn(scene.graph, s.start)
@@ -64,15 +67,6 @@ def cells(scene: Scene, block: ConnectSpec) -> None:
             inputs = {"a": dense.end, "b": s.end} | ({"align": True} if align else {})
             names = ["aligned"] if align else []
             scene.add("connection", s, *names, options=block, inputs=inputs, aligned=align)
-
-
-def _can_be_matched(scene: Scene) -> bool:
-    """Whether the order of the layers shows which units are hidden ones."""
-    try:
-        infer_spec(scene.space)
-    except ModelError:
-        return False
-    return True
 
 
 def compute(c: Context, options: ConnectSpec, *, a: str, b: str, part: int = 0, align: bool = False) -> Output:
@@ -89,32 +83,14 @@ def compute(c: Context, options: ConnectSpec, *, a: str, b: str, part: int = 0, 
         except ModelError as error:
             return Output({"buffers": field.policy, "reason": str(error)})
     threshold = max(field.loss(start), field.loss(end))
-    found = connected(
-        field,
-        start,
-        end,
-        threshold,
-        stochastic=MiniBatches(field, batch_size=options.batch_size),
-        effort=(options.iterations,),
-        bends=(options.bends,),
-        points=options.points,
-    )
-    return Output(
-        {
-            "buffers": field.policy,
-            "threshold": threshold,
-            "found": found.found,
-            "segment_max": found.segment,
-            "curve_max": found.curve,
-            "lowest_max": found.lowest_maximum,
-            "excess": found.excess,
-            "evaluations": found.effort["evaluations"],
-            "gradient_steps": found.effort["gradient_steps"],
-            "reason": found.reason,
-            "distances": (found.profile.alphas).tolist(),
-            "losses": found.profile.loss.tolist(),
-        }
-    )
+    effort = {"effort": (options.iterations,), "bends": (options.bends,), "points": options.points}
+    batches = MiniBatches(field, batch_size=options.batch_size)
+    found = connected(field, start, end, threshold, stochastic=batches, **effort)
+    spent = {name: found.effort[name] for name in ("evaluations", "gradient_steps")}
+    maxima = {"segment_max": found.segment, "curve_max": found.curve, "lowest_max": found.lowest_maximum}
+    profile = {"distances": found.profile.alphas.tolist(), "losses": found.profile.loss.tolist()}
+    values = {"buffers": field.policy, "threshold": threshold, "found": found.found, **maxima, **spent, **profile}
+    return Output(values | {"excess": found.excess, "reason": found.reason})
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:

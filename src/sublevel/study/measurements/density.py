@@ -61,26 +61,15 @@ def compute(
         ("negative mass", None, found.negative_mass),
         *(("log-determinant", delta, log_determinant_of(found, delta)) for delta in options.damping),
     ]
-    return Output(
-        {
-            "buffers": field.policy,
-            "nodes": [nodes.tolist() for nodes in found.nodes],
-            "weights": [weights.tolist() for weights in found.weights],
-            "estimates": [estimate_row(q, setting, e) for q, setting, e in quantities],
-        }
-    )
+    spectrum = {"nodes": [n.tolist() for n in found.nodes], "weights": [w.tolist() for w in found.weights]}
+    estimates = [estimate_row(q, setting, e) for q, setting, e in quantities]
+    return Output({"buffers": field.policy, **spectrum, "estimates": estimates})
 
 
 def estimate_row(quantity: str, setting: float | None, e: Estimate) -> Row:
     """A row of ``estimates``."""
-    return {
-        "quantity": quantity,
-        "setting": setting,
-        "value": e.value,
-        "se": e.se,
-        "draws": e.draws,
-        "reason": e.reason,
-    }
+    about = {"quantity": quantity, "setting": setting}
+    return about | {name: getattr(e, name) for name in ("value", "se", "draws", "reason")}
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:

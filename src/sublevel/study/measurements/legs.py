@@ -56,17 +56,9 @@ def compute(
     for split in ("train", "test"):
         field = c.problem.field(split, size=options.size, policy=policy)
         one, two = field.evaluations([start, end])
-        found.append(
-            {
-                "split": split,
-                "buffers": field.policy,
-                "loss_start": one.loss,
-                "loss_end": two.loss,
-                "error_start": one.error,
-                "error_end": two.error,
-                **asdict(displacement(start.theta, end.theta)),
-            }
-        )
+        row = {"split": split, "buffers": field.policy, "loss_start": one.loss, "loss_end": two.loss}
+        row |= {"error_start": one.error, "error_end": two.error}
+        found.append(row | asdict(displacement(start.theta, end.theta)))
     return Output({"rows": found})
 
 

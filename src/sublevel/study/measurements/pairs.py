@@ -167,16 +167,8 @@ def compute(
             _about(field, at) | {"volumes": [_plain(v) for v in measure(field, at, alive, eps, options)]}
             for at in pair.points
         ]
-    excluded = 0 if dead is None else int(dead.sum())
-    return Output(
-        {
-            "buffers": field.policy,
-            "steps": list(pair.steps),
-            "excluded": excluded,
-            "reason": pair.reason,
-            "sides": sides,
-        }
-    )
+    about = {"excluded": 0 if dead is None else int(dead.sum()), "reason": pair.reason}
+    return Output({"buffers": field.policy, "steps": list(pair.steps), "sides": sides, **about})
 
 
 def _spectrum(
@@ -189,15 +181,9 @@ def _spectrum(
     found = curvature.top_eigenvalues(field, at, mask=alive, scale=scale, negative=0, **chosen)
     gradient = field.grad(at).double()
     slopes = found.vectors.double() @ (gradient if scale is None else gradient * scale.double())
-    return {
-        **_about(field, at),
-        "values": found.values.tolist(),
-        "slopes": slopes.tolist(),
-        "error": float(found.residuals.max()),
-        "negative": found.negative_count,
-        "lowest": float(found.smallest[0]),
-        "converged": found.converged,
-    }
+    values = {"values": found.values.tolist(), "slopes": slopes.tolist(), "error": float(found.residuals.max())}
+    below = {"negative": found.negative_count, "lowest": float(found.smallest[0])}
+    return {**_about(field, at), **values, **below, "converged": found.converged}
 
 
 def _determinants(
@@ -289,21 +275,18 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 def _settings(sides: Sequence[Mapping[str, Any]], eps: float) -> Iterator[tuple[float, list[Volume]]]:
     """The volumes of both points, for every setting of the method."""
     if "volumes" not in sides[0]:
-        found = [_ellipsoid(side, eps) for side in sides]
+        known = ("converged", "error", "negative", "lowest")  # entries of version 2 do not hold the last two
+        kept = [{n: side[n] for n in known if n in side} for side in sides]
+        found = [ellipsoid(s["values"], s["slopes"], eps=eps, **more) for s, more in zip(sides, kept, strict=True)]
         yield found[0].n, found
         return
     for pair in zip(*(side["volumes"] for side in sides), strict=True):
-        yield pair[0]["setting"], [_read(v) for v in pair]
-
-
-def _read(v: Mapping[str, Any]) -> Volume:
-    same = {n: v[n] for n in ("log_volume", "n", "eps", "se", "reason")}
-    return Volume(effective_radius=nan, diagnostics={"nonstationarity": v["nonstationarity"]}, **same)
-
-
-def _ellipsoid(side: Mapping[str, Any], eps: float) -> Volume:
-    seen = {n: side[n] for n in ("negative", "lowest") if n in side}  # entries of version 2 do not hold them
-    return ellipsoid(side["values"], side["slopes"], eps=eps, converged=side["converged"], error=side["error"], **seen)
+        same = [{n: v[n] for n in ("log_volume", "n", "eps", "se", "reason")} for v in pair]
+        seen = [{"nonstationarity": v["nonstationarity"]} for v in pair]
+        yield (
+            pair[0]["setting"],
+            [Volume(effective_radius=nan, diagnostics=d, **v) for v, d in zip(same, seen, strict=True)],
+        )
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:

@@ -135,16 +135,10 @@ def compute(
     grow = 1.0 if kind == "through" else options.radius
     finely = {"tolerance": options.tolerance, "levels": options.refine}
     mesh = adaptive_scan(field, frame, xs * grow, ys * grow, points=places, **finely)
-    return Output(
-        {
-            "buffers": mesh.policy,
-            "reason": mesh.reason,
-            "rows": mesh.rows(),
-            "landmarks": [{"name": n, "x": x, "y": y, "residual": r} for n, (x, y, r) in mesh.points.items()],
-            "persistence": _persistence(mesh),
-            "seams": [asdict(seam) for seam in mesh.seams],
-        }
-    )
+    landmarks = [{"name": n, "x": x, "y": y, "residual": r} for n, (x, y, r) in mesh.points.items()]
+    features = {"persistence": _persistence(mesh), "seams": [asdict(seam) for seam in mesh.seams]}
+    about = {"buffers": mesh.policy, "reason": mesh.reason}
+    return Output({**about, "rows": mesh.rows(), "landmarks": landmarks, **features})
 
 
 def _persistence(mesh: Mesh) -> list[dict[str, float | str | None]]:
@@ -157,18 +151,15 @@ def _persistence(mesh: Mesh) -> list[dict[str, float | str | None]]:
     jump = max((seam.jump for seam in mesh.seams), default=0.0)
     doubtful = beside[found.row, found.column] | (beside[found.death_row, found.death_column] & (found.death_row >= 0))
     doubtful |= found.persistence <= jump
-    columns = (found.dimension, found.birth, found.death, plane.xs[found.column], plane.ys[found.row], doubtful)
-    return [
-        {
-            "dimension": int(d),
-            "birth": float(b),
-            "death": float(e) if isfinite(e) else None,
-            "x": float(x),
-            "y": float(y),
-            "reason": SEAM if doubt else "",
-        }
-        for d, b, e, x, y, doubt in zip(*columns, strict=True)
-    ]
+    features = {
+        "dimension": found.dimension.tolist(),
+        "birth": found.birth.tolist(),
+        "death": [death if isfinite(death) else None for death in found.death.tolist()],
+        "x": plane.xs[found.column].tolist(),
+        "y": plane.ys[found.row].tolist(),
+        "reason": [SEAM if doubt else "" for doubt in doubtful],
+    }
+    return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
 
 
 def _beside(frame: Frame, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:

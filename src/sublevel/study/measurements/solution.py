@@ -87,16 +87,11 @@ def compute(c: Context, *, point: str, mask: str | None, start: str | None = Non
         "weight_norm": float(at.theta.double().norm()),
         "collapsed_layers": sum(not rows.any() for rows in alive.values()),
         "dead_filters": sum(int((~rows).sum()) for rows in alive.values()),
-        "max_bn_gain": largest_gain(p, at),
+        "max_bn_gain": max(gains(p, at), default=None),  # near 316 behind a dead filter
         "train_loss_start": None if start is None else field.loss(c.point(start)),
     }
     layers = [
-        {
-            "layer": layer.name,
-            "index": i,
-            "prunable": layer.size,
-            "remaining": int(own[layer.coordinates].sum()),
-        }
+        {"layer": layer.name, "index": i, "prunable": layer.size, "remaining": int(own[layer.coordinates].sum())}
         for i, layer in enumerate(p.space.prunable_layers)
     ]
     correct = [
@@ -134,13 +129,8 @@ def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     return sizes["train"] + (sizes["validation"] + sizes["test"] + start) / 3
 
 
-def largest_gain(p: Problem, at: Point) -> float | None:
-    """Max 1/sqrt(var + eps) over BatchNorm channels: near 316 behind a dead filter."""
-    return max(gains(p, at), default=None)
-
-
 def gains(p: Problem, at: Point) -> Iterator[float]:
-    """The largest gain of every BatchNorm."""
+    """The largest gain 1/sqrt(var + eps) over the channels of each BatchNorm."""
     modules = dict(p.module.named_modules())
     for name in p.space.statistics:
         eps = float(modules[name].eps)  # type: ignore[arg-type]

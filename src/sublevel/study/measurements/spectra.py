@@ -11,7 +11,6 @@ from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.geometry import curvature
 from sublevel.geometry.volume import ellipsoid
-from sublevel.space import Point
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, measurement
@@ -95,16 +94,15 @@ def compute(
     """The extreme eigenvalues of the training loss at a point, in the subspace of a mask."""
     at = c.point(point)
     space, dead = living(c, c.mask(mask), c.mask(alive))
-    space = space if layer is None else _inside(c, space, layer)
+    if layer is not None:
+        inside = c.problem.space.indicator(layer).to(c.problem.device)
+        space = inside if space is None else space & inside
     field = c.field(options, part)
-    found = curvature.top_eigenvalues(
-        field,
-        at,
-        k=min(options.k, len(at.theta) if space is None else int(space.sum())),
-        mask=space,
-        **options.model_dump(include={"tolerance", "steps", "restarts", "negative"}),
-        **_operator(c, at, operator),
-    )
+    scale = curvature.filter_norms(c.problem.space, at.theta) if operator == "adaptive" else None
+    chosen = options.model_dump(include={"tolerance", "steps", "restarts", "negative"})
+    chosen |= {"k": min(options.k, len(at.theta) if space is None else int(space.sum())), "scale": scale}
+    chosen |= {"operator": "hessian" if operator == "adaptive" else operator}
+    found = curvature.top_eigenvalues(field, at, mask=space, **chosen)
     gradient = field.grad(at)
     slopes = found.vectors.double() @ gradient.double()
     row = {
@@ -126,23 +124,11 @@ def compute(
         "smallest": (found.smallest, found.smallest_residuals, (found.smallest_residuals <= found.bound).tolist()),
     }
     pairs = [
-        {
-            "end": end,
-            "index": i + 1,
-            "eigenvalue": value,
-            "residual": residual,
-            "converged": ok,
-        }
+        {"end": end, "index": i + 1, "eigenvalue": value, "residual": residual, "converged": ok}
         for end, (values, residuals, converged) in sides.items()
         for i, (value, residual, ok) in enumerate(zip(values.tolist(), residuals.tolist(), converged, strict=True))
     ]
     return Output({"row": row, "pairs": pairs, "slopes": slopes.tolist()})
-
-
-def _operator(c: Context, at: Point, name: str) -> dict[str, Any]:
-    if name == "adaptive":
-        return {"scale": curvature.filter_norms(c.problem.space, at.theta)}
-    return {} if name == "hessian" else {"operator": name}
 
 
 def living(
@@ -153,11 +139,6 @@ def living(
     if dead is not None and bool(dead.any()):
         space = ~dead if space is None else space & ~dead
     return space, dead
-
-
-def _inside(c: Context, space: Bool[Tensor, "D"] | None, layer: str) -> Bool[Tensor, "D"]:
-    inside = c.problem.space.indicator(layer).to(c.problem.device)
-    return inside if space is None else space & inside
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
@@ -174,23 +155,10 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     eps = (study["geometry"]["spectra"] or {}).get("eps", 0.1)
     seen = {"negative": row["negative_count"], "lowest": row["smallest"]}
     v = ellipsoid(largest, values["slopes"], eps=eps, converged=row["converged"], error=error, **seen)
-    yield (
-        "volumes",
-        {
-            **labels,
-            "buffers": buffers,
-            "method": "top-k",
-            "k": v.n,
-            "dimension": row["dimension"],
-            "eps": v.eps,
-            "log_volume": v.log_volume,
-            "effective_radius": v.effective_radius,
-            "se": v.se,
-            "nonstationarity": v.diagnostics.get("nonstationarity"),
-            "stationary": v.diagnostics.get("stationary"),
-            "reason": v.reason,
-        },
-    )
+    volume = {n: getattr(v, n) for n in ("eps", "log_volume", "effective_radius", "se", "reason")}
+    volume |= {n: v.diagnostics.get(n) for n in ("nonstationarity", "stationary")}
+    about = {"buffers": buffers, "method": "top-k", "k": v.n, "dimension": row["dimension"]}
+    yield "volumes", {**labels, **about, **volume}
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:

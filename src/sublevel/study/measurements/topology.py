@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any, Literal
 
 from pydantic import Field
 
 from sublevel.engine.graph import Node
-from sublevel.geometry.topology import MergeTree, disconnectivity
+from sublevel.geometry.topology import disconnectivity
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, ends, measurement
@@ -38,11 +39,8 @@ rises to the height at which sublevel sets merge, or leads across there.
 def cells(scene: Scene, block: TopologySpec) -> None:
     """A segment between every two chosen solutions, of one seed or of two."""
     for a, b in combinations(scene.admitted(block), 2):
-        inputs = {
-            **block.document(),
-            **ends((a.end, None), (b.end, None)),
-            "policy": block.buffers if scene.space.statistics else "averaged",
-        }
+        policy = block.buffers if scene.space.statistics else "averaged"
+        inputs = {**block.document(), **ends((a.end, None), (b.end, None)), "policy": policy}
         labels = {"a": called(a), "b": called(b), "branch": b.branch, "level": b.level, "seed": b.seed}
         scene.graph.add(Node(f"join/{labels['a']}/{labels['b']}", "join", inputs, labels))
 
@@ -58,13 +56,9 @@ def compute(
     """The ends and the maximum of a segment, in train loss and train error, refined beside the maximum alone."""
     start, end = c.point(a, a_mask), c.point(b, b_mask)
     profile = profile_between(c, start, end, options, policy, chord=False)
-    found = {of: profile.barrier(of) for of in ("loss", "error")}
-    return Output(
-        {
-            "buffers": profile.policy,
-            **{of: {"start": b.start, "end": b.end, "maximum": b.maximum} for of, b in found.items()},
-        }
-    )
+    barriers = {of: asdict(profile.barrier(of)) for of in ("loss", "error")}
+    heights = {of: {name: b[name] for name in ("start", "end", "maximum")} for of, b in barriers.items()}
+    return Output({"buffers": profile.policy, **heights})
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
@@ -96,15 +90,12 @@ def trees(joins: Sequence[Row]) -> Iterator[Row]:
             if row["maximum"] is not None and row["a"] in known and row["b"] in known
         }
         if known:
-            yield from _drawing(of, disconnectivity(known, pairs))
-
-
-def _drawing(of: str, tree: MergeTree) -> Iterator[Row]:
-    places, lines = tree.layout()
-    for name, x in places.items():
-        yield {"of": of, "part": "leaf", "name": name, "x0": x, "y0": tree.minimax(name, name)}
-    for line in lines:
-        yield {"of": of, "part": "line", "name": "", "x0": line.x0, "y0": line.y0, "x1": line.x1, "y1": line.y1}
+            tree = disconnectivity(known, pairs)
+            places, lines = tree.layout()
+            for name, x in places.items():
+                yield {"of": of, "part": "leaf", "name": name, "x0": x, "y0": tree.minimax(name, name)}
+            for line in lines:
+                yield {"of": of, "part": "line", "name": "", **asdict(line)}
 
 
 cell("join", 3, compute, options=TopologySpec, rows=rows, cost=cost)

@@ -26,9 +26,7 @@ class TrainingSpec(Examples):
 TRAINING = table(
     "training",
     SOLUTION,
-    """
-    step, part, 'buffers', index, eigenvalue, smallest, converged, loss, error, gradient_norm
-    """,
+    "step, part, 'buffers', index, eigenvalue, smallest, converged, loss, error, gradient_norm",
 )
 """Spectra along training, in the run's own subspace."""
 
@@ -50,17 +48,10 @@ def compute(c: Context, options: TrainingSpec, *, point: str, mask: str | None, 
     k = min(options.k, curvature.subspace_dimension(at, space))
     found = curvature.top_eigenvalues(field, at, k=k, mask=space)
     seen, gradient = field.evaluation_and_grad(at)
-    return Output(
-        {
-            "buffers": field.policy,
-            "loss": seen.loss,
-            "error": seen.error,
-            "gradient_norm": float((gradient if space is None else gradient[space]).double().norm()),
-            "values": found.values.tolist(),
-            "smallest": float(found.smallest[0]),
-            "converged": found.converged,
-        }
-    )
+    norm = float((gradient if space is None else gradient[space]).double().norm())
+    about = {"buffers": field.policy, "loss": seen.loss, "error": seen.error, "gradient_norm": norm}
+    spectrum = {"values": found.values.tolist(), "smallest": float(found.smallest[0]), "converged": found.converged}
+    return Output(about | spectrum)
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:

@@ -23,6 +23,10 @@ STUDIED = {name: each for name, each in METHODS.items() if each.options is not N
 """The estimators that a study may ask for."""
 
 
+NUMBERS = ("eps", "log_volume", "effective_radius", "se", "reason")
+"""What a cell and a row both hold of a volume."""
+
+
 def _option(option: Option) -> tuple[Any, Any]:
     """An option of an estimator as a key of the block."""
     real = isinstance(option.default, float)
@@ -106,15 +110,7 @@ def compute(
 def _plain(v: Volume) -> dict[str, Any]:
     """A volume as JSON, with those of its diagnostics that are numbers or words."""
     kept = {k: d for k, d in v.diagnostics.items() if isinstance(d, bool | int | float | str)}
-    return {
-        "eps": v.eps,
-        "n": v.n,
-        "log_volume": v.log_volume,
-        "effective_radius": v.effective_radius,
-        "se": v.se,
-        "reason": v.reason,
-        "diagnostics": kept,
-    }
+    return {name: getattr(v, name) for name in (*NUMBERS, "n")} | {"diagnostics": kept}
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
@@ -128,7 +124,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
                 yield "estimates", {**about, **_coefficient(v)}
             continue
         row = {"method": values["method"], "dimension": values["dimension"], "k": v["n"]}
-        row |= {n: v[n] for n in ("eps", "log_volume", "effective_radius", "se", "reason")}
+        row |= {n: v[n] for n in NUMBERS}
         yield "volumes", {**about, **row, **{n: d.get(n) for n in ("nonstationarity", "stationary")}}
 
 
@@ -136,17 +132,9 @@ def _coefficient(v: Mapping[str, Any]) -> Row:
     """The local learning coefficient as a row of ``estimates``."""
     d = v["diagnostics"]
     doubts = [part for part in v["reason"].split("; ") if not part.startswith("a scaling exponent")]
-    return {
-        "operator": "",
-        "quantity": "learning coefficient",
-        "setting": d["n_beta"],
-        "value": d["learning_coefficient"],
-        "se": d["se"],
-        "draws": d["chains"],
-        "r_hat": d["r_hat"],
-        "ess": d["ess"],
-        "reason": "; ".join(doubts),
-    }
+    about = {"operator": "", "quantity": "learning coefficient", "setting": d["n_beta"], "draws": d["chains"]}
+    mixed = {name: d[name] for name in ("se", "r_hat", "ess")}
+    return {**about, "value": d["learning_coefficient"], **mixed, "reason": "; ".join(doubts)}
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:

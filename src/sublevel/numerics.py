@@ -1,21 +1,27 @@
-"""The precision of float32 products: IEEE, unless a recipe sets TF32.
+"""The arithmetic of a process: the precision of float32 products, threads, denormal numbers, cuDNN, and memory.
 
-PyTorch has two sets of switches, and the caller may have set either: the current ``fp32_precision`` of every backend,
-and the older ``allow_tf32`` and ``set_float32_matmul_precision``. On a CPU the latter's ``medium`` lets oneDNN round
-the factors of a matrix product to bfloat16 if the processor can: an error of 1e-3 of the result.
+Products of float32 have IEEE precision unless a recipe sets TF32. PyTorch has two sets of switches, and the caller may
+have set either: the current ``fp32_precision`` of every backend, and the older ``allow_tf32`` and
+``set_float32_matmul_precision``. On a CPU the latter's ``medium`` lets oneDNN round the factors of a matrix product to
+bfloat16 if the processor can: an error of 1e-3 of the result.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import isgenerator
-from threading import RLock
+from threading import Event, RLock, Thread
 from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
+
+from sublevel.errors import ConfigError
 
 _BACKENDS = torch.backends
 _SWITCHES: dict[str, Any] = {
@@ -133,3 +139,90 @@ def ieee_functions(namespace: dict[str, Any]) -> None:
     public = {name: f for name in namespace["__all__"] if isinstance(f := namespace[name], FunctionType)}
     namespace |= {name: ieee(f) for name, f in public.items()}
     namespace["__test__"] = {name: f for name, f in public.items() if f.__module__ == namespace["__name__"]}  # doctests
+
+
+THREADS = 1024
+"""Largest number of threads of a cell."""
+
+
+@contextmanager
+def arithmetic(threads: int) -> Iterator[None]:
+    """Use the study's arithmetic settings inside the block; restore the process's settings afterwards.
+
+    The threads are torch's and those of numpy's BLAS, if threadpoolctl knows it: the last bits of the eigenvalues of a
+    few hundred rows depend on the number of threads. Raises ConfigError if this user cannot start so many, since the
+    libraries would crash.
+    """
+    if not _startable(threads):
+        raise ConfigError(f"this machine does not start {threads} threads for this user (ulimit -u, or memory)")
+    keep_freed()
+    cudnn = torch.backends.cudnn
+    flushes = bool(torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0)  # torch sets it, and does not tell
+    before = torch.get_num_threads(), flushes, bool(cudnn.deterministic), bool(cudnn.benchmark)
+    with tf32(False), _blas().limit(limits=threads):
+        try:
+            _set(threads, True, True, False)
+            yield
+        finally:
+            _set(*before)
+
+
+@lru_cache
+def _startable(threads: int) -> bool:
+    """Whether so many threads can run at once."""
+    over, started = Event(), list[Thread]()
+    try:
+        for _ in range(threads - 1):
+            thread = Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):
+        return False
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
+    return True
+
+
+@lru_cache(maxsize=1)
+def _blas() -> Any:
+    """Sets the threads of the loaded BLAS libraries, numpy's among them."""
+    import numpy  # noqa: F401  # so that its library is loaded
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _set(threads: int, flush: bool, deterministic: bool, benchmark: bool) -> None:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(flush)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = benchmark
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of glibc's malloc: see mallopt(3)."""
+
+LARGEST_BLOCK = (2**30, 2**25)
+"""Largest reused block in bytes; the second value is the maximum in older versions of glibc."""
+
+
+@lru_cache(maxsize=1)
+def keep_freed() -> bool:
+    """Make glibc's malloc reuse freed memory for the rest of the process; return whether it does.
+
+    A training step frees and allocates the same megabytes each time. By default glibc returns such blocks to the
+    system, and every new page costs a page fault: a seventh of a residual network's step on a virtual machine. The
+    peak of resident memory stays the same, but it lasts until the process ends. Results do not change. Other systems'
+    allocators stay unchanged, and so do settings from the environment (MALLOC_MMAP_THRESHOLD_ or
+    MALLOC_TRIM_THRESHOLD_).
+    """
+    if sys.platform != "linux" or any(f"MALLOC_{what}_THRESHOLD_" in os.environ for what in ("MMAP", "TRIM")):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another libc
+        return False
+    return any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_BLOCK) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
