@@ -174,7 +174,9 @@ def _matches(pattern: str, name: str, owner: nn.Module, parameter: nn.Parameter)
     if fnmatchcase(name, pattern):
         return True
     if pattern in WORDS:
-        return (_default if pattern == "default" else _multiplies)(name, owner, parameter)
+        if pattern == "default":
+            return isinstance(owner, PRUNABLE) and parameter is _weight(owner)
+        return (isinstance(owner, MULTIPLYING) or _is_conv1d(owner)) and _is_matrix(name, parameter)
     if type(owner).__name__.removeprefix("Parametrized") != pattern:
         return False
     own = _weight(owner)
@@ -183,11 +185,6 @@ def _matches(pattern: str, name: str, owner: nn.Module, parameter: nn.Parameter)
 
 def _default(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
     return isinstance(owner, PRUNABLE) and parameter is _weight(owner)
-
-
-def _multiplies(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a weight that multiplies an input, also under a parametrisation."""
-    return (isinstance(owner, MULTIPLYING) or _is_conv1d(owner)) and _is_matrix(name, parameter)
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sublevel.data.own import inputs_in, joined, real
-from sublevel.data.sources import Dataset, numbered, source
-from sublevel.errors import ConfigError, DataError
+from sublevel.data.sources import Dataset, integers, numbered, source
+from sublevel.errors import DataError
 from sublevel.foreign import check_zip
 
 _WANTED = ("train_x", "train_y", "test_x", "test_y")
@@ -41,9 +41,12 @@ def arrays(root: Path | None, *, classes: Sequence[str] | None = None) -> Datase
     train_x, test_x = (inputs_in(x, split) for split in ("train", "test"))
     assert train_x is not None
     assert test_x is not None
-    train_y, test_y = (_labels(found[name], f"{name} in {root}") for name in _WANTED[1::2])
+    for name in _WANTED[1::2]:
+        if found[name].is_complex() or found[name].dtype == torch.bool:
+            raise DataError(f"{name} in {root} is {found[name].dtype}; allowed: integer labels or float targets")
+    train_y, test_y = (integers(found[name]) for name in _WANTED[1::2])
     origin = f"arrays of the file {root.name}"
-    return joined("arrays", (train_x, train_y), (test_x, test_y), _class_names(classes, train_y, test_y), origin)
+    return joined("arrays", (train_x, train_y), (test_x, test_y), numbered(train_y, test_y, names=classes), origin)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -78,17 +81,3 @@ def _samples(x: Tensor, where: str) -> Tensor:
             f"{where} has shape {list(x.shape)}, channels last; expected [N, C, H, W]: transpose(0, 3, 1, 2)"
         )
     return x.contiguous()
-
-
-def _labels(y: Tensor, where: str) -> Tensor:
-    if y.is_complex() or y.dtype == torch.bool:
-        raise DataError(f"{where} is {y.dtype}; allowed: integer labels or float targets")
-    return y if y.is_floating_point() else y.to(torch.int64)
-
-
-def _class_names(classes: Sequence[str] | None, *labels: Tensor) -> tuple[str, ...]:
-    if classes is not None and not any(y.is_floating_point() for y in labels):
-        if isinstance(classes, str) or not isinstance(classes, Sequence):
-            raise ConfigError(f"data.options.classes is {classes!r}; allowed: a list of names")
-        return tuple(str(name) for name in classes)
-    return numbered(*labels)

@@ -6,7 +6,7 @@ iterable of batches such as a DataLoader. Several inputs are a tuple or a dict o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,7 +62,8 @@ LABELS = ("labels", "label", "targets", "target", "y")
 
 
 def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
-    source = _by_column(source)
+    if isinstance(source, Mapping):  # of columns, one of them the labels
+        source = _pair(source)
     if isinstance(source, tuple) and len(source) == 2 and _are_arrays(source[0]) and _are_labels(*source):
         try:
             return _typed(_inputs(source[0]), torch.as_tensor(_array(source[1])), dtype, split)
@@ -90,11 +91,6 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
     return _typed(*first, dtype, split)
 
 
-def _by_column(source: Any) -> Any:
-    """Convert a dict of columns, one of them the labels, to the pair of inputs and labels."""
-    return _pair(source) if isinstance(source, Mapping) else source
-
-
 def _pair(example: Any) -> tuple[Any, Any]:
     """The inputs and the label of an example or a batch: a pair, or a dict with the label under a key of `LABELS`.
 
@@ -118,9 +114,9 @@ def _pair(example: Any) -> tuple[Any, Any]:
 
 def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        return _stack
+        return lambda source: _joined((source[i] for i in range(len(source))), torch.stack, "example")
     if hasattr(source, "__iter__") and not hasattr(source, "__next__"):
-        return _join
+        return lambda source: _joined(source, torch.cat, "batch")
     once = " that can be read once" if hasattr(source, "__next__") else ""
     raise DataError(
         f"{split} data must be a pair of tensors or arrays, a map-style Dataset, or an iterable of batches that can be "
@@ -128,18 +124,11 @@ def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
     )
 
 
-def _join(source: Any) -> Samples:
-    batches = [(_inputs(x), torch.as_tensor(_array(y))) for x, y in map(_pair, source)]
-    if not batches:
-        raise ValueError("there is no batch")
-    return _gathered([x for x, _ in batches], torch.cat), torch.cat([y for _, y in batches])
-
-
-def _stack(source: Any) -> Samples:
-    pairs = [(_inputs(x), torch.as_tensor(_array(y))) for x, y in (_pair(source[i]) for i in range(len(source)))]
+def _joined(parts: Iterable[Any], gather: Callable[[list[Tensor]], Tensor], what: str) -> Samples:
+    pairs = [(_inputs(x), torch.as_tensor(_array(y))) for x, y in map(_pair, parts)]
     if not pairs:
-        raise ValueError("there is no example")
-    return _gathered([x for x, _ in pairs], torch.stack), torch.stack([y for _, y in pairs])
+        raise ValueError(f"there is no {what}")
+    return _gathered([x for x, _ in pairs], gather), gather([y for _, y in pairs])
 
 
 def _is_array(value: Any) -> bool:
@@ -236,15 +225,13 @@ def tensors(dataset: Dataset) -> dict[str, Tensor]:
     found = {}
     for split in ("train", "test"):
         x, y = getattr(dataset, f"{split}_x"), getattr(dataset, f"{split}_y")
-        several = dataset.layout and dict(zip(_keys(dataset), dataset.layout.unpack(x), strict=True))
-        found |= {f"{split}_x:{key}": t for key, t in several.items()} if several else {f"{split}_x": x.contiguous()}
+        if (layout := dataset.layout) is None:
+            found[f"{split}_x"] = x.contiguous()
+        else:
+            keys = layout.names or map(str, range(len(layout.shapes)))
+            found |= {f"{split}_x:{key}": t for key, t in zip(keys, layout.unpack(x), strict=True)}
         found[f"{split}_y"] = y.contiguous()
     return found
-
-
-def _keys(dataset: Dataset) -> list[str]:
-    layout = dataset.layout
-    return [] if layout is None else [*(layout.names or map(str, range(len(layout.shapes))))]
 
 
 def inputs_in(found: Mapping[str, Tensor], split: str) -> Inputs | None:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from sublevel.data.sources import Dataset, numbered, source
+from sublevel.data.sources import Dataset, integers, numbered, source
 from sublevel.data.streamed import Streamed
-from sublevel.errors import ConfigError, DataError
+from sublevel.errors import DataError
 
 SAMPLES = (np.uint8, np.float32, np.int64)
 LABELS = (np.uint8, np.int32, np.int64, np.float32)
@@ -35,11 +34,10 @@ def shards(root: Path | None, *, classes: Sequence[str] | None = None) -> Datase
     """
     if root is None or not root.is_dir():
         raise DataError(f"data source 'shards': data.root must be a folder of .npy files, got {root}")
-    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
-        raise ConfigError(f"data.options.classes is {classes!r}; allowed: a list of names")
     x = {split: Streamed(_arrays(root, f"{split}_x", SAMPLES)) for split in ("train", "test")}
-    y = {split: _labels(root, f"{split}_y") for split in ("train", "test")}
-    names = tuple(map(str, classes)) if classes else numbered(*y.values())
+    labels = {split: np.concatenate(_arrays(root, f"{split}_y", LABELS)) for split in ("train", "test")}
+    y = {split: integers(torch.from_numpy(each)) for split, each in labels.items()}
+    names = numbered(*y.values(), names=classes)
     count = sum(1 for _ in root.glob("*.npy"))
     return Dataset(
         "shards", x["train"], y["train"], x["test"], y["test"], names, f"{count} shards of the folder {root.name}"
@@ -69,8 +67,3 @@ def _mapped(path: Path, allowed: Sequence[type]) -> np.ndarray:
         names = ", ".join(kind.__name__ for kind in allowed)
         raise DataError(f"{path} holds {array.dtype} {list(array.shape)}; allowed: {names}")
     return array
-
-
-def _labels(root: Path, name: str) -> Tensor:
-    y = torch.from_numpy(np.concatenate(_arrays(root, name, LABELS)))
-    return y if y.is_floating_point() else y.to(torch.int64)

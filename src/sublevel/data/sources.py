@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sublevel.data.packing import Layout
 from sublevel.data.streamed import Rows, blocks
-from sublevel.errors import DataError, unknown
+from sublevel.errors import ConfigError, DataError, unknown
 
 Source = Callable[..., "Dataset"]
 _SOURCES: dict[str, Source] = {}
@@ -101,7 +101,8 @@ def load(name: str, /, *, root: str | Path | None = None, **options: Any) -> Dat
 
 def check(dataset: Dataset) -> Dataset:
     """Return ``dataset`` if it is consistent; otherwise raise a `DataError` with the split, the index and the value."""
-    for part, x, y in _parts(dataset):
+    d = dataset
+    for part, x, y in (("train", d.train_x, d.train_y), ("test", d.test_x, d.test_y)):
         where = f"data source {dataset.name!r}, {part}"
         if len(x) != len(y):
             raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; there must be one label per sample")
@@ -114,16 +115,25 @@ def check(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def numbered(*labels: Tensor) -> tuple[str, ...]:
-    """Names of the classes 0, 1, ... up to the largest integer label; empty for real targets.
+def integers(y: Tensor) -> Tensor:
+    """Labels as int64; real targets stay."""
+    return y if y.is_floating_point() else y.to(torch.int64)
 
-    Raises DataError if there are more than CLASSES of them.
+
+def numbered(*labels: Tensor, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The user's ``names`` of the classes, or 0, 1, ... up to the largest integer label; empty for real targets.
+
+    Raises DataError if there are more than CLASSES of them, ConfigError if ``names`` is no list.
 
     >>> numbered(torch.tensor([0, 2]), torch.tensor([1]))
     ('0', '1', '2')
     """
+    if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+        raise ConfigError(f"data.options.classes is {names!r}; allowed: a list of names")
     if any(y.is_floating_point() for y in labels):
         return ()
+    if names:
+        return tuple(map(str, names))
     highest = max((int(y.max()) for y in labels if y.numel()), default=-1)
     if highest >= CLASSES:
         raise DataError(f"label {highest}: classes are numbered from 0, and there are at most {CLASSES:,} of them")
@@ -133,10 +143,6 @@ def numbered(*labels: Tensor) -> tuple[str, ...]:
 def _discover() -> None:
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}."):
         import_module(module.name)
-
-
-def _parts(dataset: Dataset) -> tuple[tuple[str, Rows, Tensor], ...]:
-    return ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
 
 
 def _check_samples(where: str, x: Rows, also: tuple[torch.dtype, ...]) -> None:
@@ -185,10 +191,8 @@ def _check_labels(where: str, y: Tensor, classes: tuple[str, ...]) -> None:
 
 
 def _check_alike(dataset: Dataset) -> None:
-    for what, train, test in (
-        ("samples", dataset.train_x, dataset.test_x),
-        ("labels", dataset.train_y, dataset.test_y),
-    ):
+    d = dataset
+    for what, train, test in (("samples", d.train_x, d.test_x), ("labels", d.train_y, d.test_y)):
         if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
             raise DataError(
                 f"data source {dataset.name!r}: train {what} are {train.dtype} {list(train.shape[1:])} each, "

@@ -135,7 +135,11 @@ def split(
     test = _subset(Part(dataset.test_x, dataset.test_y), test_size, "test")
     layout = dataset.layout
     columns: list[Rows] = list(layout.unpack(train.x)) if layout and isinstance(train.x, Tensor) else [train.x]
-    centre, scale = _all_moments(columns) if mean is None and std is None else _given_moments(columns, mean, std)
+    if mean is None and std is None:
+        found = [moments(x) for x in columns]
+        centre, scale = (tuple(value for pair in found for value in pair[i]) for i in (0, 1))
+    else:
+        centre, scale = _given_moments(columns, mean, std)
     return Splits(
         train=train,
         validation=Part(select_rows(dataset.train_x, held), dataset.train_y[held]),
@@ -188,12 +192,6 @@ def moments(x: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(first / (255 * n))
         std.append(variance**0.5 / (255 * n) if variance else 1.0)
     return tuple(mean), tuple(std)
-
-
-def _all_moments(columns: Sequence[Rows]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """`moments` of all inputs, concatenated."""
-    found = [moments(x) for x in columns]
-    return tuple(m for mean, _ in found for m in mean), tuple(s for _, std in found for s in std)
 
 
 def _given_moments(

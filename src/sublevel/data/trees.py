@@ -133,11 +133,9 @@ def _zip(root: Path) -> Iterator[tuple[str, bytes]]:
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind in (0, stat.S_IFREG) and not member.is_dir() and is_image(member.filename):
                 allowance.take(min(member.file_size, LARGEST_FILE))
+                name = _checked(_plain(member.filename), root)
                 with archive.open(member) as file:
-                    yield (
-                        _checked(_plain(member.filename), root),
-                        _read(file, member.filename, member.file_size),
-                    )
+                    yield name, _read(file, member.filename, member.file_size)
 
 
 def _read(file: IO[bytes] | None, name: str, size: int) -> bytes:

@@ -49,7 +49,7 @@ def by_loop(
 
     Raises ModelError for a vector of another shape or with weights outside the mask, Diverged if it is not finite.
     """
-    rates = setup.rates if rates is None else rates
+    rates, wanted = setup.rates if rates is None else rates, inspect.signature(loop).parameters
     last, saved, history = len(rates), {}, []
     kept = torch.ones_like(start.theta, dtype=torch.bool) if mask is None else mask
     now = start if mask is None else start.project(mask)
@@ -66,9 +66,11 @@ def by_loop(
             "seed": setup.seed,
             **(offered or {}),
         }
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values()):
+            available = {name: value for name, value in available.items() if name in wanted}
         setup.module.train()
         with seeded(setup.seed, f"loop:{setup.order}", begin):
-            found = loop(given.theta, kept.clone(), range(begin, end), **_requested(loop, available))
+            found = loop(given.theta, kept.clone(), range(begin, end), **available)
         now = _checked(loop, found, given, kept, end)
         epoch = (end - 1) // setup.per_epoch
         progress = EpochProgress(end, last, epoch, rates[end - 1], nan)
@@ -89,13 +91,6 @@ def _reader(setup: TrainingSetup) -> Batch:
         return setup.prepare(x), y
 
     return read
-
-
-def _requested(loop: Loop, available: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(loop).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return dict(available)
-    return {name: value for name, value in available.items() if name in parameters}
 
 
 def _checked(loop: Loop, found: Any, given: Point, mask: Bool[Tensor, "D"], step: int) -> Point:

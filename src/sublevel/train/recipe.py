@@ -142,7 +142,8 @@ class Recipe:
             ("bf16", not (self.bf16 and self.engine == "sparse"), "off with engine = 'sparse'"),
         ):
             if not ok:
-                raise ValueError(f"{name} must be {allowed}, got {_shown(getattr(self, name))}")
+                got = getattr(self, name)
+                raise ValueError(f"{name} must be {allowed}, got {got if isinstance(got, Duration) else repr(got)}")
         if bool(self.milestones) != (self.schedule == "milestones"):
             raise ValueError(f"milestones and schedule = 'milestones' belong together, got schedule {self.schedule!r}")
 
@@ -180,12 +181,9 @@ class Recipe:
 
     def document(self) -> dict[str, object]:
         """The recipe as JSON for a cell's key, without fields at their introduced value (see the class)."""
-        kept = (
-            f
-            for f in fields(self)
-            if "introduced" not in f.metadata or getattr(self, f.name) != f.metadata["introduced"]
-        )
-        return {f.name: _plain(getattr(self, f.name)) for f in kept}
+        told = {f.name: f.metadata["introduced"] for f in fields(self) if "introduced" in f.metadata}
+        kept = (f.name for f in fields(self) if f.name not in told or getattr(self, f.name) != told[f.name])
+        return {name: _plain(getattr(self, name)) for name in kept}
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Recipe:
@@ -205,7 +203,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Duration):
         return str(value)
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _shown(value: object) -> str:
-    return str(value) if isinstance(value, Duration) else repr(value)

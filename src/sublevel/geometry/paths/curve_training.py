@@ -86,7 +86,11 @@ def train_curve(
         raise ValueError("a curve without bends has nothing to train")
     keep = moving(curve, mask)
     bends = _jittered(curve, how.jitter, keep, seed)
-    optimizer = _optimizer(bends, curve, how, len(keep))
+    if how.optimizer == "sgd":
+        optimizer = torch.optim.SGD([bends], lr=how.lr, momentum=how.momentum)
+    else:
+        per_coordinate = float((curve.end.theta.double() - curve.start.theta.double()).norm()) / sqrt(len(keep))
+        optimizer = torch.optim.Adam([bends], lr=how.lr * per_coordinate)
     moved, losses = replace(curve, bends=bends), []
     for step in range(how.steps):
         t = float(torch.rand((), generator=generator(seed, "curve", step), dtype=torch.float64))
@@ -128,10 +132,3 @@ def _jittered(curve: Curve, jitter: float, keep: Tensor, seed: int) -> Tensor:
         v = torch.randn(len(keep), generator=generator(seed, "curve:bends", j), dtype=torch.float64)
         bends[j, keep.to(bends.device)] += (size * v / v.norm()).to(bends)
     return bends
-
-
-def _optimizer(bends: Tensor, curve: Curve, how: CurveTraining, n: int) -> torch.optim.Optimizer:
-    if how.optimizer == "sgd":
-        return torch.optim.SGD([bends], lr=how.lr, momentum=how.momentum)
-    per_coordinate = float((curve.end.theta.double() - curve.start.theta.double()).norm()) / sqrt(n)
-    return torch.optim.Adam([bends], lr=how.lr * per_coordinate)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, log, nan
+from typing import Any
 
 import numpy as np
 
@@ -94,8 +95,20 @@ def ellipsoid(
     return Volume(log_v, ball_radius(log_v, k), k, eps, 0.0, reason, diagnostics)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quadrature:
+    """How `logdet` and `logdets` compute determinants."""
+
+    probes: int = 10
+    steps: int = 100
+    operator: str = "hessian"
+    exact: int | None = None
+    seed: int = 0
+
+
 @estimator(
     "logdet",
+    forwards=Quadrature,
     options={"damping": Option(1e-3), "probes": Option(8, least=1), "steps": Option(60, least=2)},
     fixed={"operator": "ggn"},  # a third of a network's Hessian eigenvalues are negative
     derived=lambda options, n, examples: {"exact": options["probes"] * options["steps"]},
@@ -107,38 +120,22 @@ def logdet(
     *,
     damping: float,
     mask: Bool[Tensor, "D"] | None = None,
-    probes: int = 10,
-    steps: int = 100,
-    operator: str = "hessian",
-    exact: int | None = None,
-    seed: int = 0,
+    **quadrature: Any,
 ) -> VolumeAtHeight:
     """The ellipsoid of the whole damped curvature A + damping, by stochastic Lanczos quadrature:
 
     log V = log omega_n + (n/2) log 2 (eps + 1/2 g^T (A + damping)^-1 g) - 1/2 sum log(max(lambda, 0) + damping).
 
-    ``damping`` decides the value and has no default. If it is a prior precision divided by N, the determinant is that
-    of the Laplace evidence. Negative eigenvalues count as 0; their share of n is reported and flagged. ``operator`` is
-    ``hessian`` or ``ggn``. The gradient term comes from its own Krylov space of at most ``steps`` products, where it
-    equals the value of conjugate gradients. In at most ``exact`` dimensions (default ``steps``) the matrix is formed
-    and nothing is drawn: n products, where quadrature takes ``probes`` * ``steps``. ``se`` is half that of the
-    log-determinant.
+    ``quadrature`` are the fields of `Quadrature`. ``damping`` decides the value and has no default. If it is a prior
+    precision divided by N, the determinant is that of the Laplace evidence. Negative eigenvalues count as 0; their
+    share of n is reported and flagged. ``operator`` is ``hessian`` or ``ggn``. The gradient term comes from its own
+    Krylov space of at most ``steps`` products, where it equals the value of conjugate gradients. In at most ``exact``
+    dimensions (default ``steps``) the matrix is formed and nothing is drawn: n products, where quadrature takes
+    ``probes`` * ``steps``. ``se`` is half that of the log-determinant.
 
     Raises the errors of `log_determinant`.
     """
-    how = Quadrature(probes=probes, steps=steps, operator=operator, exact=exact, seed=seed)
-    return logdets(field, theta, dampings=[damping], mask=mask, how=how)[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quadrature:
-    """How `logdets` computes determinants; the options of `logdet`."""
-
-    probes: int = 10
-    steps: int = 100
-    operator: str = "hessian"
-    exact: int | None = None
-    seed: int = 0
+    return logdets(field, theta, dampings=[damping], mask=mask, how=Quadrature(**quadrature))[0]
 
 
 def logdets(

@@ -64,17 +64,25 @@ class Option:
 class Estimator:
     """A volume estimator, and what a study asks of it.
 
-    ``options`` are those that a study may set, by their keys in ``geometry.volumes`` (None: no study uses the
+    ``function`` passes the options that it does not name to ``forwards``, if given. ``options`` are those that a study
+    may set, by their keys in ``geometry.volumes`` (None: no study uses the
     estimator); ``fixed`` is asked for always. ``derived(options, n, examples)`` are options that follow from others,
     the dimension n, and the number of training examples. ``cost(options, heights)`` is the time of a sweep over
     ``heights`` heights, in forward and backward passes over the examples; no number depends on it.
     """
 
     function: Method
+    forwards: Callable[..., Any] | None = None
     options: Mapping[str, Option] | None = None
     fixed: Options = field(default_factory=dict)
     derived: Callable[[Options, int, int], Options] = lambda options, n, examples: {}
     cost: Callable[[Options, int], float] = lambda options, heights: 0.0
+
+    @property
+    def takes(self) -> dict[str, Parameter]:
+        """The options that the estimator takes."""
+        taken = dict(signature(self.forwards or self.function).parameters) | dict(signature(self.function).parameters)
+        return {name: p for name, p in taken.items() if p.kind is Parameter.KEYWORD_ONLY}
 
 
 METHODS: dict[str, Estimator] = {}
@@ -83,7 +91,7 @@ METHODS: dict[str, Estimator] = {}
 def estimator(name: str, **study: Any) -> Callable[[Method], Method]:
     """Register a volume estimator ``f(field, theta, *, mask, **options) -> (eps -> Volume)``.
 
-    ``study`` says what a study asks of it: ``options``, ``fixed``, ``derived`` and ``cost`` of `Estimator`.
+    ``study`` holds the other fields of `Estimator`.
     """
 
     def register(function: Method) -> Method:
@@ -101,7 +109,7 @@ def prepared(field: Field, theta: PointLike, method: str, options: Mapping[str, 
     if method not in METHODS:
         raise unknown("volume estimator", method, METHODS)
     function, where = METHODS[method].function, f"volume estimator {method!r}"
-    known = {name: p for name, p in signature(function).parameters.items() if p.kind is Parameter.KEYWORD_ONLY}
+    known = METHODS[method].takes
     for name in options:
         if name not in known:
             raise unknown("option", name, known, where)

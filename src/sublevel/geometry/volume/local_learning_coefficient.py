@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
 from math import log, nan
+from typing import Any
 
 from sublevel._types import Bool, Tensor
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
@@ -95,16 +96,8 @@ def learning_coefficient(
             raise ValueError("step_size is needed where only batches of the loss are known: their curvature is not")
         step_size = laplace.step_size(n_beta, gamma, stability)
     stability = nan if laplace is None else checked_stability(laplace.rest, step_size, n_beta, gamma)
-    options = ChainOptions(
-        step_size=step_size,
-        n_beta=n_beta,
-        gamma=gamma,
-        chains=chains,
-        burn_in=burn_in,
-        draws=draws,
-        every=every,
-        seed=seed,
-    )
+    counts = {"chains": chains, "burn_in": burn_in, "draws": draws, "every": every, "seed": seed}
+    options = ChainOptions(step_size=step_size, n_beta=n_beta, gamma=gamma, **counts)
     found = sampled_energy(stochastic, start, laplace, options, mask=mask, field=field)
     coarse = stability > COARSE and not isinstance(stochastic, EveryExample)
     reason = join_reasons(
@@ -134,6 +127,7 @@ def learning_coefficient(
 
 @estimator(
     "llc",
+    forwards=learning_coefficient,
     options=CHAINS,
     derived=lambda options, n, examples: {"n_beta": examples / log(examples), "rescale": RESCALED},
     cost=lambda options, heights: chain_cost(options),
@@ -142,46 +136,23 @@ def llc(
     field: Field,
     theta: PointLike,
     *,
-    n_beta: float,
-    gamma: float,
-    step_size: float | None = None,
-    stability: float = 0.2,
     mask: Bool[Tensor, "D"] | None = None,
     stochastic: Stochastic | None = None,
-    chains: int = 4,
-    burn_in: int = 500,
-    draws: int = 1000,
-    every: int = 1,
-    rescale: int = 0,
-    seed: int = 0,
+    **options: Any,
 ) -> VolumeAtHeight:
-    """`learning_coefficient` as a volume estimator, although it is not a volume: ``log_volume`` is nan at every eps.
+    """`learning_coefficient` with its ``options`` as a volume estimator, although it is not a volume: ``log_volume`` is
+    nan at every eps.
 
     ``diagnostics`` hold the coefficient, its standard error and its checks. Chains follow the gradients of
     ``stochastic`` if given, else those of the field; L is always the field's.
     """
     require_field(field, "llc")
-    found = learning_coefficient(
-        stochastic or EveryExample(field),
-        theta,
-        n_beta=n_beta,
-        gamma=gamma,
-        step_size=step_size,
-        stability=stability,
-        field=field,
-        mask=mask,
-        chains=chains,
-        burn_in=burn_in,
-        draws=draws,
-        every=every,
-        rescale=rescale,
-        seed=seed,
-    )
+    found = learning_coefficient(stochastic or EveryExample(field), theta, field=field, mask=mask, **options)
     kind = "a scaling exponent (V ~ eps^lambda as eps -> 0) and not a volume"
     reason = join_reasons({kind: True, found.reason: True})
     about = {
         **found.diagnostics,
-        "measure": f"exp(-N beta L) under a Gaussian of precision {gamma:g} around theta",
+        "measure": f"exp(-N beta L) under a Gaussian of precision {found.diagnostics['gamma']:g} around theta",
         "assumes": "the chains have mixed",
         "learning_coefficient": found.value,
         "se": found.se,

@@ -76,16 +76,10 @@ def thermodynamic(
     betas, weights = ladder(rungs, count * laplace.steepest / gamma)
     found, chain = [], stochastic or EveryExample(field)
     for rung, beta in enumerate(betas):
-        options = ChainOptions(
-            step_size=laplace.step_size(beta * count, gamma, stability),
-            n_beta=beta * count,
-            gamma=gamma,
-            chains=chains,
-            burn_in=burn_in,
-            draws=draws,
-            every=every,
-            seed=seed + rung * 1_000_003,
-        )
+        step_size = laplace.step_size(beta * count, gamma, stability)
+        counts = {"chains": chains, "burn_in": burn_in, "draws": draws, "every": every}
+        density = {"n_beta": beta * count, "gamma": gamma, "seed": seed + rung * 1_000_003}
+        options = ChainOptions(step_size=step_size, **density, **counts)
         found.append(sampled_energy(chain, theta, laplace, options, mask=mask, field=field))
     shares = [weight / beta for weight, beta in zip(weights, betas, strict=True)]
     log_z = -sum(share * rung.value for share, rung in zip(shares, found, strict=True))
