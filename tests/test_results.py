@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +32,13 @@ def test_every_published_study_has_a_template() -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_the_readme_is_made_from_the_tables(readme: ModuleType, folder: Path) -> None:
     assert readme.render(folder) == (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_published_verdicts_are_what_the_rules_make_of_the_tables(readme: ModuleType, folder: Path) -> None:
+    for name, text in readme.reread(folder).items():  # processors add in another order
+        found, there = (pd.read_csv(of) for of in (io.StringIO(text), folder / "tables" / f"{name}.csv"))
+        pd.testing.assert_frame_equal(found, there, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)

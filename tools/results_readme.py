@@ -1,10 +1,11 @@
-"""Write the README of every published result from its tables, by the template beside it.
+"""Write verdicts and README of every published result from its tables, by the template next to them.
 
     python tools/results_readme.py            every folder of results/ that has a README.md.j2, and the findings in
                                               the project's own README.md
     python tools/results_readme.py FOLDER     one folder
 
-No number of a README is typed: a template names what it shows (`Results`), and the tables say it.
+No number of a README is typed: a template names what it shows (`Results`), and the tables say it. The tables
+`verdicts` and `claims` are computed again from the others by the rules of this version.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from sublevel.claims import claims, verdicts
+from sublevel.claims.margins import INTERVAL
+from sublevel.engine.store import digest
+from sublevel.report.writer import read
 from sublevel.stats import mean_interval
+from sublevel.study.result import to_csv
+from sublevel.tables import schemas
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "README.md.j2"
@@ -89,11 +96,11 @@ class Results:
         return markdown(head, body)
 
     def against(self, branches: Mapping[str, str], level: int, than: str = "imp") -> str:
-        """A table of mean test errors at a level, and of differences paired by seed with 95% t intervals, in points."""
+        """A table of mean test errors at a level, and of differences paired by seed with 90% t intervals, in points."""
         errors = self.levels[self.levels["level"] == level].pivot(index="seed", columns="branch", values="test_error")
         body = [["dense network (100%)", f"{100 * self.mean('dense', 0):.1f}", ""]]
         for branch, words in branches.items():
-            found = mean_interval(100 * (errors[branch] - errors[than]))
+            found = mean_interval(100 * (errors[branch] - errors[than]), INTERVAL)
             apart = "" if branch == than else interval(found.mean, found.low, found.high, 1.0, 1)
             body.append([words, f"{100 * errors[branch].mean():.1f}", apart])
         return markdown(["", "test error", "against IMP"], body)
@@ -144,6 +151,13 @@ def interval(effect: float, low: float, high: float, scale: float, digits: int) 
     return middle if math.isnan(low) else f"{middle} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
 
 
+def reread(folder: Path) -> dict[str, str]:
+    """The tables ``verdicts`` and ``claims`` of a folder as text, computed from its other tables."""
+    tables, summary = read(folder)
+    study = summary["study"]
+    return {"claims": to_csv(claims(tables, study)), "verdicts": to_csv(verdicts(tables, study=study))}
+
+
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *body]
@@ -172,7 +186,7 @@ def findings() -> str:
     }
     return f"""\
 At {r.density(level)} of the weights, the test error in points. Means are over {r.seeds} seeds; differences are
-paired by seed, with 95% t intervals.
+paired by seed, with 90% t intervals.
 
 {r.against(branches, level)}
 
@@ -192,6 +206,12 @@ def main(folders: Sequence[str]) -> None:
     """Write the READMEs of some folders, or of all that have a template."""
     chosen = [Path(f) for f in folders] or sorted(p.parent for p in (ROOT / "results").glob(f"*/{TEMPLATE}"))
     for folder in chosen:
+        for name, text in reread(folder).items():
+            (folder / "tables" / f"{name}.csv").write_text(text, encoding="utf-8")
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary["tables"] = schemas()
+        summary["files"] |= {f"tables/{p.name}": digest(p.read_bytes()) for p in (folder / "tables").glob("*.csv")}
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(render(folder), encoding="utf-8")
         sys.stdout.write(f"{folder / 'README.md'}\n")
     if not folders:

@@ -62,3 +62,27 @@ def table(name: str, identity: Sequence[str], text: str) -> Table:
         words |= set(re.findall(r"'(\w+)'", listed))
     TABLES[name] = Table(columns, words)
     return TABLES[name]
+
+
+def schemas() -> dict[str, dict[str, str]]:
+    """Every declared table with its columns of ``text`` and of ``number``, for readers that import no measurement."""
+    return {
+        name: {
+            "text": " ".join(c for c in each.columns if c in each.words),
+            "number": " ".join(c for c in each.columns if c not in each.words),
+        }
+        for name, each in TABLES.items()
+    }
+
+
+def declared(schemas: Mapping[str, Mapping[str, str]]) -> dict[str, Table]:
+    """Tables from their schemas.
+
+    >>> declared({"shapes": {"text": "name", "number": "area width"}})["shapes"]
+    Table(columns={'name': '', 'area': '', 'width': ''}, words=frozenset({'name'}))
+    """
+    found = {}
+    for name, each in schemas.items():
+        words, numbers = (str(each.get(kind, "")).split() for kind in ("text", "number"))
+        found[name] = Table(dict.fromkeys([*words, *numbers], ""), frozenset(words))
+    return found

@@ -39,7 +39,7 @@ def test_c1_uses_the_crossed_interval_and_says_so():
     source = Correct(tables["correct"])
     ours, theirs = (np.array([source.wrong((*of, s)) for s in range(5)]) for of in (("imp", 1), ("dense", 0)))
     d = ours - theirs
-    low, high = crossed(d).interval(0.95)
+    low, high = crossed(d).interval(0.9)
     assert (row["effect"], row["low"], row["high"]) == pytest.approx((d.mean(), low, high))
     assert row["interval"] == "seeds and test examples"
     assert "5 seeds and test examples" in verdicts(tables, ["C1"])["sentence"].item()

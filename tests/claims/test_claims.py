@@ -10,7 +10,7 @@ import pytest
 
 import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
 from sublevel.claims import CLAIMS, claims
-from sublevel.claims.margins import LEVEL
+from sublevel.claims.margins import INTERVAL
 from sublevel.stats import paired
 from sublevel.tables import TABLES
 
@@ -85,7 +85,7 @@ def test_c4_is_two_claims():
 def test_numbers_are_those_of_the_paired_comparison():
     levels = table({("imp", 1): 0, ("reinit", 1): 0.02}).sample(frac=1, random_state=0)
     by_branch = levels.sort_values("seed").groupby("branch")["test_error"]
-    expected = paired(by_branch.get_group("reinit"), by_branch.get_group("imp"), LEVEL)
+    expected = paired(by_branch.get_group("reinit"), by_branch.get_group("imp"), INTERVAL)
     row = claims({"levels": levels}).iloc[0]
     assert row["density"] == 0.8
     for column in ("n", "effect", "low", "high", "p", "p_exact"):

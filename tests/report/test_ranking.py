@@ -35,7 +35,7 @@ def test_the_excess_is_paired_by_seed_and_its_interval_is_that_of_the_difference
     assert list(order.index) == ["best", "near", "same", "far"]
     differences = [10.0, 11.0, 10.0]
     mean = sum(differences) / 3
-    half = t.ppf(0.975, 2) * math.sqrt(sum((d - mean) ** 2 for d in differences) / 2 / 3)
+    half = t.ppf(0.95, 2) * math.sqrt(sum((d - mean) ** 2 for d in differences) / 2 / 3)
     far = order.loc["far"]
     assert (far["mean_behind"], far["low_behind"], far["high_behind"]) == pytest.approx(
         (mean, mean - half, mean + half)
@@ -48,9 +48,9 @@ def test_only_what_its_interval_bears_out_is_said_to_be_behind():
     found = ranking(tables())
     (sentence, seeds) = found.notes
     assert sentence.startswith(
-        "At 12.5% of the weights best has the lowest mean test error; not told apart from it: near, same"
+        "At 12.5% of the weights, best has the lowest mean test error; not significantly different: near, same"
     )
-    assert "behind it, in points: far 10.3 [8.9, 11.8]" in sentence
+    assert "worse: far (+10.33 [9.36, 11.31] points)" in sentence
     assert "n = 3" in seeds
     (shown,) = found.views
     assert shown.choice == {"density": "12.5%"}

@@ -189,7 +189,7 @@ def test_the_page_takes_an_interval_from_three_seeds_on(wide):
     taken = page.evaluate(
         f"() => {{ {study} {found[0]}; return [[1, 2, 3], [1, 3], [2]].map((v) => interval(v, false)); }}"
     )
-    # t_{0.975, 2} = 4.30265, s = 1
+    # t_{0.95, 2} = 2.91999, s = 1
     assert taken[0] == pytest.approx([2, -0.48414, 4.48414], abs=1e-5)
     assert taken[1:] == [[2, None, None], [2, None, None]]
 

@@ -13,7 +13,7 @@ import synthetic
 from hostile import EVIL
 
 from sublevel.report.figures import NOTHING, figures
-from sublevel.report.guide import MARGIN, breaking_point, certainty, commands, guide, holding
+from sublevel.report.guide import next_steps, terms
 from sublevel.report.health import faults
 from sublevel.report.latex import escape, levels_table, verdicts_table
 from sublevel.report.methods import methods
@@ -36,7 +36,7 @@ def test_a_card_has_all_that_is_known_of_its_claim(ready):
     found = verdicts(ready["verdicts"], {"accuracy", "volume-pairs"})
     first = found.cards[0]
     assert (first.claim, first.verdict, first.kind, first.figure) == ("C1", "supported", "supported", "accuracy")
-    assert (first.why, first.more) == ("The whole interval lies below the margin at every level down to 41%.", [])
+    assert first.why == ["The whole interval lies below the margin at every level down to 41%."]
     assert (first.effect, first.interval, first.unit) == ("0.04", "[−0.21, 0.29]", "points")
     assert first.facts == [("seeds", "3"), ("margin", "0.5"), ("p", "0.012"), ("corrected (Holm)", "0.061")]
     # the margin, 0.5, is the farthest from zero: 46 places to each side
@@ -97,9 +97,10 @@ def test_verdicts_stand_before_the_comparisons_and_every_anchor_is_there(html):
 
 
 def test_the_story_is_in_the_order_of_the_argument(html):
-    order = ["claims", "next", "protocol", "section-accuracy", "section-what-pruning-and-retraining-do",
-             "section-paths-and-barriers", "section-sublevel-sets", "section-planes", "section-curvature",
-             "section-volume", "appendix", "layers", "learning", "setup"]  # fmt: skip
+    order = ["findings", "first-accuracy", "first-planes", "claims", "section-accuracy",
+             "section-what-pruning-and-retraining-do", "section-paths-and-barriers", "section-sublevel-sets",
+             "section-planes", "section-curvature", "section-volume", "protocol", "appendix", "next", "layers",
+             "learning", "setup"]  # fmt: skip
     places = [html.index(f'id="{name}"') for name in order]
     assert places == sorted(places)
 
@@ -107,59 +108,20 @@ def test_the_story_is_in_the_order_of_the_argument(html):
 def test_old_tables_without_verdicts_still_render(tiny):
     old = {k: tiny[k] for k in ("levels", "claims")}
     text = visible(render(old, synthetic.summary()))
-    assert "have no verdicts" in text
+    assert "comparisons and no verdicts" in text
     assert "matches within 0.5 points" in text
     assert 'class="card ' not in text
 
 
-def rows(*levels: tuple[float, float, float, float], unit: str = "test error") -> dict[str, pd.DataFrame]:
-    """C1's comparisons: (density, effect, low, high)."""
-    found = [
-        {"claim": "C1", "comparison": "imp - dense", "level": i, "density": d, "unit": unit, "n": 3,
-         "effect": e, "low": a, "high": b}
-        for i, (d, e, a, b) in enumerate(levels, 1)
-    ]  # fmt: skip
-    return clean({"claims": pd.DataFrame(found)})
-
-
-def test_the_density_at_which_imp_leaves_dense_is_read_off_its_intervals():
-    tables = rows(
-        (0.8, 0.0, -0.002, 0.002), (0.41, 0.002, 0.0, 0.004), (0.2, 0.006, 0.001, 0.011), (0.1, 0.02, 0.01, 0.03)
-    )
-    assert breaking_point(tables) == (
-        "imp is within the margin of the dense network down to 41% of the weights (level 2). At 10% of the weights "
-        "(level 4) imp no longer matches: its test error is 2.0 [1.0, 3.0] points higher. The level before it is not "
-        "decided. The margin is 0.5 points, and each level is read alone."
-    )
-
-
-def test_points_and_a_stated_margin_are_taken_as_they_are():
-    tables = rows((0.8, 0.3, 0.1, 0.5), (0.5, 1.5, 1.2, 1.8), unit="points")
-    tables["verdicts"] = clean({"verdicts": pd.DataFrame([{"claim": "C1", "unit": "points", "margin": 1.0}])})[
-        "verdicts"
-    ]
-    text = breaking_point(tables)
-    assert text.startswith("imp is within the margin of the dense network down to 80% of the weights (level 1). At 50%")
-    assert text.endswith("The margin is 1 points, and each level is read alone.")
-
-
-def test_nothing_is_said_to_break_where_nothing_is_known():
-    assert "does not say" in breaking_point(clean({}))
-    assert "One seed cannot say" in breaking_point(rows((0.8, 0.0, math.nan, math.nan)))
-    assert "Not even the first level" in breaking_point(rows((0.8, 0.0, -0.02, 0.02)))
-    assert "(every level of this study)" in breaking_point(rows((0.8, 0.0, -0.002, MARGIN / 2)))
-
-
-def test_the_box_says_what_holds_how_surely_and_what_to_run(ready):
-    found = verdicts(ready["verdicts"], set())
-    assert holding(found) == "Supported: C1, C2; contradicted: C4; undecided: C5, C8; not measured: C10, C12."
-    assert "no exact sign-flip test can go below p = 0.125 (one-sided)" in certainty(ready["levels"], found)
-    assert "too few to decide" in certainty(ready["levels"][ready["levels"]["seed"] < 2], found)
-    shown = dict(commands({"name": "mini"}, ready["levels"]))
+def test_a_short_study_is_told_to_add_seeds_and_a_plane(ready):
+    shown = dict(next_steps(ready, {"name": "mini"}))
     assert "sublevel run mini --set seeds=5" in shown.values()
     assert any("--set model.name=my_nets:build" in c for c in shown.values())
-    assert all("my.toml" in c for _, c in commands({"name": "somebody's"}, ready["levels"]))
-    assert next(t for t, _ in guide(ready, {}, found).paragraphs) == "What is a ticket?"
+    assert not any("planes" in c for c in shown.values())
+    flat = ready | {"planes": ready["planes"].iloc[:0]}
+    assert any('through=[["dense","imp/1","imp/5"]]' in c for _, c in next_steps(flat, {"name": "mini"}))
+    assert all("my.toml" in c for _, c in next_steps(ready, {"name": "somebody's"}))
+    assert next_steps(clean({}), {}) == []
 
 
 def test_limits_name_the_networks_and_the_reason(tables):
@@ -200,7 +162,7 @@ def test_bad_input_gives_a_page_that_says_what_is_missing(tables, spoilt):
     }[spoilt]
     text = visible(render({"levels": bad, "spectra": tables["spectra"].assign(eigenvalue=math.nan)}, {}))
     assert 'id="limits"' in text
-    assert f"{NOTHING}: " in text
+    assert f"({NOTHING})" in text
     assert "its function failed" not in text
 
 
@@ -217,10 +179,10 @@ def test_the_latex_table_of_levels_holds_means_and_half_widths():
         columns=["branch", "level", "seed", "density", "test_error"],
     )
     text = levels_table(clean({"levels": levels})["levels"])
-    # s = 2 points, n = 3: 4.30265 * 2 / sqrt(3) = 4.97
-    assert r"1 & 80\% & $12.0 \pm 5.0$ & -- \\" in text
+    # s = 2 points, n = 3: 2.91999 * 2 / sqrt(3) = 3.37
+    assert r"1 & 80\% & $12.0 \pm 3.4$ & -- \\" in text
     assert r"2 & 64\% & -- & 20.00 \\" in text
-    assert r"0 & 100\% & \multicolumn{2}{c}{dense: $12.0 \pm 5.0$} \\" in text
+    assert r"0 & 100\% & \multicolumn{2}{c}{dense: $12.0 \pm 3.4$} \\" in text
     assert r"Level & Left & imp & my\_own \& co \\" in text
     assert "mean over 1 to 3 seeds" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
@@ -259,8 +221,7 @@ def test_branches_are_named_in_the_words_of_the_run(ready):
     words = {"reinit": {"summary": "a new start [[x]]", "cite": "nobody2020nothing"}, "imp": 3, "oneshot": {}}
     text = methods(ready, {"branches": words}).text
     assert "It was compared with a new start [x]]." in text
-    shown = dict(guide(ready, {"branches": words}, verdicts(ready["verdicts"], set())).paragraphs)
-    assert "reinit: a new start [[x]]" in shown["What are the other branches?"]
+    assert "reinit: a new start [[x]]" in dict(terms(ready["levels"], {"branches": words}))["Branches"]
 
 
 def test_every_citation_has_its_entry_and_no_other_is_there(ready):

@@ -44,15 +44,15 @@ def test_mean_and_t_interval_of_known_numbers():
     imp, dense = series(shown, "imp"), series(shown, "dense")
     assert imp.x == pytest.approx([0.8, 0.64])
     assert imp.y == pytest.approx([9.0, 20.0])
-    # n = 2: t_{0.975, 1} = 12.7, which says nothing and stretches the axis; the two seeds are drawn as points
+    # n = 2: t_{0.95, 1} = 6.3, which says nothing and stretches the axis; the two seeds are drawn as points
     assert math.isnan(imp.high[0])
     assert math.isnan(imp.low[0])
     assert imp.samples.dots
     assert imp.samples.y[:2] == pytest.approx([8.0, 10.0])
     assert imp.high[1] == imp.low[1] == pytest.approx(20.0)
-    # n = 3: t_{0.975, 2} = 4.30265, s = 2
+    # n = 3: t_{0.95, 2} = 2.91999, s = 2
     assert dense.y == pytest.approx([12.0, 12.0])
-    assert dense.high[0] - 12 == pytest.approx(4.30265 * 2 / math.sqrt(3), abs=1e-4)
+    assert dense.high[0] - 12 == pytest.approx(2.91999 * 2 / math.sqrt(3), abs=1e-4)
     assert dense.interval == "band"
     assert dense.x == pytest.approx([1.0, 0.64])
 
@@ -64,11 +64,11 @@ def test_an_interval_of_a_share_ends_at_the_whole():
     drawn = figures(tables)
     error, loss = (panel(drawn, "accuracy", title) for title in ("Test error", "Train loss"))
     assert series(error, "dense").low[0] == 0
-    assert series(error, "dense").high[0] == pytest.approx(3 + 4.30265 * 3, abs=1e-3)
+    assert series(error, "dense").high[0] == pytest.approx(3 + 2.91999 * 3, abs=1e-3)
     assert series(error, "imp").high == [100.0]
     assert error.y.share
     assert not loss.y.share
-    assert series(loss, "dense").low[0] == pytest.approx(0.03 - 4.30265 * 0.03, abs=1e-5)
+    assert series(loss, "dense").low[0] == pytest.approx(0.03 - 2.91999 * 0.03, abs=1e-5)
 
 
 def test_the_interval_agrees_with_scipy():
@@ -76,7 +76,7 @@ def test_the_interval_agrees_with_scipy():
 
     values = np.random.default_rng(1).normal(size=7)
     row = over_seeds(pd.DataFrame({"g": 0, "v": values}), "v", ["g"]).iloc[0]
-    low, high = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
+    low, high = stats.t.interval(0.90, 6, loc=values.mean(), scale=stats.sem(values))
     assert (row["low"], row["high"]) == pytest.approx((low, high))
 
 
@@ -179,9 +179,9 @@ def test_eigenvalues_of_zero_or_less_have_no_place_on_a_logarithm(tiny):
     assert min(v for s in shown.series for v in s.y if math.isfinite(v)) > 0
 
 
-def test_the_error_margin_is_a_line_at_two_points(drawn):
+def test_the_error_margin_of_the_claims_is_a_line(drawn):
     shown = panel(drawn, "barriers", "Error barrier")
-    assert series(shown, "margin, 2 points").y == [2.0, 2.0]
+    assert series(shown, "margin, 0.5 points").y == [0.5, 0.5]
 
 
 def test_refined_alphas_of_single_seeds_do_not_bend_the_mean():

@@ -12,11 +12,11 @@ import synthetic
 import synthetic_geometry as geometry
 
 import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
+from sublevel.claims.basins import threshold
 from sublevel.report.describe import Figure, Landscape, Panel, Series, View
 from sublevel.report.figures import FIGURES, Drawn, figures, with_looks
 from sublevel.report.figures.planes import SIDE, grid, persistence, planes
 from sublevel.report.figures.sublevel_sets import sublevel_set
-from sublevel.report.figures.tree import bound
 from sublevel.report.palette import HEAT, OUTSIDE, styles
 from sublevel.report.prepare import clean, where
 from sublevel.report.render_mpl import draw
@@ -179,14 +179,14 @@ def test_curvature_along_training_is_against_the_step(drawn):
     assert line(panel(view, "Train loss"), "train loss").y == pytest.approx([2.0, 1.0, 2 / 11])
 
 
-def test_membership_is_hollow_where_no_path_was_found(drawn):
-    heights, excess, ends = chosen(drawn, "membership", branch="reinit").panels
-    assert line(heights, "segment").y == pytest.approx([0.1 * v + 0.5 for v in range(1, 6)])
-    assert line(heights, "threshold: the higher end").y == pytest.approx([0.1 * v for v in range(1, 6)])
-    assert list(line(excess, "lowest maximum").hollow) == [False, False, False, True, True]
-    assert line(excess, "lowest maximum").y == pytest.approx([0, 0, 0, 0.2, 0.25])
-    assert line(ends, "the dense network").y == pytest.approx([0.012] * 5)
-    assert line(ends, "the solution").y == pytest.approx([0.1 * v for v in range(1, 6)])
+def test_membership_asks_the_two_questions_of_its_claim(drawn):
+    rise, loss = figure(drawn, "membership").views[0].panels
+    # from level 4 on the path rises by 0.05 of a level over a loss of 0.1 a level
+    assert line(rise, "reinit").y == pytest.approx([0, 0, 0, 50, 50])
+    assert list(line(rise, "reinit").hollow) == [False, False, False, True, True]
+    assert line(rise, "margin, 10%").y == [10.0, 10.0]
+    assert line(loss, "imp").y == pytest.approx([0.1 * v for v in range(1, 6)])
+    assert line(loss, "dense threshold").y == pytest.approx([0.012, 0.012])
     assert figure(drawn, "membership").notes[0].startswith("33 of 45 solutions joined (15 by a segment, 18 by a curve)")
 
 
@@ -197,17 +197,17 @@ def test_the_share_below_a_height_is_read_at_every_height(drawn):
     assert below[-1] == pytest.approx(60.0)
     assert reinit.y[0] == 0.0
     assert reinit.y[-1] == 100.0
-    marked = line(share, "dense train loss")
-    assert marked.x[0] == marked.x[1] == pytest.approx(0.012, abs=0.002)
+    marked = line(share, "dense threshold")
+    assert marked.x[0] == marked.x[1] == pytest.approx(0.012)
 
 
-def test_the_level_of_the_dense_networks_is_the_prediction_bound(drawn):
+def test_the_dense_threshold_is_the_prediction_bound(drawn):
     # t(0.95, 2) = 2.919986, s = 0.01: 0.11 + 2.919986 * 0.01 * sqrt(4 / 3)
     expected = 0.11 + 2.919986 * 0.01 * math.sqrt(4 / 3)
     tree = chosen(drawn, "disconnectivity", quantity="loss").panels[0]
-    assert line(tree, "level of the dense networks").y == pytest.approx([expected, expected])
-    assert bound(np.array([0.3])) == 0.3
-    assert math.isnan(bound(np.array([])))
+    assert line(tree, "dense threshold").y == pytest.approx([expected, expected])
+    assert threshold([0.3, 0.4]) == pytest.approx(0.385)
+    assert math.isnan(threshold([]))
 
 
 def test_leaves_are_marked_by_branch_and_the_joined_ones_are_counted(drawn):

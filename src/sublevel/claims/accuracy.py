@@ -109,15 +109,16 @@ def fraction_between(tables: Tables) -> Iterator[ClaimPart]:
     )
 
 
-def matching(tables: Tables) -> ClaimPart:
-    """Imp's test error over the dense network's, below the margin."""
+def matching(tables: Tables, branch: str = "imp") -> ClaimPart:
+    """Test error of a branch over the dense network's, below the margin."""
+    name = "IMP" if branch == "imp" else branch
     return ClaimPart(
-        name="imp - dense",
+        name=f"{branch} - dense",
         unit="test error",
-        measured=compared(tables, "imp", "dense", "test error", reference_level=0),
+        measured=compared(tables, branch, "dense", "test error", reference_level=0),
         high=ERROR_MARGIN,
-        holds=f"IMP is {NO_WORSE}",
-        fails=f"IMP is {BEYOND}",
+        holds=f"{name} is {NO_WORSE}",
+        fails=f"{name} is {BEYOND}",
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sublevel.claims.accuracy import RANDOM, first_measured, label, matching
 from sublevel.claims.combine import agreement, tickets
-from sublevel.claims.margins import ERROR_MARGIN, ERROR_RESOLUTION, PREDICTION, RISE_MARGIN
+from sublevel.claims.margins import ERROR_MARGIN, ERROR_RESOLUTION, FEWEST_SEEDS, PREDICTION, RISE_MARGIN
 from sublevel.claims.parts import ClaimPart
 from sublevel.claims.paths import of_paths, relative_rise, rise_over, rise_part
 from sublevel.claims.query import Cells, Measured, Selection, Tables, densities, indexed, look
@@ -194,6 +194,17 @@ def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = Fals
         low=-inf if inside else RISE_MARGIN,
         high=RISE_MARGIN if inside else inf,
     )
+
+
+def threshold(losses: Sequence[float]) -> float:
+    """The height of the dense networks' sublevel set: the t prediction bound for the loss of a new dense network.
+
+    Below three networks, which give no bound: the mean loss and `RISE_MARGIN` of it.
+    """
+    known = [loss for loss in losses if isfinite(loss)]
+    if len(known) >= FEWEST_SEEDS:
+        return float(prediction_bound(known, PREDICTION))
+    return (1 + RISE_MARGIN) * float(np.mean(known)) if known else nan
 
 
 def members(tables: Tables, branch: str, *, aligned: bool = False) -> Selection:

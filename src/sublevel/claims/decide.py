@@ -13,7 +13,7 @@ import pandas as pd
 from sublevel.claims.accuracy import matching
 from sublevel.claims.combine import Combined, sequence
 from sublevel.claims.levels import Design, tested_levels
-from sublevel.claims.margins import ALPHA, DENSITIES, LEVEL
+from sublevel.claims.margins import ALPHA, DENSITIES
 from sublevel.claims.parts import ClaimPart, Tested, assess
 from sublevel.claims.query import Tables, indexed
 from sublevel.claims.registry import CLAIMS, Claim, registered
@@ -55,7 +55,7 @@ COMPARISONS = table(
     'role': decides | beyond (a fixed density at which the ticket does not match) | comparison | empty
     """,
 )
-"""What the verdicts rest on: comparisons with paired 95% intervals, each read alone."""
+"""What the verdicts rest on: comparisons with paired 90% intervals, each read alone."""
 
 FIRST = "C1"
 """The claim that is tested first, by itself."""
@@ -190,7 +190,7 @@ def claims(tables: Tables, study: Study | None = None) -> pd.DataFrame:
     """Return one row per claim, comparison, unit and level, each read alone with no correction for how many there are.
 
     ``effect`` is the mean over seeds, of the first branch of ``comparison`` minus the second where two are compared;
-    ``low`` and ``high`` its 95% interval (``interval`` says over what), ``p`` and ``p_exact`` the two-sided test of 0
+    ``low`` and ``high`` its 90% interval (``interval`` says over what), ``p`` and ``p_exact`` the two-sided test of 0
     and the sign-flip test. Pairs with a missing or infinite value are left out, and ``n`` counts those that are left.
     ``role`` is what a row does for the verdict: ``decides``, ``beyond`` (a fixed density at which the ticket does not
     match), ``comparison``, or empty at a density that is not a fixed one. Claims whose branches are absent have no
@@ -215,8 +215,8 @@ def claims(tables: Tables, study: Study | None = None) -> pd.DataFrame:
 def _comparisons(part: ClaimPart) -> Iterator[dict[str, Any]]:
     for level, density in part.present.items():
         found = assess(part, level)
-        low, high = found.found.interval(LEVEL)
-        flips = paired(found.values, np.zeros(found.n), LEVEL)
+        low, high = found.limits
+        flips = paired(found.values, np.zeros(found.n))
         two_sided = 2 * min(found.found.below(0.0), found.found.above(0.0)) if isfinite(low) else nan
         yield {
             "comparison": part.name, "level": level, "density": density, "unit": part.unit, "n": found.n,
@@ -227,7 +227,7 @@ def _comparisons(part: ClaimPart) -> Iterator[dict[str, Any]]:
 
 
 def _reading(part: ClaimPart, found: Tested, low: float, high: float) -> str:
-    """Read a 95% interval: wholly inside what the claim says, wholly outside, or neither."""
+    """Read an interval: wholly inside what the claim says, wholly outside, or neither."""
     if found.reason:
         return f"not decided: {found.reason}"
     if not isfinite(part.margin):

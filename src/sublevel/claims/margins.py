@@ -12,10 +12,8 @@ ALPHA = 0.05
 """The level of each test. "Supported" and "contradicted" are one-sided tests, in opposite directions."""
 
 INTERVAL = 1 - 2 * ALPHA
-"""The level of a verdict's interval: it lies wholly inside what the claim says where the test at `ALPHA` says so."""
-
-LEVEL = 0.95
-"""The level of the intervals of single comparisons."""
+"""The level of every interval, in verdicts, comparisons, figures and tables: it lies wholly inside what a claim says
+where the one-sided test at `ALPHA` says so."""
 
 FEWEST_SEEDS = 3
 """Below this many seeds nothing is decided."""

@@ -29,7 +29,7 @@ def quotable(verdict: str, outcome: Combined, shown: Tested, family: str, *, mix
     missing = [t for p in outcome.deciding for t in p.deciding if not t.n]
     if missing:
         return f"Inconclusive: {title(missing[0])} was not measured. {capital(effect(shown))}.{aside}"
-    return f"Inconclusive with {seeds_text(shown)}: {effect(shown)}.{aside}"
+    return f"Inconclusive with {seeds_text(shown)}: {effect(shown, seeds=False)}.{aside}"
 
 
 def _where(words: str) -> str:

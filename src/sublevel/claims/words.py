@@ -9,18 +9,25 @@ from sublevel.claims.margins import ALPHA, INTERVAL
 from sublevel.claims.parts import SCALES, Tested
 
 
-def effect(t: Tested) -> str:
-    """What a part says with its effect, interval and seeds."""
+def effect(t: Tested, *, seeds: bool = True) -> str:
+    """What a part says with its effect, interval and, unless they are named before it, seeds."""
+    of = f", {seeds_text(t)}" if seeds else ""
     if not t.n:
         return f"{title(t)}: {t.reason}"
     if t.reason:
-        return f"{t.part.name} is {amount(t.mean, t)} ({t.reason})"
+        return f"{_signed(t)} ({t.reason})"
     words = t.part.holds if t.p <= ALPHA else t.part.fails if t.p_contrary <= ALPHA else ""
     if "{}" in words:
-        return f"{filled(words, t)} ({interval(t, flip=t.mean < 0)}, {seeds_text(t)})"
+        return f"{filled(words, t)} ({interval(t, flip=t.mean < 0)}{of})"
     if not words:
-        return f"{t.part.name} is {amount(t.mean, t)} ({interval(t)}, {seeds_text(t)})"
-    return f"{words} ({t.part.name} {amount(t.mean, t)}, {interval(t)}, {seeds_text(t)})"
+        return f"{_signed(t)} ({interval(t)}{of})"
+    return f"{words} ({t.part.name} {amount(t.mean, t)}, {interval(t)}{of})"
+
+
+def _signed(t: Tested) -> str:
+    """What a part measures, where no test decides: ``one-shot pruning costs +0.2 points of test error``."""
+    words = t.part.holds if "{}" in t.part.holds else f"{t.part.name} is {{}}"
+    return words.format(amount(t.mean, t))
 
 
 def clause(t: Tested, alpha: float) -> str:

@@ -1,4 +1,4 @@
-"""What the page says in words: the sentence under the title, the key numbers, comparisons, failures."""
+"""What the page says in words: what was studied, the comparisons, the failures."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from typing import Any
 
 from sublevel.claims.branches import Branches
 from sublevel.report.frame import Column, Frame, Tables
-from sublevel.report.numbers import duration, estimate, in_points, percent, plain, probability
-from sublevel.report.prepare import over_seeds, where
+from sublevel.report.numbers import estimate, in_points, percent, plain
+from sublevel.report.palette import known_first
+from sublevel.report.prepare import checkpoints
 
 
-def headline(tables: Tables, summary: dict[str, Any]) -> str:
-    """One or two sentences computed from the tables: how much was trained, and how the ticket compares."""
+def studied(tables: Tables, summary: dict[str, Any]) -> str:
+    """What was studied, in one sentence computed from the tables and the summary."""
     levels = tables["levels"]
     if levels.empty:
         return "No network has been evaluated in this study."
     data, model = nested(summary, "study", "data", "name"), nested(summary, "model", "name")
-    setting = " with ".join(str(v) for v in (data, model) if v) or "the study's data"
-    branches = levels.loc[levels["branch"] != "dense", "branch"].nunique()
-    depth = f"{counted(branches, 'branch', 'branches')} down to level {int(levels['level'].max())}"
-    what = f"{counted(len(levels), 'network')} on {setting}"
-    first = f"{what}: {depth if branches else 'dense only'}, {counted(levels['seed'].nunique(), 'seed')}."
-    return f"{first} {_ticket(levels)}".strip()
+    setting = " on ".join(str(v) for v in (model, data) if v) or "one network"
+    seeds, networks = counted(levels["seed"].nunique(), "seed"), counted(len(levels), "network")
+    if checkpoints(levels):
+        return f"{networks} trained elsewhere ({setting}), measured."
+    names = known_first({v.base for v in Branches(levels).variants.values()} - {"dense"})
+    if not names:
+        return f"The dense network {setting}: {networks}, {seeds}."
+    first, others = ("IMP" if names[0] == "imp" else names[0]), len(names) - 1
+    by = f"{first} and {counted(others, 'other method')}" if others else first
+    down = percent(float(levels["density"].min()))
+    return f"{by} pruned {setting} down to {down} of its weights: {networks} trained, {seeds}."
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:
@@ -33,42 +39,6 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     ('1 branch', '1,200 networks')
     """
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def _ticket(levels: Frame) -> str:
-    """Dense against the sparsest ticket, in test error, with intervals where there are three seeds."""
-    dense = over_seeds(where(levels, branch="dense"), "test_error", ["branch"])
-    mine = where(levels, branch=Branches(levels).label("imp"))
-    means = over_seeds(mine, "test_error", ["level"])
-    if means.empty or dense.empty:
-        return ""
-    density = percent(float(mine.groupby("level")["density"].mean().loc[means["level"].iloc[-1]]))
-    shown = []
-    for row in (means.iloc[-1], dense.iloc[0]):
-        head, _, rest = estimate(float(row["mean"]), float(row["low"]), float(row["high"]), 100).partition(" ")
-        shown.append(f"{head}% {rest}".strip())
-    return f"With {density} of the weights left, imp's test error is {shown[0]}; the dense network's is {shown[1]}."
-
-
-def key_numbers(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """(value, label) pairs for the strip under the headline; what is unknown is left out."""
-    levels = tables["levels"]
-    parameters, prunable = nested(summary, "model", "parameters"), nested(summary, "model", "prunable")
-    done = nested(summary, "cells", "done")
-    total = nested(summary, "seconds", "total")
-    pairs = [
-        (f"{len(levels):,}" if len(levels) else "", "networks evaluated"),
-        (f"{int(levels['seed'].nunique())}" if len(levels) else "", "seeds"),
-        (percent(float(levels["density"].min())) if len(levels) else "", "of the weights at the last level"),
-        (_whole(prunable), f"prunable weights of {_whole(parameters)}" if parameters else "prunable weights"),
-        (_whole(done), "cells computed"),
-        (duration(float(total)) if isinstance(total, (int, float)) else "", "total compute time"),
-    ]
-    return [(value, label) for value, label in pairs if value]
-
-
-def _whole(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else ""
 
 
 def nested(summary: Any, *keys: str) -> Any:
@@ -92,7 +62,6 @@ class Row:
     effect: str
     interval: str
     unit: str
-    p: str
     reading: str
     places: tuple[float, ...]
 
@@ -110,11 +79,10 @@ def _row(row: Column, group: Frame) -> Row:
     effect, low, high = (scale * float(row[c]) for c in ("effect", "low", "high"))
     value, _, interval = estimate(effect, low, high).partition(" ")
     same = group[group["unit"] == row["unit"]]
-    p, exact = probability(float(row["p"])), probability(float(row["p_exact"]))
     return Row(
         comparison=str(row["comparison"]), at=_at(float(row["level"]), float(row["density"])),
         n=plain(float(row["n"])), effect=value, interval=interval, unit=unit,
-        p=f"{p} ({exact})" if p and exact else p or exact, reading=str(row["reading"]),
+        reading=str(row["reading"]),
         places=_places(effect, low, high, scale * same[["effect", "low", "high"]]),
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from sublevel.claims.margins import FEWEST_SEEDS
-from sublevel.report.figures import Missing
 from sublevel.report.findings import counted
 from sublevel.report.frame import Frame
 
@@ -80,15 +79,3 @@ def _named(keys: list[tuple[str, float, float]]) -> str:
     """
     texts = [f"{b} level {v:g} seed {s:g}" for b, v, s in keys[:NAMED]]
     return ", ".join(texts) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")
-
-
-def absent(missing: list[Missing]) -> list[tuple[str, str]]:
-    """(reason, figures) of everything that is not drawn.
-
-    >>> absent([Missing("spectra", "not measured"), Missing("planes", "not measured")])
-    [('not measured', 'spectra, planes')]
-    """
-    reasons: dict[str, list[str]] = {}
-    for each in missing:
-        reasons.setdefault(each.why, []).append(each.name)
-    return [(why, ", ".join(names)) for why, names in reasons.items()]

@@ -27,7 +27,7 @@ def escape(text: str) -> str:
 
 
 def levels_table(levels: Frame) -> str:
-    """Test error in per cent, mean over seeds with the half-width of its 95% t interval: levels by branches."""
+    """Test error in per cent, mean over seeds with the half-width of its 90% t interval: levels by branches."""
     known = levels[levels["test_error"].notna()]
     if known.empty:
         return ""
@@ -51,7 +51,7 @@ def levels_table(levels: Frame) -> str:
     head = _row(["Level", "Left", *[escape(b) for b in branches]])
     return _table(
         "rr" + "r" * len(branches), head, rows,
-        rf"Test error (\%), mean over {seeds} with the half-width of the 95\% t interval.",
+        rf"Test error (\%), mean over {seeds} with the half-width of the 90\% t interval.",
         "tab:levels",
     )  # fmt: skip
 

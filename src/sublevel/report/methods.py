@@ -14,7 +14,7 @@ from sublevel.report.frame import Frame
 from sublevel.report.latex import escape
 from sublevel.report.numbers import percent, plain
 from sublevel.report.palette import known_first
-from sublevel.report.prepare import where
+from sublevel.report.prepare import checkpoints, where
 from sublevel.report.references import WORKS, bibtex
 
 CITED = re.compile(r"\[\[([a-z0-9,]+)\]\]")
@@ -58,18 +58,23 @@ def methods(tables: dict[str, Frame], summary: dict[str, Any]) -> Methods:
     """Protocol, sizes, seeds, estimators and statistics; what the summary does not know is left out."""
     study, levels = summary.get("study"), tables["levels"]
     seeds = int(levels["seed"].nunique()) if len(levels) else 0
-    parts = [
+    trained = [
         _network(summary),
         _training(nested(study, "train")),
         _pruning(study),
         _compared(levels, described(summary)),
         f"Everything was repeated with {counted(seeds, 'seed')}." * bool(seeds),
+    ]
+    elsewhere = checkpoints(levels)
+    parts = [
+        *([_elsewhere(levels, summary)] if elsewhere else trained),
         _data(summary),
         *(sentence for table, only, sentence in MEASURED if not where(tables[table], **only).empty),
         _statistics(tables["verdicts"]) * (seeds > 1),
     ]
     marked = " ".join(filter(None, parts))
-    keys = ["saleem2024insights", *(k for found in CITED.findall(marked) for k in found.split(","))]
+    paper = ["saleem2024insights"] * (not elsewhere)
+    keys = [*paper, *(k for found in CITED.findall(marked) for k in found.split(","))]
 
     def named(match: re.Match[str]) -> str:
         return f"({'; '.join(WORKS[key].short.replace('(', '').replace(')', '') for key in match[1].split(','))})"
@@ -85,6 +90,22 @@ def _pasted(marked: str) -> str:
     """
     parts = re.split(rf"\s*{CITED.pattern}", marked)
     return "".join(rf"~\citep{{{p}}}" if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def _elsewhere(levels: Frame, summary: dict[str, Any]) -> str:
+    """The networks that were measured and not trained, with their files and the hashes of these."""
+    files = {str(c.get("name")): c for c in summary.get("checkpoints") or [] if isinstance(c, dict)}
+    names = list(dict.fromkeys(levels["branch"]))
+    shown = [_file(name, files.get(name, {})) for name in names]
+    model, data = nested(summary, "model", "name"), nested(summary, "study", "data", "name")
+    what = f" of {model}" * bool(model) + f", on {data}" * bool(data)
+    return f"We measured {counted(len(names), 'checkpoint')}{what}, trained elsewhere: {'; '.join(shown)}."
+
+
+def _file(name: str, of: Mapping[str, Any]) -> str:
+    if "sha256" not in of:
+        return name
+    return f"{name} ({of.get('file')}, SHA-256 of the {of.get('of')} {str(of['sha256'])[:16]})"
 
 
 def _network(summary: dict[str, Any]) -> str:
@@ -175,7 +196,7 @@ def _statistics(verdicts: Frame) -> str:
     tested = " and p values over the primary claims are corrected by Holm's method [[holm1979simple]]"
     disputed = " The claim on error barriers was made before [[paul2023unmasking]]."
     return (
-        "The seed is the unit: differences are paired by seed, with 95% t intervals"
+        "The seed is the unit: differences are paired by seed, with 90% t intervals"
         f"{tested if verdicts['p_holm'].notna().any() else ''}."
         f"{disputed if (verdicts['claim'] == 'C11').any() else ''}"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -17,24 +18,27 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from scipy.special import stdtrit
 
-from sublevel.claims.margins import FEWEST_SEEDS
-from sublevel.report.describe import words
-from sublevel.report.figures import Drawn, figures
-from sublevel.report.findings import comparisons, failures, headline, key_numbers
-from sublevel.report.frame import Tables
-from sublevel.report.guide import guide
-from sublevel.report.health import absent, faults
+from sublevel.claims.findings import findings
+from sublevel.claims.margins import FEWEST_SEEDS, INTERVAL
+from sublevel.report.answer import answered
+from sublevel.report.describe import Figure, View, words
+from sublevel.report.figures import UNMEASURED, Drawn, figures
+from sublevel.report.findings import comparisons, failures, nested, studied
+from sublevel.report.guide import next_steps, terms
+from sublevel.report.health import faults
 from sublevel.report.latex import levels_table, verdicts_table
 from sublevel.report.methods import methods
 from sublevel.report.palette import known_first, styles
-from sublevel.report.prepare import clean, without_sweep
+from sublevel.report.prepare import checkpoints, clean, without_sweep
 from sublevel.report.render_plotly import payload
 from sublevel.report.setup import setup
 from sublevel.report.text import numbers
-from sublevel.report.verdicts import Verdicts, verdicts
+from sublevel.report.verdicts import verdicts
 
 SCRIPTS = ("series.js", "legend.js", "page.js", "controls.js")
-APPENDIX = "Appendix"
+ACCURACY = ("accuracy", "checkpoints-accuracy")
+LANDSCAPE = ("landscape", "planes", "disconnectivity", "paths-to-dense", "paths-successive", "membership", "spectra")
+"""Figures that show where solutions lie, the first that is there goes to the first screen."""
 
 
 def render(
@@ -44,12 +48,15 @@ def render(
     stems: Mapping[str, list[str]] | None = None,
 ) -> str:
     """The whole page as text. ``stems`` names the print files of the first views of each figure."""
-    ready = without_sweep(clean(tables))
-    drawn = figures(tables) if drawn is None else drawn
+    whole = clean(tables, summary.get("tables"))
+    ready = without_sweep(whole)
+    drawn = figures(whole) if drawn is None else drawn
     found = verdicts(ready["verdicts"], {f.key for f in drawn.all}, ready["claims"])
     levels = ready["levels"]
     branches, seeds = known_first(levels["branch"]), sorted(levels["seed"].dropna().unique().tolist())
-    payloads = {f.key: payload(f, branches) for f in drawn.all}
+    first = pictures(drawn)
+    shown = [*first, *drawn.all]
+    payloads = {f.key: payload(f, branches) for f in shown}
     for key, files_of in (stems or {}).items():
         for view, stem in zip(payloads[key]["views"], files_of, strict=False):
             view["file"] = stem
@@ -57,48 +64,59 @@ def render(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         loader=jinja2.FunctionLoader(asset),
     )  # fmt: skip
+    written = methods(ready, summary)
     return environment.get_template("page.html").render(
-        **_texts(ready, summary, found),
+        name=str(summary.get("name") or "study"),
+        version=str(summary.get("sublevel") or ""),
+        studied=studied(whole, summary),
+        answer=answered(ready) if checkpoints(levels) else None,
+        findings=findings(ready, nested(summary, "study") or {}),
+        steps=next_steps(ready, summary),
+        terms=terms(levels, summary),
+        pictures=first,
+        methods=written,
+        pastes=[
+            ("tex-levels", "LaTeX table of the levels", levels_table(levels)),
+            ("tex-verdicts", "LaTeX table of the verdicts", verdicts_table(ready["verdicts"])),
+            ("tex-methods", "Methods in LaTeX", written.latex),
+            ("bibtex", "BibTeX", written.bibtex),
+        ],
+        failures=failures(ready["failures"]),
+        failed=max(len(ready["failures"]), int((summary.get("cells") or {}).get("failed") or 0)),
+        faults=faults(ready),
+        notes=[str(n) for n in summary.get("notes") or []],
+        setup=setup(summary),
         verdicts=found,
         titles={f.key: f.title for f in drawn.all},
         claims=comparisons(ready["claims"]),
         rows=len(ready["claims"]),
-        sections=[(slug(k), k, v) for k, v in drawn.sections.items() if k != APPENDIX],
-        appendix=drawn.sections.get(APPENDIX, []),
-        absent=absent(drawn.missing),
+        sections=[(slug(k), k, v) for k, v in drawn.sections.items()],
+        numbers={f.key: i for i, f in enumerate(shown, start=1)},
+        absent=", ".join(m.name for m in drawn.missing if m.why == UNMEASURED),
+        broken=[m for m in drawn.missing if m.why != UNMEASURED],
         branches=branches,
         seeds=[f"{s:g}" for s in seeds],
         study=json_for_script(_study(branches, seeds)),
         payloads={key: json_for_script(value) for key, value in payloads.items()},
-        words={f.key: [words(p) for p in f.views[0].panels] for f in drawn.all},
+        words={f.key: [words(p) for p in f.views[0].panels] for f in shown},
         style=Markup("\n".join(asset(n) for n in ("page.css", "claims.css", "print.css"))),
         script=Markup("\n".join(asset(n) for n in SCRIPTS)),
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),  # ends no script element early
     )
 
 
-def _texts(ready: Tables, summary: dict[str, Any], found: Verdicts) -> dict[str, Any]:
-    """What the page says beside figures and claims."""
-    written = methods(ready, summary)
-    return {
-        "name": str(summary.get("name") or "study"),
-        "version": str(summary.get("sublevel") or ""),
-        "headline": headline(ready, summary),
-        "numbers": key_numbers(ready, summary),
-        "guide": guide(ready, summary, found),
-        "methods": written,
-        "pastes": [
-            ("tex-levels", "LaTeX table of the levels", levels_table(ready["levels"])),
-            ("tex-verdicts", "LaTeX table of the verdicts", verdicts_table(ready["verdicts"])),
-            ("tex-methods", "Methods in LaTeX", written.latex),
-            ("bibtex", "BibTeX", written.bibtex),
-        ],
-        "failures": failures(ready["failures"]),
-        "failed": max(len(ready["failures"]), int((summary.get("cells") or {}).get("failed") or 0)),
-        "faults": faults(ready),
-        "notes": [str(n) for n in summary.get("notes") or []],
-        "setup": setup(summary),
-    }
+def pictures(drawn: Drawn) -> list[Figure]:
+    """The two pictures of the first screen: accuracy, then a plane, or the next best view of the landscape.
+
+    Each is one panel of a figure of the page.
+    """
+    here = {f.key: f for f in drawn.all}
+    found = []
+    for keys in ((f.key for f in drawn.all if f.key in ACCURACY), (k for k in LANDSCAPE if k in here)):
+        if whole := here.get(next(iter(keys), "")):
+            panel = View(panels=whole.views[0].panels[:1])
+            found.append(replace(whole, key=f"first-{whole.key}", views=[panel], columns=1))
+    return found
 
 
 def asset(name: str) -> str:
@@ -116,7 +134,7 @@ def _study(branches: list[str], seeds: list[float]) -> dict[str, Any]:
         "branches": looks,
         "seeds": numbers(seeds),
         "fewest": FEWEST_SEEDS,
-        "t": numbers(stdtrit(df, 0.975) for df in range(1, max(2, len(seeds)))),
+        "t": numbers(stdtrit(df, (1 + INTERVAL) / 2) for df in range(1, max(2, len(seeds)))),
     }
 
 

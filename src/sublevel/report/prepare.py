@@ -12,25 +12,35 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from sublevel.claims.branches import Branches
-from sublevel.claims.margins import FEWEST_SEEDS
+from sublevel.claims.margins import FEWEST_SEEDS, INTERVAL
 from sublevel.report.frame import Column, Frame
 from sublevel.report.terms import rank
-from sublevel.tables import TABLES, Table
+from sublevel.tables import TABLES, Table, declared
 
 ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
 """What an empty cell of a column that came later means: the first part of the examples, the Hessian, before pruning."""
 FLAGS = {"converged", "stationary"}
 
 
-def clean(tables: Mapping[str, Frame]) -> dict[str, Frame]:
+def clean(tables: Mapping[str, Frame], schemas: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Frame]:
     """Every table that is known or given with every column, of one type; what is missing is empty, not an error.
 
-    Numbers become floats, names become strings (empty for a missing one), flags become 1.0, 0.0 or NaN.
+    Numbers become floats, names become strings (empty for a missing one), flags become 1.0, 0.0 or NaN. Tables are
+    known from the ``schemas`` that a run's summary has under ``tables``, and from the measurements that this process
+    has imported. Any other table keeps the types of its frame, and so does a clean one.
     """
-    given = {
-        name: Table(dict.fromkeys(frame, ""), frozenset(frame.select_dtypes(object))) for name, frame in tables.items()
-    }
-    return {name: _clean(tables.get(name), name, table) for name, table in {**given, **TABLES}.items()}
+    stated = declared(schemas or {})
+    known = {name: Table(dict.fromkeys(t, ""), frozenset(t.select_dtypes(object))) for name, t in tables.items()}
+    for name in {**stated, **TABLES}:
+        both = [of[name] for of in (stated, TABLES) if name in of]
+        columns = {c: "" for each in both for c in each.columns}
+        known[name] = Table(columns, frozenset().union(*(each.words for each in both)))
+    return {name: _clean(tables.get(name), name, table) for name, table in known.items()}
+
+
+def checkpoints(levels: Frame) -> bool:
+    """Whether a table of levels is of networks that were trained elsewhere and only measured."""
+    return "base" in levels and bool(len(levels)) and bool((levels["base"] == "given").all())
 
 
 def _clean(frame: Frame | None, name: str, table: Table) -> Frame:
@@ -58,15 +68,15 @@ def _column(frame: Frame, column: str, text: bool) -> Column:
 
 
 def over_seeds(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, *, log: bool = False) -> Frame:
-    """Mean of ``value`` times ``scale`` over the seeds of each group, with the 95% t interval of the mean.
+    """Mean of ``value`` times ``scale`` over the seeds of each group, with the 90% t interval of the mean.
 
-    mean +- t_{0.975, n-1} * s / sqrt(n), with s the sample standard deviation. Below three seeds there is no
+    mean +- t_{0.95, n-1} * s / sqrt(n), with s the sample standard deviation. Below three seeds there is no
     interval: ``low`` and ``high`` are NaN. Rows without a value do not count. ``log``: the geometric mean, with the
     interval of the logarithms; values of 0 or less do not count.
 
     >>> frame = pd.DataFrame({"level": [1, 1, 1], "v": [1.0, 2.0, 3.0]})
     >>> over_seeds(frame, "v", ["level"]).round(4).to_dict("records")
-    [{'level': 1, 'mean': 2.0, 'low': -0.4841, 'high': 4.4841, 'n': 3}]
+    [{'level': 1, 'mean': 2.0, 'low': 0.3141, 'high': 3.6859, 'n': 3}]
     """
     values = frame[value].to_numpy(dtype=float) * scale
     keep = np.isfinite(values) & ((values > 0) | (not log))
@@ -80,19 +90,19 @@ def over_seeds(frame: Frame, value: str, by: Sequence[str], scale: float = 1.0, 
 def t_intervals(
     values: np.ndarray, code: np.ndarray, n: np.ndarray, *, log: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean of each group and the ends of its 95% t interval (NaN below three values); ``log``: of the logarithms.
+    """The mean of each group and the ends of its 90% t interval (NaN below three values); ``log``: of the logarithms.
 
-    ``code`` is the group of each value, ``n`` the size of each group. With two values the factor t is 12.7: such an
-    interval says nothing of the mean, and hides all others on its axis.
+    ``code`` is the group of each value, ``n`` the size of each group. With two values the factor t is 6.3: such an
+    interval says nothing about the mean and hides all others on its axis.
 
     >>> mean, low, high = t_intervals(np.array([1.0, 2.0, 3.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]), np.array([3, 2]))
     >>> mean.tolist(), high.round(4).tolist()
-    ([2.0, 6.0], [4.4841, nan])
+    ([2.0, 6.0], [3.6859, nan])
     """
     values = np.log(values) if log else values
     mean = np.bincount(code, values, minlength=len(n)) / n
     squares = np.bincount(code, (values - mean[code]) ** 2, minlength=len(n))
-    t = stdtrit(np.where(n >= FEWEST_SEEDS, n - 1.0, np.nan), 0.975)
+    t = stdtrit(np.where(n >= FEWEST_SEEDS, n - 1.0, np.nan), (1 + INTERVAL) / 2)
     half = t * np.sqrt(squares / np.maximum(n - 1, 1) / n)
     ends = mean, mean - half, mean + half
     return (np.exp(ends[0]), np.exp(ends[1]), np.exp(ends[2])) if log else ends
@@ -221,4 +231,4 @@ def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles
     if high < 2:
         return "One seed: points only, no intervals."
     n = f"n = {high}" if low == high else f"n = {low} to {high}"
-    return f"Means over seeds with 95% t intervals ({n}){'; single seeds are faint dots' if singles else ''}."
+    return f"Means over seeds with 90% t intervals ({n}){'; single seeds are faint dots' if singles else ''}."

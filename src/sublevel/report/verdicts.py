@@ -45,8 +45,8 @@ class At:
 class Card:
     """One claim as the page shows it.
 
-    ``kind`` is the verdict as a class name; ``why`` the first reason and ``more`` the others; ``densities`` its
-    comparisons at the fixed densities; ``figure`` an anchor, or empty.
+    ``kind`` is the verdict as a class name, ``why`` the reasons, ``densities`` the comparisons at the fixed densities,
+    ``figure`` an anchor, or empty.
     """
 
     claim: str
@@ -54,8 +54,7 @@ class Card:
     verdict: str
     kind: str
     icon: str
-    why: str
-    more: list[str]
+    why: list[str]
     sentence: str
     effect: str
     interval: str
@@ -113,11 +112,10 @@ def _card(row: Column, anchors: Collection[str], densities: list[At]) -> Card:
     scale, unit = in_points(str(row["unit"]))
     effect, low, high, margin = (scale * float(row[c]) for c in ("effect", "low", "high", "margin"))
     value, _, interval = estimate(effect, low, high).partition(" ")
-    why, *more = str(row["why"]).split("; ")
     return Card(
         claim=str(row["claim"]), statement=str(row["statement"]), verdict=verdict or "no verdict",
         kind=verdict if verdict in ICONS else "undecided", icon=ICONS.get(verdict, ICONS["undecided"]),
-        why=_sentence(why), more=more, sentence=str(row["sentence"]),
+        why=[w for w in str(row["why"]).split("; ") if w], sentence=str(row["sentence"]),
         effect=value, interval=interval, unit=unit, facts=_facts(row, margin, scale), densities=densities,
         drawn=_drawn(effect, low, high, margin, unit), figure=str(row["figure"]) if row["figure"] in anchors else "",
     )  # fmt: skip

@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 
 from sublevel.files import replacing
-from sublevel.foreign import LARGEST, opened, plain_all
+from sublevel.foreign import LARGEST, opened, plain_all, read_json
 from sublevel.report.describe import Figure
 from sublevel.report.figures import Drawn
 from sublevel.report.figures import figures as describe_figures
 from sublevel.report.page import render
+from sublevel.report.prepare import clean
+from sublevel.tables import declared
 
 
 def write(
@@ -29,18 +31,16 @@ def write(
 ) -> Path:
     """Write the report of a study and return the path of its page, ``out / page``.
 
-    ``tables`` has the keys of ``sublevel.tables.TABLES``; any may be missing or empty. ``summary`` is the
-    run's ``summary.json``; missing keys are left out of the page. With ``figures=False`` only the page is
-    written; else each figure's first view (of planes the contours and the surface) as SVG and PDF, or with
-    ``views="all"`` every branch and split too
-    (about half a second each). The same input gives the same bytes, page and figures alike, with the same
-    versions of the drawing libraries.
+    ``tables`` are those of a run (see ``sublevel.tables``); any may be missing or empty. ``summary`` is the run's
+    ``summary.json``: it has the schema of every table, and what it lacks is left out of the page. With
+    ``figures=False`` only the page is written; else each figure's first view (of planes the contours and the surface)
+    as SVG and PDF, or with ``views="all"`` every branch and split too (about half a second each). The same input gives
+    the same bytes, page and figures alike, with the same versions of the drawing libraries.
     """
-    out = Path(out)
-    summary, plain = plain_all(summary), {}
-    for name, table in tables.items():  # no control character is left in text, which may be anybody's
-        texts = [c for c in table if table[c].dtype.kind not in "biufc"]
-        plain[name] = table.assign(**{str(c): table[c].map(plain_all) for c in texts})
+    out, summary = Path(out), plain_all(summary)
+    plain = clean(tables, summary.get("tables"))
+    for name, table in plain.items():  # no control character is left in text, which may be anybody's
+        plain[name] = table.assign(**{str(c): table[c].map(plain_all) for c in table.select_dtypes(object)})
     out.mkdir(parents=True, exist_ok=True)
     drawn = describe_figures(plain)
     whole = {"first": False, "all": True}[views]
@@ -51,6 +51,19 @@ def write(
     with replacing(path) as beside:
         beside.write_text(render(plain, summary, drawn, stems), encoding="utf-8", newline="\n")
     return path
+
+
+def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The tables and the summary of a run's folder, as `write` takes them; no code of the study is run."""
+    summary = read_json(Path(folder) / "summary.json")
+    schemas = declared(summary.get("tables") or {})
+    found = {}
+    for path in sorted((Path(folder) / "tables").glob("*.csv")):
+        words = dict.fromkeys(schemas[path.stem].words, object) if path.stem in schemas else None
+        found[path.stem] = pd.read_csv(
+            path, dtype=words, keep_default_na=False, na_values=[""], float_precision="round_trip"
+        )
+    return found, summary
 
 
 def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) -> list[Path]:

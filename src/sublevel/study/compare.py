@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sublevel.claims.margins import INTERVAL
 from sublevel.errors import ConfigError
 from sublevel.stats import mean_interval
 from sublevel.study.result import Result, reading
@@ -27,7 +28,7 @@ class Comparison:
     """Studies side by side; every table has one column per study, empty where a study has nothing to say.
 
     ``settings``: the keys in which the studies differ. ``accuracy``: branch, density, and the test error's mean with
-    its 95% t interval over seeds. ``verdicts``: each claim, and what each study says about it.
+    its 90% t interval over seeds. ``verdicts``: each claim, and what each study says about it.
     """
 
     names: tuple[str, ...]
@@ -41,7 +42,7 @@ class Comparison:
         return {
             "Claims": ("What each study says, decided from its own seeds alone.", self.verdicts),
             "Test error": (
-                "Mean and 95% t interval over seeds. Studies are not paired: overlapping intervals decide nothing.",
+                "Mean and 90% t interval over seeds. Studies are not paired: overlapping intervals decide nothing.",
                 self.accuracy,
             ),
             "Settings": (
@@ -115,7 +116,7 @@ def _accuracy(result: Result) -> Iterator[tuple[tuple[str, float], str]]:
     levels = result.tables["levels"].dropna(subset=["test_error"])
     for _, rows in levels.groupby(["branch", "level"], sort=False):
         density = float(f"{rows['density'].mean():.{DIGITS}g}")
-        yield (str(rows["branch"].iloc[0]), density), percent(mean_interval(rows["test_error"]))
+        yield (str(rows["branch"].iloc[0]), density), percent(mean_interval(rows["test_error"], INTERVAL))
 
 
 def percent(found: Any) -> str:

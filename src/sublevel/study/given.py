@@ -8,6 +8,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
 
 import torch
 
@@ -74,6 +76,17 @@ def _taken(spec: GivenSpec, problem: Problem) -> Given:
     found = problem.checkpoint(spec.path, spec.mask)
     mask = None if found.mask is None else serialised(mask_tensors(found.mask))
     return Given(spec.name, serialised(point_tensors(found.point)), mask, found.constants, found.notes)
+
+
+def files(specs: Sequence[GivenSpec], given: Sequence[Given]) -> list[dict[str, str]]:
+    """Name, file and SHA-256 of each point: of the file, or of the weights where they come from several files."""
+    found = []
+    for spec, each in zip(specs, given, strict=True):
+        path = Path(spec.path)
+        one = path.is_file() and path.suffix != ".json"
+        sha256 = file_digest(path.open("rb"), "sha256").hexdigest() if one else digest(each.point)
+        found.append({"name": each.name, "file": path.name, "sha256": sha256, "of": "file" if one else "weights"})
+    return found
 
 
 def assemble(spec: SolutionsSpec, space: Space, graph: Graph, given: list[Given]) -> tuple[list[Solution], Builder]:

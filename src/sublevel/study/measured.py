@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from torch import nn
 
 from sublevel._types import Tensor
 from sublevel.checkpoints import Source
-from sublevel.claims.margins import RISE_MARGIN
+from sublevel.claims import checkpoints as read
+from sublevel.claims.checkpoints import Answer
 from sublevel.engine.store import serialised
 from sublevel.errors import ConfigError
 from sublevel.files import replacing
@@ -74,71 +74,6 @@ def _file(source: Source, path: Path) -> str:
     return str(path)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was measured of some checkpoints, in two tables and a sentence.
-
-    ``checkpoints`` has a row for each: density, losses and errors, the largest Hessian eigenvalue in its own subspace,
-    and the log-determinant, low for a flat minimum; what was not measured has no column. ``pairs`` has a row for every
-    two: the highest loss on the segment between them, its ``rise`` over the higher end as a share of the loss there,
-    and whether that is below the margin.
-    """
-
-    checkpoints: pd.DataFrame
-    pairs: pd.DataFrame
-    sentence: str
-
-
 def answer(result: Result) -> Answer:
-    """Say of measured checkpoints whether straight segments join them without a barrier in the train loss.
-
-    A segment has a barrier where its loss rises by more than 10% over the higher end, the margin of the claims. A
-    barrier on the segment does not exclude a curve without one.
-    """
-    tables: Any = result.tables
-    levels = tables["levels"]
-    rows = levels[["branch", "density", "train_loss", "train_error", "test_loss", "test_error"]]
-    rows = rows.rename(columns={"branch": "checkpoint"}).reset_index(drop=True)
-    own = tables["curvature"].query("space == 'own' and operator == 'hessian' and part == 0")
-    rows["lambda_1"] = rows["checkpoint"].map(dict(zip(own["branch"], own["largest"], strict=True)))
-    dets = tables["estimates"].query("space == 'own' and quantity == 'log-determinant' and part == 0")
-    dets = dets.drop_duplicates("branch", keep="last")
-    rows["log_determinant"] = rows["checkpoint"].map(dict(zip(dets["branch"], dets["value"], strict=True)))
-    pairs = _pairs(tables["joins"], levels)
-    return Answer(rows.dropna(axis=1, how="all"), pairs, _sentence(pairs, len(rows)))
-
-
-def _pairs(joins: Any, levels: Any) -> pd.DataFrame:
-    names = {f"{r.branch} L{r.level} s{r.seed}": r.branch for r in levels.itertuples()}
-    found = joins[joins["of"] == "loss"]
-    higher = found[["height_a", "height_b"]].max(axis=1)
-    rise = ((found["maximum"] - higher) / higher).clip(lower=0)
-    return pd.DataFrame(
-        {
-            "a": found["a"].map(names),
-            "b": found["b"].map(names),
-            "higher_end": higher,
-            "maximum": found["maximum"],
-            "rise": rise,
-            "joined": rise <= RISE_MARGIN,
-        }
-    ).reset_index(drop=True)
-
-
-def _sentence(pairs: Any, count: int) -> str:
-    if count < 2:
-        return "One checkpoint: there is no path to judge."
-    if pairs.empty:
-        return "No segment between the checkpoints was measured (geometry.topology)."
-    apart, margin = pairs[~pairs["joined"]], f"{100 * RISE_MARGIN:.0f}%"
-    if apart.empty:
-        worst = pairs.loc[pairs["rise"].idxmax()]
-        rise = f"at most {100 * worst.rise:.1f}% of the loss there"
-        return f"Same basin: on the segment between every two, the train loss rises over the higher end by {rise}."
-    first = apart.loc[apart["rise"].idxmax()]
-    which = "No two share" if len(apart) == len(pairs) else f"{len(apart)} of {len(pairs)} pairs do not share"
-    return (
-        f"{which} a basin along a straight line: from {first.a} to {first.b} the train loss rises from "
-        f"{first.higher_end:.3g} at the higher end to {first.maximum:.3g} (the margin is {margin}). A curve may still "
-        "join them: --set 'geometry.connect={}' looks for one."
-    )
+    """Say of measured checkpoints whether they share a basin: see `sublevel.claims.checkpoints.answer`."""
+    return read.answer(result.tables)

@@ -31,7 +31,7 @@ from sublevel.study.machine import versions
 from sublevel.study.named_code import check_trusted
 from sublevel.study.tables import build
 from sublevel.study.tickets import of_training
-from sublevel.tables import TABLES
+from sublevel.tables import TABLES, schemas
 from sublevel.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ class Result:
             "numerics": d["numerics"],
             **d["about"],
             "branches": branches | d["about"].get("branches", {}),  # older runs do not say what theirs are
+            "tables": schemas(),
             "seconds": {"total": round(sum(seconds["cells"].values()), 3), **seconds},
             "sublevel": versions()["sublevel"],
         }

@@ -36,7 +36,7 @@ from sublevel.study.checks import check, check_loop
 from sublevel.study.compute import FUNCTION
 from sublevel.study.cost_history import CostHistory
 from sublevel.study.documents import merged, read
-from sublevel.study.given import Given, gathered
+from sublevel.study.given import Given, files, gathered
 from sublevel.study.notes import notes
 from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
@@ -237,6 +237,7 @@ class Study:
                 **manifest.made_with(self.folder, computed, self.problem.device),
                 "notes": self.notes(),
                 "branches": about(chosen.name for chosen in self.spec.branches),
+                **({"checkpoints": files(self.spec.given, self._given)} if self.spec.given else {}),
             },
             "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},
         }

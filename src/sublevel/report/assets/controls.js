@@ -1,11 +1,11 @@
 // The bar: branches and seeds on and off in every figure, the theme, and what can be copied.
-const bar = document.querySelector(".controls");
-const switches = [...bar.querySelectorAll("[data-branch], [data-seed]")];
+const switches = [...document.querySelectorAll(".controls [data-branch], .controls [data-seed]")];
 const keyOf = (button) => (button.dataset.branch !== undefined ? ["branch", button.dataset.branch] : ["seed", Number(button.dataset.seed)]);
 function tell(sentence) {
   const names = [...off.branch, ...[...off.seed].map((s) => `seed ${s}`)];
-  document.getElementById("shown").textContent = names.length ? `all but ${names.join(", ")}` : "every branch and seed";
   document.getElementById("said").textContent = sentence;
+  if (!switches.length) return;
+  document.getElementById("shown").textContent = names.length ? `all but ${names.join(", ")}` : "every branch and seed";
   document.getElementById("everything").disabled = !names.length;
 }
 function press(button, on) {
@@ -24,13 +24,12 @@ for (const button of switches) {
     refresh();
   });
 }
-document.getElementById("everything").addEventListener("click", () => {
+document.getElementById("everything")?.addEventListener("click", () => {
   switches.forEach((button) => press(button, true));
   tell("everything is shown in all figures");
   refresh();
 });
 tell("");
-bar.querySelector("details").open = innerWidth >= 720 && innerHeight >= 600;
 
 const themed = document.getElementById("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");

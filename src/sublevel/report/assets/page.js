@@ -97,9 +97,7 @@ function mark(figure) {
     make("a", box, { href: `figures/${view.file}.pdf`, textContent: "PDF" });
     box.append(".");
   }
-  const list = figure.node.querySelector(".words ul");
-  list.replaceChildren();
-  view.panels.forEach((panel) => make("li", list, { textContent: panel.words }));
+  figure.node.querySelector(".words ul")?.replaceChildren(...view.panels.map((panel) => Object.assign(document.createElement("li"), { textContent: panel.words })));
 }
 function nearest(figure, wanted, changed) {
   const score = (v) => Object.keys(wanted).filter((k) => v.choice[k] === wanted[k]).length + (changed && v.choice[changed] === wanted[changed] ? 100 : 0) - (open(v) ? 0 : 1000);

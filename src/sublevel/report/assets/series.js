@@ -6,7 +6,7 @@ const TOP = new Map(study.branches.map((b) => [b.name, b]));
 const finite = (v) => typeof v === "number" && Number.isFinite(v);
 const rounded = (v) => Number(v.toPrecision(4)).toString().replace("-", "\u2212");
 
-// Mean and 95% t interval of some values, of their logarithms where the mean is geometric.
+// Mean and 90% t interval of some values, of their logarithms where the mean is geometric.
 function interval(values, geometric) {
   const n = values.length;
   if (!n) return [null, null, null];

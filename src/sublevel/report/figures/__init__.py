@@ -17,7 +17,7 @@ from sublevel.report.describe import Figure, Series
 from sublevel.report.figures.registry import FIGURES, SECTIONS, Registered
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.palette import Style, styles
-from sublevel.report.prepare import clean, without_sweep
+from sublevel.report.prepare import checkpoints, clean, without_sweep
 
 __all__ = ["FIGURES", "NOTHING", "SECTIONS", "UNMEASURED", "Drawn", "Missing", "figures"]
 
@@ -34,7 +34,7 @@ class Missing:
 
 
 UNMEASURED = "not measured in this study"
-NOTHING = "measured, but with no row of this kind that has a finite value"
+NOTHING = "measured, but no usable values"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def figures(tables: Mapping[str, Frame]) -> Drawn:
     ready = without_sweep(whole)
     sections: dict[str, list[Figure]] = {name: [] for name in SECTIONS}
     missing: list[Missing] = []
-    for each in sorted(FIGURES, key=lambda e: SECTIONS.index(e.section)):
+    kind = "checkpoints" if checkpoints(whole["levels"]) else "study"
+    for each in sorted((f for f in FIGURES if f.of in (kind, "both")), key=lambda e: SECTIONS.index(e.section)):
         shown, why = _made(each, whole if each.sweep else ready)
         sections[each.section] += shown
         if why:

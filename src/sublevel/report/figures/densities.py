@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ from sublevel.report.figures.measured import each_branch, errors_note
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
+from sublevel.report.palette import OWN
 from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where, with_density
 from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
@@ -69,27 +72,30 @@ def _unit(table: Frame) -> float:
 
 
 def _densities(frame: Frame, unit: float) -> list[Panel]:
-    place = np.arcsinh(frame["node"].to_numpy(dtype=float) / unit)
-    pad = 0.04 * float(np.ptp(place) or 1.0)
-    low, high = float(place.min()) - pad, float(place.max()) + pad
-    axis = Axis(title="eigenvalue", ticks=_ticks(low, high, unit), hover="")
-    series = _curves(frame.assign(place=place), np.linspace(low, high, PLACES), unit)
+    levels = sorted(frame["level"].unique())
+    networks = [(c["branch"], c["level"]) for c in choices(frame, ["branch", "level"])]
+    groups = [("dense" if b == "dense" else f"level {v:g}", where(frame, branch=b, level=v)) for b, v in networks]
+    series, axis = smoothed(frame, groups, unit)
+    looks = [level_look(b, v, levels) for b, v in networks]
+    series = [replace(s, style=look) for s, look in zip(series, looks, strict=True)]
     return [Panel(title="Density per unit of the axis", x=axis, y=Axis(log=True, hover=".3~g"), series=series)]
 
 
-def _curves(frame: Frame, grid: np.ndarray, unit: float) -> list[Series]:
+def smoothed(frame: Frame, groups: Sequence[tuple[str, Frame]], unit: float = 0.0) -> tuple[list[Series], Axis]:
+    """A curve for each named group of the rows of a frame, and their axis: linear within ``unit``, then logarithmic."""
+    unit = unit or _unit(frame)
+    place = np.arcsinh(frame["node"].to_numpy(dtype=float) / unit)
+    pad = 0.04 * float(np.ptp(place) or 1.0)
+    low, high = float(place.min()) - pad, float(place.max()) + pad
+    grid = np.linspace(low, high, PLACES)
     texts = [f"eigenvalue {plain(float(v), 3)}" for v in unit * np.sinh(grid)]
-    levels = sorted(frame["level"].unique())
-    networks = [(c["branch"], c["level"]) for c in choices(frame, ["branch", "level"])]
-    heights = {(b, v): _smooth(where(frame, branch=b, level=v), grid) for b, v in networks}
-    floor = FLOOR * max(float(h.max()) for h in heights.values())
-    return [
-        Series(
-            label="dense" if b == "dense" else f"level {v:g}", x=list(grid), y=list(np.where(h > floor, h, np.nan)),
-            style=level_look(b, v, levels), mode="line", hover=texts,
-        )
-        for (b, v), h in heights.items()
-    ]  # fmt: skip
+    heights = [_smooth(rows.assign(place=np.arcsinh(rows["node"] / unit)), grid) for _, rows in groups]
+    floor = FLOOR * max(float(h.max()) for h in heights)
+    curves = [
+        Series(label=label, x=list(grid), y=list(np.where(h > floor, h, np.nan)), style=OWN, mode="line", hover=texts)
+        for (label, _), h in zip(groups, heights, strict=True)
+    ]
+    return curves, Axis(title="eigenvalue", ticks=_ticks(low, high, unit), hover="")
 
 
 def _smooth(frame: Frame, grid: np.ndarray) -> np.ndarray:

@@ -3,52 +3,45 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from sublevel.claims.basins import dense_losses, threshold
+from sublevel.claims.margins import RISE_MARGIN
+from sublevel.claims.paths import rise_over
 from sublevel.report.describe import Axis, Figure, Panel, Series
-from sublevel.report.figures.common import DOTTED, density_axis, sparse, views
-from sublevel.report.figures.measured import measured
+from sublevel.report.figures.common import DOTTED, POINTS, density_axis, flat, views
+from sublevel.report.figures.measured import each_branch
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import OWN, Style, known_first
-from sublevel.report.prepare import first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.palette import OWN, known_first
+from sublevel.report.prepare import first_part, parts_note, seeds_note, with_density
 from sublevel.tables import SOLUTION
 
-PATHS = {
-    "segment_max": ("segment", Style("#d9601a", "square")),
-    "curve_max": ("curve", Style("#1f78c8", "circle")),
-}
-THRESHOLD = ("threshold: the higher end", Style("#767676", "diamond", "dot"))
-ENDS = {
-    "loss": ("the solution", Style("#1f78c8", "circle")),
-    "loss_dense": ("the dense network", Style("#767676", "diamond", "dash")),
-}
+MARGIN = POINTS * RISE_MARGIN
+RISE = f"margin, {MARGIN:g}%"
+LIMIT = "dense threshold"
 
 
 @figure("Sublevel sets", "membership", "membership")
 def membership(tables: Tables) -> Figure:
-    """The maxima of segment and trained curve from the dense network to each solution, beside the threshold."""
-    whole = _told_apart(with_density(tables["membership"], tables["levels"]))
-    whole = whole.assign(doubtful=whole["found"] == "not found", reason="not found below its threshold")
+    """The two questions of C7: how far the best path to each solution rises, and how high the solution lies."""
+    whole = _searched(tables)
     table = first_part(whole)
     return Figure(
         key="membership",
-        title="Joined to the dense network below a height?",
-        views=views(sparse(table), ["branch", "buffers"], _heights),
+        title="In the dense network's sublevel set?",
+        views=views(table, ["buffers"], _questions),
         how=(
-            "The largest train loss on the segment from the dense network, and on a curve trained to stay low, "
-            "beside the threshold: the loss of the higher end. Then the excess over it, where 0 means one "
-            "connected sublevel set and hollow means not found."
+            "A solution is in the set if a path to it rises by less than the margin (left; segment or trained curve, "
+            "hollow above it), and if its own loss is below the dense threshold (right)."
         ),
         trap=(
-            "Not found is not outside, since another curve may pass below the threshold. Each maximum is an upper "
-            "bound of the height at which two solutions join."
+            "Failing to find a path does not prove that there is none. Each rise is an upper bound, and it is relative "
+            "to a loss that grows as weights are removed."
         ),
-        columns=3,
         notes=[
             *_effort(table),
             seeds_note(table),
@@ -57,9 +50,13 @@ def membership(tables: Tables) -> Figure:
     )
 
 
-def _told_apart(table: Frame) -> Frame:
-    """Solutions whose hidden units were matched first are a branch of their own."""
-    return table.assign(branch=table["branch"].where(table["aligned"] != 1, table["branch"] + ", units matched"))
+def _searched(tables: Tables) -> Frame:
+    """Every search with the relative rise of its best path; solutions with matched units are a branch of their own."""
+    table = with_density(tables["membership"], tables["levels"])
+    rise = rise_over(*(table[c].to_numpy(dtype=float) for c in ("lowest_max", "loss", "loss_dense")))
+    branch = table["branch"].where(table["aligned"] != 1, table["branch"] + ", units matched")
+    why = f"no path found that rises less than {MARGIN:g}%"
+    return table.assign(branch=branch, rise=rise, doubtful=rise > RISE_MARGIN, reason=why)
 
 
 def _effort(table: Frame) -> list[str]:
@@ -76,61 +73,62 @@ def _effort(table: Frame) -> list[str]:
     ]
 
 
-def _heights(frame: Frame) -> list[Panel]:
-    axis, certain = density_axis(frame["density"]), frame.drop(columns="doubtful")
-    heights = [s for c, (label, style) in PATHS.items() for s in measured(frame, c, label, style)]
-    heights += [replace(s, low=None, high=None) for s in measured(certain, "threshold", *THRESHOLD)]
-    excess = measured(frame, "excess", "lowest maximum", Style("#8667bd", "triangle-up"))
-    # The loss at one end of the paths: where it decides the threshold, the path is not to blame.
-    ends = [s for c in ENDS for s in measured(certain, c, *ENDS[c])]
+def _questions(frame: Frame) -> list[Panel]:
+    axis, line = density_axis(frame["density"]), threshold(list(dense_losses({"membership": frame}).values()))
+    rise = [*each_branch(frame, "rise", scale=POINTS), flat(RISE, MARGIN, frame["density"])]
+    ends = [*each_branch(frame.drop(columns="doubtful"), "loss"), flat(LIMIT, line, frame["density"])]
     return [
-        Panel(title="Largest train loss on the path", x=axis, series=heights),
-        Panel(title="Excess over the threshold", x=axis, series=excess),
-        Panel(title="Train loss at the two ends", x=axis, series=ends),
+        Panel(title="Rise of the best path over its higher end (%)", x=axis, series=rise),
+        Panel(title="Train loss of the solution", x=axis, series=ends),
     ]
 
 
 @figure("Sublevel sets", "share of solutions joined at each height", "membership")
 def shares(tables: Tables) -> Figure:
     """The share of a branch's solutions that are joined to the dense network, as a function of the height c."""
-    whole = tables["membership"]
+    whole = _searched(tables)
     missing = int((~np.isfinite(whole["lowest_max"])).sum())
-    table = first_part(_told_apart(with_density(whole, tables["levels"])))
+    table = first_part(whole)
     table = table[np.isfinite(table["lowest_max"])]
-    dense = where(tables["levels"], branch="dense")["train_loss"]
-    draw = partial(_shares, dense=float(dense.mean()) if dense.notna().any() else math.nan)
+    draw = partial(_shares, limit=threshold(list(dense_losses({"membership": table}).values())))
     return Figure(
         key="membership-share",
-        title="Which share lies in the dense network's sublevel set, for every threshold",
+        title="Which share is joined to the dense network, for every threshold",
         views=views(table.assign(level="all"), ["level", "buffers"], draw) + views(table, ["level", "buffers"], draw),
         how=(
             "For every height c, the share of a branch's solutions that a path with no loss above c joins to the "
-            "dense network of their seed; right, the same over each one's own threshold. A line that rises early "
-            "lies in the dense network's basin."
+            "dense network of their seed; right, the same by the rise of that path over its higher end. A line that "
+            "rises early lies in the dense network's basin."
         ),
         trap=(
-            "Each line is a lower bound of the true share, since not found is not outside. A branch for which "
-            "less effort was spent lies lower for that reason alone."
+            "Each line is a lower bound of the true share, since a lower path may exist. A branch for which less "
+            "effort was spent lies lower for that reason alone."
         ),
         notes=[
             f"{missing} of {len(whole)} solutions have no maximum and are not counted." * bool(missing),
-            "The dotted line is the dense network's own train loss." * bool(dense.notna().any()),
         ],
         pooled=True,
     )
 
 
-def _shares(frame: Frame, dense: float) -> list[Panel]:
+def _shares(frame: Frame, limit: float) -> list[Panel]:
     panels = []
-    for column, title, x in (
-        ("lowest_max", "Joined at or below the height c (%)", "height c (train loss)"),
-        ("excess", "Joined at or below threshold + excess (%)", "excess over the threshold"),
+    for column, scale, title, x, (label, at) in (
+        ("lowest_max", 1.0, "Joined at or below the height c (%)", "height c (train loss)", (LIMIT, limit)),
+        (
+            "rise",
+            POINTS,
+            "Joined with at most this rise (%)",
+            "rise over the higher end (%)",
+            (RISE, MARGIN),
+        ),
     ):
-        pad = 0.05 * (float(np.ptp(frame[column])) or 1.0)
-        ends = (float(frame[column].min()) - pad, float(frame[column].max()) + pad)
-        lines = [_steps(where(frame, branch=b)[column], b, ends) for b in known_first(frame["branch"])]
-        if column == "lowest_max" and math.isfinite(dense):
-            lines.append(Series(label="dense train loss", x=[dense, dense], y=[0.0, 100.0], style=DOTTED, mode="line"))
+        values = frame[column] * scale
+        pad = 0.05 * (float(np.ptp(values)) or 1.0)
+        ends = (float(values.min()) - pad, float(values.max()) + pad)
+        lines = [_steps(values[frame["branch"] == b], b, ends) for b in known_first(frame["branch"])]
+        if math.isfinite(at):
+            lines.append(Series(label=label, x=[at, at], y=[0.0, 100.0], style=DOTTED, mode="line"))
         panels.append(Panel(title=title, x=Axis(title=x), y=Axis(hover=".3~g", share=True), series=lines))
     return panels
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from sublevel.claims.margins import ERROR_MARGIN
 from sublevel.report.describe import Axis, Figure, Panel, Series
 from sublevel.report.figures.common import POINTS, bare, by_branch, density_axis, flat, level_look, views
 from sublevel.report.figures.measured import measured
@@ -58,7 +59,7 @@ KINDS = {  # title, where it goes, trap
     ),
 }
 INSTABILITY = "instability"
-ERROR_MARGIN = 2.0  # points: the declared margin of equivalence
+MARGIN = POINTS * ERROR_MARGIN
 
 
 @figure("Paths and barriers", "loss and error along paths", "profiles")
@@ -140,8 +141,8 @@ def barriers(tables: Tables) -> Figure:
         ),
         trap=(
             "A grid maximum is a lower bound of the path's maximum. A barrier near zero is a claim of "
-            "equivalence, which holds only if the upper end of its interval lies below the margin (2 points of "
-            "error, dotted)."
+            "equivalence, which holds only if the upper end of its interval lies below the margin "
+            f"({MARGIN:g} points of error, dotted)."
         ),
         notes=[seeds_note(table, ["path", "branch", "level"])],
     )
@@ -154,7 +155,7 @@ def _barriers(frame: Frame) -> list[Panel]:
 
 def _with_margin(series: dict[str, list[Series]], axis: Axis, x: Frame) -> list[Panel]:
     """A panel for each height, in those of the error with the declared margin."""
-    line = flat("margin, 2 points", ERROR_MARGIN, x)
+    line = flat(f"margin, {MARGIN:g} points", MARGIN, x)
     return [
         Panel(title=title, x=axis, series=series[c] + [line] * bool(c.startswith("error") and series[c]))
         for c, title, _ in HEIGHTS

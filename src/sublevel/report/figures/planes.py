@@ -33,7 +33,7 @@ SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... soluti
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
 
 
-@figure("Planes", "landscape", "planes")
+@figure("Planes", "landscape", "planes", of="both")
 def landscape(tables: Tables) -> Figure:
     """The first plane through the dense network and two others, with the dense network's sublevel set in it."""
     table, levels = tables["planes"], tables["levels"]
@@ -100,7 +100,7 @@ def _noted(series: Series, marks: Frame, levels: Frame, around: SublevelSet | No
     return replace(series, note="\n".join(lines), legend=False)
 
 
-@figure("Planes", "planes", "planes")
+@figure("Planes", "planes", "planes", of="both")
 def planes(tables: Tables) -> Figure:
     """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
     table, marks = tables["planes"], tables["landmarks"]
@@ -274,7 +274,7 @@ DIMENSIONS = {
 }
 
 
-@figure("Planes", "persistence of planes", "persistence")
+@figure("Planes", "persistence of planes", "persistence", of="both")
 def persistence(tables: Tables) -> Figure:
     """Birth against death of every basin and ring on a plane."""
     table = tables["persistence"]

@@ -1,4 +1,4 @@
-"""Branches in the order of their test error at each density, and how far each lies behind the best."""
+"""Branches ranked by test error at each density, and how much worse each is than the best."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def ranking(tables: Tables) -> Figure:
         title="Which branch is best at each density?",
         views=[_view(rows) for rows in reversed(found)],
         how=(
-            "Branches from the lowest mean test error to the highest. On the right their excess over the first of "
-            "them, paired by seed: an interval that contains 0 does not tell the two apart."
+            "Left, branches by mean test error; right, their excess over the first, paired by seed. An interval that "
+            "contains 0 shows no significant difference."
         ),
         trap=(
-            "The first of many is chosen by the same numbers that it is judged by, so its lead is too large, and every "
-            "further branch is one more chance of an interval that misses 0. Intervals may leave the frame."
+            "The winner is picked and scored on the same data, so its lead is biased upward. With more branches, more "
+            "intervals miss 0 by chance. Intervals may leave the frame."
         ),
         notes=[*(_sentence(rows) for rows in found), seeds_note(sparse, singles=False)],
         pooled=True,
@@ -91,16 +91,16 @@ def _points(order: Frame, of: str) -> list[Series]:
 
 
 def _sentence(rows: Frame) -> str:
-    """The order at a density in words: the first, who cannot be told from it, who is behind."""
+    """The order at a density in words: the first, those that do not differ significantly, those that are worse."""
     order = ordered(rows)
     first, others = order.iloc[0], order.iloc[1:]
     surely: pd.Series = others["low_behind"] > 0
     density = percent(float(rows["density"].mean()))
     near = ", ".join(others.loc[~surely, "branch"])
     far = ", ".join(
-        f"{row['branch']} {estimate(row['mean_behind'], row['low_behind'], row['high_behind'])}"
+        f"{row['branch']} (+{estimate(row['mean_behind'], row['low_behind'], row['high_behind'])} points)"
         for _, row in others[surely].iterrows()
     )
-    told = f"At {density} of the weights {first['branch']} has the lowest mean test error"
-    told += f"; not told apart from it: {near}" if near else ""
-    return told + (f"; behind it, in points: {far}." if far else ".")
+    found = f"At {density} of the weights, {first['branch']} has the lowest mean test error"
+    found += f"; not significantly different: {near}" if near else ""
+    return found + (f"; worse: {far}." if far else ".")

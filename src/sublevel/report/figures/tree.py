@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.special import stdtrit
 
-from sublevel.claims.margins import FEWEST_SEEDS
+from sublevel.claims.basins import threshold
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
 from sublevel.report.figures.common import POINTS, flat
 from sublevel.report.figures.registry import figure
@@ -24,7 +23,7 @@ LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
 SCALES = {"loss": ("Train loss", 1.0), "error": ("Train error (%)", POINTS)}
 
 
-@figure("Sublevel sets", "disconnectivity graph", "tree")
+@figure("Sublevel sets", "disconnectivity graph", "tree", of="both")
 def disconnectivity(tables: Tables) -> Figure:
     """The merge tree of all chosen solutions, in train loss and in train error."""
     tree, joins = tables["tree"], tables["joins"]
@@ -39,13 +38,13 @@ def disconnectivity(tables: Tables) -> Figure:
             "sublevel set there."
         ),
         trap=(
-            "Joins are upper bounds, and not found is not outside. The order of the leaves along the axis means "
-            "nothing."
+            "Joins are upper bounds: failing to find a lower one does not prove that there is none. The order of the "
+            "leaves along the axis means nothing."
         ),
         notes=[
             *(_joined(joins, of) for of in found),
-            "The dashed line is the level of the dense networks: with two or more of them the upper 95% prediction "
-            "bound for another one, mean + t(0.95, n - 1) s sqrt(1 + 1/n); with one, its height." * bool(found),
+            "The dashed line is the threshold of the claims: the upper 95% prediction bound for a new dense network, "
+            "mean + t(0.95, n - 1) s sqrt(1 + 1/n); below three dense networks, 10% above their mean." * bool(found),
         ],
         columns=1,
     )
@@ -62,24 +61,6 @@ def leaves(tree: Frame) -> Frame:
     )
 
 
-def bound(heights: np.ndarray) -> float:
-    """The height of the dense networks' level: mean + t(0.95, n - 1) s sqrt(1 + 1/n), a one-sided prediction bound.
-
-    A bound that a new network of the same kind stays below with 95% confidence, for normal heights. Below three heights
-    it is the largest of them, with none NaN.
-
-    >>> round(bound(np.array([1.0, 2.0, 3.0])), 4)
-    5.3717
-    >>> bound(np.array([0.5]))
-    0.5
-    """
-    known = heights[np.isfinite(heights)]
-    if len(known) < FEWEST_SEEDS:
-        return float(known.max()) if len(known) else math.nan
-    half = stdtrit(len(known) - 1, 0.95) * known.std(ddof=1) * math.sqrt(1 + 1 / len(known))
-    return float(known.mean() + half)
-
-
 def _graph(tree: Frame, of: str) -> View:
     title, scale = SCALES[of]
     tips, lines = leaves(tree), where(tree, part="line")
@@ -87,10 +68,8 @@ def _graph(tree: Frame, of: str) -> View:
     x = np.column_stack([lines["x0"], lines["x1"], lines["x1"]]).ravel()
     y = np.column_stack([lines["y0"] * scale, lines["y1"] * scale, gap]).ravel()
     stems = Series(label="merges", x=list(x), y=list(y), style=Style("#8a8f98"), mode="line", legend=False)
-    level = bound(where(tips, branch="dense")["y0"].to_numpy(dtype=float)) * scale
-    marks = (
-        [flat("level of the dense networks", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
-    )
+    level = threshold(where(tips, branch="dense")["y0"]) * scale
+    marks = [flat("dense threshold", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
     top = float((lines["y1"] if lines["y1"].notna().any() else tips["y0"]).max())
     log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and top / float(tips["y0"].min()) > 30)
     axis = Axis(title="solutions, side by side where they merge first", bare=True, hover="")
@@ -115,7 +94,7 @@ def _joined(joins: Frame, of: str) -> str:
     rows = where(joins, of=of)
     heights = {n: float(h) for end in ("a", "b") for n, h in zip(rows[end], rows[f"height_{end}"], strict=True)}
     table = leaves(pd.DataFrame({"part": "leaf", "name": list(heights), "y0": list(heights.values())}))
-    level = bound(where(table, branch="dense")["y0"].to_numpy(dtype=float))
+    level = threshold(where(table, branch="dense")["y0"])
     if not math.isfinite(level):
         return ""
     inside = _with_dense(table, rows, level)
@@ -125,7 +104,7 @@ def _joined(joins: Frame, of: str) -> str:
         if b != "dense"
     ]
     shown = f"{plain(level * SCALES[of][1], 3)}{'%' if of == 'error' else ''}"
-    return f"Joined to a dense network below the dashed line ({of} {shown}): {', '.join(counts)}." if counts else ""
+    return f"Joined to a dense network below the dense threshold ({of} {shown}): {', '.join(counts)}." if counts else ""
 
 
 def _with_dense(table: Frame, rows: Frame, level: float) -> np.ndarray:
