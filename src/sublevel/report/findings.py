@@ -10,7 +10,7 @@ from sublevel.claims.branches import Branches
 from sublevel.report.frame import Column, Frame, Tables
 from sublevel.report.numbers import estimate, in_points, percent, plain
 from sublevel.report.palette import known_first
-from sublevel.report.prepare import checkpoints
+from sublevel.report.prepare import only_measured
 
 
 def studied(tables: Tables, summary: dict[str, Any]) -> str:
@@ -21,7 +21,7 @@ def studied(tables: Tables, summary: dict[str, Any]) -> str:
     data, model = nested(summary, "study", "data", "name"), nested(summary, "model", "name")
     setting = " on ".join(str(v) for v in (model, data) if v) or "one network"
     seeds, networks = counted(levels["seed"].nunique(), "seed"), counted(len(levels), "network")
-    if checkpoints(levels):
+    if only_measured(levels):
         return f"{networks} trained elsewhere ({setting}), measured."
     names = known_first({v.base for v in Branches(levels).variants.values()} - {"dense"})
     if not names:

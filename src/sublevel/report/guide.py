@@ -6,7 +6,7 @@ from typing import Any
 
 from sublevel.report.branches import described, glossary
 from sublevel.report.frame import Frame, Tables
-from sublevel.report.prepare import checkpoints
+from sublevel.report.prepare import only_measured
 
 PRESETS = ("demo", "geometry-demo", "criteria", "rewind-sweep", "mini", "paper", "paper-vgg16")
 TICKET = (
@@ -25,7 +25,7 @@ THRESHOLD = (
 
 def terms(levels: Frame, summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Words with their meaning: ticket, IMP, sublevel set, and the branches of the study."""
-    if checkpoints(levels):
+    if only_measured(levels):
         return []
     branches = glossary(levels, described(summary))
     words = [("Ticket", TICKET), ("IMP", IMP), ("Sublevel set, basin", THRESHOLD), ("Branches", branches)]
@@ -35,7 +35,7 @@ def terms(levels: Frame, summary: dict[str, Any]) -> list[tuple[str, str]]:
 def next_steps(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]]:
     """(what for, command): more seeds below five, a plane where there is none, then a network of your own."""
     name, levels = str(summary.get("name") or ""), tables["levels"]
-    if checkpoints(levels) or levels.empty:
+    if only_measured(levels) or levels.empty:
         return []
     study = name if name in PRESETS else "my.toml"
     n, last = int(levels["seed"].nunique()), int(levels["level"].max())

@@ -14,7 +14,7 @@ from sublevel.report.frame import Frame
 from sublevel.report.latex import escape
 from sublevel.report.numbers import percent, plain
 from sublevel.report.palette import known_first
-from sublevel.report.prepare import checkpoints, where
+from sublevel.report.prepare import only_measured, where
 from sublevel.report.references import WORKS, bibtex
 
 CITED = re.compile(r"\[\[([a-z0-9,]+)\]\]")
@@ -65,7 +65,7 @@ def methods(tables: dict[str, Frame], summary: dict[str, Any]) -> Methods:
         _compared(levels, described(summary)),
         f"Everything was repeated with {counted(seeds, 'seed')}." * bool(seeds),
     ]
-    elsewhere = checkpoints(levels)
+    elsewhere = only_measured(levels)
     parts = [
         *([_elsewhere(levels, summary)] if elsewhere else trained),
         _data(summary),

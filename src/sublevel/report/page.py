@@ -29,7 +29,7 @@ from sublevel.report.health import faults
 from sublevel.report.latex import levels_table, verdicts_table
 from sublevel.report.methods import methods
 from sublevel.report.palette import known_first, styles
-from sublevel.report.prepare import checkpoints, clean, without_sweep
+from sublevel.report.prepare import clean, only_measured, without_sweep
 from sublevel.report.render_plotly import payload
 from sublevel.report.setup import setup
 from sublevel.report.text import numbers
@@ -69,7 +69,7 @@ def render(
         name=str(summary.get("name") or "study"),
         version=str(summary.get("sublevel") or ""),
         studied=studied(whole, summary),
-        answer=answered(ready) if checkpoints(levels) else None,
+        answer=answered(ready) if only_measured(levels) else None,
         findings=findings(ready, nested(summary, "study") or {}),
         steps=next_steps(ready, summary),
         terms=terms(levels, summary),

@@ -38,7 +38,7 @@ def clean(tables: Mapping[str, Frame], schemas: Mapping[str, Mapping[str, str]] 
     return {name: _clean(tables.get(name), name, table) for name, table in known.items()}
 
 
-def checkpoints(levels: Frame) -> bool:
+def only_measured(levels: Frame) -> bool:
     """Whether a table of levels is of networks that were trained elsewhere and only measured."""
     return "base" in levels and bool(len(levels)) and bool((levels["base"] == "given").all())
 

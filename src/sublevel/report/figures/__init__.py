@@ -17,7 +17,7 @@ from sublevel.report.describe import Figure, Series
 from sublevel.report.figures.registry import FIGURES, SECTIONS, Registered
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.palette import Style, styles
-from sublevel.report.prepare import checkpoints, clean, without_sweep
+from sublevel.report.prepare import clean, only_measured, without_sweep
 
 __all__ = ["FIGURES", "NOTHING", "SECTIONS", "UNMEASURED", "Drawn", "Missing", "figures"]
 
@@ -56,7 +56,7 @@ def figures(tables: Mapping[str, Frame]) -> Drawn:
     ready = without_sweep(whole)
     sections: dict[str, list[Figure]] = {name: [] for name in SECTIONS}
     missing: list[Missing] = []
-    kind = "checkpoints" if checkpoints(whole["levels"]) else "study"
+    kind = "checkpoints" if only_measured(whole["levels"]) else "study"
     for each in sorted((f for f in FIGURES if f.of in (kind, "both")), key=lambda e: SECTIONS.index(e.section)):
         shown, why = _made(each, whole if each.sweep else ready)
         sections[each.section] += shown

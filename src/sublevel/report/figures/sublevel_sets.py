@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from contourpy import contour_generator
 
+from sublevel.claims.basins import threshold
 from sublevel.claims.margins import FEWEST_SEEDS, PREDICTION, RISE_MARGIN
 from sublevel.report.describe import Landscape, Series
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import plain
 from sublevel.report.palette import Style
 from sublevel.report.prepare import where
-from sublevel.stats import prediction_bound
 
 BORDER = Style("#b3123f")
 
@@ -40,7 +40,7 @@ def sublevel_set(marks: Frame, levels: Frame) -> SublevelSet | None:
     """
     losses = where(levels, branch="dense")["train_loss"].dropna()
     bound = len(losses) >= FEWEST_SEEDS
-    height = float(prediction_bound(losses, PREDICTION)) if bound else (1 + RISE_MARGIN) * float(losses.mean())
+    height = threshold(list(losses))
     of = "the dense network"
     if losses.empty and len(marks):
         first = marks[marks["step"].isna()].iloc[0]
