@@ -46,10 +46,10 @@ OVERLAPS = """() => {
     if (meet(box(a), box(b))) found.push(`${what}: ${a.textContent.slice(0, 30)} | ${b.textContent.slice(0, 30)}`);
   }));
   const seen = (n) => box(n).width > 0 && box(n).height > 0;
-  apart([...document.querySelectorAll("figure, .cards, #comparisons, #failures, #next, #protocol, #setup, footer")].filter(seen), "sections");
+  apart([...document.querySelectorAll("header, .findings > div, .step, figure, .cards, #comparisons, #failures, #next, #protocol, #setup, footer")].filter(seen), "sections");
   apart([...document.querySelectorAll(".card")], "cards");
   for (const card of document.querySelectorAll(".card")) {
-    const parts = [...card.querySelectorAll(".verdict, .name, h3, .interval, .effect, .sentence, .why, .facts div, .link")];
+    const parts = [...card.querySelectorAll(".verdict, .name, .statement, .interval, .effect, .sentence, .why, .facts div, .link")];
     apart(parts, "a card");
     for (const n of parts) if (box(n).right > box(card).right + 1 || n.scrollWidth > n.clientWidth + 1 && n.clientWidth) found.push(`out of its card: ${n.textContent.slice(0, 40)}`);
   }

@@ -35,7 +35,7 @@ from sublevel.report.setup import setup
 from sublevel.report.text import numbers
 from sublevel.report.verdicts import verdicts
 
-SCRIPTS = ("series.js", "legend.js", "page.js", "controls.js")
+SCRIPTS = ("series.js", "legend.js", "page.js", "save.js", "controls.js")
 ACCURACY = ("accuracy", "checkpoints-accuracy")
 LANDSCAPE = ("landscape", "planes", "disconnectivity", "paths-to-dense", "paths-successive", "membership", "spectra")
 """Figures that show where solutions lie, the first that is there goes to the first screen."""

@@ -1,14 +1,14 @@
 // Draws the figures of the page: each is parsed and drawn when it comes near the window, all of them before printing.
 const config = {
   displaylogo: false, responsive: true, showLink: false, plotlyServerURL: "", showTips: false,
-  modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]], toImageButtonOptions: { format: "svg" },
+  modeBarButtons: [["zoom2d", "pan2d", "resetScale2d"]],
 };
-const turning = { ...config, modeBarButtons: [["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]], scrollZoom: false };
+const turning = { ...config, modeBarButtons: [["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d"]], scrollZoom: false };
 const coarse = matchMedia("(pointer: coarse)").matches;
 const figures = [...document.querySelectorAll("figure[data-key]")].map((node) => ({
   node, data: null, view: 0, wanted: 0, plots: [...node.querySelectorAll(".plot")], hidden: new Set(), drawn: false, near: false, stale: false,
 }));
-const state = (window.__sublevel = { drawn: 0, expected: figures.length, errors: [] });
+const state = (window.__sublevel = { drawn: 0, expected: figures.length, errors: [], times: [] });
 let printing = false;
 
 // Themes: what the data do not know. The keys are plotly's dotted paths, so that relayout takes them too.
@@ -181,7 +181,7 @@ function draw(figure) {
       }
     });
   }
-  if (!figure.drawn) state.drawn += 1;
+  if (!figure.drawn) state.times[state.drawn++] = Math.round(performance.now());
   figure.drawn = true;
 }
 // After a change that concerns all figures: those near the window now, the others when they come near.
