@@ -45,6 +45,18 @@ def tiny() -> Tables:
 
 
 @pytest.fixture(scope="session")
+def given() -> Tables:
+    """Three checkpoints that were trained elsewhere, with every table that is measured of such."""
+    return synthetic.given()
+
+
+@pytest.fixture(scope="session")
+def measured(given: Tables) -> Drawn:
+    """Their figures."""
+    return figures(given)
+
+
+@pytest.fixture(scope="session")
 def smallest() -> Tables:
     """Every table with as few rows as it can have."""
     return synthetic.make(1, 1, ("imp",), curves=2)

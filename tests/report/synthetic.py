@@ -80,6 +80,31 @@ def make(
     return {name: pd.DataFrame(rows[name], columns=list(TABLES[name].columns)) for name in TABLES}
 
 
+ABSENT = {"claims", "verdicts", "membership", "landmarks", "legs", "prunings"}
+"""Tables that have no row where nothing was trained or pruned."""
+
+
+def given() -> dict[str, pd.DataFrame]:
+    """The tables of three checkpoints that were trained elsewhere: a study's networks under names of their own."""
+    names = {0: "first", 1: "pruned", 2: "other"}
+    found = {}
+    for name, table in make(1, 2, ("imp",)).items():
+        if "branch" in table and len(table):
+            table = table[table["branch"].isin(["dense", "imp"])]
+            table = table.assign(branch=table["level_to" if "level_to" in table else "level"].map(names))
+        if "path" in table:
+            table = table[table["path"] == "to-dense"]
+        for column in {"a", "b", "name"} & set(table.columns):
+            table[column] = table[column].str.replace(
+                r"(dense|imp) L(\d)", lambda m: f"{names[int(m[2])]} L{m[2]}", regex=True
+            )
+        found[name] = (
+            table.iloc[:0] if name in ABSENT else table
+        )
+    found["levels"]["base"] = "given"
+    return found
+
+
 def repeated(seeds: int, levels: int, branches: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     """A study as large as ``make`` would give, sooner: one seed drawn, and copied under other numbers."""
     one = make(1, levels, branches)

@@ -97,7 +97,7 @@ def test_verdicts_stand_before_the_comparisons_and_every_anchor_is_there(html):
 
 
 def test_the_story_is_in_the_order_of_the_argument(html):
-    order = ["findings", "first-accuracy", "first-planes", "claims", "section-accuracy",
+    order = ["findings", "first-accuracy", "first-landscape", "claims", "section-accuracy",
              "section-what-pruning-and-retraining-do", "section-paths-and-barriers", "section-sublevel-sets",
              "section-planes", "section-curvature", "section-volume", "protocol", "appendix", "next", "layers",
              "learning", "setup"]  # fmt: skip

@@ -340,7 +340,7 @@ def test_instability_falls_with_the_step_and_stays_out_of_the_other_barriers(dra
     assert line(error, "test").x == [0.0, 500.0, 2000.0]
     assert line(error, "test").y == pytest.approx([10.0, 5.0, 1.0])
     assert line(error, "train").y == pytest.approx([5.0, 2.5, 0.5])
-    assert line(error, "margin, 2 points").y == [2.0, 2.0]
+    assert line(error, "margin, 0.5 points").y == [0.5, 0.5]
     assert "instability" not in {v.choice["path"] for v in figure(drawn, "barriers").views}
 
 
@@ -373,7 +373,7 @@ def test_the_sublevel_set_of_the_dense_network_is_drawn_at_the_bound_of_the_clai
     assert near == pytest.approx([expected] * len(near), rel=0.9)  # the grid is coarse there
     notes = {s.label: s.note for s in shown.series if s.note}
     assert notes["dense"].startswith("dense\ninside")
-    assert notes["imp L5"].splitlines()[1].startswith("outside")
+    assert notes["imp L5"].splitlines()[1] == "inside, loss 0.012"
 
 
 def test_colours_leap_to_grey_at_the_level_and_contours_meet_it():

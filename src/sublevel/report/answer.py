@@ -21,20 +21,23 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer in a word or two, its sentence, and (title, columns, rows) of the tables behind it."""
+    """The answer in a word or two, its sentence, and (title, columns, rows, names) of the tables behind it.
+
+    The first ``names`` columns of a table hold names, the others numbers.
+    """
 
     word: str
     sentence: str
-    tables: list[tuple[str, list[str], list[list[str]]]]
+    tables: list[tuple[str, list[str], list[list[str]], int]]
 
 
 def answered(tables: Tables) -> Answered:
     """Whether measured checkpoints share a basin along straight lines."""
     found = answer(tables)
     pairs, joined = found.pairs, int(found.pairs["joined"].sum())
-    word = "yes" if joined == len(pairs) else "no" if not joined else f"{joined} of {len(pairs)} pairs"
-    parts = [("Checkpoints", found.checkpoints), ("Pairs", pairs)]
-    shown = [(title, _names(frame), _rows(frame)) for title, frame in parts if len(frame)]
+    word = "yes" if joined == len(pairs) else "no" if not joined else f"{joined} of {len(pairs)} pairs do"
+    parts = [("Checkpoints", found.checkpoints, 1), ("Pairs", pairs, 2)]
+    shown = [(title, _names(frame), _rows(frame), n) for title, frame, n in parts if len(frame)]
     return Answered(word if len(pairs) else "not measured", found.sentence, shown)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from sublevel.claims.margins import FEWEST_SEEDS
 from sublevel.report.findings import counted
 from sublevel.report.frame import Frame
+from sublevel.report.prepare import only_measured
 
 NAMED = 4
 LAYERS = 8
@@ -17,6 +18,9 @@ def faults(tables: dict[str, Frame]) -> list[str]:
     levels = tables["levels"]
     if levels.empty:
         return []
+    broken = [_infinite(levels), _collapsed(levels, tables.get("layers"))]
+    if only_measured(levels):
+        return [sentence for sentence in broken if sentence]
     n = int(levels["seed"].nunique())
     what = "has no interval and no test" if n < 2 else "has intervals too wide to decide anything"
     found = [
@@ -25,8 +29,7 @@ def faults(tables: dict[str, Frame]) -> list[str]:
         "The dense network is missing, so nothing on this page can be compared with it."
         * (not (levels["branch"] == "dense").any()),
         _absent(levels),
-        _infinite(levels),
-        _collapsed(levels, tables.get("layers")),
+        *broken,
     ]
     return [sentence for sentence in found if sentence]
 

@@ -28,7 +28,9 @@ MEASURED = (  # table, filter, what was done with it; citations in double bracke
      "[[garipov2018loss]]; not found counts as not found, and not as outside."),
     ("tree", {}, "Solutions were joined in a disconnectivity graph [[wales1998archetypal]] at the lowest maximum found "
      "along chains of segments."),
-    ("planes", {}, "Planes follow filter-normalised directions [[li2018visualizing]] or pass through three solutions."),
+    ("planes", {"kind": "through"}, "Planes pass through three solutions."),
+    ("planes", {"kind": "random"}, "Planes follow two random filter-normalised directions [[li2018visualizing]]."),
+    ("planes", {"kind": "eigen"}, "Planes follow the two steepest eigenvectors."),
     ("curvature", {}, "Extreme eigenvalues of the Hessian of the train loss came from the Lanczos method with full "
      "reorthogonalisation, in the solution's own subspace and in the original space."),
     ("curvature", {"operator": "adaptive"}, "The adaptive curvature is taken between filter-normalised directions "
@@ -188,7 +190,7 @@ def _compared(levels: Frame, words: Mapping[str, Mapping[str, str]]) -> str:
 def _data(summary: dict[str, Any]) -> str:
     names = {"train": "training", "validation": "validation", "test": "test"}
     counts = [(nested(summary, "data", key), name) for key, name in names.items()]
-    known = [f"{plain(float(n))} {name}" for n, name in counts if isinstance(n, int)]
+    known = [f"{plain(float(n))} {name}" for n, name in counts if isinstance(n, int) and n]
     return f"There were {', '.join(known)} examples." if known else ""
 
 

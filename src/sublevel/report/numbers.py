@@ -43,13 +43,16 @@ def estimate(value: float, low: float = math.nan, high: float = math.nan, scale:
 def plain(value: float, digits: int = 4) -> str:
     """A number to some significant digits, with a thousands separator and a true minus sign.
 
-    >>> plain(266200.0), plain(0.00012345), plain(-3.0)
-    ('266,200', '0.0001234', '−3')
+    >>> plain(266200.0), plain(0.00012345), plain(-3.0), plain(-172431.7)
+    ('266,200', '0.0001234', '−3', '−172,400')
     """
     if not math.isfinite(value):
         return ""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace("-", "\u2212")
+    if 10**digits <= abs(value) < 1e15:
+        value = float(f"{value:.{digits}g}")
+        return f"{value:,.0f}".replace("-", "\u2212")
     return f"{value:.{digits}g}".replace("-", "\u2212")
 
 

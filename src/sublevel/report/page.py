@@ -36,9 +36,11 @@ from sublevel.report.text import numbers
 from sublevel.report.verdicts import verdicts
 
 SCRIPTS = ("series.js", "legend.js", "page.js", "save.js", "controls.js")
-ACCURACY = ("accuracy", "checkpoints-accuracy")
-LANDSCAPE = ("landscape", "planes", "disconnectivity", "paths-to-dense", "paths-successive", "membership", "spectra")
-"""Figures that show where solutions lie, the first that is there goes to the first screen."""
+FIRST = (
+    ("accuracy", "checkpoints-densities", "checkpoints-eigenvalues", "checkpoints-accuracy"),
+    ("landscape", "disconnectivity", "paths-to-dense", "paths-successive", "membership", "spectra"),
+)
+"""Keys of the figures for the first screen: numbers of each network, and where solutions lie."""
 
 
 def render(
@@ -53,6 +55,7 @@ def render(
     drawn = figures(whole) if drawn is None else drawn
     found = verdicts(ready["verdicts"], {f.key for f in drawn.all}, ready["claims"])
     levels = ready["levels"]
+    measured = only_measured(levels)
     branches, seeds = known_first(levels["branch"]), sorted(levels["seed"].dropna().unique().tolist())
     first = pictures(drawn)
     shown = [*first, *drawn.all]
@@ -69,15 +72,15 @@ def render(
         name=str(summary.get("name") or "study"),
         version=str(summary.get("sublevel") or ""),
         studied=studied(whole, summary),
-        answer=answered(ready) if only_measured(levels) else None,
+        answer=answered(ready) if measured else None,
         findings=findings(ready, nested(summary, "study") or {}),
         steps=next_steps(ready, summary),
         terms=terms(levels, summary),
         pictures=first,
         methods=written,
         pastes=[
-            ("tex-levels", "LaTeX table of the levels", levels_table(levels)),
-            ("tex-verdicts", "LaTeX table of the verdicts", verdicts_table(ready["verdicts"])),
+            ("tex-levels", "LaTeX table of the levels", "" if measured else levels_table(levels)),
+            ("tex-verdicts", "LaTeX table of the verdicts", "" if measured else verdicts_table(ready["verdicts"])),
             ("tex-methods", "Methods in LaTeX", written.latex),
             ("bibtex", "BibTeX", written.bibtex),
         ],
@@ -85,7 +88,7 @@ def render(
         failed=max(len(ready["failures"]), int((summary.get("cells") or {}).get("failed") or 0)),
         faults=faults(ready),
         notes=[str(n) for n in summary.get("notes") or []],
-        setup=setup(summary),
+        setup=setup(summary, measured=measured),
         verdicts=found,
         titles={f.key: f.title for f in drawn.all},
         claims=comparisons(ready["claims"]),
@@ -106,14 +109,13 @@ def render(
 
 
 def pictures(drawn: Drawn) -> list[Figure]:
-    """The two pictures of the first screen: accuracy, then a plane, or the next best view of the landscape.
+    """The two pictures of the first screen, each the first panel of a figure of the page.
 
-    Each is one panel of a figure of the page.
+    Of each list of `FIRST` it is the figure that comes first and is drawn.
     """
-    here = {f.key: f for f in drawn.all}
-    found = []
-    for keys in ((f.key for f in drawn.all if f.key in ACCURACY), (k for k in LANDSCAPE if k in here)):
-        if whole := here.get(next(iter(keys), "")):
+    here, found = {f.key: f for f in drawn.all}, []
+    for keys in FIRST:
+        if whole := next((here[k] for k in keys if k in here), None):
             panel = View(panels=whole.views[0].panels[:1])
             found.append(replace(whole, key=f"first-{whole.key}", views=[panel], columns=1))
     return found

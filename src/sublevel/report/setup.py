@@ -17,8 +17,15 @@ TABLES = (
 )
 
 
-def setup(summary: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(title, rows) of every part of a summary that is there, times last."""
+MEASURED = ("name", "given", "data", "model", "geometry")
+"""What of a study concerns checkpoints that were trained elsewhere."""
+
+
+def setup(summary: dict[str, Any], *, measured: bool = False) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(title, rows) of every part of a summary that is there, times last; ``measured``: without any recipe."""
+    study = summary.get("study")
+    if measured and isinstance(study, dict):
+        summary = summary | {"study": {key: study[key] for key in MEASURED if key in study}}
     found = [(title, flatten(summary[key])) for key, title in TABLES if summary.get(key)]
     seconds = summary.get("seconds")
     seconds = seconds if isinstance(seconds, dict) else {}

@@ -38,7 +38,7 @@ def categories(labels: Sequence[str]) -> Axis:
     """An axis with a name, or a number, at each of some places."""
     named = sum(map(len, labels)) <= LETTERS
     ticks = tuple((float(i), label if named else str(i)) for i, label in enumerate(labels, start=1))
-    return Axis(title="" if named else "in the order of the legend", ticks=ticks, hover="")
+    return Axis(title="" if named else "number in the legend or note", ticks=ticks, hover="")
 
 
 def each(table: Frame, value: str, order: Sequence[str], scale: float = 1.0) -> list[Series]:
@@ -89,6 +89,7 @@ def segments(tables: Tables) -> Figure:
             "A rise on the segment does not exclude a curve without one. Between different initialisations it may be "
             "only a permutation of hidden units."
         ),
+        notes=[f"{', '.join(f'{i}: {label}' for i, label in enumerate(labels, start=1))}." * bool(labels)],
         columns=1,
     )
 
@@ -96,12 +97,12 @@ def segments(tables: Tables) -> Figure:
 @figure("Paths and barriers", "loss along segments from the first checkpoint", "profiles", of="checkpoints")
 def profiles(tables: Tables) -> Figure:
     """Loss and error along the segment from the first checkpoint to each other, one line for each."""
-    table = tables["profiles"]
+    table = where(tables["profiles"], path="to-dense")
     first = names(tables["levels"])[0]
     return Figure(
         key="checkpoints-profiles",
         title=f"From {shortened(first, 40)} to each other checkpoint",
-        views=views(table, ["path", "split", "buffers"], _profiles),
+        views=views(table, ["split", "buffers"], _profiles),
         how="Loss and error along straight segments, one line for each end. A bump between the ends is a barrier.",
         trap="A grid maximum is a lower bound of the path's maximum. A curve may pass where a segment does not.",
     )

@@ -35,8 +35,8 @@ def membership(tables: Tables) -> Figure:
         title="In the dense network's sublevel set?",
         views=views(table, ["buffers"], _questions),
         how=(
-            "A solution is in the set if a path to it rises by less than the margin (left; segment or trained curve, "
-            "hollow above it), and if its own loss is below the dense threshold (right)."
+            "A solution is in the set if a path to it rises by less than the margin (left, hollow above it), and if "
+            "its own loss is below the dense threshold (right). Paths are segments and trained curves."
         ),
         trap=(
             "Failing to find a path does not prove that there is none. Each rise is an upper bound, and it is relative "

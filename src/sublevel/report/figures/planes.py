@@ -19,7 +19,7 @@ from sublevel.report.figures.sublevel_sets import SublevelSet, border, own_loss,
 from sublevel.report.frame import Column, Frame, Tables
 from sublevel.report.numbers import percent, plain
 from sublevel.report.palette import OWN, PLAIN, Style, known_first
-from sublevel.report.prepare import choices, where
+from sublevel.report.prepare import choices, only_measured, where
 
 SIDE = 41  # of the drawn grid
 FINE = 81  # of the one of the first screen
@@ -58,7 +58,7 @@ def landscape(tables: Tables) -> Figure:
             notes.append(f"BatchNorm statistics: {', '.join(buffers)}.")
     return Figure(
         key="landscape",
-        title="Where the tickets lie in the loss landscape",
+        title=f"Where the {'checkpoints' if only_measured(levels) else 'tickets'} lie in the loss landscape",
         views=drawn,
         how=(
             "The train loss on the plane through three trained networks. "

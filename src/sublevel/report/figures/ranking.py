@@ -40,7 +40,7 @@ def ranking(tables: Tables) -> Figure:
         ),
         trap=(
             "The winner is picked and scored on the same data, so its lead is biased upward. With more branches, more "
-            "intervals miss 0 by chance. Intervals may leave the frame."
+            "intervals miss 0 by chance."
         ),
         notes=[*(_sentence(rows) for rows in found), seeds_note(sparse, singles=False)],
         pooled=True,
