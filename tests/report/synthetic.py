@@ -98,9 +98,7 @@ def given() -> dict[str, pd.DataFrame]:
             table[column] = table[column].str.replace(
                 r"(dense|imp) L(\d)", lambda m: f"{names[int(m[2])]} L{m[2]}", regex=True
             )
-        found[name] = (
-            table.iloc[:0] if name in ABSENT else table
-        )
+        found[name] = table.iloc[:0] if name in ABSENT else table
     found["levels"]["base"] = "given"
     return found
 
