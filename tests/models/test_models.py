@@ -113,7 +113,7 @@ def test_resnet_depth_counts_its_layers():
 
 
 def test_names_are_listed_in_order_of_size():
-    assert names()[:5] == ["conv-2", "conv-4", "conv-6", "lenet-300-100", "resnet-8"]
+    assert names()[:5] == ["conv-2", "conv-4", "conv-6", "lenet-300-100", "perceptron-32"]
 
 
 @pytest.mark.parametrize(

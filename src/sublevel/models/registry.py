@@ -94,8 +94,13 @@ def find(name: str) -> tuple[Network, dict[str, int]]:
 
 
 def check_value(what: str, value: object, annotation: str | type) -> None:
-    """Refuse a value that is not of the annotated type, or a whole number below 1."""
-    expected = TYPES[annotation] if isinstance(annotation, str) else annotation
+    """Refuse a value that is not of the annotated type, or a whole number below 1.
+
+    Only the plain types of `TYPES` are checked; others are the builder's to check.
+    """
+    expected = TYPES.get(annotation) if isinstance(annotation, str) else annotation
+    if expected not in TYPES.values():
+        return
     if type(value) is not expected and not (expected is float and type(value) is int):
         raise ConfigError(f"{what} is {value!r}; it must be of type {expected.__name__}")
     if expected is int and isinstance(value, int) and value < 1:

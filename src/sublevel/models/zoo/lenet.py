@@ -31,3 +31,9 @@ class Perceptron(nn.Module):
 def lenet_300_100(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Hidden layers of 300 and 100 units (Frankle and Carbin 2019); 266,200 weights on 784 inputs."""
     return Perceptron(prod(input_shape), (300, 100), classes)
+
+
+@model("perceptron-{units}", examples=("perceptron-32",))
+def perceptron(input_shape: tuple[int, ...], classes: int, *, units: int) -> nn.Module:
+    """One hidden layer of ReLU units."""
+    return Perceptron(prod(input_shape), (units,), classes)
