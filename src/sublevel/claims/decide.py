@@ -69,13 +69,14 @@ def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | 
 
     Supported: the claim's p value is at most `ALPHA`, for C1 by itself, for the other primary claims after Holm's
     correction over those that these tables test, for exploratory ones without a correction. Contradicted: the same of
-    the opposite, corrected by itself. A claim that holds at some densities while its opposite does at others is
-    undecided, and says where. ``names`` judges some claims only. ``study`` names the primary claims (all if it names
-    none) and the densities.
+    the opposite, corrected by itself. Open questions that were not measured have no row. A claim that holds at some
+    densities while its opposite does at others is undecided, and says where. ``names`` judges some claims only.
+    ``study`` names the primary claims (all if it names none) and the densities.
 
     Raises ConfigError for a name that is not registered.
     """
-    rows = [each.row() for each in judged(tables, names, study)]
+    found = judged(tables, names, study)
+    rows = [each.row() for each in found if names or each.outcome.measured or not each.claim.exploratory]
     return pd.DataFrame(rows, columns=list(VERDICTS.columns))
 
 
@@ -85,7 +86,7 @@ def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | No
         if name not in CLAIMS:
             raise unknown("claim", name, CLAIMS)
     chosen = registered() if names is None else [CLAIMS[name] for name in names]
-    primary = set((study or {}).get("primary") or CLAIMS)
+    primary = set((study or {}).get("primary") or [name for name, each in CLAIMS.items() if not each.exploratory])
     tables = indexed(tables, study)
     design = designed(tables, study)
     parts = [list(each.query(tables)) for each in chosen]

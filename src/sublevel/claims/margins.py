@@ -36,6 +36,12 @@ ERROR_RESOLUTION = 0.0005
 RISE_RESOLUTION = 0.01
 """Smallest spread over seeds of a relative rise: what a sampled path resolves, a tenth of the margin."""
 
+RANK_RESOLUTION = 0.1
+"""Smallest spread over seeds of a rank correlation: one exchange of neighbours among five solutions."""
+
+LIMIT_MARGIN = 0.1
+"""How far a predicted largest fraction may be from the measured one and still count as a prediction of it."""
+
 PREDICTION = 0.95
 """With which probability a new dense network's loss lies below the threshold of its sublevel set."""
 

@@ -15,19 +15,25 @@ Query = Callable[[Tables], Iterator[ClaimPart]]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim: its statement, the figure that shows it, its parts as read from tables, and how they go together."""
+    """A claim: its statement, the figure that shows it, its parts as read from tables, and how they go together.
+
+    An ``exploratory`` one is never corrected for how many claims there are, and has no row where it was not measured.
+    """
 
     name: str
     statement: str
     figure: str
     query: Query
     combine: Combine
+    exploratory: bool = False
 
 
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(name: str, statement: str, *, figure: str, combine: Combine = intersection) -> Callable[[Query], Query]:
+def claim(
+    name: str, statement: str, *, figure: str, combine: Combine = intersection, exploratory: bool = False
+) -> Callable[[Query], Query]:
     """Register a function from tables to the parts of a claim, under its name and its one sentence.
 
     The function yields the same parts, at least one of them decisive, whatever the tables hold. ``figure`` is the key
@@ -35,7 +41,7 @@ def claim(name: str, statement: str, *, figure: str, combine: Combine = intersec
     """
 
     def register(query: Query) -> Query:
-        CLAIMS[name] = Claim(name, statement, figure, query, combine)
+        CLAIMS[name] = Claim(name, statement, figure, query, combine, exploratory)
         return query
 
     return register
