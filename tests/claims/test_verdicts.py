@@ -160,8 +160,8 @@ def test_c7_is_not_contradicted_by_a_density_at_which_the_ticket_does_not_match(
     row = judged("C7", {"match": (6.0, -6.0, -6.0), "inside": (6.0, -2.0, -60.0)})
     assert row["verdict"] == "supported", row["why"]
     assert "at 30% of the weights" in row["sentence"]
-    assert "beyond the verdict, at 3% of the weights" in row["why"]
-    assert "imp ends above the dense threshold" in row["why"]
+    assert "not part of the verdict: at 3% of the weights" in row["why"]
+    assert "the loss of IMP's solution is above the dense threshold" in row["why"]
 
 
 def test_claims_about_tickets_are_decided_where_the_ticket_matches_densest_first():
@@ -286,14 +286,14 @@ def test_c7_leaves_by_its_loss_alone():
     member.loc[out, "lowest_max"] = member.loc[out, "loss"]
     row = verdicts(tables, ["C7"]).iloc[0]
     assert row["verdict"] == "supported", row["why"]
-    assert "reinit ends above the dense threshold" in row["why"]
+    assert "the loss of the re-initialised network is above the dense threshold" in row["why"]
 
 
 def test_c5_reads_the_difference_of_differences_and_leaves_the_rest_beside():
     row = judged("C5", {"volume apart": -6.0})
     assert row["verdict"] == "contradicted"
     assert "random masks lose" in row["sentence"]
-    assert "so the loss is not IMP's own" in row["sentence"]
+    assert "so the loss is not specific to IMP" in row["sentence"]
     tables = study(np.random.default_rng(0), others=6.0, claims=("C5",))
     pairs = tables["volume_pairs"]
     top = pairs.loc[pairs["setting"] == 1e-3].assign(method="top-k", k=5, operator="adaptive", setting=np.nan)
@@ -471,7 +471,7 @@ def test_holm_takes_away_what_held_alone_and_says_so():
     alone, among = verdicts(tables, ["C3"]).iloc[0], verdicts(tables).set_index("claim").loc["C3"]
     assert alone["verdict"] == "supported"
     assert among["verdict"] == "undecided"
-    assert "holds by itself" in among["why"]
+    assert "significant alone" in among["why"]
     assert "not after Holm's correction over" in among["why"]
     assert among["p_holm"] > among["p"] == alone["p"]
 

@@ -71,7 +71,7 @@ def test_an_empty_study_is_a_page_without_axes(tmp_path):
     text = write(synthetic.empty(), {}, tmp_path).read_text()
     assert "No network has been evaluated" in visible(text)
     assert visible(text).count("<figure") == 0
-    assert "Not measured: accuracy against sparsity, " in visible(text)
+    assert "Figures without data: accuracy against sparsity, " in visible(text)
     assert list((tmp_path / "figures").iterdir()) == []
 
 

@@ -1,7 +1,7 @@
-"""What the tables say about the claims: hypothesis, query, test, verdict.
+"""Claims about a study: hypothesis, query, test, verdict.
 
-A claim is one function under one line of registration. It reads from tables a number for each level and seed, and says
-where its mean must lie; the test, the correction over claims, the words and the verdict are the same for all.
+A claim is one function under one line of registration. It reads a number for each level and seed from the tables and
+sets bounds for its mean. Test, correction over claims, text and verdict are the same for all claims.
 
 >>> import pandas as pd
 >>> from sublevel.claims import ClaimPart, claim, compared, verdicts

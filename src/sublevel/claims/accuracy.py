@@ -17,7 +17,7 @@ UNITS = {"test error": "test_error", "train loss": "train_loss"}
 """Unit of an effect -> column of ``levels``."""
 
 RANDOM = ("random-prune", "random-imp")
-"""Trained random masks of imp's count, at the weights of step k: the first that was measured is read."""
+"""Trained random masks with as many weights as IMP's, from step k; the first that was measured is read."""
 
 WITHIN = f"within {100 * ERROR_MARGIN:g} points of the dense network"
 NO_WORSE = f"at most {100 * ERROR_MARGIN:g} points worse than the dense network"
@@ -37,39 +37,39 @@ SUBJECTS = {
 
 @claim(
     "C1",
-    "IMP with rewinding matches the dense network's test error down to a density, which is named.",
+    "IMP with rewinding matches the dense network's test error down to some density.",
     figure="accuracy",
     combine=sequence,
 )
 def matches_dense(tables: Tables) -> Iterator[ClaimPart]:
-    """Non-inferiority of imp to dense, from the densest level down."""
+    """Non-inferiority of IMP to the dense network, from the densest level down."""
     yield matching(tables)
 
 
 @claim("C2", "IMP's mask from a new initialisation, or a random mask, does worse.", figure="accuracy")
 def needs_mask_and_weights(tables: Tables) -> Iterator[ClaimPart]:
-    """Test error of either control over imp's."""
+    """Test error of both controls minus IMP's."""
     yield worse_than_imp(tables, "reinit")
     yield worse_than_imp(tables, first_measured(tables, "levels", RANDOM))
 
 
 @claim("C3", "Iterative pruning beats one-shot pruning to the same number of weights.", figure="accuracy")
 def beats_oneshot(tables: Tables) -> Iterator[ClaimPart]:
-    """Test error of one-shot pruning over imp's; beside it that of the one-shot mask at imp's training cost."""
+    """Test error of one-shot pruning minus IMP's; for comparison, of the one-shot mask at IMP's training cost."""
     yield worse_than_imp(tables, "oneshot")
     yield worse_than_imp(tables, "oneshot-cyclic", decisive=False)
 
 
 @claim("C4a", "Rewinding beats fine-tuning in test error.", figure="accuracy")
 def beats_finetuning_in_error(tables: Tables) -> Iterator[ClaimPart]:
-    """Test error of fine-tuning over imp's, with its own mask and with imp's: both."""
+    """Test error of fine-tuning minus IMP's, with its own mask and with IMP's."""
     for branch in ("finetune", "finetune-mask"):
         yield worse_than_imp(tables, branch)
 
 
 @claim("C4b", "Rewinding beats fine-tuning in train loss.", figure="accuracy")
 def beats_finetuning_in_loss(tables: Tables) -> Iterator[ClaimPart]:
-    """Train loss of fine-tuning over imp's, with its own mask and with imp's: both."""
+    """Train loss of fine-tuning minus IMP's, with its own mask and with IMP's."""
     for branch in ("finetune", "finetune-mask"):
         yield worse_than_imp(tables, branch, "train loss")
 
@@ -81,9 +81,9 @@ def beats_finetuning_in_loss(tables: Tables) -> Iterator[ClaimPart]:
     figure="fractions",
 )
 def fraction_between(tables: Tables) -> Iterator[ClaimPart]:
-    """One pruning step of a small, a middle and a large fraction: error, and the rise on the way to the dense network.
+    """One pruning step of a small, a middle and a large fraction: test error, and the rise of a path to dense.
 
-    Without the middle fraction there is no contrast: a network on which every fraction comes back says nothing.
+    The middle fraction is the contrast: where no fraction leaves the dense network's minimum, nothing is shown.
     """
     small, middle, large = swept(tables)
     yield ClaimPart(
@@ -93,7 +93,7 @@ def fraction_between(tables: Tables) -> Iterator[ClaimPart]:
         low=-ERROR_MARGIN,
         high=ERROR_MARGIN,
         holds=f"the small fraction ends {WITHIN}",
-        fails="the small fraction ends at another test error than the dense network",
+        fails="the small fraction's test error differs from the dense network's",
         levels=(1,),
     )
     yield rise_to_dense(tables, small, barrier=False)
@@ -123,7 +123,7 @@ def matching(tables: Tables, branch: str = "imp") -> ClaimPart:
 
 
 def worse_than_imp(tables: Tables, branch: str, unit: str = "test error", *, decisive: bool = True) -> ClaimPart:
-    """A branch minus imp, above 0: less is better."""
+    """A branch minus IMP, above 0 where IMP is better."""
     subject = SUBJECTS.get(branch, branch)
     words = ("costs {} of test error", "saves {} of test error")
     words = words if unit == "test error" else (f"ends {{}} higher in {unit}", f"ends {{}} lower in {unit}")
@@ -141,9 +141,8 @@ def worse_than_imp(tables: Tables, branch: str, unit: str = "test error", *, dec
 def compared(tables: Tables, branch: str, reference: str, unit: str, *, reference_level: int | None = None) -> Measured:
     """``branch`` minus ``reference`` at every level that both have, or against one level for all.
 
-    A branch is named as it is registered, and stands for its main variant in the study, or by its label in the tables.
-    ``unit`` is one of `UNITS`. Differences of test errors cross seeds with examples where the table ``correct`` has
-    both.
+    ``branch`` is a registered name, read as its main variant in the study, or a label of the tables. ``unit`` is one of
+    `UNITS`. Differences of test errors cross seeds with examples where the table ``correct`` has both.
     """
     tables = indexed(tables)
     labels = [label(tables, name) for name in (branch, reference)]
@@ -169,14 +168,14 @@ def first_measured(tables: Tables, table: str, branches: tuple[str, ...]) -> str
 
 
 def collapsed(rows: Selection, branch: str) -> str:
-    """Say how many networks have a layer without weights: they are no longer the network that was meant."""
+    """Say how many networks have a layer without weights; they stay in the comparison."""
     broken = int((rows.numbers("collapsed_layers") > 0).sum())
     networks = "1 network" if broken == 1 else f"{broken} networks"
-    return f"{networks} of {branch} with a layer that has no weights left, counted as they are" if broken else ""
+    return f"included: {networks} of {branch} with a layer without weights" if broken else ""
 
 
 def swept(tables: Tables) -> tuple[str, str, str]:
-    """The labels of the smallest, a middle and the largest fraction, or in words what is missing."""
+    """The labels of the smallest, a middle and the largest fraction, or a text that names what is missing."""
     found = indexed(tables).branches.sweep()
     low, high = min(found, default=nan), max(found, default=nan)
     middle = [f for f in found if SMALL_FRACTION < f < LARGE_FRACTION]
@@ -189,13 +188,13 @@ def swept(tables: Tables) -> tuple[str, str, str]:
 
 
 def rise_to_dense(tables: Tables, branch: str, *, barrier: bool) -> ClaimPart:
-    """The rise of the train loss between the dense network and the first level of a branch: none, or a barrier."""
+    """The rise of the train loss between the dense network and a branch's first level: below or above the margin."""
     rows = look(tables, "paths", path=("successive", "to-dense"), branch=branch, level_to=1, split="train")
     rows = rows.prefer("path", ("successive", "to-dense")).prefer("order", ("shared", "independent"), "{} data order")
     which = "middle" if barrier else "small"
     part = rise_part(f"dense to {branch}, rise over the higher end", of_paths(tables, rows.one_view(), relative_rise))
-    none = f"the {which} fraction returns without a rise of {100 * RISE_MARGIN:g}%"
-    rises = f"the {which} fraction is behind a rise of {100 * RISE_MARGIN:g}%"
+    segment = f"the segment from the dense network to the {which} fraction rises"
+    none, rises = (f"{segment} by {how} than {100 * RISE_MARGIN:g}%" for how in ("less", "more"))
     if barrier:
         return replace(part, low=RISE_MARGIN, holds=rises, fails=none, levels=(1,))
     return replace(part, high=RISE_MARGIN, holds=none, fails=rises, levels=(1,))

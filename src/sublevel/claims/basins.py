@@ -18,6 +18,13 @@ from sublevel.claims.registry import claim
 from sublevel.stats import Estimated, Excess, prediction_bound
 
 ORDERS = ("shared", "independent")
+SOLUTIONS = {
+    "imp": "IMP's solution",
+    "reinit": "the re-initialised network",
+    "random-prune": "the random mask",
+    "random-imp": "the random mask",
+}
+"""The solutions of a branch, in a sentence."""
 TEN = f"{100 * RISE_MARGIN:g}%"
 NO_PATH = f"we found no path from {{}} that rises less than {TEN}"
 
@@ -30,12 +37,12 @@ NO_PATH = f"we found no path from {{}} that rises less than {TEN}"
     combine=tickets,
 )
 def stays_inside(tables: Tables) -> Iterator[ClaimPart]:
-    """Two questions of each solution: does its loss lie below the dense threshold, and is there a path to it?
+    """Two questions about each solution: is its loss below the dense threshold, and is there a path to it?
 
-    The threshold is a t prediction bound over the dense networks; its own error enters the test. The path is the best
-    of a segment and a curve, judged by its rise over the higher end. A solution leaves the set by either: a loss above
-    the threshold, or no path. A new initialisation is searched before and after weight matching with equal effort, and
-    the lower path counts: a barrier may be only a permutation. A start is judged at its own height.
+    The threshold is a t prediction bound over the dense networks; the test includes its error. The path is the best of
+    a segment and a curve, judged by its rise over the higher end. A solution is outside the set if its loss is above
+    the threshold or no path is found. A new initialisation is searched before and after weight matching with equal
+    effort, and the lower path counts, since a barrier may be only a permutation. A start is judged at its own height.
     """
     yield end_loss(tables, "imp", inside=True)
     yield best_path(tables, "imp", inside=True)
@@ -44,8 +51,8 @@ def stays_inside(tables: Tables) -> Iterator[ClaimPart]:
         "imp, from its start to dense, rise over the higher end",
         of_paths(tables, start, relative_rise),
         high=RISE_MARGIN,
-        holds="its start is joined to the dense network at its own height",
-        fails=f"its start is behind a rise of {TEN}",
+        holds=f"the segment from IMP's start to the dense network rises by less than {TEN}",
+        fails=f"the segment from IMP's start to the dense network rises by more than {TEN}",
     )
     random = first_measured(tables, "membership", RANDOM)
     for branch in ("reinit", random):
@@ -62,7 +69,7 @@ def stays_inside(tables: Tables) -> Iterator[ClaimPart]:
 def barrier_in_loss_alone(tables: Tables) -> Iterator[ClaimPart]:
     """A rise above the margin in loss and equivalence in error, under both data orders.
 
-    Beside them the height over the chord, in nats and as a share of the fall of the dense run's train loss.
+    For comparison, the height over the chord, in nats and as a share of the fall of the dense run's train loss.
     """
     for order in ORDERS:
         rows = successive(tables, order)
@@ -94,9 +101,9 @@ def barrier_in_loss_alone(tables: Tables) -> Iterator[ClaimPart]:
     combine=agreement,
 )
 def zero_barrier_iff_matching(tables: Tables) -> Iterator[ClaimPart]:
-    """Of Paul et al. (2210.03044), decided over the densities, with one margin for both.
+    """From Paul et al. (2210.03044), decided over the densities, with one margin for both parts.
 
-    Their other half, how flatness bounds the fraction that can be pruned, needs flatness over a sweep of fractions.
+    Their other result, how flatness bounds the fraction that can be pruned, needs flatness over a sweep of fractions.
     """
     order = next((o for o in ORDERS if len(successive(tables, o))), "shared")
     yield error_barrier(
@@ -106,7 +113,7 @@ def zero_barrier_iff_matching(tables: Tables) -> Iterator[ClaimPart]:
 
 
 def successive(tables: Tables, order: str) -> Selection:
-    """The segments between imp's levels under a data order, on the training set, under one buffer policy."""
+    """The segments between IMP's levels under a data order, on the training set, under one buffer policy."""
     names = tuple(indexed(tables).branches.orders("imp")) or ("imp",)
     rows = look(tables, "paths", path="successive", branch=names, order=order, split="train")
     return rows.prefer("branch", names).one_view()
@@ -138,7 +145,7 @@ def shares_of_fall(tables: Tables, heights: Cells) -> Cells:
 
 
 def end_loss(tables: Tables, branch: str, *, inside: bool) -> ClaimPart:
-    """The loss of a branch's solutions over the threshold of the dense networks, whose own error counts."""
+    """The loss of a branch's solutions minus the dense threshold, whose error is part of the interval."""
     rows = members(tables, branch)
     dense = dense_losses(tables)
     bound = prediction_bound(list(dense.values()), PREDICTION) if len(dense) > 1 else nan
@@ -149,15 +156,17 @@ def end_loss(tables: Tables, branch: str, *, inside: bool) -> ClaimPart:
         ours = tuple(losses[level, seed] for seed in seeds)
         return Excess(ours, (*(dense[seed] for seed in seeds), *others), PREDICTION)
 
-    said = (
-        f"dense threshold {bound:.4g}, below which a new dense loss lies with probability {PREDICTION:g}, with its own "
-        "error in the interval"
+    stated = (
+        f"dense threshold {bound:.4g}: a new dense loss lies below it with probability {PREDICTION:g}; the interval "
+        "includes its error"
         if isfinite(bound)
         else "no dense threshold: it needs the losses of two dense networks"
     )
     values = {(level, seed): loss - bound if seed in dense else nan for (level, seed), loss in losses.items()}
-    words = (f"{branch} ends below the dense threshold", f"{branch} ends above the dense threshold")
-    notes = tuple(filter(None, (said, rows.note)))
+    words = [
+        f"the loss of {SOLUTIONS.get(branch, branch)} is {side} the dense threshold" for side in ("below", "above")
+    ]
+    notes = tuple(filter(None, (stated, rows.note)))
     return ClaimPart(
         name=f"{branch}, end loss - dense threshold",
         unit="train loss",
@@ -171,7 +180,7 @@ def end_loss(tables: Tables, branch: str, *, inside: bool) -> ClaimPart:
 
 
 def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = False) -> ClaimPart:
-    """The rise of the best path that was found to the dense network over its higher end.
+    """The rise, over its higher end, of the best path found to the dense network.
 
     ``matched``: the lower of the best paths before and after weight matching, where both were searched.
     """
@@ -182,7 +191,8 @@ def best_path(tables: Tables, branch: str, *, inside: bool, matched: bool = Fals
         after = other.cells(rise_of(other))
         values = {key: min(values[key], after[key]) for key in values.keys() & after.keys()}
     after_words = ", before or after weight matching" if matched else ""
-    joined, apart = f"a path from {branch} rises less than {TEN}", NO_PATH.format(branch)
+    end = SOLUTIONS.get(branch, branch)
+    joined, apart = f"a path from {end} rises less than {TEN}", NO_PATH.format(end)
     asked = f"{rows.asked}, aligned = 0 and 1" if matched else rows.asked
     measured = Measured(values, densities(tables, label(tables, branch)), asked, (rows.note,) if rows.note else ())
     return rise_part(

@@ -1,4 +1,4 @@
-"""Which label stands for which branch: told by the columns of ``levels``, never by reading the label.
+"""Which label belongs to which branch, by the columns of ``levels``; labels are never parsed.
 
 ``base`` is the registered branch, ``fraction``, ``criterion`` and ``order`` are what it was followed with. Tables of
 older runs lack them: there a label is its own base, and nothing is known of variants.
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 FIXED = {"criterion": "magnitude", "order": "shared"}
-"""What a study prunes by and trains in where neither it nor its tables say."""
+"""Criterion and data order where neither the study nor its tables name them."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def _variants(levels: pd.DataFrame, known: bool) -> list[Variant]:
     for name, mine in rows.items():
         own = {c: [values[i] for i in mine] for c, values in columns.items()}
         words = {c: [v for v in own.get(c, ()) if known and v and isinstance(v, str)] for c in ("base", *FIXED)}
-        said = [float(v) for v in own.get("fraction", ()) if _finite(v)]
+        stated = [float(v) for v in own.get("fraction", ()) if _finite(v)]
         first = [float(d) for v, d in zip(own["level"], own.get("density", ()), strict=False) if v == 1 and _finite(d)]
-        fraction = said[0] if said else 1 - fsum(first) / len(first) if first else nan
+        fraction = stated[0] if stated else 1 - fsum(first) / len(first) if first else nan
         base, criterion, order = (words[c][0] if words[c] else "" for c in ("base", *FIXED))
         levels_of = len(set(own["level"]))
         found.append(

@@ -12,7 +12,7 @@ from sublevel.claims.parts import ClaimPart, Tested, assess
 from sublevel.claims.words import clause, listed, title
 from sublevel.stats import fixed_sequence, holm
 
-UNMATCHED = "C1's test finds no match at any density where this was measured, so the claim is shown and not decided"
+UNMATCHED = "C1 finds no match at the densities where this was measured, so nothing is decided"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,7 @@ class Combined:
     """What the levels say together: p values of the claim and of its opposite (NaN: not tested), and words.
 
     ``holding`` and ``opposed`` are the levels at which the claim, or its opposite, is shown at the significance asked
-    for. ``shown`` is the test whose effect stands for the claim, ``against`` the one that speaks most clearly against
-    it.
+    for. ``shown`` is the test whose effect represents the claim, ``against`` the strongest evidence against it.
     """
 
     p: float
@@ -79,8 +78,8 @@ def tickets(parts: Sequence[ClaimPart], alpha: float, design: Design) -> Combine
 def sequence(parts: Sequence[ClaimPart], alpha: float, design: Design) -> Combined:
     """The levels of the one decisive part are tested in turn, each at alpha, down to the first that does not hold.
 
-    The fixed-sequence procedure keeps alpha over all of them (Maurer et al. 1995). p is that of the first level, and so
-    is the opposite's.
+    The fixed-sequence procedure keeps alpha over all of them (Maurer et al. 1995). Both p values are those of the first
+    level.
     """
     main = next(part for part in parts if part.decisive)
     found = [tested_at(parts, level, main.present.get(level, nan)) for level in sorted(main.present) if level]
@@ -137,7 +136,7 @@ def agreement(parts: Sequence[ClaimPart], alpha: float, design: Design) -> Combi
     def explain() -> str:
         lines = [f"at {x.where}: " + ", and ".join(clause(t, alpha) for t in x.deciding[:2]) for x in found]
         if complete and not tried:
-            lines.append("all densities go the same way, so only one direction of the claim was put to the test")
+            lines.append("all densities agree in the same way, so only one direction was tested")
         return "; ".join([*lines, *notes(found)])
 
     one, two = pairs[wrong]
@@ -173,7 +172,7 @@ def _combined(
 ) -> Combined:
     """The levels together. ``ps`` and ``shown`` are of the claim and of its opposite.
 
-    ``lead`` is the level whose effect stands for the claim: the ``best``, or the ``last`` of a sequence that holds.
+    ``lead`` is the level whose effect represents the claim: the ``best``, or the ``last`` of a sequence that holds.
     """
     absent = [t for t in (assess(each, -1) for each in parts) if not t.part.measured.values]
     missing = [f"{title(t)}: {t.reason}" for t in absent if t.part.decisive]
@@ -185,7 +184,7 @@ def _combined(
     def explain() -> str:
         deciders = {x.level for x in deciding}
         lines = [] if deciding else [UNMATCHED]
-        lines += [("" if x.level in deciders else "beyond the verdict, ") + _at(x, alpha) for x in found]
+        lines += [("" if x.level in deciders else "not part of the verdict: ") + _at(x, alpha) for x in found]
         lines += missing
         lines += [f"for comparison, {title(t)}: not measured" for t in absent if not t.part.decisive]
         return "; ".join([*lines, *notes(found)])
@@ -216,7 +215,7 @@ def _unmeasured(parts: Sequence[ClaimPart], missing: Sequence[str]) -> Combined:
 
 
 def _at(x: LevelTests, alpha: float) -> str:
-    """A level with all its parts; those beside the claim last. Parts without any rows are told once, elsewhere."""
+    """A level with all its parts, comparisons last. Parts without any rows are named once, elsewhere."""
     words = [
         clause(t, alpha) if t.part.decisive else f"for comparison, {clause(t, alpha)}"
         for t in x.tests
@@ -226,7 +225,7 @@ def _at(x: LevelTests, alpha: float) -> str:
 
 
 def notes(found: Sequence[LevelTests]) -> list[str]:
-    """What was chosen or left out, each said once."""
+    """What was chosen or left out, each once."""
     lines: list[str] = []
     for t in (t for x in found for t in x.tests):
         lines += t.part.measured.notes if t.part.measured.values else ()

@@ -1,4 +1,4 @@
-"""The two tables: verdicts, and the single comparisons that they rest on."""
+"""The two tables: verdicts, and the comparisons that are their evidence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VERDICTS = table(
     """
     'claim', 'statement', 'verdict'
     'family': primary | exploratory: exploratory claims are not corrected for how many there are
-    'why': what decided it density by density, or what is missing
+    'why': the evidence at each density, or what is missing
     'sentence': to quote, with effect, interval and seeds
     effect: at ``density``, of the part on which the verdict rests
     low, high, 'unit', margin
@@ -38,7 +38,7 @@ VERDICTS = table(
     'interval': over what the interval is: seeds, and test examples or the error of a threshold
     n
     p: of the claim's test
-    p_holm: after Holm's correction over the primary claims but C1, which is tested first and by itself
+    p_holm: after Holm's correction over the primary claims but C1, which is tested first and not corrected
     p_contrary: of the opposite's test
     p_contrary_holm: after Holm's correction over the opposites, by themselves
     'figure': the key of the figure that shows it
@@ -55,10 +55,10 @@ COMPARISONS = table(
     'role': decides | beyond (a fixed density at which the ticket does not match) | comparison | empty
     """,
 )
-"""What the verdicts rest on: comparisons with paired 90% intervals, each read alone."""
+"""The evidence of the verdicts: comparisons with paired 90% intervals, each read alone."""
 
 FIRST = "C1"
-"""The claim that is tested first, by itself."""
+"""The claim that is tested first, without correction."""
 
 Study = Mapping[str, Any]
 """A resolved study as JSON. Read are primary, claim_densities, fraction, prune, criterion and order."""
@@ -67,11 +67,11 @@ Study = Mapping[str, Any]
 def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | None = None) -> pd.DataFrame:
     """Return one row per claim: supported, contradicted, undecided or not measured, with why, and a sentence to quote.
 
-    Supported: the claim's p value is at most `ALPHA`, for C1 by itself, for the other primary claims after Holm's
-    correction over those that these tables test, for exploratory ones without a correction. Contradicted: the same of
-    the opposite, corrected by itself. Open questions that were not measured have no row. A claim that holds at some
-    densities while its opposite does at others is undecided, and says where. ``names`` judges some claims only.
-    ``study`` names the primary claims (all if it names none) and the densities.
+    Supported: the claim's p value is at most `ALPHA`. C1 is tested first and not corrected, the other primary claims
+    are corrected by Holm's method over those that these tables test, and exploratory claims are not corrected.
+    Contradicted: the same for the opposite, with a correction of its own. A claim that holds at some densities while
+    its opposite holds at others is undecided. Open questions that were not measured have no row. ``names`` selects
+    claims. ``study`` names the primary claims (default: all) and the densities.
 
     Raises ConfigError for a name that is not registered.
     """
@@ -81,7 +81,7 @@ def verdicts(tables: Tables, names: Sequence[str] | None = None, study: Study | 
 
 
 def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | None = None) -> list[Judged]:
-    """Return every claim with its outcome, before any words are made of it; see `verdicts`."""
+    """Return every claim with its outcome, before any text is made; see `verdicts`."""
     for name in names or ():
         if name not in CLAIMS:
             raise unknown("claim", name, CLAIMS)
@@ -100,7 +100,7 @@ def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | No
     made = []
     for i, (each, mine, outcome) in enumerate(zip(chosen, parts, found, strict=True)):
         side = next((s for s in (0, 1) if family[i] and corrected[s][i] <= ALPHA), None)
-        if side is not None:  # what is said within the claim keeps the level that Holm leaves to it
+        if side is not None:  # the words within the claim use the level that Holm leaves to it
             left = sum(p >= sides[side][i] for p, of in zip(sides[side], family, strict=True) if of)
             outcome = each.combine(mine, ALPHA / left, design)
         made.append(Judged(each, outcome, corrected[0][i], corrected[1][i], each.name in primary, sum(family)))
@@ -108,7 +108,7 @@ def judged(tables: Tables, names: Sequence[str] | None = None, study: Study | No
 
 
 def designed(tables: Tables, study: Study | None = None) -> Design:
-    """The densities of a study, and the levels at which C1's test says that imp matches the dense network."""
+    """The densities of a study, and the levels at which C1's test says that IMP matches the dense network."""
     densities = tuple((study or {}).get("claim_densities") or DENSITIES)
     found = sequence([matching(tables)], ALPHA, Design(densities))
     return Design(densities, tuple(x.level for x in found.holding))
@@ -138,7 +138,7 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """NaN is above every level."""
+        """The verdict in one word; a p value of NaN decides nothing."""
         if not self.outcome.measured:
             return "not measured"
         if self.mixed:
@@ -147,15 +147,16 @@ class Judged:
 
     @property
     def why(self) -> str:
-        """What decided it, or what is missing."""
+        """The evidence, or what is missing."""
         o = self.outcome
         if self.verdict == "contradicted":
             return f"{o.against.part.name}: {reading(o.against, ALPHA)} (p {probability(self.p_contrary)}); {o.why}"
         if self.verdict == "undecided" and not self.mixed and o.p <= ALPHA:
-            alone = f"holds by itself (p {probability(o.p)}), not after Holm's correction over {self.tests} claims"
+            alone = f"significant alone (p {probability(o.p)}), not after Holm's correction over {self.tests} claims"
             return f"{alone}; {o.why}"
         if self.verdict == "undecided" and not self.mixed and o.p_contrary <= ALPHA:
-            return f"the opposite holds by itself (p {probability(o.p_contrary)}), not after Holm's correction; {o.why}"
+            alone = f"the opposite is significant alone (p {probability(o.p_contrary)}), not after Holm's correction"
+            return f"{alone}; {o.why}"
         return o.why
 
     def row(self) -> dict[str, Any]:
@@ -191,11 +192,10 @@ def claims(tables: Tables, study: Study | None = None) -> pd.DataFrame:
     """Return one row per claim, comparison, unit and level, each read alone with no correction for how many there are.
 
     ``effect`` is the mean over seeds, of the first branch of ``comparison`` minus the second where two are compared;
-    ``low`` and ``high`` its 90% interval (``interval`` says over what), ``p`` and ``p_exact`` the two-sided test of 0
-    and the sign-flip test. Pairs with a missing or infinite value are left out, and ``n`` counts those that are left.
-    ``role`` is what a row does for the verdict: ``decides``, ``beyond`` (a fixed density at which the ticket does not
-    match), ``comparison``, or empty at a density that is not a fixed one. Claims whose branches are absent have no
-    rows.
+    ``low`` and ``high`` its 90% interval (``interval`` names the source of error), ``p`` and ``p_exact`` the two-sided
+    test of 0 and the sign-flip test. Pairs with a missing or infinite value are dropped; ``n`` counts the others.
+    ``role`` is the row's part in the verdict: ``decides``, ``beyond`` (a fixed density at which the ticket does not
+    match), ``comparison``, or empty where the density is not a fixed one. Claims without their branches have no rows.
     """
     tables = indexed(tables, study)
     design = designed(tables, study)

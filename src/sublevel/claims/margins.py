@@ -1,6 +1,6 @@
-"""What every claim is judged by, fixed before any result is seen: margins, densities, levels of confidence.
+"""Margins, densities and confidence levels of the claims, fixed before any result is seen.
 
-Every number by which a verdict is reached stands here, and none is computed from results.
+Every number that a verdict depends on is here; none is computed from results.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FACTOR = 2.0
 """How far a measured density may be from the one meant, as a ratio."""
 
 ERROR_MARGIN = 0.005
-"""How much worse a test error still counts as matching, and how high an error barrier still counts as zero."""
+"""Largest excess test error that counts as matching, and highest error barrier that counts as zero."""
 
 RISE_MARGIN = 0.1
-"""A path that rises above its higher end by this share of the loss there is a barrier; one surely below it is none."""
+"""A rise over a path's higher end by this share of the loss there is a barrier; a rise surely below it is none."""
 
 ERROR_RESOLUTION = 0.0005
 """Smallest spread over seeds of an error that cannot be negative: one of 2,000 examples, a tenth of the margin."""
@@ -43,25 +43,25 @@ LIMIT_MARGIN = 0.1
 """How far a predicted largest fraction may be from the measured one and still count as a prediction of it."""
 
 PREDICTION = 0.95
-"""With which probability a new dense network's loss lies below the threshold of its sublevel set."""
+"""Probability that a new dense network's loss lies below the threshold of the sublevel set."""
 
 SMALL_FRACTION = 0.1
 """At most this share of the weights pruned at once is a small fraction."""
 
 LARGE_FRACTION = 0.8
-"""At least this share is a large one. Those between are middle ones."""
+"""At least this share is a large fraction; those between are middle fractions."""
 
 MIDDLE_FRACTION = 0.2
-"""Among the middle ones the nearest to this, the paper's, is compared with the small one."""
+"""The middle fraction nearest to this one, the paper's, is compared with the small one."""
 
 VOLUME = "logdet"
-"""The estimator that decides on volumes at matched loss, at the middle damping; the others stand beside it."""
+"""The estimator that decides on volumes at matched loss, at the middle damping; the others are for comparison."""
 
 STEP_VOLUMES = ("rays", "logdet")
-"""The estimators that may decide on the volume of a pruning step, the first that was measured."""
+"""The estimators for the volume of a pruning step; the first that was measured decides."""
 
 POLICIES = ("none", "recomputed", "averaged", "stored", "batch")
-"""Which treatment of BatchNorm's statistics is read where a table has several: the first of these."""
+"""BatchNorm policies in order of preference, where a table has several."""
 
 
 def match_densities(measured: Mapping[int, float], targets: Sequence[float] = DENSITIES) -> dict[float, int]:

@@ -1,6 +1,6 @@
-"""The parts of a claim: a number for each level and seed, what the claim says of its mean, and the test of that.
+"""The parts of a claim: a number for each level and seed, the bounds that the claim sets for its mean, and the test.
 
-The seed is the unit, and a part is tested at one level at a time: a mean over densities of opposite sign says nothing.
+The seed is the unit. A part is tested at one level at a time, since effects at two densities may have opposite signs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ SCALES = {
     **dict.fromkeys(("test error", "train error", "validation error", "error barrier"), (100.0, "points")),
     "share": (100.0, "%"),
 }
-"""Unit -> factor and name under which a reader sees it. The others are shown as they are."""
+"""Unit -> factor and name in texts. Other units are shown as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimPart:
     """One thing that a claim says: ``low`` < mean over seeds of ``measured`` < ``high``, at a density.
 
-    ``holds`` and ``fails`` are clauses that say what it means for the interval to lie inside, or wholly outside; ``{}``
-    stands for the size of the effect with its unit. A part that is not ``decisive`` is shown beside the claim, and one
+    ``holds`` and ``fails`` are clauses for an interval inside the bounds, and for one wholly outside; ``{}`` in them is
+    replaced by the size of the effect with its unit. A part that is not ``decisive`` is shown for comparison, and one
     without bounds is shown and not tested.
     """
 
@@ -54,7 +54,7 @@ class ClaimPart:
     floor: float = 0.0
     """For a statistic that cannot be negative: the smallest spread over seeds that it resolves. 0: no such floor."""
     neither: str = ""
-    """What it means for the interval to lie neither inside nor outside, where that is worth a word."""
+    """The clause for an interval that lies neither inside nor outside; optional."""
 
     @property
     def margin(self) -> float:
@@ -71,9 +71,9 @@ class ClaimPart:
 
 @dataclass(frozen=True)
 class Tested:
-    """A part with its test at one level; ``reason`` says why there is none, and p values are then NaN.
+    """A part with its test at one level; without a test, ``reason`` says why and the p values are NaN.
 
-    ``p`` is that of what the part says, ``p_contrary`` that of a mean outside its bounds.
+    ``p`` tests that the mean lies inside the bounds, ``p_contrary`` that it lies outside.
     """
 
     part: ClaimPart

@@ -1,6 +1,6 @@
-"""Reading tables: rows that are asked for by value, and one number for each level and seed.
+"""Reading tables: rows selected by value, and one number for each level and seed.
 
-What is not there is an empty answer that says what was asked for; no table, column or row is taken for granted.
+Any table, column or row may be absent: the answer is then empty and names what was asked for.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Columns(dict[str, NDArray[Any]]):
         return self[name]
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as floats, NaN for what is no number."""
+        """A column as floats, NaN for anything else."""
         found = self[name]
         return found if found.dtype != object else np.asarray(pd.to_numeric(found, errors="coerce"), dtype=float)
 
 
 class Indexed(dict[str, pd.DataFrame]):
-    """Tables with what is read from them once: columns, the branches behind the labels, and which answers are right.
+    """Tables with cached columns, the branches behind the labels, and the correct answers of each network.
 
-    ``study`` is the resolved study that they are of, where it is known.
+    ``study`` is their resolved study, where it is known.
     """
 
     def __init__(self, tables: Tables, study: Mapping[str, Any] | None = None) -> None:
@@ -56,7 +56,7 @@ class Indexed(dict[str, pd.DataFrame]):
 
 
 def indexed(tables: Tables, study: Mapping[str, Any] | None = None) -> Indexed:
-    """Return tables that keep what is read from them once."""
+    """Return tables that cache what is read from them."""
     return tables if isinstance(tables, Indexed) and study is None else Indexed(tables, study)
 
 
@@ -86,7 +86,7 @@ class Selection:
         return replace(self, at=self.at[wanted], note=", ".join(n for n in (self.note, note) if n))
 
     def prefer(self, column: str, order: Sequence[str], what: str = "{}") -> Selection:
-        """The rows of the first of ``order`` that is there, else of the first by name; says which if it chose."""
+        """The rows of the first value of ``order`` that is present, else of the first by name; a choice is noted."""
         words = self.words(column)
         present = sorted(set(words), key=lambda w: (order.index(w) if w in order else len(order), w))
         if len(present) < 2:
@@ -94,7 +94,7 @@ class Selection:
         return self.keep(np.array([w == present[0] for w in words]), what.format(present[0]))
 
     def extreme(self, column: str, take: Callable[[NDArray[np.float64]], float], what: str) -> Selection:
-        """The rows in which a number is the one that ``take`` takes of all: such as the first part."""
+        """The rows whose number is ``take`` of all numbers, such as the minimum."""
         values = self.numbers(column)
         finite = values[np.isfinite(values)]
         if len(np.unique(finite)) < 2:
@@ -118,7 +118,7 @@ class Selection:
         return {key: fsum(v) / len(v) if all(map(isfinite, v)) else nan for key, v in sorted(found.items())}
 
     def reasons(self) -> list[str]:
-        """What the rows say of why a value is missing."""
+        """The reasons that the rows give for missing values."""
         return sorted({word for word in self.words("reason") if word and word not in ("nan", "None")})
 
 
@@ -128,9 +128,9 @@ Law = Callable[[int, Sequence[int]], "Estimated | None"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a comparison rests on: a value for each level and seed, densities by level, and words about both.
+    """The data of a comparison: a value for each level and seed, densities by level, and notes on both.
 
-    ``law`` gives an estimate whose error is not that of the seeds alone.
+    ``law`` gives an estimate whose error is not from the seeds alone.
     """
 
     values: Cells

@@ -15,7 +15,7 @@ from sublevel.claims.query import Measured, Selection, Tables, densities, differ
 from sublevel.claims.registry import claim
 
 CONTROL = "random-imp"
-"""Trained random masks of imp's counts, level by level as imp's are made."""
+"""Trained random masks with as many weights as IMP's, made level by level."""
 
 METHODS = {"logdet": "GGN log-determinant", "top-k": "top-k ellipsoid", "rays": "rays"}
 
@@ -30,8 +30,8 @@ METHODS = {"logdet": "GGN log-determinant", "top-k": "top-k ellipsoid", "rays": 
 def generalises_with_less_volume(tables: Tables) -> Iterator[ClaimPart]:
     """Non-inferiority of the error; volume at matched loss below the dense run's; a fall beyond the random control's.
 
-    Any mask narrows the original space, so only the difference of the differences is imp's own. Loss is matched at
-    checkpoints of each run's own path. One estimator, fixed beforehand, decides; the others stand beside it.
+    Any mask narrows the original space, so only the excess over random masks is due to IMP. Loss is matched at
+    checkpoints along each run. One estimator, fixed in advance, decides; the others are shown for comparison.
     """
     yield matching(tables)
     for method in (VOLUME, *(m for m in METHODS if m != VOLUME)):
@@ -49,7 +49,7 @@ def generalises_with_less_volume(tables: Tables) -> Iterator[ClaimPart]:
             f"imp - {CONTROL}, {what}",
             Measured(difference(mine.values, control.values), mine.density, control.asked, control.notes),
             "IMP loses {} nats more than random masks do",
-            "random masks lose {} nats more than IMP, so the loss is not IMP's own",
+            "random masks lose {} nats more than IMP, so the loss is not specific to IMP",
             decisive=decisive,
         )
 
@@ -61,9 +61,9 @@ def generalises_with_less_volume(tables: Tables) -> Iterator[ClaimPart]:
     combine=tickets,
 )
 def both_legs(tables: Tables) -> Iterator[ClaimPart]:
-    """Theta against m * theta with one k, and the train loss of fine-tuning from that point over imp's.
+    """Theta against m * theta with one k, and the train loss of fine-tuning from that point minus IMP's.
 
-    Nothing is decided while the volumes are missing, not even the opposite.
+    Without volumes nothing is decided, not even the opposite.
     """
     method = next((m for m in STEP_VOLUMES if len(pairs(tables, "imp", "prune", m))), STEP_VOLUMES[0])
     rows = pairs(tables, "imp", "prune", method)
@@ -99,7 +99,7 @@ def less_volume(name: str, measured: Measured, less: str, more: str, *, decisive
 def pairs(tables: Tables, branch: str, pair: str, method: str) -> Selection:
     """Pairs of volumes by one method: the first part, the middle damping, the most dimensions, the lowest height.
 
-    Selection without a method are of older runs, whose matched losses lie where no training goes: they do not count.
+    Rows without a method come from older runs with other matched losses, and are not read.
     """
     rows = look(tables, "volume_pairs", branch=label(tables, branch), pair=pair, method=method).one_view()
     rows = rows.prefer("operator", ("ggn", "adaptive", "hessian"), "{} operator")

@@ -1,4 +1,4 @@
-"""What a test says in words, with numbers rounded from their error."""
+"""Tests in words, with numbers rounded from their error."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def _signed(t: Tested) -> str:
 
 
 def clause(t: Tested, alpha: float) -> str:
-    """What a part says at a level of significance, with its effect and the p value that it rests on."""
-    said = reading(t, alpha)
+    """A part's reading at a level of significance, with its effect and its p value."""
+    read = reading(t, alpha)
     if t.reason:
-        return f"{title(t)}: {said}"
+        return f"{title(t)}: {read}"
     numbers = f"{t.part.name} {amount(t.mean, t)}, {interval(t)}"
     if not math.isfinite(t.p):
         return numbers
     p = t.p_contrary if t.p > alpha >= t.p_contrary else t.p
-    return f"{said} ({numbers}, p {probability(p)})"
+    return f"{read} ({numbers}, p {probability(p)})"
 
 
 def reading(t: Tested, alpha: float) -> str:
-    """What the interval says of a part at a level of significance."""
+    """How the interval of a part reads at a level of significance."""
     if t.reason:
         return t.reason if t.reason.startswith("not measured") else f"not decided: {t.reason}"
     if t.p <= alpha:
         return filled(t.part.holds, t)
     if t.p <= ALPHA:
-        return f"{filled(t.part.holds, t)} by itself, not at the corrected level of {alpha:.2g}"
+        return f"{filled(t.part.holds, t)}, but not at the corrected level of {alpha:.2g}"
     return filled(t.part.fails, t) if t.p_contrary <= alpha else t.part.neither or f"inconclusive with {t.n} seeds"
 
 
@@ -59,7 +59,7 @@ def filled(words: str, t: Tested) -> str:
 
 
 def title(t: Tested) -> str:
-    """What was compared, and in what; nothing twice."""
+    """What was compared, with its unit unless the name has it."""
     return t.part.name if t.part.unit in t.part.name else f"{t.part.name}, {t.part.unit}"
 
 
@@ -73,7 +73,7 @@ def probability(p: float) -> str:
 
 
 def listed(items: Sequence[str]) -> str:
-    """Items in a row; a unit that all share is said once.
+    """Items as a list in words; a unit that all share comes once.
 
     >>> listed(["25% of the weights", "10% of the weights"]), listed(["level 1"])
     ('25% and 10% of the weights', 'level 1')
@@ -85,13 +85,13 @@ def listed(items: Sequence[str]) -> str:
 
 
 def seeds_text(t: Tested) -> str:
-    """How many seeds, and what else the interval counts."""
+    """The number of seeds, and what else the interval covers."""
     seeds = "1 seed" if t.n == 1 else f"{t.n} seeds"
     return f"{seeds}{t.found.kind.removeprefix('seeds')}"
 
 
 def amount(value: float, t: Tested) -> str:
-    """A number with its sign and unit, to the digits that its interval has earned."""
+    """A number with its sign and unit, rounded by its interval."""
     scale, unit = SCALES.get(t.part.unit, (1.0, ""))
     return f"{scale * value:+.{_places(t)}f}{' ' * (unit == 'points')}{unit}"
 

@@ -22,7 +22,7 @@ from sublevel.claims.findings import findings
 from sublevel.claims.margins import FEWEST_SEEDS, INTERVAL
 from sublevel.report.answer import answered
 from sublevel.report.describe import Figure, View, words
-from sublevel.report.figures import UNMEASURED, Drawn, figures
+from sublevel.report.figures import NOTHING, UNMEASURED, Drawn, figures
 from sublevel.report.findings import comparisons, failures, nested, studied
 from sublevel.report.guide import next_steps, terms
 from sublevel.report.health import faults
@@ -95,8 +95,8 @@ def render(
         rows=len(ready["claims"]),
         sections=[(slug(k), k, v) for k, v in drawn.sections.items()],
         numbers={f.key: i for i, f in enumerate(shown, start=1)},
-        absent=", ".join(m.name for m in drawn.missing if m.why == UNMEASURED),
-        broken=[m for m in drawn.missing if m.why != UNMEASURED],
+        absent=", ".join(m.name for m in drawn.missing if m.why in (UNMEASURED, NOTHING)),
+        broken=[m for m in drawn.missing if m.why not in (UNMEASURED, NOTHING)],
         branches=branches,
         seeds=[f"{s:g}" for s in seeds],
         study=json_for_script(_study(branches, seeds)),

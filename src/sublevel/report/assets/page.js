@@ -204,7 +204,7 @@ function forPrint(on) {
   if (!root.dataset.theme) delete root.dataset.theme;
   for (const figure of figures) {
     if (on && (!figure.drawn || figure.stale)) draw(figure);
-    const wide = figure.plots.length === 1 || innerWidth < 1;
+    const wide = figure.plots.length === 1 && !figure.node.matches(".pictures:not(.one) > *");
     const size = on ? { autosize: false, width: wide ? 660 : 322 } : { autosize: true, width: undefined };
     figure.plots.forEach((plot, i) => { if (plot.data) Plotly.relayout(plot, { ...theme(panelOf(figure, i).solid), ...size }); });
   }

@@ -14,7 +14,7 @@ from sublevel.report.frame import Frame, Tables
 from sublevel.report.palette import Style
 
 CURVES = {
-    "train_loss": ("train, running and augmented", Style("#1f78c8")),
+    "train_loss": ("train (running mean)", Style("#1f78c8")),
     "validation_loss": ("validation", Style("#d9601a", dash="dash")),
 }
 
@@ -34,8 +34,8 @@ def learning(tables: Tables) -> Figure:
             "Training has reached its plateau where both are flat."
         ),
         trap=(
-            "The running train loss is taken on augmented images while the weights move, so it is not the train "
-            "loss of the end. A claim read before the plateau is a claim about speed."
+            "The train loss is a running mean over an epoch, with augmentation if the study has any, so it is not the "
+            "train loss at the end. A claim read before the plateau is a claim about speed."
         ),
         notes=["Means over seeds; single seeds are faint dots." if few else "Means over seeds."] * bool(len(history)),
         pooled=not few,
