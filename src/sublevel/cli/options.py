@@ -48,10 +48,14 @@ def near(path: Path) -> Path:
 
 
 def raw_study(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The study of a preset or a file, as it is written, with keys set over it."""
-    from sublevel.study.documents import override, read
+    """The study of a preset or a file, as it is written, with keys set over it; a preset ends where ``levels`` says."""
+    from sublevel.study.documents import override
+    from sublevel.study.shortened import read_with_levels
 
-    return override(read(target), *overrides)
+    document, said = read_with_levels(target, override({}, *overrides).get("levels"))
+    if said:
+        say(f"note: {said}")
+    return override(document, *overrides)
 
 
 def announce(study: Study) -> None:

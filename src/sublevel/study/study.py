@@ -35,12 +35,13 @@ from sublevel.study.catalogue import KINDS, key, numerics
 from sublevel.study.checks import check, check_loop
 from sublevel.study.compute import FUNCTION
 from sublevel.study.cost_history import CostHistory
-from sublevel.study.documents import merged, read
+from sublevel.study.documents import merged
 from sublevel.study.given import Given, files, gathered
 from sublevel.study.notes import notes
 from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
 from sublevel.study.result import Result
+from sublevel.study.shortened import read_with_levels
 from sublevel.study.spec import parse
 from sublevel.study.trackers import check_trackers, trackers
 
@@ -77,7 +78,10 @@ class Study:
             self.problem = source.on(device_for(device, source.device), self.spec.train.dtype)
             self._home = source.device
         else:
-            document = read(source) if isinstance(source, str) else dict(source)
+            if isinstance(source, str):
+                document, _ = read_with_levels(source, keys.get("levels"))
+            else:
+                document = dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem, self._home = Problem.of(self.spec.problem(device_for(device))), "cpu"
         self.out = Path(os.path.abspath(out))  # the user's code may change the working folder
