@@ -111,6 +111,109 @@ class Results:
         found = (f"- {r.claim}, *{r.statement.rstrip('.')}*: {r.sentence}" for r in rows.itertuples())
         return "\n".join(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in found)
 
+    def answer(self, question: str) -> str:
+        """The verdict on one claim and the sentence that the report quotes."""
+        row = self.table("verdicts").set_index("claim").loc[question]
+        return f"{row['statement']} **{row['verdict'].capitalize()}.** {row['sentence']}"
+
+    def means(self, name: str, by: Sequence[str], columns: Mapping[str, str], **where: object) -> str:
+        """A table of means over seeds with 95% t intervals: a row for each group of ``by``, a column for each value."""
+        rows = self.table(name)
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        body = []
+        for key, group in rows.groupby(list(by), sort=False, dropna=False):
+            found = [mean_interval(group[column].to_numpy(dtype=float)) for column in columns]
+            body.append([*map(str, key), *(f"{f.mean:.3g} [{f.low:.3g}, {f.high:.3g}]" for f in found)])
+        return markdown([*by, *columns.values()], body)
+
+    def rewinds(self, steps: Mapping[str, int], levels: Sequence[int]) -> str:
+        """A table of test errors over the dense network's, paired by seed: a row for each branch's rewind step."""
+        body = []
+        for branch, step in steps.items():
+            found = [mean_interval(100 * self.over_dense(branch, level)) for level in levels]
+            body.append([str(step), *(interval(f.mean, f.low, f.high, 1.0, 2) for f in found)])
+        return markdown(["rewind step", *(self.density(level) for level in levels)], body)
+
+    def over_dense(self, branch: str, level: int) -> Any:
+        """Test error minus the dense network's of the same seed."""
+        errors = self.levels.set_index(["branch", "level", "seed"])["test_error"]
+        return (errors[branch, level] - errors["dense", 0]).to_numpy()
+
+    @cached_property
+    def unstable(self) -> pd.DataFrame:
+        """The instability of the dense run: a path for each seed and step, on the test set."""
+        rows = self.table("paths")
+        return rows[(rows["path"] == "instability") & (rows["split"] == "test")]
+
+    def instability(self) -> str:
+        """A table of the height of the error between two data orders, by the step at which they part."""
+        body = []
+        for step, group in self.unstable.groupby("step"):
+            f = mean_interval(100 * group["error_height"].to_numpy())
+            body.append([f"{step:g}", f"{f.mean:.2f} [{f.low:.2f}, {f.high:.2f}]"])
+        return markdown(["step", "height of the test error, points"], body)
+
+    def rewind_answer(self, steps: Mapping[str, int], level: int, margin: float = 0.5) -> str:
+        """The first step at which each interval lies below the margin, in a sentence."""
+        matching = [at for name, at in steps.items() if mean_interval(100 * self.over_dense(name, level)).high < margin]
+        heights = {step: 100 * g["error_height"].to_numpy() for step, g in self.unstable.groupby("step")}
+        stable = [int(step) for step, found in heights.items() if mean_interval(found).high < margin]
+        named = [f"step {min(found)}" if found else "none of the steps" for found in (matching, stable)]
+        return (
+            f"At {self.density(level)} of the weights the ticket is shown to match (95% interval below {margin:g} "
+            f"points) from {named[0]} on; the dense run is shown to be stable from {named[1]} on ({self.seeds} seeds)."
+        )
+
+    def volumes(self) -> str:
+        """A table of log effective radii (the learning coefficient for llc) by solution and method."""
+        rows = self.table("volumes")
+        rows = rows[rows["space"] == "own"].assign(value=lambda t: t["effective_radius"].map(math.log))
+        llc = self.table("estimates").query("quantity == 'learning coefficient'").assign(method="llc")
+        both = pd.concat([rows, llc])
+        both["flagged"] = both["reason"].fillna("") != ""
+        methods = list(dict.fromkeys(both["method"]))
+        body = []
+        for (branch, level), group in both.groupby(["branch", "level"]):
+            cells = []
+            for method in methods:
+                mine = group[group["method"] == method]
+                found = mean_interval(mine["value"].to_numpy(dtype=float))
+                flag = f", {mine['flagged'].sum()} of {len(mine)} flagged" if mine["flagged"].any() else ""
+                cells.append(f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]{flag}")
+            body.append([f"{branch} {level}", *cells])
+        return markdown(["solution", *methods], body)
+
+    def volume_ranks(self) -> str:
+        """A table of rank correlations between methods over the solutions of a seed, mean over seeds."""
+        rows = self.table("volumes").query("space == 'own'").assign(value=lambda t: t["effective_radius"])
+        llc = self.table("estimates").query("quantity == 'learning coefficient'").assign(method="llc")
+        llc["value"] = -llc["value"]  # a smaller coefficient is a larger volume
+        both = pd.concat([rows, llc]).pivot_table(index=["seed", "branch", "level"], columns="method", values="value")
+        ranks = [group.rank().corr() for _, group in both.groupby("seed")]
+        mean = sum(ranks) / len(ranks)
+        names = list(mean.columns)
+        return markdown(
+            ["", *names], [[a, *("" if a == b else f"{mean.loc[a, b]:+.2f}" for b in names)] for a in names]
+        )
+
+    def volume_reasons(self) -> str:
+        """A list of what each method's flags say, numbers left out."""
+        rows = pd.concat(
+            [
+                self.table("volumes"),
+                self.table("estimates").query("quantity == 'learning coefficient'").assign(method="llc"),
+            ]
+        )
+        rows = rows[rows["reason"].fillna("") != ""]
+        lines = []
+        for method, group in rows.groupby("method", sort=False):
+            reason = str(group["reason"].iloc[0])
+            lines.append(
+                textwrap.fill(f"- `{method}`: {len(group)} flagged, such as: {reason}.", 118, subsequent_indent="  ")
+            )
+        return "\n".join(lines) or "No estimate is flagged."
+
     def verdicts(self) -> str:
         """A table of the claims: verdict, and the sentence that the report quotes."""
         rows = self.table("verdicts")
