@@ -341,3 +341,50 @@ def test_masks_in_a_file_of_their_own():
     torch.save({"0.weight": torch.full((8, 4), 0.5)}, "m.pt")
     with pytest.raises(DataError, match=r"holds something else than 0 and 1; .* is the mask 'zeros'"):
         problem(normed).point(net.state_dict(), "m.pt")
+
+
+def test_averaged_weights_beside_others_are_refused_and_their_counter_is_ignored():
+    net, other = trained(normed), normed()
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    same(net, normed, averaged.state_dict())
+    same(net, normed, averaged)
+    torch.save({"state_dict": net.state_dict(), "state_dict_ema": other.state_dict()}, "a.pt")
+    with pytest.raises(DataError, match=r"state dicts under state_dict, state_dict_ema; .*save the one that is meant"):
+        problem(normed).point("a.pt")
+    torch.save({"state_dict": net.state_dict(), "state_dict_ema": net.state_dict(), "optimizer": {"state": {}}}, "a.pt")
+    same(net, normed, "a.pt")
+
+
+def test_adapters_quantised_weights_and_arrays_of_numpy_have_a_remedy():
+    lora = {f"base_model.model.0.lora_{c}.weight": torch.ones(2, 4) for c in "AB"}
+    with pytest.raises(DataError, match=r"holds an adapter \(LoRA\).* model.merge_and_unload\(\)"):
+        problem(normed).point(lora)
+    packed = {"0.scale": torch.ones(()), "0.zero_point": torch.zeros((), dtype=torch.int64)}
+    with pytest.raises(DataError, match="holds quantised weights, which have no gradient: save the network as it was"):
+        problem(normed).point(packed)
+    np.savez("a.npz", **{name: t.numpy() for name, t in trained(normed).state_dict().items()})
+    with pytest.raises(DataError, match=r"holds arrays of numpy; write them as safetensors"):
+        problem(normed).point("a.npz")
+    torch.save({"0.weight": np.ones((8, 4))}, "a.pt")
+    with pytest.raises(DataError, match=r"numpy number or array \(arrays become tensors by"):
+        problem(normed).point("a.pt")
+
+
+def test_the_files_of_a_training_beside_the_weights_in_a_folder():
+    Path("run").mkdir()
+    net = trained(normed)
+    torch.save(net.state_dict(), "run/pytorch_model.bin")
+    for name in ("optimizer.bin", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+        torch.save({"step": torch.ones(1)}, f"run/{name}")
+    same(net, normed, "run")
+
+
+def test_hints_where_numbers_are_of_another_kind():
+    def refused(x, y, match):
+        with pytest.raises(ModelError, match=match):
+            _ = sl.Problem(normed, train=(x, y), test=(x, y), validation=0).module
+
+    refused((10 * X).to(torch.int8), Y, "whole numbers count as tokens: give x.float")
+    refused(X, Y.float(), "labels of classes are whole numbers: give y.long")
+    void = torch.where(torch.arange(len(Y)) < 5, 255, Y)
+    refused(X, void, r"if the label 255 marks what does not count, give loss=nn.CrossEntropyLoss\(ignore_index=255\)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import torch
@@ -156,6 +157,41 @@ class Space:
         out = torch.zeros(self.dim, dtype=torch.bool)
         out[next(layer for layer in self.layers if layer.name == name).coordinates] = True
         return out
+
+    def block(self, names: str | Sequence[str]) -> Bool[Tensor, "D"]:
+        """1 on the coordinates of the layers of these names, with shell wildcards (CPU).
+
+        Raises ModelError for a name without a match.
+
+        >>> space = Space.of(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
+        >>> space.block("0.*").tolist()
+        [True, True, True, False, False]
+        """
+        chosen = [layer.name for layer in self._within(names)]
+        return torch.cat([torch.full((layer.size,), layer.name in chosen) for layer in self.layers])
+
+    def _within(self, names: str | Sequence[str]) -> list[Layer]:
+        """The layers of these names."""
+        patterns = [names] if isinstance(names, str) else list(names)
+        for pattern in patterns:
+            if not any(fnmatchcase(layer.name, pattern) for layer in self.layers):
+                known = ", ".join(layer.name for layer in self.layers[:8]) + (", ..." if len(self.layers) > 8 else "")
+                raise ModelError(f"block {pattern!r} matches no trainable parameter; they are {known}")
+        return [layer for layer in self.layers if any(fnmatchcase(layer.name, p) for p in patterns)]
+
+    def restricted(self, names: str | Sequence[str]) -> Space:
+        """The space of these layers alone; all other parameters are constants (see `within`)."""
+        start, found = 0, []
+        for layer in self._within(names):
+            found.append(replace(layer, start=start))
+            start += layer.size
+        return replace(self, layers=tuple(found), probe=None)
+
+    def within(self, point: Point, whole: Space) -> Point:
+        """A point of the ``whole`` space as one of this part of it: other parameters are among its buffers."""
+        views, own = whole.views(point.theta), {layer.name for layer in self.layers}
+        theta = torch.cat([views[layer.name].reshape(-1) for layer in self.layers])
+        return Point(theta, {**point.buffers, **{name: v for name, v in views.items() if name not in own}})
 
     def full_mask(self) -> Bool[Tensor, "D"]:
         """The mask of the dense network (CPU)."""

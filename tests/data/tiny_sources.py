@@ -112,6 +112,13 @@ def shards(folder):
         return sharded(folder / "shards", data), options
 
 
+def tokens(folder):
+    folder.mkdir(exist_ok=True)
+    for name in ("train", "val"):
+        (np.arange(50) % 7).astype(np.uint16).tofile(folder / f"{name}.bin")
+    return folder, {"length": 6}
+
+
 BUILD = {
     "arrays": npz,
     "cifar10": cifar_folder(CIFAR10),
@@ -121,4 +128,5 @@ BUILD = {
     "folder": images,
     "mnist": digits,
     "shards": shards,
+    "tokens": tokens,
 }

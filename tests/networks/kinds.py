@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, spectral_norm
 
+from networks import folders
+
 N = 24
 
 
@@ -281,6 +283,33 @@ def double():
     return perceptron().double()
 
 
+def bert():
+    return folders.network("bert", "sequence-classification", num_labels=3)
+
+
+def gpt2_words():
+    return folders.network("gpt2", "causal-lm")
+
+
+def gpt2_classes():
+    return folders.network("gpt2", "sequence-classification", num_labels=3)
+
+
+def llama():
+    return folders.network("llama", "causal-lm")
+
+
+class Wrapped(nn.Module):
+    """A transformer in a class of the user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = bert()
+
+    def forward(self, ids, there):
+        return self.body(input_ids=ids, attention_mask=there).logits
+
+
 def entropy(z: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(z, y)
 
@@ -306,11 +335,22 @@ class Kind:
     prunable: Any = None
     symmetric: bool = True
     """Whether PyTorch's own second derivatives are."""
+    pretrained: tuple[str, str] | None = None
+    """The kind and the task of a transformer in a folder: the problem's network is ``hf:FOLDER``."""
+
+    @property
+    def model(self) -> Any:
+        """The network of the problem."""
+        return self.build if self.pretrained is None else f"hf:{folders.folder(*self.pretrained)}"
 
     def __str__(self) -> str:
         return self.name
 
 
+IDS = _classes(folders.VOCABULARY, N, folders.LENGTH)
+THERE = (torch.arange(folders.LENGTH) < 2 + torch.arange(N)[:, None] % (folders.LENGTH - 1)).long()
+NEXT = torch.where(THERE.roll(-1, 1) * (torch.arange(folders.LENGTH) < folders.LENGTH - 1) == 1, IDS.roll(-1, 1), -100)
+TEXT = {"input_ids": IDS * THERE, "attention_mask": THERE}
 PADDED = torch.where(_classes(3, N, 5) == 0, -100, TOKENS)
 KINDS = [
     Kind("perceptron", perceptron),
@@ -349,4 +389,10 @@ KINDS = [
     Kind("multi-label", perceptron, y=_classes(2, N, 2).float(), own=F.binary_cross_entropy_with_logits,
          loss=nn.BCEWithLogitsLoss()),
     Kind("double", double),
+    Kind("BERT", bert, TEXT, _classes(3), pretrained=("bert", "sequence-classification")),
+    Kind("GPT-2", gpt2_words, TEXT, NEXT, of_tokens, prunable="matrices", pretrained=("gpt2", "causal-lm")),
+    Kind("GPT-2 for classes", gpt2_classes, TEXT, _classes(3), prunable="matrices",
+         pretrained=("gpt2", "sequence-classification")),
+    Kind("Llama", llama, TEXT, NEXT, of_tokens, pretrained=("llama", "causal-lm")),
+    Kind("BERT in a class of its user's", Wrapped, {"ids": TEXT["input_ids"], "there": THERE}, _classes(3)),
 ]  # fmt: skip

@@ -31,7 +31,7 @@ RECIPE = Recipe(length=Duration(2, "it"), batch_size=N, lr=0.05, weight_decay=0.
 def problem(kind: Kind, dtype: str = "float64") -> sl.Problem:
     data = each(kind.x, torch.clone), kind.y.clone()
     return sl.Problem(
-        kind.build, train=data, test=data, validation=0, loss=kind.loss, prunable=kind.prunable, dtype=dtype
+        kind.model, train=data, test=data, validation=0, loss=kind.loss, prunable=kind.prunable, dtype=dtype
     )
 
 

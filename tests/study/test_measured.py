@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import own_net
 import sublevel as sl
-from sublevel.errors import ConfigError
+from sublevel.errors import ConfigError, DataError
 
 FEW = {
     "paths": None, "density": None, "overlaps": None, "volumes": None,
@@ -93,3 +94,53 @@ def test_masks_belong_to_checkpoints(problem, net, tmp_path: Path):
         sl.measure({"a": net}, problem, masks={"b": "zeros"}, out=tmp_path)
     with pytest.raises(ConfigError, match="name at least one checkpoint"):
         sl.measure({}, problem, out=tmp_path)
+
+
+def test_two_folders_of_a_transformer_by_one_command(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    from networks.folders import folder
+    from sublevel.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for name, n in (("train", 300), ("val", 60)):
+        (np.arange(n) * 7 % 12).astype(np.uint16).tofile(tmp_path / f"{name}.bin")
+    one, two = folder("gpt2", "causal-lm"), folder("gpt2", "causal-lm", 1)
+    without = [f"geometry.{name}=none" for name in ("paths", "density", "overlaps", "volumes")]
+    keys = ["data.options.length=6", *without, "geometry.spectra.k=1", "geometry.topology.points=11"]
+    arguments = [a for key in keys for a in ("--set", key)]
+    with pytest.raises(SystemExit) as end:
+        main(["measure", one, two, "--data", "tokens", "--root", ".", "--memory", "4GB", *arguments])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "a basin" in said or "Same basin" in said
+    assert "lambda" in said
+
+
+def test_checkpoints_without_a_network_need_its_name(tmp_path, capsys):
+    from sublevel.cli import main
+
+    torch.save({}, tmp_path / "a.pt")
+    with pytest.raises(SystemExit) as end:
+        main(["measure", str(tmp_path / "a.pt"), "--data", "mnist"])
+    assert end.value.code == 2
+    assert "holds weights and no network: name it with --model" in capsys.readouterr().err
+
+
+def test_network_and_data_in_one_file(tmp_path, monkeypatch):
+    (tmp_path / "both_mine.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n    return nn.Linear(3, 2)\n"
+        "def data(n=20):\n    x = torch.linspace(-1, 1, 3 * n).view(n, 3)\n    y = torch.arange(n) % 2\n"
+        "    return (x, y), (x[:6], y[:6])\n"
+        "def wrong():\n    return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    p = sl.Problem("both_mine:net", data="both_mine:data", data_options={"n": 30}, validation=0)
+    assert (len(p.splits.train), len(p.splits.test)) == (30, 6)
+    again = sl.Problem.of(p.spec())
+    assert again.splits.digest == p.splits.digest
+    assert p.portable
+    with pytest.raises(DataError, match=r"data 'both_mine:wrong' gives int; expected the pair \(train, test\)"):
+        _ = sl.Problem("both_mine:net", data="both_mine:wrong").splits
+    with pytest.raises(DataError, match=r"data 'both_mine:nothing': .* has no 'nothing'"):
+        _ = sl.Problem("both_mine:net", data="both_mine:nothing").splits

@@ -19,6 +19,9 @@ HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "module"
 FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Suffixes of checkpoints in a folder."""
 
+BESIDE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
+"""How the names of files begin that a training writes beside its weights."""
+
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors itself."""
@@ -53,8 +56,7 @@ def _inside(folder: Path) -> Path:
     """The checkpoint of a folder: its index of shards, or the only file with the first present suffix."""
     for pattern in ("*.safetensors.index.json", "*.index.json", *(f"*{ending}" for ending in FILES)):
         found = sorted(folder.glob(pattern))
-        if pattern == "*.bin":
-            found = [each for each in found if each.name not in ("training_args.bin", "optimizer.bin")]
+        found = [each for each in found if not each.name.startswith(BESIDE)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -96,6 +98,11 @@ def _loaded(path: Path) -> Any:
     header = int.from_bytes(start[:8], "little")
     if path.suffix == ".safetensors" or (start[8:] == b"{" and header <= LARGEST_HEADER):
         return _safetensors(path)
+    if path.suffix == ".npz":
+        raise DataError(
+            f"{path} holds arrays of numpy; write them as safetensors: safetensors.torch.save_file({{name: "
+            "torch.as_tensor(array) for name, array in numpy.load(path).items()}, 'weights.safetensors')"
+        )
     try:
         check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -126,7 +133,10 @@ def _why(error: Exception) -> str:
         )
     if name := re.search(r"(?:Unsupported (?:global|class)[^\w]*(?:GLOBAL )?|GLOBAL )([A-Za-z_][\w.]*)", text):
         found = name[1].rstrip(".")
-        kind = "a numpy number or array" if found.startswith(("numpy", "_codecs")) else f"an object of {found}"
+        numpy = found.startswith(("numpy", "_codecs"))
+        kind = "a numpy number or array" if numpy else f"an object of {found}"
+        if numpy:
+            kind += " (arrays become tensors by {name: torch.as_tensor(array) for name, array in found.items()})"
         return (
             f"it holds {kind}, where a checkpoint holds tensors alone; where you trust the file, write its weights to "
             "one of their own: found = torch.load(path, weights_only=False), then "
@@ -156,6 +166,8 @@ def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, T
     some = usual or [key for key, value in inner.items() if _holds(value)]
     nested = len(usual) > 1 and all(inner[usual[0]] is inner[key] for key in usual)
     if len(some) == 1 or nested:
+        some = [some[0], *(key for key in inner if key != some[0] and _another(inner[some[0]], inner[key]))]
+    if len(some) == 1 or nested:
         return _state(inner[some[0]], path, f"{above}{some[0]}.")
     keys = ", ".join(f"{above}{key} ({type(value).__name__})" for key, value in list(found.items())[:12])
     what = f"state dicts under {', '.join(above + key for key in some)}" if some else f"dict with the keys {keys}"
@@ -163,6 +175,14 @@ def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, T
         f"{path} holds {what or 'an empty dict'}; a checkpoint is a state dict: names and tensors"
         + (": save the one that is meant, as torch.save(found[key], 'weights.pt')" if some else "")
     )
+
+
+def _another(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+    """Whether two mappings hold tensors of the same names with other values, such as averaged weights (EMA)."""
+    both = all(isinstance(each, Tensor) for each in (*a.values(), *b.values()))
+    if not both or not a or a.keys() != b.keys():
+        return False
+    return any(a[key].shape != b[key].shape or not bool((a[key] == b[key]).all()) for key in a)
 
 
 def _holds(value: Mapping[Any, Any]) -> bool:

@@ -28,7 +28,7 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """Parts of names that wrappers add: DataParallel, torch.compile, FSDP, activation checkpointing."""
 
 PREFIXES = ("module", "_orig_mod", "model", "net", "network")
-COUNTER = "num_batches_tracked"
+COUNTER, AVERAGED = "num_batches_tracked", "n_averaged"
 
 State = Mapping[str, Tensor]
 
@@ -119,6 +119,8 @@ def _fitted(
 ) -> tuple[tuple[Point, dict[str, Tensor]], dict[str, Tensor]]:
     """The point and the constants under the names that fit, and masks by name."""
     names, best = _Names(network), None
+    if AVERAGED in state and AVERAGED not in names.tensors:  # torch.optim.swa_utils.AveragedModel
+        state = {name: tensor for name, tensor in state.items() if name != AVERAGED}
     for extra in sorted(n for n in names.persistent if n.rpartition(".")[2] == "_extra_state"):
         raise DataError(f"the network keeps {extra!r} beside its tensors, which no point holds: make it a buffer")
     for renamed in _renamed(state, list(names.tensors)):
@@ -134,6 +136,15 @@ def _fitted(
             return _loaded(plain, network, names, space, where), masks
     assert best is not None
     others = f" (and {len(best) - 1} more tensors do not fit)" if len(best) > 1 else ""
+    if any("lora_" in name for name in state):
+        raise DataError(
+            f"{where} holds an adapter (LoRA), which is no network of its own: merge it where you have peft, "
+            "model.merge_and_unload(), and save that state dict"
+        )
+    if any(name.rpartition(".")[2] in ("zero_point", "_packed_params") for name in state):
+        raise DataError(
+            f"{where} holds quantised weights, which have no gradient: save the network as it was before quantisation"
+        )
     raise DataError(f"{where}{best[0]}{others}; the network must be the one that was trained")
 
 

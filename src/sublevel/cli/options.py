@@ -21,6 +21,10 @@ StoreAt = Annotated[
     Parameter(name="--store", help="Where results are: a folder, or s3://BUCKET/FOLDER (default: OUT/.store)"),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
+Memory = Annotated[
+    str | None,
+    Parameter(help="Most memory of a worker, such as 16GB: Lanczos restarts within it, what does not fit is left out"),
+]
 Where = Annotated[
     str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, announce, raw_study
+from sublevel.cli.options import RUNS, Device, Memory, Out, Set, StoreAt, announce, raw_study
 from sublevel.cli.output import clock, say
 from sublevel.errors import ConfigError
 
@@ -30,6 +30,7 @@ def plan(
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
+    memory: Memory = None,
 ) -> None:
     """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run.
 
@@ -61,7 +62,7 @@ def plan(
     if not code and own_code(resolved := parse(document, study).document()):
         show_without_code(resolved)
         return
-    chosen = Study(document, out=out, store=store, device=device)
+    chosen = Study(document, out=out, store=store, device=device, memory=memory)
     announce(chosen)
     show_plan(chosen, jobs)
 
@@ -83,6 +84,7 @@ def show_plan(study: Study, jobs: int | None) -> None:
         f"memory: about {plan.memory / 2**30:.1f} GiB per worker and {plan.data / 2**30:.1f} GiB of data for all; "
         f"disk: about {plan.disk / 2**20:.0f} MiB more"
     )
+    say(f"memory of a worker: {', '.join(f'{name} {size / 1e9:.2f} GB' for name, size in plan.memory_parts.items())}")
     for note in plan.notes:
         say(f"note: {note}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from sublevel.cli.options import RUNS, Device, Out, Set, StoreAt, Track, Where, announce, near, raw_study
+from sublevel.cli.options import RUNS, Device, Memory, Out, Set, StoreAt, Track, Where, announce, near, raw_study
 from sublevel.cli.output import say
 from sublevel.errors import ConfigError
 
@@ -34,6 +34,7 @@ def run(
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
+    memory: Memory = None,
 ) -> int:
     """Run a study: a preset, or a TOML file. What is in the store already is not computed again.
 
@@ -53,15 +54,15 @@ def run(
 
     if placement.helped(executor):
         return 0
-    chosen = Study(raw_study(study, overrides), out=out, store=store, device=device)
+    chosen = Study(raw_study(study, overrides), out=out, store=store, device=device, memory=memory)
     announce(chosen)
     return _code(_carry_out(chosen, jobs=jobs, executor=executor, track=track, max_hours=max_hours, figures=figures))
 
 
 def measure(
     *checkpoints: Path,
-    model: str,
     data: str,
+    model: str | None = None,
     root: str | None = None,
     mask: tuple[Path, ...] = (),
     name: str = "measured",
@@ -71,6 +72,7 @@ def measure(
     out: Out = RUNS,
     store: StoreAt = None,
     device: Device = "auto",
+    memory: Memory = None,
 ) -> int:
     """Measure checkpoints that were trained elsewhere: losses, paths between them, spectra, volumes.
 
@@ -79,9 +81,11 @@ def measure(
     checkpoints
         State dicts: safetensors, or files of torch.save (loaded with weights_only). The first is the reference.
     model
-        A registered network, or module:function.
+        A registered network, module:function, or hf:FOLDER. Default: hf: of the first checkpoint, if that is a folder
+        of a pretrained transformer.
     data
-        A data source, with its root. All of its training examples are measured: none is held out.
+        A data source, with its root, or module:function that returns (train, test). All training examples are
+        measured: none is held out.
     mask
         Files of 0/1 tensors by weight name: one for each checkpoint, or one for all.
     name
@@ -93,8 +97,9 @@ def measure(
 
     source = {"name": data, "validation": 0} | ({"root": root} if root is not None else {})
     given = _given(checkpoints, mask)
+    model = model or _folder(checkpoints[0])
     study = {"name": name, "given": given, "model": {"name": model}, "data": source, "geometry": GEOMETRY}
-    chosen = Study(override(study, *overrides), out=out, store=store, device=device)
+    chosen = Study(override(study, *overrides), out=out, store=store, device=device, memory=memory)
     announce(chosen)
     result = _carry_out(chosen, jobs=jobs, executor=executor)
     found = answer(result)
@@ -121,6 +126,16 @@ def _shown(value: object, percent: bool) -> str:
     if not isinstance(value, float):
         return str(value)
     return "" if value != value else f"{100 * value:.1f}%" if percent else f"{value:.4g}"
+
+
+def _folder(checkpoint: Path) -> str:
+    """The network of a checkpoint that is a folder of a pretrained transformer. Raises ConfigError for another one."""
+    if not (checkpoint / "config.json").is_file():
+        raise ConfigError(
+            f"{checkpoint} holds weights and no network: name it with --model (a registered network, module:function "
+            "in a file of your own, or hf:FOLDER)"
+        )
+    return f"hf:{checkpoint}"
 
 
 def _given(checkpoints: Sequence[Path], masks: Sequence[Path]) -> list[dict[str, str]]:

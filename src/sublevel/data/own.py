@@ -15,21 +15,27 @@ import torch
 from torch import Tensor
 
 from sublevel.data.packing import pack
-from sublevel.data.sources import Dataset, check, numbered
+from sublevel.data.sources import IGNORED, Dataset, check, numbered
 from sublevel.errors import DataError
 from sublevel.inputs import Inputs, each, tensors_of
 
 Samples = tuple[Inputs, Tensor]
 
 
-def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32) -> Dataset:
+def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32, ignored: int = IGNORED) -> Dataset:
     """The data as a data set. Sources that could change are read twice; float64 is kept if ``dtype`` is float64.
+
+    The label ``ignored`` does not count.
 
     Raises DataError for invalid data.
     """
     (train_x, train_y), (test_x, test_y) = _read(train, "train", dtype), _read(test, "test", dtype)
     if not len(train_y) or not len(test_y):
         raise DataError(f"own data: {len(train_y)} training and {len(test_y)} test examples; at least one of each")
+    train_y, test_y = (
+        y if y.is_floating_point() or ignored == IGNORED else torch.where(y == ignored, IGNORED, y)
+        for y in (train_y, test_y)
+    )
     return joined("own", (train_x, train_y), (test_x, test_y), numbered(train_y, test_y), "tensors given in Python")
 
 
@@ -40,6 +46,27 @@ def of_bits(dataset: Dataset) -> Dataset:
         return dataset
     train_y, test_y = (_column(y.long()) for y in labels)
     return replace(dataset, train_y=train_y, test_y=test_y, classes=("0", "1"))
+
+
+def shifted(dataset: Dataset) -> Dataset:
+    """The data of a causal language model, with the next token as the label of each.
+
+    Labels in the form of `transformers` equal the tokens (or are `IGNORED`), and the network shifts them. Such labels
+    are moved one place to the left; the last place is `IGNORED`. All other labels stay unchanged.
+    """
+    parts = (dataset.train_x, dataset.train_y), (dataset.test_x, dataset.test_y)
+    few = ((x[: min(64, len(x))], y[:64]) for x, y in parts)
+    if not all(_repeats(dataset, x, y) for x, y in few) or not all(_repeats(dataset, x[: len(x)], y) for x, y in parts):
+        return dataset
+    train_y, test_y = (torch.cat([y[:, 1:], torch.full_like(y[:, :1], IGNORED)], dim=1) for _, y in parts)
+    return replace(dataset, train_y=train_y, test_y=test_y)
+
+
+def _repeats(dataset: Dataset, x: Tensor, y: Tensor) -> bool:
+    """Whether labels [N, T] equal an input of tokens wherever they count."""
+    columns = dataset.layout.unpack(x) if dataset.layout else [x]
+    tokens = (t for t in columns if t.shape == y.shape and not t.is_floating_point() and t.dtype != torch.bool)
+    return y.ndim == 2 and any(bool(((y == t) | (y == IGNORED)).all()) for t in tokens)
 
 
 def _column(y: Tensor) -> Tensor:

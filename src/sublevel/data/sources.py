@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def load(name: str, /, *, root: str | Path | None = None, **options: Any) -> Dat
 
     ``root`` is the folder (or file) of the data. Downloadable sources look there first, then in the cache, and
     otherwise download into the cache. ``options`` are those of the source. Raises `ConfigError` for an unknown name or
-    option, and `DataError` for data that are missing, damaged or inconsistent.
+    option, and `DataError` for data that are missing, damaged or inconsistent. Every source has the option ``ignored``,
+    the label that does not count (default `IGNORED`).
 
     >>> data = load("fashion-mnist-small")
     >>> tuple(data.train_x.shape), data.train_x.dtype, len(data.test_y)
@@ -88,7 +89,10 @@ def load(name: str, /, *, root: str | Path | None = None, **options: Any) -> Dat
     if name not in _SOURCES:
         raise unknown("data source", name, _SOURCES, "data.name")
     function = _SOURCES[name]
-    allowed = list(inspect.signature(function).parameters)[1:]
+    ignored = options.pop("ignored", IGNORED)
+    if type(ignored) is not int:
+        raise DataError(f"data.options.ignored is {ignored!r}; it is a label, a whole number")
+    allowed = [*list(inspect.signature(function).parameters)[1:], "ignored"]
     for option in options:
         if option not in allowed:
             raise unknown(f"option of data source {name!r}:", option, [*allowed, "root"], f"data.options.{option}")
@@ -96,7 +100,7 @@ def load(name: str, /, *, root: str | Path | None = None, **options: Any) -> Dat
         place = None if root is None else Path(root).expanduser()
     except RuntimeError as error:
         raise DataError(f"data.root {root} cannot be found: {error}") from None
-    return check(function(place, **options))
+    return check(without(function(place, **options), ignored))
 
 
 def check(dataset: Dataset) -> Dataset:
@@ -118,6 +122,17 @@ def check(dataset: Dataset) -> Dataset:
 def integers(y: Tensor) -> Tensor:
     """Labels as int64; real targets stay."""
     return y if y.is_floating_point() else y.to(torch.int64)
+
+
+def without(dataset: Dataset, ignored: int) -> Dataset:
+    """The data set with `IGNORED` in place of the label ``ignored``, and the classes of the labels that are left."""
+    labels = dataset.train_y, dataset.test_y
+    if ignored == IGNORED or any(y.is_floating_point() for y in labels):
+        return dataset
+    train_y, test_y = (torch.where(y == ignored, IGNORED, y) for y in labels)
+    named = dataset.classes != numbered(*labels)
+    classes = dataset.classes if named else numbered(train_y, test_y)
+    return replace(dataset, train_y=train_y, test_y=test_y, classes=classes)
 
 
 def numbered(*labels: Tensor, names: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -16,14 +16,21 @@ class Streamed:
     """Rows of files, ``[N, ...]``, with the indexing and shape methods of a tensor.
 
     ``rows[index]`` with a slice or an int64 tensor reads rows onto ``device``. `keep` selects rows without reading.
+    ``dtype`` is the type of the rows that are read (default: that of the files).
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray], chosen: np.ndarray | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        arrays: Sequence[np.ndarray],
+        chosen: np.ndarray | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self._arrays = arrays
         self._ends = np.cumsum([len(array) for array in arrays])
         self._chosen = np.arange(self._ends[-1]) if chosen is None else chosen
         self.device = torch.device(device)
-        self.dtype = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
+        self.dtype = dtype or torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
         self.shape = torch.Size((len(self._chosen), *arrays[0].shape[1:]))
         self.ndim = len(self.shape)
 
@@ -48,7 +55,7 @@ class Streamed:
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         at = self._chosen[rows if isinstance(rows, slice) else rows.cpu().numpy()]
-        out = np.empty((len(at), *self.shape[1:]), self._arrays[0].dtype)
+        out = np.empty((len(at), *self.shape[1:]), torch.empty(0, dtype=self.dtype).numpy().dtype)
         shard = np.searchsorted(self._ends, at, side="right")
         for s in np.unique(shard):
             here = np.flatnonzero(shard == s)
@@ -64,11 +71,11 @@ class Streamed:
 
     def keep(self, mask: Tensor) -> Streamed:
         """The rows where a bool mask ``[N]`` is true."""
-        return Streamed(self._arrays, self._chosen[mask.cpu().numpy()], str(self.device))
+        return Streamed(self._arrays, self._chosen[mask.cpu().numpy()], str(self.device), self.dtype)
 
     def to(self, device: torch.device | str) -> Streamed:
         """The same rows, read onto another device."""
-        return Streamed(self._arrays, self._chosen, str(device))
+        return Streamed(self._arrays, self._chosen, str(device), self.dtype)
 
 
 Rows = Tensor | Streamed

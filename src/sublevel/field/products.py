@@ -33,7 +33,7 @@ def second_backward(
         torch.autograd.grad(gradient, theta, row, retain_graph=keep or i + 1 < len(rows))[0]
         for i, row in enumerate(rows)
     ]
-    return torch.stack(products).reshape(v.shape)
+    return (products[0] if len(products) == 1 else torch.stack(products)).reshape(v.shape)
 
 
 def sandwich(

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import sublevel.models.zoo  # noqa: F401 - registers the built-in networks
+from sublevel.models import pretrained
 from sublevel.models.build import build, copied
 from sublevel.models.fingerprint import fingerprint, own_code
 from sublevel.models.registry import model, names
 
-__all__ = ["build", "copied", "fingerprint", "model", "names", "own_code"]
+__all__ = ["build", "copied", "fingerprint", "model", "names", "own_code", "pretrained"]

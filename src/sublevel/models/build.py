@@ -15,6 +15,7 @@ from torch import nn
 
 from sublevel.errors import ConfigError, ModelError, nearest
 from sublevel.inputs import Shapes, parts, shapes_of
+from sublevel.models import pretrained
 from sublevel.models.registry import STARTS, find, initialise
 from sublevel.own_code import contained
 
@@ -24,7 +25,8 @@ def build(name: str | Callable[..., nn.Module], /, *, input_shape: Shapes, class
 
     Several inputs are a tuple of shapes, or a dict by name.
 
-    ``name`` is a registered name (`names`), an import path ``"module:function"``, or the function itself.
+    ``name`` is a registered name (`names`), an import path ``"module:function"``, the function itself, or
+    ``"hf:FOLDER"`` for a pretrained transformer (see `sublevel.models.pretrained`).
     Your own function is called with ``options``, and with ``input_shape`` and ``classes`` if its signature names them;
     it initialises its weights. Weights are drawn from torch's global generator, which the caller seeds.
 
@@ -38,6 +40,8 @@ def build(name: str | Callable[..., nn.Module], /, *, input_shape: Shapes, class
         return copied(name)
     if not isinstance(name, str):
         return call(name, qualified_name(name), shape, classes, options)
+    if pretrained.is_pretrained(name):
+        return pretrained.build(name, classes=classes, **options)
     if ":" in name:
         return call(resolve(name), name, shape, classes, options)
     entry, slots = find(name)

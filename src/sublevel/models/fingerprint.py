@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from sublevel.models import pretrained
 from sublevel.models.build import qualified_name, resolve
 from sublevel.models.registry import find
 from sublevel.models.source import NoSource, function_digest, source_digest
@@ -30,6 +31,8 @@ def fingerprint(
     path. None means that some source is not readable and ``version`` is absent: results of such a network must not be
     cached. With a ``version`` the user is responsible for changes of unreadable code.
     """
+    if pretrained.is_pretrained(name):
+        return {**pretrained.fingerprint(module), "options": dict(options), "state": state(module)}
     if ":" not in name and factory is None:
         return registered(name, module, options)
     factory = resolve(name) if factory is None else factory

@@ -14,6 +14,7 @@ from torch import nn
 from sublevel._types import Tensor
 from sublevel.data import Part, Splits
 from sublevel.errors import ConfigError, ModelError
+from sublevel.heads import large_heads
 from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
 from sublevel.numerics import ieee
 from sublevel.own_code import contained
@@ -36,14 +37,16 @@ def check_device(name: str) -> str:
 
 
 def check_output(
-    module: nn.Module, name: str, splits: Splits, dtype: torch.dtype, loss: str | Loss, losses: Loss
-) -> None:
+    module: nn.Module, name: str, splits: Splits, dtype: torch.dtype, loss: str | Loss, losses: Loss,
+    *, roomy: bool = False,
+) -> None:  # fmt: skip
     """Refuse a network that is not a function, outputs that do not fit the labels, and a loss that is not per example.
 
-    Labels [N] in C classes need outputs [N, C]; labels for every token, [N, T], need [N, T, C] or [N, C, T]; real
-    targets need one output per target. Raises ModelError.
+    Labels [N] in C classes need outputs [N, C], or more if ``roomy``; labels for every token, [N, T], need [N, T, V] or
+    [N, V, T] with a vocabulary V of at least C; real targets need one output per target. Raises ModelError.
     """
     classes, few = len(splits.classes), max(2, min(EXAMPLES, NUMBERS // max(1, splits.train.x[:1].numel())))
+    few = 2 if large_heads(module) else few
     x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
     try:
         with contained():
@@ -51,7 +54,7 @@ def check_output(
     except ModelError:
         raise
     except Exception as error:
-        hint = _channels(splits.input_shape)
+        hint = _channels(splits.input_shape) or _tokens(x)
         raise ModelError(
             f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: {error}{hint}"
         ) from error
@@ -74,16 +77,25 @@ def check_output(
             raise ModelError(
                 f"model {name} gives one output for each label of two classes; take loss='binary-cross-entropy'"
             )
-    elif classes and by_class(output, y).shape != (len(y), classes, *target):
+    elif classes and not _fits(by_class(output, y), classes, (len(y), *target), vocabulary=bool(target) or roomy):
         raise ModelError(
             f"model {name} gives outputs of shape {each} for one example, "
-            f"but the data have {classes} classes; expected {[*target, classes]}"
+            f"but the data have {classes} classes; expected {[*target, classes]}{_void(splits, output)}"
         )
     if not classes and prod(each) != prod(target):
         raise ModelError(
             f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}"
+            + ("; labels of classes are whole numbers: give y.long()" if _whole(splits.train.y) else "")
         )
     _check_loss(loss, losses, output[:2], y[:2], "class labels" if splits.classes else "real targets")
+
+
+def _fits(scores: Tensor, classes: int, labels: tuple[int, ...], *, vocabulary: bool) -> bool:
+    """Whether scores [N, V, ...] belong to labels [N, ...]: V is the number of classes, or a larger vocabulary."""
+    found = scores.shape
+    if len(found) < 2 or (found[0], *found[2:]) != labels:
+        return False
+    return found[1] == classes or (vocabulary and found[1] > classes)
 
 
 def _output(module: nn.Module, name: str, x: Tensor, prepare: Callable[[Tensor], Inputs]) -> Any:
@@ -112,6 +124,25 @@ def _channels(shape: Shapes) -> str:
     """A hint if images seem to have channels last."""
     last = [s for s in parts(shape) if len(s) == 3 and s[2] in (1, 3, 4) and s[0] > 4]
     return "; are the channels last? give x.permute(0, 3, 1, 2)" if last else ""
+
+
+def _tokens(x: Tensor) -> str:
+    """A hint if the inputs are whole numbers, which count as tokens."""
+    return "; whole numbers count as tokens: give x.float() for measurements" if x.dtype == torch.int64 else ""
+
+
+def _whole(y: Tensor) -> bool:
+    return y.is_floating_point() and y.ndim == 1 and bool((y == y.round()).all())
+
+
+def _void(splits: Splits, output: Tensor) -> str:
+    """A hint if one label above the classes of the network may mark what does not count."""
+    last = len(splits.classes) - 1
+    labels = torch.cat([splits.train.y.reshape(-1), splits.test.y.reshape(-1)])
+    rest = labels[labels != last]
+    if not len(rest) or int(rest.max()) >= last - 1 or int(rest.max()) >= max(output.shape[1:], default=0):
+        return ""
+    return f"; if the label {last} marks what does not count, give loss=nn.CrossEntropyLoss(ignore_index={last})"
 
 
 def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:

@@ -19,14 +19,17 @@ from sublevel._types import Tensor
 from sublevel.checkpoints import Checkpoint, Source
 from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
+from sublevel.data.sources import IGNORED
 from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
+from sublevel.own_code import contained
 from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import identity
 from sublevel.problem.checks import check_device, check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
-from sublevel.problem.sizes import count_activations, field_batch
+from sublevel.problem.sizes import count_activations, count_saved, field_batch
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
+from sublevel.risk.losses import counting_from, ignore_index
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
 from sublevel.train.engine import TrainingResult, train
@@ -43,13 +46,15 @@ if TYPE_CHECKING:
 class Problem:
     """A network factory with training and test data and a loss.
 
-    ``model`` is a registered name, an import path ``module:function``, a function that returns an ``nn.Module``, or a
-    network, which is copied at once; ``options`` are its arguments. The data are a named source (``data`` with ``root``
-    and ``data_options``), or ``train`` and ``test``, each a pair of tensors or arrays (inputs [N, ...], labels [N]), a
-    map-style Dataset of such pairs, or an iterable of batches of them (a DataLoader); several inputs are a tuple or a
-    dict instead of one tensor. ``validation`` (count or share) is held out from the training examples; ``mean`` and
-    ``std`` per channel normalise images (default: those of the training examples). ``prunable`` selects the prunable
-    weights: names of parameters with wildcards, module classes, or a function (see `Space.of`).
+    ``model`` is a registered name, an import path ``module:function``, a function that returns an ``nn.Module``, a
+    network, which is copied at once, or ``hf:FOLDER`` (see `sublevel.models.pretrained`); ``options`` are its
+    arguments. The data are a named source (``data`` with ``root`` and ``data_options``), an import path
+    ``module:function`` of a function that returns ``(train, test)``, or ``train`` and ``test``, each a pair of tensors
+    or arrays (inputs [N, ...], labels [N]), a map-style Dataset of such pairs, or an iterable of batches of them (a
+    DataLoader); several inputs are a tuple or a dict instead of one tensor. ``validation`` (count or share) is held out
+    from the training examples; ``mean`` and ``std`` per channel normalise images (default: those of the training
+    examples). ``prunable`` selects the prunable weights: names of parameters with wildcards, module classes, or a
+    function (see `Space.of`).
 
     ``loss`` is a name (``cross-entropy``, ``binary-cross-entropy``, ``squared``, ``mse``, ``huber``), a loss of
     ``torch.nn``, or a function from outputs and labels to the loss of each example, or its import path. ``loop``, a
@@ -83,6 +88,9 @@ class Problem:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        if (index := ignore_index(self.loss)) != IGNORED:
+            object.__setattr__(self, "loss", counting_from(self.loss))
+            object.__setattr__(self, "data_options", {**self.data_options, "ignored": index})
         object.__setattr__(self, "loss", named(self.loss))
         object.__setattr__(self, "device", check_device(str(self.device)))
         for group, known in ((self.options, {"input_shape", "classes"}), (self.data_options, {"root"})):
@@ -112,10 +120,37 @@ class Problem:
         """The data as read."""
         if (self.train is None) != (self.test is None):
             raise DataError("own data need both train and test")
-        if self.train is None:
-            return datasets.load(self.data, root=self.root, **self.data_options)
-        found = own.dataset(self.train, self.test, self.torch_dtype)
-        return own.of_bits(found) if self.loss == "binary-cross-entropy" else found
+        if self.train is None and ":" not in self.data:
+            found = datasets.load(self.data, root=self.root, **self.data_options)
+        else:
+            train, test = (self.train, self.test) if self.train is not None else self._own_data()
+            found = own.dataset(train, test, self.torch_dtype, self.data_options.get("ignored", IGNORED))
+            found = own.of_bits(found) if self.loss == "binary-cross-entropy" else found
+        causal = self.pretrained and models.pretrained.task_of(self.name, self.options) == "causal-lm"
+        return own.shifted(found) if causal else found
+
+    def _own_data(self) -> tuple[Any, Any]:
+        """The training and the test data that the user's function ``module:function`` returns."""
+        options = {name: value for name, value in self.data_options.items() if name != "ignored"}
+        if self.root is not None:
+            options["root"] = str(self.root)
+        try:
+            function = identity.function(self.data)
+            with contained():
+                found = function(**options)
+        except Exception as error:  # the user's code
+            raise DataError(f"data {self.data!r}: {str(error).removeprefix('model ')}") from error
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise DataError(
+                f"data {self.data!r} gives {type(found).__name__}; expected the pair (train, test), each as Problem "
+                "takes it"
+            )
+        return found[0], found[1]
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network is a transformer from a folder, ``hf:FOLDER``."""
+        return models.pretrained.is_pretrained(self.model)
 
     @cached_property
     def splits(self) -> Splits:
@@ -153,7 +188,8 @@ class Problem:
     def module(self) -> nn.Module:
         """A network for computation; its weights have no meaning."""
         module = in_precision(self.build(0, "template"), self.torch_dtype, self.name)
-        check_output(module, self.name, self.splits, self.torch_dtype, self.loss, self.per_example_loss())
+        losses = self.per_example_loss()
+        check_output(module, self.name, self.splits, self.torch_dtype, self.loss, losses, roomy=self.pretrained)
         return module.to(self.device)
 
     @cached_property
@@ -187,7 +223,13 @@ class Problem:
 
         Raises DataError if the point would compute another function (see `sublevel.checkpoints.read`).
         """
-        found = read_checkpoint(source, self.module, self.space, mask)
+        if self.pretrained and isinstance(source, str | Path) and (Path(source) / "config.json").is_file():
+            options = {name: value for name, value in self.options.items() if name != "weights"}
+            with seeded(0, "template"):
+                own_net = models.pretrained.build(f"hf:{source}", complete=True, **options)
+            found = read_checkpoint(own_net, self.module, self.space, mask, name=str(source))
+        else:
+            found = read_checkpoint(source, self.module, self.space, mask)
         return replace(found, point=found.point.to("cpu"))
 
     def point(self, source: Source, mask: Source | None = None) -> Point:
@@ -225,7 +267,8 @@ class Problem:
     @cached_property
     def activations(self) -> int:
         """Numbers that one example leaves behind in a forward pass."""
-        return count_activations(self.module, self.prepare(self.splits.train.x[:1]))
+        count = count_saved if self.pretrained else count_activations
+        return count(self.module, self.prepare(self.splits.train.x[:1]))
 
     @property
     def field_batch(self) -> int:
@@ -342,7 +385,7 @@ class Problem:
     @property
     def portable(self) -> bool:
         """Whether another process can build this problem from its spec."""
-        code = [self.model, self.loss, *([] if self.loop is None else [self.loop])]
+        code = [self.model, self.loss, self.data, *([] if self.loop is None else [self.loop])]
         return not callable(self.prunable) and all(map(identity.importable, code))
 
     def spec(self, stored: str | None = None) -> ProblemSpec:
@@ -357,7 +400,7 @@ class Problem:
         chosen = () if self.prunable is None or callable(self.prunable) else self.prunable
         prunable = ((chosen,) if isinstance(chosen, str) else tuple(chosen)) or None
         return ProblemSpec(
-            model=ModelSpec(name=self.name, options=dict(self.options), prunable=prunable,
+            model=ModelSpec(name=self._located, options=dict(self.options), prunable=prunable,
                             version=self.version),
             data=DataSpec(
                 name="own" if given else self.data,
@@ -368,6 +411,11 @@ class Problem:
             loss=identity.path(self.loss), loop=None if self.loop is None else identity.path(self.loop),
             stored=stored, device=self.device, dtype=self.dtype,
         )  # fmt: skip
+
+    @property
+    def _located(self) -> str:
+        """The name of the network for other processes: a folder by its absolute path."""
+        return f"hf:{models.pretrained.folder_of(self.name).resolve()}" if self.pretrained else self.name
 
     def own_tensors(self) -> dict[str, Tensor] | None:
         """Data passed in Python, as tensors by name, for a store; None for named data."""

@@ -11,13 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sublevel._types import Float, Int, Tensor
+from sublevel.data.sources import IGNORED
 from sublevel.errors import ModelError, unknown
+from sublevel.heads import Scores
 
 Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
-
-
-IGNORED = -100
-"""The label that is ignored, as in PyTorch's cross-entropy."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
@@ -28,7 +26,10 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
     >>> cross_entropy(torch.zeros(2, 5, 8), torch.zeros(2, 5, dtype=torch.int64)).div(torch.tensor(8.0).log())
     tensor([1., 1.])
     """
-    losses = F.cross_entropy(by_class(outputs, targets), targets, reduction="none")
+    if isinstance(outputs, Scores) and outputs.shape[:-1] == targets.shape:
+        losses = outputs.losses(targets)
+    else:
+        losses = F.cross_entropy(by_class(outputs, targets), targets, reduction="none")
     return losses if losses.ndim < 2 else losses.flatten(1).mean(dim=1) * _counted_scale(targets, losses)
 
 
@@ -61,7 +62,37 @@ def counting(loss: Loss, targets: Tensor) -> Loss:
         return losses * (counted(y) / share.to(y.device)).to(losses.dtype)
 
     weighted.__name__ = "cross-entropy over the labels that count"
+    weighted.of = loss  # type: ignore[attr-defined]
     return weighted
+
+
+def takes_scores(loss: Loss) -> bool:
+    """Whether a loss takes the scores of a large output layer in chunks (see `sublevel.heads`)."""
+    return getattr(loss, "of", loss) is cross_entropy
+
+
+def relabelled(loss: object, y: Tensor) -> tuple[object, Tensor]:
+    """A loss of ``torch.nn`` and labels, with `IGNORED` in place of another ``ignore_index``.
+
+    >>> relabelled(nn.CrossEntropyLoss(ignore_index=0), torch.tensor([0, 2]))[1].tolist()
+    [-100, 2]
+    """
+    index = ignore_index(loss)
+    if index == IGNORED or y.is_floating_point():
+        return loss, y
+    return counting_from(loss), torch.where(y == index, IGNORED, y)
+
+
+def ignore_index(loss: object) -> int:
+    """The label that a loss of ``torch.nn`` ignores; `IGNORED` for any other loss."""
+    return loss.ignore_index if isinstance(loss, _OF_CLASSES) else IGNORED
+
+
+def counting_from(loss: object) -> object:
+    """The same loss of ``torch.nn`` with the ``ignore_index`` `IGNORED`."""
+    again = copy.copy(loss)
+    again.ignore_index = IGNORED  # type: ignore[attr-defined]
+    return again
 
 
 def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
@@ -92,6 +123,8 @@ def wrong(outputs: Tensor, targets: Int[Tensor, "batch *tokens"]) -> Float[Tenso
     """
     if one_logit(outputs, targets):
         missed = (outputs.reshape(targets.shape) > 0) != (targets > 0)
+    elif isinstance(outputs, Scores) and outputs.shape[:-1] == targets.shape:
+        missed = outputs.answers() != targets
     else:
         missed = by_class(outputs, targets).argmax(dim=1) != targets
     missed = missed & (targets != IGNORED)
@@ -154,8 +187,8 @@ class ByExample:
                 f"loss {self.name}(weight=...) divides by the weights of a batch, so it is no mean over examples; give "
                 "reduction='none' to have the mean of the weighted losses"
             )
-        if isinstance(loss, _OF_CLASSES) and loss.ignore_index != IGNORED:
-            raise ModelError(f"loss {self.name}(ignore_index={loss.ignore_index}): label what does not count {IGNORED}")
+        if (index := ignore_index(loss)) != IGNORED:
+            raise ModelError(f"loss {self.name}(ignore_index={index}): label what does not count {IGNORED}")
         self.loss.reduction = "none"  # type: ignore[assignment]
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:

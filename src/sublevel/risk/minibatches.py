@@ -7,6 +7,7 @@ import torch
 from sublevel._types import Float, Tensor
 from sublevel.data.batches import spans
 from sublevel.field import PointLike, Stochastic
+from sublevel.heads import deferred
 from sublevel.risk.batchnorm import check_batch_size, least_of
 from sublevel.risk.empirical import EmpiricalRisk
 from sublevel.rng import generator
@@ -55,7 +56,9 @@ class MiniBatches(Stochastic):
         point = self.point(at)
         theta = point.theta.detach().requires_grad_()
         index = self._batch(step)
-        outputs = self.risk.outputs(theta, point.buffers, self.risk.prepare(self.risk.x[index]), self.policy)
+        inputs = self.risk.prepare(self.risk.x[index])
+        with deferred(self.risk.heads):
+            outputs = self.risk.outputs(theta, point.buffers, inputs, self.policy)
         loss = self.risk.loss_of(outputs, self.risk.y[index]).mean()
         return loss.detach(), torch.autograd.grad(loss, theta)[0]
 

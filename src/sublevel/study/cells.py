@@ -75,9 +75,10 @@ class Context:
         recipe, seed, order = Recipe.from_document(inputs["recipe"]), inputs["seed"], inputs["order"]
         return self.problem.setup(recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=self.checkpointer)
 
-    def field(self, options: Examples, part: int) -> EmpiricalRisk:
+    def field(self, options: Examples, part: int, **how: Any) -> EmpiricalRisk:
         """The loss on a part of the training examples that a measurement asks for, ready for Hessian products."""
-        return self.problem.field("train", size=options.size, policy=options.policy, part=part, keep_bytes=KEEP)
+        how = {"keep_bytes": KEEP, **how}
+        return self.problem.field("train", size=options.size, policy=options.policy, part=part, **how)
 
 
 Extract = Callable[[Mapping[str, Any], Row, Row], Rows]

@@ -19,6 +19,18 @@ TOGETHER = 8
 BASE = 450 * 2**20
 """Resident bytes of a process that has imported torch."""
 
+TRANSFORMERS = 150 * 2**20
+"""Resident bytes of transformers."""
+
+TRAINING_VECTORS = 8
+"""Vectors [D] of a training: weights, gradients and moments, in several forms."""
+
+PRODUCT_VECTORS = 6
+"""Vectors [D] at the peak of a Hessian product: network, point, gradient, its parts, product, sum over batches."""
+
+STEPS = 200
+"""Steps of a Lanczos run by default."""
+
 
 def units(problem: Problem) -> Callable[[Node], float]:
     """The cost of a node in training-example passes (forward and backward); a forward pass alone is a third."""
@@ -45,18 +57,47 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
     return steps * recipe.batch_size / took
 
 
-def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> int:
-    """Bytes of a worker beside the data, which all share.
+def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> dict[str, int]:
+    """Bytes of a worker beside the data, which all share, by what they are for.
 
-    A batch's activations, the vectors of training, points that are evaluated together, the basis and graphs of Lanczos.
+    The vectors of training and products, a batch's activations, points that are evaluated together, the basis and the
+    graphs of Lanczos. A run with ``rows`` holds so many vectors; another one half of its steps, as a guess.
     """
-    width = 8 if recipe.dtype == "float64" else 4
-    asked = [n.inputs.get("options", n.inputs) for n in waiting if n.kind in ("spectrum", "volume-pair")]
-    basis = max((o["steps"] * min(o.get("probes", 1), TOGETHER) for o in asked if "steps" in o), default=0) / 2
-    vectors = problem.space.dim * width * (8 + basis)
-    graphs = KEEP if any(KINDS[n.kind].products for n in waiting) else 0
-    points = problem.space.dim * width * together(problem.space.dim)
-    return int(BASE + graphs + vectors + points + 3 * width * problem.field_batch * problem.activations)
+    vector = vector_bytes(problem, recipe)
+    asked = [(n.inputs.get("options", n.inputs), n) for n in waiting if n.kind in ("spectrum", "volume-pair")]
+    held = max(
+        (o.get("rows") or o["steps"] * min(o.get("probes", 1), TOGETHER) / 2 for o, _ in asked if "steps" in o),
+        default=0,
+    )
+    limited = [n for n in waiting if n.inputs.get("rows")]
+    graphs = KEEP if any(KINDS[n.kind].products and not n.inputs.get("rows") for n in waiting) else 0
+    trained = any(KINDS[n.kind].trains for n in waiting)
+    vectors = TRAINING_VECTORS if trained or not limited else PRODUCT_VECTORS
+    batch = min((n.inputs.get("batch") or problem.field_batch for n in limited), default=problem.field_batch)
+    points = 0 if limited else vector * together(problem.space.dim)
+    return {
+        "the process": process(problem),
+        f"{vectors} vectors of training and products": vectors * vector,
+        f"a batch of {batch} examples": batch_bytes(problem, recipe, batch),
+        f"{held:.0f} vectors of Lanczos": int(held * vector),
+        "points that are evaluated together": points,
+        "graphs of gradients": graphs,
+    }
+
+
+def vector_bytes(problem: Problem, recipe: Recipe) -> int:
+    """Bytes of a vector [D]."""
+    return problem.space.dim * (8 if recipe.dtype == "float64" else 4)
+
+
+def batch_bytes(problem: Problem, recipe: Recipe, examples: int) -> int:
+    """Bytes of the activations of a batch: those of the forward pass, and twice as many for second derivatives."""
+    return 3 * (8 if recipe.dtype == "float64" else 4) * examples * problem.activations
+
+
+def process(problem: Problem) -> int:
+    """Resident bytes of a process that has imported what it needs."""
+    return BASE + (TRANSFORMERS if problem.pretrained else 0)
 
 
 def disk(node: Node, problem: Problem) -> int:

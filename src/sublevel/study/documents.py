@@ -83,6 +83,8 @@ def preset_names() -> list[str]:
 def override(document: dict[str, Any], *assignments: str) -> dict[str, Any]:
     """A raw study with ``a.b=value`` set, one after another; a value is TOML, or text where it is none.
 
+    ``geometry.NAME=none`` leaves a measurement out.
+
     >>> override({"train": {"lr": 0.1}}, "train.lr=0.05", "data.name=cifar10")
     {'train': {'lr': 0.05}, 'data': {'name': 'cifar10'}}
     """
@@ -91,7 +93,9 @@ def override(document: dict[str, Any], *assignments: str) -> dict[str, Any]:
         keys = path.strip().split(".")
         if not equals or not all(keys) or len(keys) > DEEPEST:
             raise ConfigError(f"an override is written key=value, got {assignment[:80]!r}")
-        document = placed(_unsaid(document, ".".join(keys)), keys, _value(text), path)
+        document = placed(
+            _unsaid(document, ".".join(keys)), keys, _value(text, block=len(keys) == 2 and keys[0] == "geometry"), path
+        )
     return document
 
 
@@ -135,7 +139,9 @@ def placed(document: Mapping[str, Any], keys: list[str], value: Any, path: str) 
     return {**document, head: placed(inner, rest, value, path)}
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, block: bool = False) -> Any:
+    if block and text.strip() == "none":
+        return None
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

@@ -39,13 +39,15 @@ def measure(
     geometry: Mapping[str, Any] | None = None,
     name: str = "measured",
     out: str | Path = RUNS,
+    memory: str | None = None,
     **run: Any,
 ) -> Result:
     """Measure networks that were trained elsewhere: losses, paths between them, curvature, volumes.
 
     ``checkpoints`` maps a name to a file, a state dict or a network; ``masks`` likewise, or ``"zeros"``. The first is
     the reference of paths and overlaps. Every training example of ``problem`` is measured: none is held out.
-    ``geometry`` replaces blocks of the default measurements (None leaves a block out), and ``run`` goes to `Study.run`.
+    ``geometry`` replaces blocks of the default measurements (None leaves a block out), ``memory`` limits
+    a worker (see `Study`), and ``run`` goes to `Study.run`.
     `answer` of the result says whether they share a basin.
 
     Raises ConfigError for masks without a checkpoint, and DataError where a checkpoint is another function than the
@@ -61,7 +63,8 @@ def measure(
         for i, (each, source) in enumerate(checkpoints.items())
     ]
     blocks = {key: block for key, block in {**GEOMETRY, **(geometry or {})}.items() if block is not None}
-    return Study(replace(problem, validation=0), name=name, given=given, geometry=blocks, out=out).run(**run)
+    whole = replace(problem, validation=0)
+    return Study(whole, name=name, given=given, geometry=blocks, out=out, memory=memory).run(**run)
 
 
 def _file(source: Source, path: Path) -> str:

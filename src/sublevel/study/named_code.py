@@ -10,15 +10,26 @@ from typing import Any
 
 from sublevel.errors import ConfigError
 
-ROLES = {"model": "network", "loss": "loss", "loop": "training loop"}
+ROLES = {"model": "network", "data": "data", "loss": "loss", "loop": "training loop"}
 
 
 def own_code(study: Mapping[str, Any]) -> dict[str, str]:
     """The import paths ``module:function`` that a resolved study names, and what each is."""
     model = study.get("model")
     said = {"model": model.get("name") if isinstance(model, Mapping) else model}
+    data = study.get("data")
+    said |= {"data": data.get("name") if isinstance(data, Mapping) else data}
     said |= {name: study.get(name) for name in ("loss", "loop")}
-    return {path: ROLES[role] for role, path in said.items() if isinstance(path, str) and ":" in path}
+    return {path: ROLES[role] for role, path in said.items() if is_code(path)}
+
+
+def is_code(path: object) -> bool:
+    """Whether a name is an import path; ``hf:FOLDER`` names a folder of which no code is run.
+
+    >>> is_code("my_nets:net"), is_code("resnet-20"), is_code("hf:runs/bert")
+    (True, False, False)
+    """
+    return isinstance(path, str) and ":" in path and not path.startswith("hf:")
 
 
 def format_named_code(study: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch.nn import modules
 
+from sublevel.models import pretrained
 from sublevel.problem import Problem
 from sublevel.study.given import Given
 from sublevel.study.spec import StudySpec
@@ -27,6 +28,8 @@ def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: 
         found.append(
             f"the training loss does not depend on {some}: their gradient is 0, and only weight decay moves them"
         )
+    if problem.pretrained and not given and (fresh := pretrained.fresh_weights(problem.module)):
+        found.append(f"{problem.name} has no {', '.join(fresh)}: these weights of the head are drawn for every seed")
     if 2 * int(space.prunable.sum()) < space.dim:
         found.append(
             f"only {space.describe_prunable()}; a density is a share of the prunable ones; prunable = 'matrices' "

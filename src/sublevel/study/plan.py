@@ -10,6 +10,7 @@ from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.study import costs
 from sublevel.study.cost_history import CostHistory
+from sublevel.study.named_code import is_code
 from sublevel.study.placement import gpus
 from sublevel.study.spec import StudySpec
 
@@ -27,9 +28,9 @@ SHARING = "one job for each GPU: a network of this size leaves it idle much of t
 class Plan:
     """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
 
-    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, beside those of the
-    ``data``, which a machine holds once; ``disk`` bytes added to the store; ``own_code`` what would be imported;
-    ``prunable`` how much of the network may be pruned.
+    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, the sum of
+    ``memory_parts``, beside those of the ``data``, which a machine holds once; ``disk`` bytes added to the store;
+    ``own_code`` what would be imported; ``prunable`` how much of the network may be pruned.
     """
 
     cells: dict[str, dict[str, int]]
@@ -37,6 +38,7 @@ class Plan:
     judged_by: str
     jobs: int
     memory: int
+    memory_parts: dict[str, int]
     data: int
     disk: int
     own_code: list[str]
@@ -50,6 +52,7 @@ def make(
     """The plan of a study, from what its schedule finds in the store and what such cells have cost."""
     p, waiting = problem, schedule.look()
     alone = p.device == "cpu" or jobs > len(gpus(p.device)) or p.space.dim > SMALL
+    parts = {name: size for name, size in costs.memory(p, spec.train, waiting).items() if size}
     cells: dict[str, dict[str, int]] = {}
     for node in schedule.graph.nodes.values():
         row = cells.setdefault(node.kind, {"all": 0, "cached": 0, "failed": 0, "to run": 0})
@@ -61,10 +64,11 @@ def make(
         seconds=_seconds(spec, problem, waiting, jobs, history),
         judged_by="a measurement of half a second" if history.rate is None else "what such cells took here before",
         jobs=jobs,
-        memory=costs.memory(p, spec.train, waiting),
+        memory=sum(parts.values()),
+        memory_parts=parts,
         data=p.splits.in_memory,
         disk=sum(costs.disk(node, p) for node in waiting),
-        own_code=[code for code in (p.model, p.loss, p.loop) if isinstance(code, str) and ":" in code],
+        own_code=[code for code in (p.model, p.data, p.loss, p.loop) if isinstance(code, str) and is_code(code)],
         prunable=p.space.describe_prunable(),
         notes=notes if alone else [*notes, SHARING],
     )

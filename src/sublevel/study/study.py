@@ -37,6 +37,7 @@ from sublevel.study.compute import FUNCTION
 from sublevel.study.cost_history import CostHistory
 from sublevel.study.documents import merged
 from sublevel.study.given import Given, files, gathered
+from sublevel.study.memory_limit import limited, parse_memory
 from sublevel.study.notes import notes
 from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
@@ -54,7 +55,8 @@ class Study:
     ``Study("demo")`` and ``Study("my.toml")`` read a preset or a file; ``Study(problem, levels=10, ...)`` takes a
     `Problem` and the keys of a study file as keywords. ``store`` is where the results are, a folder or a URL (default:
     ``sublevel-runs/.store`` in the working directory), ``out`` the folder of runs. Keywords override the keys of a
-    preset or file; those in ``train``, ``data`` and ``model`` one by one.
+    preset or file; those in ``train``, ``data`` and ``model`` one by one. ``memory``, such as ``16GB``, limits a
+    worker: Lanczos restarts within it, and measurements that do not fit are left out with a note.
 
     Raises ConfigError, DataError or ModelError for what cannot be run, before anything is written.
     """
@@ -66,8 +68,10 @@ class Study:
         out: str | Path = RUNS,
         store: str | Path | None = None,
         device: str = "auto",
+        memory: str | None = None,
         **keys: Any,
     ) -> None:
+        limit = None if memory is None else parse_memory(memory)
         if isinstance(source, Problem):
             taken = {"data", "model", "loss", "loop"} & set(keys)
             if taken:
@@ -84,6 +88,10 @@ class Study:
                 document = dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem, self._home = Problem.of(self.spec.problem(device_for(device))), "cpu"
+        self._left_out: list[str] = []
+        if limit is not None:
+            with contained():
+                self.spec, self._left_out = limited(self.spec, self.problem, limit)
         self.out = Path(os.path.abspath(out))  # the user's code may change the working folder
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
@@ -192,7 +200,8 @@ class Study:
 
     def notes(self) -> list[str]:
         """What a reader should know about how this study runs."""
-        return notes(self.spec, self.problem, self._given, cached=self._fingerprint is not None)
+        found = notes(self.spec, self.problem, self._given, cached=self._fingerprint is not None)
+        return [*self._left_out, *found]
 
     @cached_property
     def _given(self) -> list[Given]:

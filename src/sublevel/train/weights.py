@@ -9,6 +9,7 @@ from torch import nn
 
 from sublevel._types import Bool, Float, Tensor
 from sublevel.codec import under, within
+from sublevel.heads import deferred, large_heads
 from sublevel.inputs import call
 from sublevel.space import Point, project
 from sublevel.train.resume import State, overwrite
@@ -30,6 +31,7 @@ class LossAndGrad:
     def __init__(self, setup: TrainingSetup, start: Point) -> None:
         self._team, self._synchronised, self._bf16 = team(), setup.recipe.synchronised, setup.recipe.bf16
         self.space, self.module, self.prepare, self.loss = setup.space, setup.module, setup.prepare, setup.loss
+        self._heads = large_heads(setup.module)
         self.theta = start.theta.detach().clone()
         self.buffers = _copy(start.buffers)
         moved = self.compact(self.theta)
@@ -71,7 +73,9 @@ class LossAndGrad:
     def _losses(self, tensors: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         inputs = self.prepare(x)
         if not self._bf16:
-            return self.loss(call(self.module, tensors, inputs), y)
+            with deferred(self._heads):
+                outputs = call(self.module, tensors, inputs)
+            return self.loss(outputs, y)
         with torch.autocast(self.theta.device.type, torch.bfloat16):
             outputs = call(self.module, tensors, inputs)
         return self.loss(outputs.to(self.theta.dtype), y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from sublevel._types import Bool, Float, Tensor
 from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.missed import MISSED
 from sublevel.geometry.curvature.operators import check_counts, curvature_operator, subspace_dimension
+from sublevel.geometry.curvature.restarted import restarted_eigenpairs
 from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 from sublevel.space import as_point
 
@@ -63,6 +65,7 @@ def top_eigenvalues(
     seed: int = 0,
     operator: str = "hessian",
     scale: Float[Tensor, "D"] | None = None,
+    rows: int | None = None,
 ) -> Spectrum:
     """The k largest algebraic eigenvalues of the curvature at ``theta``, by Lanczos with full reorthogonalisation.
 
@@ -74,6 +77,8 @@ def top_eigenvalues(
     - ``restarts`` bounds the searches for copies of multiple eigenvalues, which take products of their own. Without
       any, only the first pair can converge.
     - ``negative`` eigenvalues at the lower end must converge too, with residuals relative to the largest |eigenvalue|.
+    - ``rows`` is the largest number of vectors in memory. If a run of ``steps`` needs more, it restarts (see
+      `sublevel.geometry.curvature.restarted`): the same eigenvalues within their bounds, from more products.
     - ``operator`` and ``scale`` choose the curvature. With a ``scale`` the vectors are in scaled coordinates (see
       `Operator.scaled`).
 
@@ -81,8 +86,8 @@ def top_eigenvalues(
     ``chance_missed``, that of a random start with almost no component along its eigenvector
     (`sublevel.geometry.curvature.lanczos.Progress.chance_of_more`).
 
-    Raises ValueError for an empty subspace, a mask of another length, or k outside 1 to `subspace_dimension`,
-    FloatingPointError for a product that is not finite.
+    Raises ValueError for an empty subspace, a mask of another length, too few ``rows``, or k outside 1 to
+    `subspace_dimension`, FloatingPointError for a product that is not finite.
 
     >>> from sublevel.field import Quadratic
     >>> field = Quadratic(torch.tensor([4.0, 4.0, 1.0, -2.0], dtype=torch.float64))
@@ -101,15 +106,12 @@ def top_eigenvalues(
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     tolerance = tolerance or (1e-7 if dtype == torch.float64 else 1e-4)
     of = curvature_operator(field, theta, mask, operator=operator, scale=scale)
-    found = top_eigenpairs(
-        of,
-        lambda run: of.draw(seed, run),
-        k=k,
-        tolerance=tolerance,
-        steps=steps,
-        restarts=restarts,
-        negative=min(negative, n - 1),
-    )
+    draw, low = (lambda run: of.draw(seed, run)), min(negative, n - 1)
+    how: dict[str, Any] = {"k": k, "tolerance": tolerance, "steps": steps, "restarts": restarts, "negative": low}
+    if rows is None or rows >= min(steps, n) or 3 * k >= n:
+        found = top_eigenpairs(of, draw, **how)
+    else:
+        found = restarted_eigenpairs(of, draw, rows=rows, **how)
     return Spectrum(
         values=found.values,
         vectors=of.embed(found.vectors),
@@ -123,10 +125,10 @@ def top_eigenvalues(
         asymmetry=found.asymmetry,
         chance_missed=MISSED,
         products=found.products,
-        search_products=found.products - found.first.products - 1,
+        search_products=found.products - found.pair_products - 1,
         dimension=n,
         smallest=found.lowest,
         smallest_residuals=found.lowest_residuals,
-        negative_count=int(found.negative.sum()),
-        negative_mass=float(found.first.weights[found.negative].sum()),
+        negative_count=found.negative_count,
+        negative_mass=found.negative_mass,
     )

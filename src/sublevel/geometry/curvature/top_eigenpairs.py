@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
-from sublevel.geometry.curvature.lanczos import Enough, LinearMap, Normalised, Progress, Ritz, lanczos, whole
+from sublevel.geometry.curvature.lanczos import Enough, LinearMap, Normalised, Progress, lanczos, whole
 from sublevel.geometry.curvature.missed import MISSED, ROUNDING, ComplementRun, Exclusion, allowed
 from sublevel.geometry.curvature.operators import unsymmetric
 from sublevel.geometry.curvature.ritz_pairs import Pairs, checked
@@ -45,16 +45,19 @@ class TopEigenpairs:
     """The rounding of a value: `ROUNDING` units in the last place, or the error of the operator itself."""
     asymmetry: float
     """|C - C^T| / |C| of the operator's compression C to the first run."""
-    first: Ritz
-    """The first run, in units of ``unit``."""
-    unit: float
+    ritz_values: np.ndarray
+    """All Ritz values of the first run."""
+    negative_mass: float
+    """The share of a random vector's squared norm on Ritz values that are negative beyond rounding."""
+    pair_products: int
+    """The products that the first run took."""
     products: int
     stop: str
 
     @property
-    def negative(self) -> np.ndarray:
-        """The Ritz values of the first run that are negative beyond rounding; at least as many eigenvalues are."""
-        return self.first.values * self.unit < -self.rounding
+    def negative_count(self) -> int:
+        """The number of Ritz values that are negative beyond rounding; at least as many eigenvalues are."""
+        return int((self.ritz_values < -self.rounding).sum())
 
 
 def top_eigenpairs(
@@ -122,8 +125,9 @@ def top_eigenpairs(
         scale=scale * unit,
         rounding=rounding * unit,
         asymmetry=first.asymmetry,
-        first=first,
-        unit=unit,
+        ritz_values=first.values * unit,
+        negative_mass=float(first.weights[first.values * unit < -rounding * unit].sum()),
+        pair_products=first.products,
         products=sum(run.ritz.products for run in search.runs) + 1,
         stop=stop,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from sublevel._types import Bool, Tensor
 from sublevel.engine.graph import Ref
 from sublevel.geometry import curvature
+from sublevel.geometry.curvature.restarted import dot
 from sublevel.geometry.volume import ellipsoid
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
@@ -25,13 +27,19 @@ class SpectraSpec(Examples):
     """The ``k`` largest eigenvalues on ``size`` training examples, and the volume that they give.
 
     ``operators``: the Hessian, the Gauss-Newton matrix (``ggn``), the Hessian between filter-normalised directions
-    (``adaptive``). ``layers`` adds the largest eigenvalues within each prunable layer.
+    (``adaptive``). ``layers`` adds the largest eigenvalues within each prunable layer, ``blocks`` those within blocks
+    of layers: each is a name of parameters with wildcards, such as ``transformer.h.0.*``, and is measured with the
+    Hessian or ``ggn``. ``rows`` is the largest number of vectors in memory (``--memory`` sets it), where a run that
+    needs more restarts, and ``batch`` the number of examples in a batch.
     """
 
     k: int = Field(default=10, ge=1)
     spaces: Chooses[tuple[Subspace, ...]] = ("own", "all", "next")
     operators: Chooses[tuple[Operator, ...]] = ("hessian",)
     layers: Chooses[bool] = False
+    blocks: Chooses[tuple[str, ...]] = ()
+    rows: Chooses[int | None] = Field(default=None, ge=1)
+    batch: Chooses[int | None] = Field(default=None, ge=1)
     tolerance: float | None = Field(default=None, gt=0)
     steps: int = Field(default=200, ge=2)
     restarts: int = Field(default=3, ge=0)
@@ -69,6 +77,11 @@ def cells(scene: Scene, block: SpectraSpec) -> None:
                 _add(scene, block, s, space, mask, operator)
         for layer in scene.space.prunable_layers if block.layers else ():
             _add(scene, block, s, f"layer {layer.name}", None, "hessian", layer=layer.name)
+        for pattern in block.blocks:
+            scene.space.block(pattern)  # refuses a name without a match
+            for operator in block.operators:
+                if operator != "adaptive":
+                    _add(scene, block, s, f"block {pattern}", None, operator, block_of=pattern)
 
 
 def _add(
@@ -76,6 +89,8 @@ def _add(
 ) -> None:
     inputs = {"point": s.end, "mask": mask, "alive": s.mask if block.exclude_dead else None, **more}
     inputs |= {"operator": operator} if operator != "hessian" else {}
+    inputs |= {"batch": block.batch} if block.batch is not None else {}
+    inputs |= {"rows": block.rows} if block.rows is not None and block.rows < block.steps else {}
     names = [space, *([operator] if operator != "hessian" else [])]
     scene.add("spectrum", s, *names, options=block, inputs=inputs, space=space, operator=operator)
 
@@ -89,22 +104,30 @@ def compute(
     alive: str | None,
     operator: str = "hessian",
     layer: str | None = None,
+    block_of: str | None = None,
+    rows: int | None = None,
+    batch: int | None = None,
     part: int = 0,
 ) -> Output:
-    """The extreme eigenvalues of the training loss at a point, in the subspace of a mask."""
+    """The extreme eigenvalues of the training loss at a point, in the subspace of a mask, a layer or a block."""
     at = c.point(point)
     space, dead = living(c, c.mask(mask), c.mask(alive))
     if layer is not None:
         inside = c.problem.space.indicator(layer).to(c.problem.device)
         space = inside if space is None else space & inside
-    field = c.field(options, part)
+    how = {} if rows is None and batch is None else {"keep_bytes": 0, "batch_size": batch}
+    field = c.field(options, part, **how)
     scale = curvature.filter_norms(c.problem.space, at.theta) if operator == "adaptive" else None
+    if block_of is not None:
+        inside = c.problem.space.block(block_of).to(c.problem.device)
+        field, at = field.restricted(block_of, at)
+        space, dead = (None if mask is None else mask[inside] for mask in (space, dead))
     chosen = options.model_dump(include={"tolerance", "steps", "restarts", "negative"})
     chosen |= {"k": min(options.k, len(at.theta) if space is None else int(space.sum())), "scale": scale}
     chosen |= {"operator": "hessian" if operator == "adaptive" else operator}
-    found = curvature.top_eigenvalues(field, at, mask=space, **chosen)
+    found = curvature.top_eigenvalues(field, at, mask=space, rows=rows, **chosen)
     gradient = field.grad(at)
-    slopes = found.vectors.double() @ gradient.double()
+    slopes = found.vectors.double() @ gradient.double() if rows is None else _slopes(found.vectors, gradient)
     row = {
         "buffers": field.policy,
         "dimension": found.dimension,
@@ -131,6 +154,11 @@ def compute(
     return Output({"row": row, "pairs": pairs, "slopes": slopes.tolist()})
 
 
+def _slopes(vectors: Tensor, gradient: Tensor) -> Tensor:
+    """The slopes along vectors, without copies of them in float64."""
+    return torch.tensor([dot(v, gradient) for v in vectors], dtype=torch.float64)
+
+
 def living(
     c: Context, space: Bool[Tensor, "D"] | None, own: Bool[Tensor, "D"] | None
 ) -> tuple[Bool[Tensor, "D"] | None, Bool[Tensor, "D"] | None]:
@@ -148,7 +176,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
     yield "curvature", {**labels, **row}
     for pair in values["pairs"]:
         yield "spectra", {**labels, "buffers": buffers, **pair}
-    if labels["operator"] != "hessian" or labels["space"].startswith("layer "):
+    if labels["operator"] != "hessian" or labels["space"].startswith(("layer ", "block ")):
         return
     largest = [pair["eigenvalue"] for pair in values["pairs"] if pair["end"] == "largest"]
     error = max(pair["residual"] for pair in values["pairs"] if pair["end"] == "largest")
