@@ -106,8 +106,8 @@ class Results:
         return markdown(["", "test error", "against IMP"], body)
 
     def disagreements(self) -> str:
-        """A list of the claims that are contradicted, each with the sentence that the report quotes."""
-        rows = self.table("verdicts").query("verdict == 'contradicted'")
+        """A list of the primary claims that are contradicted, each with the sentence that the report quotes."""
+        rows = self.table("verdicts").query("verdict == 'contradicted' and family == 'primary'")
         found = (f"- {r.claim}, *{r.statement.rstrip('.')}*: {r.sentence}" for r in rows.itertuples())
         return "\n".join(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in found)
 

@@ -48,8 +48,13 @@ def render(
     summary: dict[str, Any],
     drawn: Drawn | None = None,
     stems: Mapping[str, list[str]] | None = None,
+    stills: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole page as text. ``stems`` names the print files of the first views of each figure."""
+    """The whole page as text.
+
+    ``stems`` names the print files of the first views of each figure. ``stills`` are images of the `pictures` by key,
+    as data URIs: they are seen until the script has drawn.
+    """
     whole = clean(tables, summary.get("tables"))
     ready = without_sweep(whole)
     drawn = figures(whole) if drawn is None else drawn
@@ -77,6 +82,7 @@ def render(
         steps=next_steps(ready, summary),
         terms=terms(levels, summary),
         pictures=first,
+        stills=stills or {},
         methods=written,
         pastes=[
             ("tex-levels", "LaTeX table of the levels", "" if measured else levels_table(levels)),

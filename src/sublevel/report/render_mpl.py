@@ -6,6 +6,8 @@ the salt of SVG identifiers is fixed.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,15 @@ def save(view: View, title: str, stem: Path, columns: int = 2) -> list[Path]:
     return written
 
 
+def still(view: View) -> str:
+    """One view as a data URI of SVG, for a page to show before its script has drawn it."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+        canvas = draw(view, "", 1)
+        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": MARK}, dpi=DPI, transparent=True)
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def draw(view: View, title: str, columns: int = 2) -> Canvas:
     """A matplotlib figure of one view: panels in a grid, one legend below them all.
 
@@ -75,7 +86,7 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     canvas = Canvas(figsize=(width, height))
     choice = ", ".join(f"{k} {v}" for k, v in view.choice.items() if v)
     text = f"{title}{'' if title.endswith('?') else ':'} {choice}" if choice else title
-    size = min(9.5, 9.5 * 14.5 * (width - 0.24) / len(text))  # about 14.5 letters an inch
+    size = min(9.5, 9.5 * 14.5 * (width - 0.24) / max(1, len(text)))  # about 14.5 letters an inch
     canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(text), ha="left", va="top", fontsize=size)
     for index, panel in enumerate(view.panels):
         row, column = divmod(index, columns)

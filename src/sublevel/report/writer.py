@@ -15,7 +15,7 @@ from sublevel.foreign import LARGEST, opened, plain_all, read_json
 from sublevel.report.describe import Figure
 from sublevel.report.figures import Drawn
 from sublevel.report.figures import figures as describe_figures
-from sublevel.report.page import render
+from sublevel.report.page import pictures, render
 from sublevel.report.prepare import clean
 from sublevel.tables import declared
 
@@ -47,9 +47,14 @@ def write(
     stems = {f.key: names(f)[: None if whole else f.printed] for f in drawn.all} if figures else {}
     if figures:
         write_figures(drawn, stems, out / "figures")
+    stills = {}
+    if figures:
+        from sublevel.report.render_mpl import still
+
+        stills = {f.key: still(f.views[0]) for f in pictures(drawn)}
     path = out / page
     with replacing(path) as beside:
-        beside.write_text(render(plain, summary, drawn, stems), encoding="utf-8", newline="\n")
+        beside.write_text(render(plain, summary, drawn, stems, stills), encoding="utf-8", newline="\n")
     return path
 
 

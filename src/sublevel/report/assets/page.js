@@ -174,6 +174,7 @@ function draw(figure) {
   if (settle(figure)) {
     figure.data.views[figure.view].panels.forEach((panel, i) => {
       const plot = figure.plots[i];
+      plot.querySelector(".still")?.remove();
       try {
         Plotly.react(plot, panel.data.flatMap((trace) => traces(trace, figure.hidden)), layout(panel, plot.clientWidth), panel.solid ? turning : config);
       } catch (error) {
