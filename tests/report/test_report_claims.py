@@ -130,22 +130,22 @@ def test_limits_name_the_networks_and_the_reason(tables):
     levels.loc[(levels["branch"] == "oneshot") & (levels["level"] == 5), "collapsed_layers"] = 1
     levels = levels[~((levels["branch"] == "reinit") & (levels["level"] == 2) & (levels["seed"] == 0))]
     found = faults(clean({"levels": levels}))
-    assert any("1 networks are missing that other seeds have (reinit level 2 seed 0)" in f for f in found)
+    assert any("1 networks that other seeds have are missing (reinit level 2 seed 0)" in f for f in found)
     assert any("have no finite loss or error (imp level 3 seed 1)" in f for f in found)
-    assert any("a layer with no weight left (oneshot level 5 seed 0," in f for f in found)
+    assert any("a layer without weights (oneshot level 5 seed 0," in f for f in found)
     assert len(found) == 3
     layers = tables["layers"].copy()
     second = sorted(layers["layer"].unique())[1]
     layers.loc[(layers["branch"] == "oneshot") & (layers["level"] == 5) & (layers["layer"] == second), "remaining"] = 0
     assert any(
-        f.endswith(f"a constant function. Empty are {second}.") for f in faults({"levels": levels, "layers": layers})
+        f.endswith(f"describe that. Empty layers: {second}.") for f in faults({"levels": levels, "layers": layers})
     )
 
 
 def test_one_seed_and_no_dense_network_are_limits(tables):
     levels = tables["levels"]
     found = faults(clean({"levels": levels[(levels["seed"] == 0) & (levels["branch"] != "dense")]}))
-    assert found[0].startswith("1 seed: a study like this has no interval and no test. Set seeds = 3")
+    assert found[0].startswith("1 seed: no interval and no test. Set seeds = 3")
     assert found[1].startswith("The dense network is missing")
     assert faults(clean({})) == []
 

@@ -64,7 +64,7 @@ def _matches(tables: Indexed, design: Design) -> Finding | None:
         return None
     question, name = "Does the ticket match the dense network?", tests[0].part.holds.partition(" is ")[0]
     error = look(tables, "levels", branch=label(tables, "dense")).numbers("test_error").mean()
-    dense = f"the dense network ({100 * error:.3g}% test error)"
+    dense = f"the dense network ({100 * error:.1f}% test error)"
     few, margin = [t for t in tests if t.reason], f"margin {100 * ERROR_MARGIN:g}"
     if len(few) == len(tests):
         return Finding(question, "not decided", f"{name} differs from {dense} by {_size(few[-1])}. {_few(few[-1])}")

@@ -1,9 +1,8 @@
 """The report of a study: one self-contained page, and every figure as SVG and PDF.
 
-Tables go in, drawings come out, and nothing in between computes science. A figure is *described* once
-(``describe``: panels, series, axes) by a function of the tables in ``report.figures``; two back ends
-render that description, ``render_plotly`` for the page and ``render_mpl`` for print, so that the two
-cannot disagree. ``page`` fills the template, ``writer`` puts files in place.
+The report draws tables and computes no science. A function of ``report.figures`` describes a figure once (``describe``:
+panels, series, axes). Two back ends render that description: ``render_plotly`` for the page, ``render_mpl`` for print.
+``page`` fills the template, ``writer`` writes files.
 
 >>> from sublevel.report import write                                    # doctest: +SKIP
 >>> write(tables, summary, Path("sublevel-runs/demo"))                   # doctest: +SKIP

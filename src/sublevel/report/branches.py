@@ -1,4 +1,4 @@
-"""What the branches of a study are, in the few words that they were registered with."""
+"""The branches of a study in the few words that they are registered with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def described(summary: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def glossary(levels: Frame, words: Mapping[str, Mapping[str, str]]) -> str:
-    """What the branches of a table of levels are, for those that have words or vary one that has.
+    """The branches of a table of levels in words: those that have a summary, and variants of those.
 
     >>> import pandas as pd
     >>> rows = {"branch": ["dense", "imp", "oneshot", "mine"], "base": ["dense", "imp", "oneshot", "imp"], "level": 1}

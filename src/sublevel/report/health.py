@@ -1,4 +1,4 @@
-"""What is missing in a study or cannot be trusted, in sentences that name it and say why."""
+"""What is missing or unreliable in a study, in sentences with the reason."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ def faults(tables: dict[str, Frame]) -> list[str]:
     if only_measured(levels):
         return [sentence for sentence in broken if sentence]
     n = int(levels["seed"].nunique())
-    what = "has no interval and no test" if n < 2 else "has intervals too wide to decide anything"
+    what = "no interval and no test" if n < 2 else "nothing is decided"
     found = [
-        f"{counted(n, 'seed')}: a study like this {what}. Set seeds = {FEWEST_SEEDS} or more; what is there is kept."
+        f"{counted(n, 'seed')} {what}. Set seeds = {FEWEST_SEEDS} or more; finished cells are kept."
         * (n < FEWEST_SEEDS),
-        "The dense network is missing, so nothing on this page can be compared with it."
-        * (not (levels["branch"] == "dense").any()),
+        "The dense network is missing, so nothing is compared with it." * (not (levels["branch"] == "dense").any()),
         _absent(levels),
         *broken,
     ]
@@ -43,7 +42,7 @@ def _absent(levels: Frame) -> str:
     gone = [(b, v, s) for b, v in pairs for s in seeds if (b, v, s) not in here]
     if not gone:
         return ""
-    return f"{len(gone)} networks are missing that other seeds have ({_named(gone)}): means are over the seeds left."
+    return f"{len(gone)} networks that other seeds have are missing ({_named(gone)}): means are over the other seeds."
 
 
 def _infinite(levels: Frame) -> str:
@@ -52,8 +51,8 @@ def _infinite(levels: Frame) -> str:
     if bad.empty:
         return ""
     return (
-        f"{len(bad)} of {len(levels)} networks have no finite loss or error ({_named(_keys(bad))}): their training or "
-        "their evaluation broke down. They are left out of every mean, so a mean can look better than its branch is."
+        f"{len(bad)} of {len(levels)} networks have no finite loss or error ({_named(_keys(bad))}): training or "
+        "evaluation failed. Means leave them out, so a mean can look better than its branch is."
     )
 
 
@@ -62,11 +61,11 @@ def _collapsed(levels: Frame, layers: Frame | None) -> str:
     if bad.empty:
         return ""
     empty = [] if layers is None else list(dict.fromkeys(layers.loc[layers["remaining"] == 0, "layer"]))
-    which = f" Empty are {', '.join(empty[:LAYERS])}" if empty else ""
+    which = f" Empty layers: {', '.join(empty[:LAYERS])}" if empty else ""
     more = f" and {len(empty) - LAYERS} other layers" if len(empty) > LAYERS else ""
     return (
-        f"{len(bad)} of {len(levels)} networks have a layer with no weight left ({_named(_keys(bad))}): nothing of the "
-        f"input passes it, and their curvature and volume describe a constant function.{which}{more}{'.' * bool(empty)}"
+        f"{len(bad)} of {len(levels)} networks have a layer without weights ({_named(_keys(bad))}): they compute a "
+        f"constant, and their curvature and volume describe that.{which}{more}{'.' * bool(empty)}"
     )
 
 

@@ -18,7 +18,7 @@ ESCAPES = str.maketrans({
 
 
 def escape(text: str) -> str:
-    r"""Text that LaTeX prints as it stands.
+    r"""Text escaped for LaTeX.
 
     >>> escape("a_b & 5% <x>")
     'a\\_b \\& 5\\% $<$x$>$'
@@ -70,8 +70,8 @@ def verdicts_table(table: Frame) -> str:
     head = _row(["Claim", "Verdict", "Effect [interval]", "Unit", "Seeds", "$p$", r"$p_{\mathrm{Holm}}$"])
     return _table(
         "llllrrr", head, rows,
-        "What the study says about each claim; intervals are t intervals over seeds, $p_{\\mathrm{Holm}}$ is "
-        "corrected over the claims that are tested.", "tab:verdicts",
+        "Verdicts of the claims, with 90\\% intervals over seeds. $p_{\\mathrm{Holm}}$ is corrected over the primary "
+        "claims that are tested.", "tab:verdicts",
     )  # fmt: skip
 
 

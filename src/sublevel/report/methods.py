@@ -1,4 +1,4 @@
-"""The methods of a study in one paragraph, from its summary and from which of its tables hold something."""
+"""The methods of a study in one paragraph, from its summary and its non-empty tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURED = (  # table, filter, what was done with it; citations in double bracke
      "barrier is the largest excess over the line between the ends [[frankle2020linear]]."),
     ("paths", {"path": "to-dense-aligned"}, "Hidden units were matched by weight matching [[ainsworth2023git]]."),
     ("membership", {}, "Where a segment rose above the threshold, a curve was trained to stay below it "
-     "[[garipov2018loss]]; not found counts as not found, and not as outside."),
+     "[[garipov2018loss]]; failing to find one does not count as a barrier."),
     ("tree", {}, "Solutions were joined in a disconnectivity graph [[wales1998archetypal]] at the lowest maximum found "
      "along chains of segments."),
     ("planes", {"kind": "through"}, "Planes pass through three solutions."),
@@ -38,7 +38,7 @@ MEASURED = (  # table, filter, what was done with it; citations in double bracke
     ("densities", {}, "Spectral densities came from stochastic Lanczos quadrature [[ghorbani2019investigation]]."),
     ("estimates", {"quantity": "learning coefficient"}, "Local learning coefficients were estimated by "
      "Metropolis-adjusted Langevin chains [[lau2025local]]."),
-    ("coordinates", {}, "Curvature and finite widths were measured along the coordinates that pruning takes, along "
+    ("coordinates", {}, "Curvature and finite widths were measured along the coordinates that pruning removes, along "
      "kept and along random ones, with equal counts in every layer."),
     ("volumes", {"method": "top-k"}, "Volumes are those of the ellipsoid of the k largest eigenvalues, at equal k."),
     ("volumes", {"method": "radial"}, "Basins were also measured along random rays [[huang2020understanding]]."),
@@ -57,7 +57,7 @@ class Methods:
 
 
 def methods(tables: dict[str, Frame], summary: dict[str, Any]) -> Methods:
-    """Protocol, sizes, seeds, estimators and statistics; what the summary does not know is left out."""
+    """Protocol, sizes, seeds, estimators and statistics; what the summary lacks is left out."""
     study, levels = summary.get("study"), tables["levels"]
     seeds = int(levels["seed"].nunique()) if len(levels) else 0
     trained = [

@@ -1,4 +1,4 @@
-"""Numbers as a reader should see them: no more digits than their error has earned."""
+"""Numbers for readers, with the digits that their error allows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def in_points(unit: str) -> tuple[float, str]:
 
 
 def probability(p: float) -> str:
-    """A p value: three decimals, or below the smallest that is worth printing.
+    """A p value: three decimals, or below 0.001.
 
     >>> probability(0.03125), probability(0.00001)
     ('0.031', '< 0.001')

@@ -1,7 +1,7 @@
-"""The page: one HTML file that holds its styles, its script, plotly.js and all its data.
+"""The page: one HTML file with its styles, its script, plotly.js and all its data.
 
-It opens from a disk with no network: a content security policy in its head forbids every request. Text
-from a study is escaped by the template; data inside ``<script>`` is JSON in which no ``<`` is left.
+It opens offline: a content security policy forbids every request. The template escapes text from a study, and data
+inside ``<script>`` is JSON without any ``<``.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def asset(name: str) -> str:
 
 
 def _study(branches: list[str], seeds: list[float]) -> dict[str, Any]:
-    """What the bar of branches and seeds needs: looks, and t quantiles for intervals over the seeds that are left."""
+    """Data for the bar of branches and seeds: looks, and t quantiles for intervals over the seeds that stay on."""
     looks = [
         {"name": name, "colour": look.colour, "dash": look.dash, "marker": "" if name == "dense" else look.marker}
         for name, look in styles(branches).items()
@@ -147,7 +147,7 @@ def _study(branches: list[str], seeds: list[float]) -> dict[str, Any]:
 
 
 def json_for_script(value: Any) -> Markup:
-    r"""JSON that is safe between ``<script>`` tags: no markup can begin or end inside it.
+    r"""JSON that is safe between ``<script>`` tags.
 
     >>> json_for_script({"a": "</script>"})
     Markup('{"a":"\\u003c/script>"}')

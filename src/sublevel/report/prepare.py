@@ -1,4 +1,4 @@
-"""Tables made ready to draw: typed, joined to densities, averaged over seeds. Nothing here draws."""
+"""Tables prepared for drawing: typed, joined with densities, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sublevel.report.terms import rank
 from sublevel.tables import TABLES, Table, declared
 
 ABSENT = {"part": 0.0, "operator": "hessian", "when": "before"}
-"""What an empty cell of a column that came later means: the first part of the examples, the Hessian, before pruning."""
+"""Values of columns that older tables lack: the first part of the examples, the Hessian, before pruning."""
 FLAGS = {"converged", "stationary"}
 
 
@@ -162,6 +162,15 @@ def choices(frame: Frame, columns: Sequence[str], by: Sequence[str] = ()) -> lis
     return [{c: row[c] for c in columns} for row in sorted(rows, key=lambda row: [rank(c, row[c]) for c in by])]
 
 
+def batchnorm(table: Frame) -> bool:
+    """Whether the rows of a table were taken under a policy for BatchNorm's statistics.
+
+    >>> batchnorm(pd.DataFrame({"buffers": ["none", "stored"]})), batchnorm(pd.DataFrame({"buffers": ["none"]}))
+    (True, False)
+    """
+    return bool(set(table["buffers"]) - {"", "none"})
+
+
 def where(frame: Frame, **equal: object) -> Frame:
     """The rows in which every named column has the given value.
 
@@ -175,7 +184,7 @@ def where(frame: Frame, **equal: object) -> Frame:
 
 
 def first_part(frame: Frame) -> Frame:
-    """The rows on the first part of the examples: means over seeds are taken there, as every study has it.
+    """The rows on the first part of the examples, which every study has.
 
     >>> first_part(pd.DataFrame({"part": [0.0, 1.0], "v": [3, 4]}))["v"].tolist()
     [3]
@@ -199,7 +208,7 @@ def parts_note(frame: Frame, value: str, by: Sequence[str], what: str) -> str:
     if spread.empty or kept["part"].nunique() < 2:
         return ""
     return (
-        f"Drawn is the first of {kept['part'].nunique()} disjoint parts of the training examples; between them "
+        f"The figure shows the first of {kept['part'].nunique()} disjoint parts of the training examples; between them "
         f"{what} spreads by {100 * float(spread.median()):.2g}% (median over solutions of (max - min) / |mean|)."
     )
 
@@ -207,7 +216,7 @@ def parts_note(frame: Frame, value: str, by: Sequence[str], what: str) -> str:
 def doubts_note(table: Frame, what: str) -> str:
     """One sentence on how many rows are ``doubtful``, with the most frequent ``reason``; empty for none.
 
-    Of a reason the words up to the first number count, so that reasons of one kind are counted together.
+    Reasons with the same words up to the first number are counted together.
 
     >>> reasons = ["size 3 is below 50", "size 4 is below 50", ""]
     >>> doubts_note(pd.DataFrame({"doubtful": [True, True, False], "reason": reasons}), "volumes")
@@ -223,7 +232,7 @@ def doubts_note(table: Frame, what: str) -> str:
 
 
 def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles: bool = True) -> str:
-    """One sentence on what the intervals are, and over how many seeds."""
+    """One sentence on the intervals and the number of seeds."""
     counts = frame.groupby(list(by))["seed"].nunique()
     if counts.empty:
         return ""

@@ -1,4 +1,4 @@
-"""What a study was: its settings, data, machine and times, as rows of text for collapsible tables."""
+"""Settings, data, machine and times of a study as rows of text."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sublevel.foreign import plain, plain_all
 
 
 def render(names: Sequence[str], tables: Mapping[str, tuple[str, pd.DataFrame]]) -> str:
-    """The page as text. ``tables``: what each says, and its rows; a sentence stands in the place of an empty one."""
+    """The page as text. ``tables``: a sentence and the rows of each; an empty one gets a sentence in its place."""
     folder = files("sublevel.report") / "assets"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "side_by_side.html").read_text(encoding="utf-8"))

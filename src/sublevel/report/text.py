@@ -1,4 +1,4 @@
-"""Numbers and words from data on their way into the page's JSON: short, and harmless."""
+"""Numbers and text from data for the page's JSON: short, and without markup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:
-    """Numbers for JSON: six significant digits, ``null`` for what is not finite.
+    """Numbers for JSON: six significant digits, ``null`` for others than finite ones.
 
     >>> numbers([1.0, float("nan"), 0.123456789])
     [1, None, 0.123457]
@@ -21,7 +21,7 @@ def numbers(values: Iterable[float]) -> list[float | None]:
 
 
 def safe(text: str) -> str:
-    """Text from data, with what plotly would read as markup or as a template made harmless.
+    """Text from data, escaped where plotly would read markup or a template.
 
     >>> safe("<b>x</b> %{y}")
     '&lt;b&gt;x&lt;/b&gt; %&#123;y}'

@@ -1,4 +1,4 @@
-"""The claims as cards: what this study says about each, at which densities, how surely, and where to look."""
+"""The claims as cards: verdict, one interval, and the evidence."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The claims that this study speaks to, and those that it does not with what would be needed."""
+    """The claims that were measured, and the others with what to add."""
 
     cards: list[Card]
     unmeasured: list[tuple[str, str, str]]
 
     @property
     def counts(self) -> list[tuple[str, int]]:
-        """How many claims have each verdict, the decided ones first."""
+        """The number of claims with each verdict, decided ones first."""
         names = [c.verdict for c in self.cards]
         order = [*ICONS, *sorted(set(names) - set(ICONS))]
         return [(name, names.count(name)) for name in order if name in names]

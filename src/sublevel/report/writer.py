@@ -1,4 +1,4 @@
-"""Put the report of a study in place: ``report.html`` and ``figures/*.svg, *.pdf``."""
+"""Write the report of a study: ``report.html`` and ``figures/*.svg, *.pdf``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(
     """
     out, summary = Path(out), plain_all(summary)
     plain = clean(tables, summary.get("tables"))
-    for name, table in plain.items():  # no control character is left in text, which may be anybody's
+    for name, table in plain.items():  # text may be untrusted: no control characters
         plain[name] = table.assign(**{str(c): table[c].map(plain_all) for c in table.select_dtypes(object)})
     out.mkdir(parents=True, exist_ok=True)
     drawn = describe_figures(plain)
@@ -88,9 +88,9 @@ def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) ->
 
 
 def stale(folder: Path, written: Collection[Path]) -> list[Path]:
-    """The figures in a folder that a report made, and that are not among those written now.
+    """The figures in a folder that an earlier report wrote and this one did not.
 
-    A report knows its own by the creator that they name: the folder may be a user's, with figures of other makers.
+    They are known by the creator in the file, so figures of other makers stay.
     """
     from sublevel.report.render_mpl import MARK
 

@@ -41,9 +41,9 @@ def accuracy(tables: Tables) -> Figure:
         ),
         trap=(
             "Overlapping intervals are no test, since the comparison is paired by seed. Read the paired differences "
-            "at the top of this page."
+            "in the claims."
         ),
-        notes=[seeds_note(levels), *(["Branches that leave the frame are whole in the other scale."] if cut else [])],
+        notes=[seeds_note(levels), *(["The other scale shows the branches that leave the frame."] if cut else [])],
     )
 
 

@@ -11,7 +11,7 @@ from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
 from sublevel.report.palette import SPARE, Style
-from sublevel.report.prepare import first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import batchnorm, first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
 SETS: dict[str, Style] = {
@@ -40,17 +40,17 @@ def coordinates(tables: Tables) -> Figure:
         title="Are the coordinates that pruning removes the flat ones?",
         views=beside_dense(table, ["branch", "buffers", "when"], _coordinates),
         how=(
-            "Curvature and width along the coordinates that pruning takes, as many that it keeps and as many "
-            "random ones, with equal counts in every layer; beside them the steepest eigenvector. Choose the "
-            "point: before the pruning, or after the retraining."
+            "Curvature and width along the coordinates that pruning removes, as many that it keeps and as many random "
+            "ones, with equal counts in every layer. The steepest eigenvector is there for comparison."
         ),
         trap=(
-            "Under BatchNorm small and flat are tied by scale alone: compare with the random set, not with zero. "
-            "The steepest eigenvector is no coordinate, and can be steep where every set is flat."
+            "Compare with the random set, not with zero"
+            + ": under BatchNorm small weights are flat by scale alone" * batchnorm(table)
+            + ". The steepest eigenvector is no coordinate, and can be steep where every set is flat."
         ),
         notes=[
             errors_note(table),
-            f"In {capped} of {widths} widths some direction had not risen that far within the radius looked at "
+            f"In {capped} of {widths} widths some direction does not rise that far within the radius searched "
             "(hollow)." * bool(capped),
             seeds_note(table),
             parts_note(where(whole, set="pruned"), "curvature", SOLUTION, "the mean curvature of the pruned set"),

@@ -11,41 +11,50 @@ from sublevel.report.figures.common import beside_dense, by_branch, density_axis
 from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
-from sublevel.report.prepare import choices, first_part, over_seeds, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import (
+    batchnorm,
+    choices,
+    first_part,
+    over_seeds,
+    parts_note,
+    seeds_note,
+    where,
+    with_density,
+)
 from sublevel.report.terms import SPACES
 from sublevel.tables import SOLUTION
 
 LAYER = "layer "
 
-CONTROL = (
-    "At equal density random-prune stands beside imp in the same space: what pruning does to any mask of that "
-    "count is seen there, and only the difference is imp's."
-)
+CONTROL = "random-prune shows the effect of sparsity alone; only the gap to imp is due to IMP."
 
 
 def control_note(table: Frame) -> str:
-    """What random-prune is there for; empty where the table has no such branch beside imp."""
+    """What random-prune is for; empty unless the table has both it and imp."""
     return CONTROL if {"imp", "random-prune"} <= set(table["branch"]) else ""
 
 
 @figure("Curvature", "largest eigenvalues", "curvature")
 def sharpness(tables: Tables) -> Figure:
-    """The largest eigenvalue against density in three spaces, and the smallest beside it."""
+    """The largest eigenvalue against density in three spaces, and the smallest one."""
     whole = with_density(in_spaces(tables["curvature"]), tables["levels"])
     table = first_part(whole)
+    operators = set(table["operator"])
     return Figure(
         key="sharpness",
         title="The largest eigenvalue",
         views=views(table, ["operator", "buffers"], _sharpness),
         how=(
-            "The largest algebraic eigenvalue of the curvature of the train loss in three spaces, and the "
-            "smallest Ritz value in the original one. Choose the Hessian, the Gauss-Newton matrix (never "
-            "negative) or the adaptive curvature (blind to the weights' scale)."
+            "The largest algebraic eigenvalue of the curvature of the train loss in each space, and the smallest Ritz "
+            "value in the original one."
+            + " The Gauss-Newton matrix is never negative." * ("ggn" in operators)
+            + " The adaptive curvature does not depend on the weights' scale." * ("adaptive" in operators)
         ),
         trap=(
             "Deleting coordinates at one point can only lower the k-th largest eigenvalue, so compare in one "
-            "space, or with a trained random mask of the same count. With BatchNorm the Hessian's eigenvalues "
-            "also scale with the weights' norm."
+            "space, or with a trained random mask of the same count."
+            + " With BatchNorm the Hessian's eigenvalues also scale with the weights' norm."
+            * batchnorm(table)
         ),
         notes=[
             seeds_note(table),
@@ -102,7 +111,7 @@ def spectra(tables: Tables) -> Figure:
 
 
 def _spectra(frame: Frame) -> list[Panel]:
-    """A branch's levels, with the dense network beside them."""
+    """A branch's levels, with the dense network."""
     levels = sorted(frame["level"].unique())
     panels = []
     for space, end in [*((s, "largest") for s in SPACES), ("all", "smallest")]:

@@ -1,4 +1,4 @@
-"""The whole spectrum: its density, and what is read off it."""
+"""The whole spectrum: its density, and quantities computed from it."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def densities(tables: Tables) -> Figure:
         ),
         trap=(
             "A height is a share of its own space's dimensions, so with fewer weights left the same outlier "
-            "stands higher. Near zero train loss the Hessian of the cross-entropy vanishes: compare at matched "
+            "is higher. Near zero train loss the Hessian of the cross-entropy vanishes: compare at matched "
             "loss."
         ),
         notes=[
-            "Means over probes and seeds, smoothed with a Gaussian. A node stands for a group of eigenvalues, so the "
-            "ripples of the bulk are the method's and not the spectrum's."
+            "Means over probes and seeds, smoothed with a Gaussian. A node represents a group of "
+            "eigenvalues, so ripples of the bulk come from the method."
         ]
         if len(table)
         else [],
@@ -132,7 +132,7 @@ DIAGNOSTICS = {"standard error": "se", "draws": "draws", "R-hat": "r_hat", "effe
 
 @figure("Curvature", "trace, negative mass, log-determinant, learning coefficient", "estimates")
 def estimates(tables: Tables) -> Figure:
-    """What is read off whole spectra and off chains, against density, one panel for each quantity."""
+    """Quantities from whole spectra and from chains, against density, one panel for each."""
     whole = with_density(tables["estimates"], tables["levels"])
     whole = whole[np.isfinite(whole["value"])]
     more = [
@@ -150,8 +150,8 @@ def estimates(tables: Tables) -> Figure:
         views=[_estimates(where(rows, **c), where(chains, space=c["space"], buffers=c["buffers"]), c) for c in found],
         how=(
             "Trace, share of negative eigenvalues and log-determinant of max(H, 0) + delta by stochastic Lanczos "
-            "quadrature, and the local learning coefficient from chains. Hollow points are not to be trusted, and "
-            "the reason is under the pointer."
+            "quadrature, and the local learning coefficient from chains. Hollow points are unreliable; the reason is "
+            "under the pointer."
         ),
         trap=(
             "Every dimension without curvature adds log(delta), so log-determinants of different dimension cannot "

@@ -66,12 +66,11 @@ def masks(tables: Tables) -> Figure:
             ])
         ],
         how=(
-            "The share of each mask's weights that imp's mask of the same level keeps too, beside chance "
-            "(dotted). Then the gradient's and the weights' norms at the end of training, and filters with no "
-            "weight left."
+            "The share of each mask's weights that IMP's mask of the same level keeps too, with chance (dotted). Then "
+            "the norms of gradient and weights at the end of training, and filters with no weight left."
         ),
         trap=(
-            "Overlap is to be read against chance, which falls with density. A large gradient norm says that a "
+            "Compare the overlap with chance, which falls with density. A large gradient norm says that a "
             "solution is not stationary."
         ),
         notes=[seeds_note(levels)],

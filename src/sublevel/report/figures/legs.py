@@ -11,7 +11,7 @@ from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import percent
 from sublevel.report.palette import Style, dashed, policy
-from sublevel.report.prepare import seeds_note, where, with_density
+from sublevel.report.prepare import batchnorm, seeds_note, where, with_density
 
 LEGS = {"prune": "Pruning", "retrain": "Retraining"}
 LEG_STYLES = {"prune": Style("#8667bd", "square"), "retrain": Style("#0a9b74", "circle")}
@@ -27,12 +27,15 @@ def legs(tables: Tables) -> Figure:
         title="What pruning breaks and retraining mends",
         views=views(table, ["branch", "split"], _legs),
         how=(
-            "Hollow and dotted is before a leg, filled is after it: pruning left, retraining right, for each "
-            "treatment of the BatchNorm statistics. Below, how far each leg moves the weights."
+            "Hollow and dotted is before a leg, filled is after it: pruning left, retraining right"
+            + ", for each policy of the BatchNorm statistics" * batchnorm(table)
+            + ". Below, how far each leg moves the weights."
         ),
         trap=(
-            "With BatchNorm much of the jump after pruning is statistics that no longer fit the weights. Compare "
-            "the policies before calling it a loss of the solution."
+            "With BatchNorm much of the jump after pruning comes from statistics that no longer fit the weights. "
+            "Compare the policies before calling it a loss of the solution."
+            if batchnorm(table)
+            else "A jump right after pruning says little about the network after retraining."
         ),
         notes=[seeds_note(table, singles=False)],
     )

@@ -1,4 +1,4 @@
-"""Series of estimates: the mean over seeds, the error of a single one, and what is not to be trusted."""
+"""Series of estimates: the mean over seeds, the error of a single one, and what is unreliable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measured(
 ) -> list[Series]:
     """The mean of a value over seeds against ``x``, hollow where any seed is doubtful; none without a finite value.
 
-    The groups are the values of ``x``, or the levels for a density, which then stands at its mean. Columns that are
+    The groups are the values of ``x``, or the levels for a density, which is then averaged. Columns that are
     used where the frame has them: ``se`` (an interval for single seeds), ``doubtful`` with ``reason`` (hollow, and why
     under the pointer), ``more`` (a text under the pointer). ``dots``: whether single seeds are drawn; None for where
     there are at most five.
@@ -91,7 +91,7 @@ def _texts(
         parts += [str(columns["more"][first[i]])] if n == 1 and "more" in columns else []
         if "doubtful" in columns:
             reasons = columns["reason"][(code == i) & columns["doubtful"].astype(bool)]
-            parts += [shortened(str(r) or "not to be trusted") for r in reasons[:1]]
+            parts += [shortened(str(r) or "unreliable") for r in reasons[:1]]
         found.append("; ".join(p for p in parts if p))
     return found
 

@@ -136,8 +136,7 @@ def barriers(tables: Tables) -> Figure:
         views=views(table, ["path", "split", "order", "buffers"], _barriers),
         how=(
             "Above, the largest excess of a path over the straight line between its ends (the barrier); below, "
-            "its height over the higher end. Both stand against the density of the sparser end, one line for each "
-            "branch."
+            "its height over the higher end. The axis is the density of the sparser end; one line for each branch."
         ),
         trap=(
             "A grid maximum is a lower bound of the path's maximum. A barrier near zero is a claim of "
@@ -167,7 +166,7 @@ SPLITS = {"train": Style("#1f78c8", "circle"), "test": Style("#d9601a", "square"
 
 @figure("Paths and barriers", "instability of the dense run", "paths")
 def instability(tables: Tables) -> Figure:
-    """The barrier between the dense run's end and that of a run that left it at step k, against k."""
+    """The barrier between the dense run's end and the end of a run that branches off at step k, against k."""
     table = where(tables["paths"], path=INSTABILITY)
     one = ["order", "buffers", "split", "step", "seed"]  # several pairs of data orders of a seed are one draw
     table = table.groupby(one, as_index=False).mean(numeric_only=True)

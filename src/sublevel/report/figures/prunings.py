@@ -24,7 +24,7 @@ RISES = (("loss", "Rise of the train loss", 1.0), ("error", "Rise of the train e
 
 @figure("What pruning and retraining do", "criterion against random pruning", "prunings")
 def prunings(tables: Tables) -> Figure:
-    """The rise of loss and error at a pruning step, the criterion's beside that of layer-matched random draws."""
+    """The rise of loss and error at a pruning step, by the criterion and by layer-matched random draws."""
     table = with_rises(with_density(tables["prunings"], tables["levels"]))
     return Figure(
         key="prunings",

@@ -18,7 +18,7 @@ DEGREES = 180.0 / np.pi
 
 @figure("Curvature", "overlap of the steepest directions", "overlaps")
 def overlaps(tables: Tables) -> Figure:
-    """Overlap of the span of the k steepest directions with the dense network's, against density, beside chance."""
+    """Overlap of the span of the k steepest directions with the dense network's, against density, with chance."""
     whole = with_density(tables["overlaps"], tables["levels"])
     table = first_part(whole)
     return Figure(
@@ -27,7 +27,7 @@ def overlaps(tables: Tables) -> Figure:
         views=views(table[table["k"].notna()], ["k"], _overlaps),
         how=(
             "The share of the span of a solution's k steepest directions that lies in the span of the dense "
-            "network's, beside chance (dotted). Right, the smallest and the largest angle between the spans."
+            "network's, with chance (dotted). Right, the smallest and the largest angle between the spans."
         ),
         trap=(
             "Chance is k divided by the dimension, so a small overlap can still be far above it. Where "

@@ -37,8 +37,8 @@ def fractions(tables: Tables) -> Figure:
             "its barrier to the dense network. Dotted is the dense network's test error."
         ),
         trap=(
-            "A fraction that is harmless once need not be so ten times. A barrier of zero says that the segment is "
-            "flat, and not that the two networks are the same."
+            "A fraction that is harmless once may do harm ten times. A barrier of zero means a flat segment, not equal "
+            "networks."
         ),
         notes=[seeds_note(once, ["fraction"])],
         columns=3,
@@ -46,7 +46,7 @@ def fractions(tables: Tables) -> Figure:
 
 
 def first_steps(levels: Frame) -> Frame:
-    """The networks of a sweep, and imp's own first level beside them, with the ``fraction`` that was pruned.
+    """The networks of a sweep and IMP's own first level, with the ``fraction`` that was pruned.
 
     By imp's own criterion: the columns of ``levels`` say what a branch is. Empty where there is no sweep.
     """

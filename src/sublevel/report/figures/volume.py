@@ -41,8 +41,8 @@ def volumes(tables: Tables) -> Figure:
         ),
         trap=(
             "A top-k volume cannot shrink on masking, and log volumes of different dimension change their order "
-            "with eps: compare at the same k in one space. Open markers are not stationary enough, or their "
-            "estimate is in doubt."
+            "with eps: compare at the same k in one space. Open markers are not stationary enough, or "
+            "unreliable."
         ),
         notes=[
             "The effective radius is (V / omega_k)^(1/k), with omega_k the unit ball's volume." * bool(len(table)),

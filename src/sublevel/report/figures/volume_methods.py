@@ -50,8 +50,8 @@ def by_method(tables: Tables) -> Figure:
         ),
         how=(
             "The effective radius of the set within eps of a network's loss, and its log volume, one line for "
-            "each method. Where methods agree the number is the basin's; on a quadratic every radius rises with "
-            "slope 1/2."
+            "each method. Trust the number where methods agree; on a quadratic every radius rises with slope "
+            "1/2."
         ),
         trap=(
             "log V of n dimensions contains (n/2) log 2 eps, so log volumes of different n change their order "
@@ -59,7 +59,7 @@ def by_method(tables: Tables) -> Figure:
             "basin."
         ),
         notes=[
-            "A top-k ellipsoid has k dimensions and the others n: beside them it is another quantity."
+            "A top-k ellipsoid has k dimensions and the others n: it is another quantity."
             * bool((table["method"] == "top-k").any()),
             errors_note(table),
             doubts_note(table, "volumes"),

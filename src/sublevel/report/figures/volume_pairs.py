@@ -53,12 +53,12 @@ def volume_pairs(tables: Tables) -> Figure:
         views=views(named, ["pair", "operator", "setting", "buffers"], _pairs),
         how=(
             "Log volume of a point minus that of its reference, by the same method, examples and coordinates: "
-            "below zero is less volume. Choose a solution beside the dense network at matched loss, or a network "
-            "after its pruning beside the same before it."
+            "below zero is less volume. A pair is a solution and the dense network at matched loss, or a network after "
+            "and before pruning."
         ),
         trap=(
-            "Losses are matched by taking the run that ended lower at a point that it stored on its way, which is no "
-            "minimum. Where the weights' norms differ read the adaptive operator, which does not see their scale."
+            "Losses are matched at a point stored along the run that ended lower, so that point is not at a minimum. "
+            "Where the weights' norms differ, read the adaptive operator, which does not depend on their scale."
         ),
         notes=[
             seeds_note(table),
