@@ -46,7 +46,7 @@ OVERLAPS = """() => {
     if (meet(box(a), box(b))) found.push(`${what}: ${a.textContent.slice(0, 30)} | ${b.textContent.slice(0, 30)}`);
   }));
   const seen = (n) => box(n).width > 0 && box(n).height > 0;
-  apart([...document.querySelectorAll("header, .findings > div, .step, figure, .cards, #comparisons, #failures, #next, #protocol, #setup, footer")].filter(seen), "sections");
+  apart([...document.querySelectorAll("header, .findings > div, .step, figure, .cards, #failures, #next, #protocol, #setup, footer")].filter(seen), "sections");
   apart([...document.querySelectorAll(".card")], "cards");
   for (const card of document.querySelectorAll(".card")) {
     const parts = [...card.querySelectorAll(".verdict, .name, .statement, .interval, .effect, .sentence, .why, .facts div, .link")];

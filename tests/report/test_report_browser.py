@@ -258,9 +258,9 @@ def test_the_view_that_is_shown_is_saved_with_one_click(wide, kind, tmp_path):
 
 def test_a_link_to_what_is_folded_unfolds_it(wide):
     page, _ = wide
-    page.evaluate("location.hash = '#comparisons'")
-    page.wait_for_function("() => document.getElementById('comparisons').open")
-    page.evaluate("document.getElementById('comparisons').open = false; location.hash = ''")
+    page.evaluate("location.hash = '#claim-2'")
+    page.wait_for_function("() => document.getElementById('claim-2').open")
+    page.evaluate("document.getElementById('claim-2').open = false; location.hash = ''")
 
 
 def test_hostile_text_stays_text(context, hostile, tmp_path):

@@ -46,21 +46,6 @@ def test_a_card_has_all_that_is_known_of_its_claim(ready):
     assert found.counts == [("supported", 2), ("contradicted", 1), ("undecided", 2)]
 
 
-def test_a_card_shows_the_effect_at_every_fixed_density(ready):
-    rows = [
-        {"claim": "C2", "comparison": "reinit - imp", "level": level, "density": density, "unit": "test error",
-         "effect": effect, "low": effect - 0.01, "high": effect + 0.01, "reading": "costs", "role": role}
-        for level, density, effect, role in ((3, 0.1, 0.05, "beyond"), (1, 0.3, 0.02, "decides"), (2, 0.2, 0.03, ""))
-    ]  # fmt: skip
-    table = clean({"claims": pd.DataFrame(rows)})["claims"]
-    found = {c.claim: c for c in verdicts(ready["verdicts"], set(), table).cards}
-    assert [(d.density, d.effect, d.aside) for d in found["C2"].densities] == [
-        ("30%", "2.0 [1.0, 3.0] points (test error)", False),
-        ("10%", "5.0 [4.0, 6.0] points (test error)", True),
-    ]
-    assert found["C1"].densities == []
-
-
 def test_a_card_says_where_a_margin_would_flip_it_and_what_is_exploratory(ready):
     row = {"claim": "C8", "verdict": "supported", "statement": "A barrier.", "unit": "share", "effect": 0.3, "n": 5,
            "low": 0.21, "high": 0.39, "margin": 0.1, "margin_flip": 0.21, "density": 0.25, "family": "exploratory",
@@ -68,7 +53,7 @@ def test_a_card_says_where_a_margin_would_flip_it_and_what_is_exploratory(ready)
     card = verdicts(clean({"verdicts": pd.DataFrame([row])})["verdicts"], set()).cards[0]
     facts = dict(card.facts)
     assert (card.effect, card.unit, facts["margin"], facts["weights left"]) == ("30.0", "%", "10", "25%")
-    assert facts["reads otherwise at a margin of"] == "21"
+    assert facts["verdict flips at a margin of"] == "21"
     assert facts[""] == "exploratory"
     assert "corrected (Holm)" not in facts
 
@@ -87,9 +72,9 @@ def test_an_effect_without_an_interval_or_a_figure_is_still_a_card(ready):
     assert last.facts == [("seeds", "3")]
 
 
-def test_verdicts_stand_before_the_comparisons_and_every_anchor_is_there(html):
+def test_verdicts_come_before_the_figures_and_every_anchor_is_there(html):
     text = visible(html)
-    assert text.index('class="cards"') < text.index('id="comparisons"') < text.index('id="section-accuracy"')
+    assert text.index('class="cards"') < text.index('id="section-accuracy"')
     anchors = set(re.findall(r'href="#([^"]+)"', text))
     assert anchors <= set(re.findall(r'id="([^"]+)"', text))
     assert {"accuracy", "volume-pairs"} <= anchors
@@ -105,12 +90,10 @@ def test_the_story_is_in_the_order_of_the_argument(html):
     assert places == sorted(places)
 
 
-def test_old_tables_without_verdicts_still_render(tiny):
-    old = {k: tiny[k] for k in ("levels", "claims")}
-    text = visible(render(old, synthetic.summary()))
-    assert "comparisons and no verdicts" in text
-    assert "matches within 0.5 points" in text
-    assert 'class="card ' not in text
+def test_tables_without_verdicts_still_render(tiny):
+    text = visible(render({k: tiny[k] for k in ("levels", "claims")}, synthetic.summary()))
+    assert "These tables have no verdicts." in text
+    assert '<details class="card' not in text
 
 
 def test_a_short_study_is_told_to_add_seeds_and_a_plane(ready):

@@ -47,14 +47,6 @@ def test_two_seeds_decide_nothing_on_the_first_screen():
     assert '<p class="answer">not decided</p>' in text
 
 
-def test_comparisons_have_intervals_and_a_reading_and_a_word_on_multiplicity(html):
-    text = visible(html)
-    assert "matches within 0.5 points" in text
-    assert "[−0.12, 0.74]" in text
-    assert text.count('class="claim"') == 4
-    assert "Each row is read alone:" in text
-
-
 def test_failures_and_notes_are_visible(html):
     text = visible(html)
     assert "1 cell did not finish" in text

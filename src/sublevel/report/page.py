@@ -23,7 +23,7 @@ from sublevel.claims.margins import FEWEST_SEEDS, INTERVAL
 from sublevel.report.answer import answered
 from sublevel.report.describe import Figure, View, words
 from sublevel.report.figures import NOTHING, UNMEASURED, Drawn, figures
-from sublevel.report.findings import comparisons, failures, nested, studied
+from sublevel.report.findings import failures, nested, studied
 from sublevel.report.guide import next_steps, terms
 from sublevel.report.health import faults
 from sublevel.report.latex import levels_table, verdicts_table
@@ -58,7 +58,7 @@ def render(
     whole = clean(tables, summary.get("tables"))
     ready = without_sweep(whole)
     drawn = figures(whole) if drawn is None else drawn
-    found = verdicts(ready["verdicts"], {f.key for f in drawn.all}, ready["claims"])
+    found = verdicts(ready["verdicts"], {f.key for f in drawn.all})
     levels = ready["levels"]
     measured = only_measured(levels)
     branches, seeds = known_first(levels["branch"]), sorted(levels["seed"].dropna().unique().tolist())
@@ -97,8 +97,6 @@ def render(
         setup=setup(summary, measured=measured),
         verdicts=found,
         titles={f.key: f.title for f in drawn.all},
-        claims=comparisons(ready["claims"]),
-        rows=len(ready["claims"]),
         sections=[(slug(k), k, v) for k, v in drawn.sections.items()],
         numbers={f.key: i for i, f in enumerate(shown, start=1)},
         absent=", ".join(m.name for m in drawn.missing if m.why in (UNMEASURED, NOTHING)),

@@ -31,22 +31,10 @@ class DrawnInterval:
 
 
 @dataclass(frozen=True)
-class At:
-    """One comparison of a claim at a fixed density; ``aside`` where it does not decide."""
-
-    density: str
-    comparison: str
-    effect: str
-    reading: str
-    aside: bool
-
-
-@dataclass(frozen=True)
 class Card:
     """One claim as the page shows it.
 
-    ``kind`` is the verdict as a class name, ``why`` the reasons, ``densities`` the comparisons at the fixed densities,
-    ``figure`` an anchor, or empty.
+    ``kind`` is the verdict as a class name, ``why`` the reasons, density by density, ``figure`` an anchor, or empty.
     """
 
     claim: str
@@ -60,7 +48,6 @@ class Card:
     interval: str
     unit: str
     facts: list[tuple[str, str]]
-    densities: list[At]
     drawn: DrawnInterval | None
     figure: str
 
@@ -80,34 +67,17 @@ class Verdicts:
         return [(name, names.count(name)) for name in order if name in names]
 
 
-def verdicts(table: Frame, anchors: Collection[str], comparisons: Frame | None = None) -> Verdicts:
-    """The table of verdicts as cards, in its own order; ``anchors`` are the keys of the figures on the page.
-
-    ``comparisons`` is the table ``claims``, from which a card takes the effect at each fixed density.
-    """
+def verdicts(table: Frame, anchors: Collection[str]) -> Verdicts:
+    """The table of verdicts as cards, in its own order; ``anchors`` are the keys of the figures on the page."""
     measured = table[table["verdict"] != UNMEASURED]
     missing = table[table["verdict"] == UNMEASURED]
     return Verdicts(
-        [_card(row, anchors, _at(str(row["claim"]), comparisons)) for _, row in measured.iterrows()],
+        [_card(row, anchors) for _, row in measured.iterrows()],
         [(str(r["claim"]), _sentence(str(r["statement"])), _sentence(str(r["why"]))) for _, r in missing.iterrows()],
     )
 
 
-def _at(claim: str, comparisons: Frame | None) -> list[At]:
-    """The comparisons of a claim at the fixed densities, densest first."""
-    if comparisons is None or "role" not in comparisons:
-        return []
-    mine = comparisons[(comparisons["claim"] == claim) & (comparisons["role"] != "")]
-    found = []
-    for _, row in mine.sort_values("density", ascending=False, kind="stable").iterrows():
-        scale, unit = in_points(str(row["unit"]))
-        effect = estimate(*(scale * float(row[c]) for c in ("effect", "low", "high")))
-        where, reading = percent(float(row["density"])), str(row["reading"])
-        found.append(At(where, str(row["comparison"]), f"{effect} {unit}".strip(), reading, row["role"] != "decides"))
-    return found
-
-
-def _card(row: Column, anchors: Collection[str], densities: list[At]) -> Card:
+def _card(row: Column, anchors: Collection[str]) -> Card:
     verdict = str(row["verdict"])
     scale, unit = in_points(str(row["unit"]))
     effect, low, high, margin = (scale * float(row[c]) for c in ("effect", "low", "high", "margin"))
@@ -116,7 +86,7 @@ def _card(row: Column, anchors: Collection[str], densities: list[At]) -> Card:
         claim=str(row["claim"]), statement=str(row["statement"]), verdict=verdict or "no verdict",
         kind=verdict if verdict in ICONS else "undecided", icon=ICONS.get(verdict, ICONS["undecided"]),
         why=[w for w in str(row["why"]).split("; ") if w], sentence=str(row["sentence"]),
-        effect=value, interval=interval, unit=unit, facts=_facts(row, margin, scale), densities=densities,
+        effect=value, interval=interval, unit=unit, facts=_facts(row, margin, scale),
         drawn=_drawn(effect, low, high, margin, unit), figure=str(row["figure"]) if row["figure"] in anchors else "",
     )  # fmt: skip
 
@@ -129,7 +99,7 @@ def _facts(row: Column, margin: float, scale: float) -> list[tuple[str, str]]:
         ("seeds", plain(float(row["n"]))),
         ("weights left", percent(float(row["density"]))),
         ("margin", plain(margin) if margin else ""),
-        ("reads otherwise at a margin of", plain(scale * float(row["margin_flip"]), 2)),
+        ("verdict flips at a margin of", plain(scale * float(row["margin_flip"]), 2)),
         ("p for the opposite claim" if against else "p", probability(float(row[p]))),
         ("corrected (Holm)", probability(float(row[corrected])) if row[corrected] != row[p] else ""),
         ("", "exploratory" if row["family"] == "exploratory" else ""),
