@@ -111,7 +111,8 @@ def bounded(document: Any, *, numbers: bool = True) -> Any:
             if isinstance(value, list | tuple):
                 below += value
             elif isinstance(value, str):
-                _text(value)
+                if not value.isascii() and value.encode(errors="replace").decode() != value:
+                    raise ValueError(f"it holds text that is not UTF-8: {value[:40]!a}")
             elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - the second is slow
                 below += value
                 below += value.values()
@@ -135,11 +136,3 @@ def check_zip(path: Path) -> None:
     size = path.stat().st_size
     if becomes > max(FREE, RATIO * size):
         raise ValueError(f"its {size:,} bytes become {becomes:,}: it is a compression bomb")
-
-
-def _text(value: str) -> None:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"it holds text that is not UTF-8: {value[:40]!a}") from None

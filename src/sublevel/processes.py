@@ -16,7 +16,8 @@ from typing import Any
 
 def own() -> dict[str, Any]:
     """This process as JSON for `dead`: ``machine``, ``pid``, and the start time ``born``."""
-    return {"machine": machine(), "pid": os.getpid(), "born": _start_time(os.getpid())}
+    found = _process(os.getpid())
+    return {"machine": machine(), "pid": os.getpid(), "born": found.started if found else ""}
 
 
 @cache
@@ -48,11 +49,6 @@ def dead(about: Mapping[str, Any]) -> bool:
         pass
     found = _process(pid)
     return found is not None and (found.state in "ZX" or found.started != born)
-
-
-def _start_time(pid: int) -> str:
-    found = _process(pid)
-    return found.started if found else ""
 
 
 @dataclass(frozen=True)

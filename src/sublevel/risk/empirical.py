@@ -210,11 +210,13 @@ class EmpiricalRisk(Likelihood):
         self._separate("a Fisher matrix")
         point = self.settle(at)
         theta = point.theta.detach().requires_grad_()
-        labels = self._drawn(seed) if kind == "monte-carlo" else lambda outputs, rows: self.y[rows]
+        drawn = labels_of(self.loss_of) if kind == "monte-carlo" else None
+        noise = drawn and drawn.noise(self.y, generator(seed, "probe:labels")).to(self.x.device)
 
         def product(rows: slice) -> Tensor:
             outputs, _ = self._forward(theta, point, rows)
-            return sandwich(self._losses(outputs, labels(outputs, rows)), theta, v, lambda w: w)
+            y = self.y[rows] if drawn is None or noise is None else drawn.draw(outputs, noise[rows])
+            return sandwich(self._losses(outputs, y), theta, v, lambda w: w)
 
         return self._total(product) / len(self.x)
 
@@ -337,11 +339,6 @@ class EmpiricalRisk(Likelihood):
                 f"{what} is undefined under the 'batch' policy: BatchNorm couples the examples of a batch; "
                 "use 'stored' or 'recomputed' statistics"
             )
-
-    def _drawn(self, seed: int) -> Callable[[Tensor, slice], Tensor]:
-        labels = labels_of(self.loss_of)
-        noise = labels.noise(self.y, generator(seed, "probe:labels")).to(self.x.device)
-        return lambda outputs, rows: labels.draw(outputs, noise[rows])
 
     def _example_grads(self, point: Point, size: int) -> Iterator[Tensor]:
         def loss(theta: Tensor, x: Inputs, y: Tensor) -> Tensor:

@@ -186,18 +186,17 @@ def _described(c: Contents) -> Document:
     parts = {layer.name: layer for layer in c.space.layers}
     start = _named(c.space, c.points["start"])
     return {
-        "parameters": [_entry(name, start[name]) | _how(layer) for name, layer in parts.items()],
+        "parameters": [
+            _entry(name, start[name])
+            | {"prunable": layer.prunable}
+            | ({"axis": layer.axis, "groups": layer.groups} if layer.axis else {})
+            for name, layer in parts.items()
+        ],
         "buffers": [_entry(name, start[name]) for name in start if name not in parts],
         "constants": [_entry(name, tensor) for name, tensor in c.constants.items()],
         "statistics": list(c.space.statistics),
         "points": list(c.points),
     }
-
-
-def _how(layer: Layer) -> Document:
-    """Whether a parameter is prunable, and the axis of its filters unless it is 0."""
-    lies = {"axis": layer.axis, "groups": layer.groups} if layer.axis else {}
-    return {"prunable": layer.prunable} | lies
 
 
 def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
@@ -220,7 +219,12 @@ def _contents(document: Document, tensors: Mapping[str, Tensor]) -> Contents:
     unknown = set(tensors) - known.union(f"{at}/{entry['name']}" for at in named for entry in whole)
     if "start" in named and unknown:
         raise ValueError(f"it holds {min(unknown)!r}, which nothing in it names")
-    points = {at: _point(space, tensors) for at, tensors in named.items()}
+    points = {
+        at: Point(
+            torch.cat([found[layer.name].reshape(-1) for layer in layers]), {name: found[name] for name in buffers}
+        )
+        for at, found in named.items()
+    }
     return Contents(space, unpacked(mask, space.dim), points, constants, document["about"])
 
 
@@ -285,11 +289,6 @@ def _expected(tensors: Mapping[str, Tensor], prefix: str, entries: list[Document
         if _entry(entry["name"], found[entry["name"]]) != {k: entry[k] for k in ("name", "shape", "dtype")}:
             raise ValueError(f"{prefix + entry['name']!r} is not of shape {entry['shape']} and type {entry['dtype']}")
     return found
-
-
-def _point(space: Space, named: Mapping[str, Tensor]) -> Point:
-    theta = torch.cat([named[layer.name].reshape(-1) for layer in space.layers])
-    return Point(theta, {name: named[name] for name in space.buffers})
 
 
 def _named(space: Space, point: Point) -> dict[str, Tensor]:

@@ -55,7 +55,10 @@ def from_open_lth(
 
 
 def _ticket(root: Path, level: int, experiment: str, net: nn.Module, space: Space) -> Ticket:
-    folder = _experiment(root, level, experiment)
+    folder = root / f"level_{level}" / experiment
+    if not folder.is_dir():
+        known = (path.name for path in folder.parent.iterdir())
+        raise DataError(f"{folder.parent} has no {experiment!r}{nearest(experiment, known)}")
     first, last = _models(folder)
     mask = _mask(folder / "mask.pth", _names(_loaded(first), net.state_dict(), first), space)
     start, end = _point(first, net, space), _point(last, net, space)
@@ -84,13 +87,6 @@ def _levels(root: Path, wanted: Iterable[int] | None) -> list[int]:
     if absent:
         raise DataError(f"{root} has no level {absent[0]}; its levels are {', '.join(map(str, there))}")
     return levels
-
-
-def _experiment(root: Path, level: int, name: str) -> Path:
-    folder = root / f"level_{level}" / name
-    if not folder.is_dir():
-        raise DataError(f"{folder.parent} has no {name!r}{nearest(name, (p.name for p in folder.parent.iterdir()))}")
-    return folder
 
 
 def _models(folder: Path) -> tuple[Path, Path]:

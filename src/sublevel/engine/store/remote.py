@@ -158,11 +158,7 @@ def _plainly() -> Iterator[None]:
             raise FileExistsError(str(error)) from error
         if isinstance(error, OSError):
             raise
-        said = f"{type(error).__name__}: {error}"
-        raise (OSError(errno.EIO, said) if _may_pass(error) else OSError(said)) from error
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether a retry may succeed."""
-    status = next((s for s in (getattr(error, n, None) for n in ("status_code", "status", "code")) if s), None)
-    return str(status) in map(str, BUSY) or any(word in type(error).__name__ for word in CUT)
+        kind = type(error).__name__
+        status = next((s for s in (getattr(error, n, None) for n in ("status_code", "status", "code")) if s), None)
+        again = str(status) in map(str, BUSY) or any(word in kind for word in CUT)
+        raise (OSError(errno.EIO, f"{kind}: {error}") if again else OSError(f"{kind}: {error}")) from error

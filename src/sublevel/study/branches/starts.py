@@ -5,7 +5,6 @@ Against `imp` each changes one thing, and so says whether that thing matters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -143,17 +142,12 @@ def with_signs(space: Space, point: Point, drawn: Point) -> torch.Tensor:
 def shuffled(space: Space, theta: torch.Tensor, mask: torch.Tensor | None, draws: torch.Generator) -> torch.Tensor:
     """``theta`` [D] with the values that ``mask`` [D] keeps permuted within each prunable layer."""
     out = theta.clone()
-    for places in _places(space, mask):
+    kept = torch.ones_like(theta, dtype=torch.bool) if mask is None else mask
+    for layer in space.prunable_layers:
+        places = layer.start + kept[layer.coordinates].nonzero().squeeze(1)
         order = torch.randperm(len(places), generator=draws).to(theta.device)
         out[places] = theta[places[order]]
     return out
-
-
-def _places(space: Space, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
-    """The kept coordinates of every prunable layer."""
-    for layer in space.prunable_layers:
-        inside = torch.arange(layer.start, layer.start + layer.size, device=None if mask is None else mask.device)
-        yield inside if mask is None else inside[mask[inside]]
 
 
 cell("start", 1, start_cell)
