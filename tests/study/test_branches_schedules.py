@@ -80,7 +80,7 @@ def test_there_is_a_next_level_below_a_target_but_not_after_a_list() -> None:
     assert masks == [1, 2], "of the dense network and of level 1"
     target = study(prune={"target": 0.25}, levels=2, geometry=geometry).spec
     assert target.density(3) == pytest.approx(0.125)
-    with pytest.raises(ConfigError, match=r"prune.densities ends at level 2: it says nothing of level 3"):
+    with pytest.raises(ConfigError, match=r"prune.densities ends at level 2: level 3 has no density"):
         remaining(listed.spec, listed.problem.space, 3)
 
 
@@ -100,13 +100,16 @@ REFUSED = [
     ({"prune": {"target": True}}, r"prune.target: expected a number, not a boolean"),
     (
         {"prune": {"densities": [0.5], "target": 0.1}},
-        r"prune: densities and target both say what a level leaves: give one",
+        r"prune: densities and target both set the densities: give one",
     ),
     ({"prune": {"densities": 0.5}}, r"prune.densities: .*got 0.5"),
     ({"prune": {"density": [0.5]}}, r"unknown key 'prune.density'; did you mean 'densities'\?"),
     ({"prune": {"densities": [0.5]}, "levels": 3}, r"prune.densities has 1 levels, and levels is 3: leave levels out"),
-    ({"prune": {"target": 0.1}, "fraction": 0.5}, r"prune.target and fraction = 0.5 both say how many weights a level"),
-    ({"prune": {"densities": [0.5]}, "rounding": "open_lth"}, r"prune.densities and rounding = 'open_lth' both say"),
+    (
+        {"prune": {"target": 0.1}, "fraction": 0.5},
+        r"prune.target and fraction = 0.5 both set the number of weights of a level",
+    ),
+    ({"prune": {"densities": [0.5]}, "rounding": "open_lth"}, r"prune.densities and rounding = 'open_lth' both set"),
     (
         {"prune": {"densities": [0.5, 0.4999]}},
         r"levels 2: level 2 of density 0.5 takes the \d+ remaining weights to \d+",

@@ -67,7 +67,7 @@ def test_the_command_prints_and_writes_a_page(runs: Path) -> None:
 
 
 def test_one_run_and_no_run_are_refused(runs: Path) -> None:
-    with pytest.raises(ConfigError, match="two runs or more are compared; got 1"):
+    with pytest.raises(ConfigError, match="a comparison needs two runs or more; got 1"):
         sl.compare(runs / "tiny")
     with pytest.raises(ConfigError, match="nowhere is not the folder of a run"):
         sl.compare(runs / "tiny", runs / "nowhere")

@@ -200,7 +200,7 @@ def test_data_that_cannot_be_meant(keys: dict, sentence: str, tmp_path: Path) ->
 
 
 def test_a_problem_says_its_data_itself() -> None:
-    with pytest.raises(sl.SublevelError, match="the problem already says data"):
+    with pytest.raises(sl.SublevelError, match="the problem already sets data"):
         sl.Study(sl.Problem("lenet-300-100"), data={"name": "cifar10"})
 
 

@@ -64,7 +64,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rewind": "99999999999it"}, r"at most 10,000,000 steps; got '99999999999it'"),
     ({"seeds": 10**20}, "seeds: a study has at most 10,000 seeds"),
     ({"train__epochs": float("inf")}, r"train: .*got inf"),
-    ({"train__length": "9ep"}, r"train: epochs and length say the same thing"),
+    ({"train__length": "9ep"}, r"train: epochs and length set the same thing"),
     ({"train__lr": 0}, r"train: lr must be positive.*, got 0"),
     ({"train__lr": float("nan")}, r"train: lr must be positive.*got nan"),
     ({"train__lr": float("inf")}, r"train: lr .*got inf"),

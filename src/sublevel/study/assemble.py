@@ -21,10 +21,10 @@ from sublevel.train.recipe import LONGEST
 
 
 def assemble(spec: StudySpec, space: Space, examples: int, given: Sequence[Given] = ()) -> tuple[Graph, list[Solution]]:
-    """The graph of all cells of a study, and its solutions, dense ones first within a seed.
+    """The graph of all cells of a study, and its solutions, the dense one first within a seed.
 
-    ``given`` points are measured in place of solutions that are trained. Raises ConfigError for an unknown branch,
-    option or criterion, and for sizes that cannot be.
+    If there are ``given`` points, they are measured and nothing is trained. Raises ConfigError for an unknown branch,
+    option or criterion, and for impossible sizes.
     """
     graph, solutions, builders = Graph(), [], {}
     if given:
@@ -49,7 +49,7 @@ def assemble(spec: StudySpec, space: Space, examples: int, given: Sequence[Given
 
 
 def check(spec: StudySpec, space: Space, examples: int) -> None:
-    """Refuse what cannot be run, before anything is written."""
+    """Check a study before anything is written. Raises ConfigError for what cannot run."""
     score_function(spec.criterion)
     for chosen in spec.branches:
         check_branch(chosen)
@@ -59,7 +59,7 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
     per_epoch = spec.train.steps_per_epoch(examples)
     steps, rewind = spec.train.steps(examples), spec.rewind.steps(per_epoch)
     if steps > LONGEST:
-        raise ConfigError(f"train.length {spec.train.length} is {steps:,} steps; at most {LONGEST:,} can be meant")
+        raise ConfigError(f"train.length {spec.train.length} is {steps:,} steps; allowed: {LONGEST:,}")
     if not steps:
         raise ConfigError(f"train.length {spec.train.length} has no step: an epoch has {per_epoch}")
     if rewind >= steps:
@@ -76,7 +76,7 @@ def check(spec: StudySpec, space: Space, examples: int) -> None:
 
 
 def _check_marks(spec: StudySpec, per_epoch: int, rewind: int) -> None:
-    """Refuse a look at the dense network before its own training starts."""
+    """Raise ConfigError for a checkpoint of the dense network before its own training starts."""
     for name, at in {"train.checkpoints": spec.train.checkpoints, **measurements.marks(spec.geometry)}.items():
         for mark in at:
             if spec.dense_start == "rewind" and mark.steps(per_epoch) < rewind:
@@ -87,7 +87,7 @@ def _check_marks(spec: StudySpec, per_epoch: int, rewind: int) -> None:
 
 
 def check_branch(chosen: BranchSpec) -> None:
-    """Refuse an unknown branch or option."""
+    """Raise ConfigError for an unknown branch or option."""
     if chosen.name not in BRANCHES:
         raise unknown("branch", chosen.name, BRANCHES, "branches")
     allowed = OPTIONS[chosen.name]
@@ -100,7 +100,7 @@ def check_branch(chosen: BranchSpec) -> None:
 
 
 def check_label(spec: SolutionsSpec, chosen: BranchSpec) -> None:
-    """Refuse a label under which a branch's own solutions stand, whether asked for or needed by others."""
+    """Raise ConfigError for a label that names the solutions of another branch, asked for or needed by others."""
     own = label(spec, chosen.model_copy(update={"label": ""}))
     taken = {"dense", *BRANCHES, *(f"{name}-{order}" for name in BRANCHES for order in get_args(Order))}
     if chosen.label in taken - {own}:

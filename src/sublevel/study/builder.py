@@ -1,4 +1,4 @@
-"""What a branch emits its cells with: the builder of one seed, and the registry of branches."""
+"""The builder of one seed, with which a branch adds its cells, and the registry of branches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sublevel.train.recipe import Duration
 
 @dataclass(frozen=True)
 class Solution:
-    """A trained network of a study: its end point, its mask (None: dense) and the unmasked point it started from."""
+    """A trained network of a study: its end point, its mask (None: dense) and its start before masking."""
 
     branch: str
     level: int
@@ -31,13 +31,13 @@ class Solution:
     mask: Ref | None
     start: Ref
     pruned: Ref | None = None
-    """The point that its mask was made from; None where nothing was pruned for it."""
+    """The point from which its mask was made; None if it was not pruned."""
     base: str = ""
     """The registered branch behind the label; ``dense`` for the dense network, ``given`` for points from elsewhere."""
     fraction: float = 0.0
-    """The share of the weights that each of its levels prunes, where it is not the study's."""
+    """The share of the remaining weights that each level prunes, if it differs from the study's."""
     criterion: str = ""
-    """What its weights are chosen by, where it is not the study's criterion."""
+    """The criterion of its masks, if it differs from the study's."""
 
     @property
     def end(self) -> Ref:
@@ -46,7 +46,7 @@ class Solution:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """What identifies it in the tables."""
+        """Branch, level and seed, which identify it in the tables."""
         return {"branch": self.branch, "level": self.level, "seed": self.seed}
 
 
@@ -56,7 +56,7 @@ OPTIONS: dict[str, dict[str, Any]] = {}
 
 
 ABOUT: dict[str, dict[str, str]] = {}
-"""Branch -> what it does in a few words (``summary``), and the key of the work that it comes from (``cite``)."""
+"""Branch -> a ``summary`` in a few words, and the key of its source (``cite``)."""
 
 
 def branch(name: str, *, summary: str = "", cite: str = "", **options: Any) -> Callable[[Branch], Branch]:
@@ -74,7 +74,7 @@ def branch(name: str, *, summary: str = "", cite: str = "", **options: Any) -> C
 
 @dataclass
 class Builder:
-    """What a branch needs to emit its cells, for one seed."""
+    """Adds the cells of branches to the graph, for one seed."""
 
     spec: SolutionsSpec
     space: Space
@@ -87,13 +87,13 @@ class Builder:
     options: Mapping[str, Any] = field(default_factory=dict)
     memo: dict[tuple[Any, ...], Solution] = field(default_factory=dict)
     left: Sequence[Duration] = ()
-    """Where measurements need a checkpoint of the dense run."""
+    """The steps at which measurements need a checkpoint of the dense run."""
     first: Solution | None = None
-    """The given point that stands for the dense network in a study that trains nothing."""
+    """The given point that takes the place of the dense network, in a study that trains nothing."""
 
     @property
     def rewind(self) -> int:
-        """k, in steps: the study's, or the branch's own, which must be a checkpoint of the dense run."""
+        """The rewind step k: the study's, or the branch's own, which must be a checkpoint of the dense run."""
         if not (own := self.options.get("rewind")):
             return self.spec.rewind.steps(self.per_epoch)
         try:
@@ -104,14 +104,14 @@ class Builder:
             raise ConfigError(f"branch {self.label!r}: rewind {own} is step {step}, past the end at {self.steps}")
         if step not in self.marks:
             raise ConfigError(
-                f"branch {self.label!r}: rewind {own} is step {step}, where the dense run leaves no checkpoint; "
+                f"branch {self.label!r}: rewind {own} is step {step}, where the dense run stores no checkpoint; "
                 f'add "{own}" to train.checkpoints'
             )
         return step
 
     @property
     def marks(self) -> list[int]:
-        """The steps at which the dense run leaves a checkpoint for other runs."""
+        """The steps at which the dense run stores a checkpoint for other runs."""
         kept = (d.steps(self.per_epoch) for d in self.spec.train.checkpoints)
         return sorted({self.spec.rewind.steps(self.per_epoch), *kept})
 
@@ -127,7 +127,7 @@ class Builder:
 
     @property
     def rewound(self) -> Ref:
-        """The dense network's point at step k."""
+        """The dense network's point at the rewind step."""
         return Ref(self.dense().train.id, f"step-{self.rewind}")
 
     def dense(self) -> Solution:
@@ -144,7 +144,7 @@ class Builder:
         return replace(done, base="dense")
 
     def opening(self) -> Ref:
-        """The end of a first run, which leads from the initialisation to step k alone."""
+        """The end of a first run, from the initialisation to the rewind step."""
         done = self._inputs(start={"init": "init"}, order="" if self.order == "shared" else "opening", last=self.rewind)
         labels = {"branch": f"dense (to step {self.rewind})", "level": 0, "seed": self.seed}
         return Ref(self.graph.add(Node(f"train/dense/L0/s{self.seed}/opening", "train", done, labels)).id, "end")
@@ -162,11 +162,11 @@ class Builder:
         return self.memo[key]
 
     def keep(self, level: int) -> list[int]:
-        """Imp's exact counts at a level, under the branch's own fraction where it has one."""
+        """The exact counts of weights at a level, by the branch's own fraction if it has one."""
         return remaining(self.spec, self.space, level, self.options.get("fraction", 0.0))
 
     def leaves(self, level: int) -> bool:
-        """Whether a level leaves any weight, and all that the study protects."""
+        """Whether a level leaves any weight, and everything that the study protects."""
         try:
             return sum(self.keep(level)) > 0
         except ConfigError:
@@ -174,26 +174,26 @@ class Builder:
 
     @property
     def criterion(self) -> Criterion:
-        """What the branch prunes by: its own criterion, or the study's."""
+        """The branch's own criterion, or the study's."""
         return score_function(self.options.get("criterion") or self.spec.criterion)
 
     @property
     def spared(self) -> dict[str, Any]:
-        """The inputs that say which weights stay in any case; counts per layer say that by themselves."""
+        """The inputs that name protected weights; counts per layer protect them by themselves."""
         across, protect = self.spec.scope == "global", self.spec.protect
         named = {"protect": protected(self.space, protect)} if across and protect else {}
         return named | ({"floor": self.spec.floor} if across and self.spec.floor else {})
 
     @property
     def chooser(self) -> dict[str, Any]:
-        """The inputs that say what the branch prunes by."""
+        """The inputs that name the criterion."""
         code = criterion_code(self.criterion)
         return {"criterion": self.criterion.name} | ({} if code is None else {"code": code})
 
     def prune(self, point: Ref, parent: Ref | None, level: int, tag: str) -> Ref:
-        """The mask that the branch's criterion makes of a point, nested in ``parent``, with imp's count.
+        """The mask of a point by the branch's criterion, nested in ``parent``, with the count of the level.
 
-        Raises ConfigError where the criterion looks at the start of a training and the point was not trained here.
+        Raises ConfigError if the criterion reads the start of a training and the point was not trained here.
         """
         inputs = {**self.chooser, "point": point, "parent": parent, "keep": self.keep(level), **self.spared}
         if self.criterion.draws:
@@ -203,11 +203,13 @@ class Builder:
         return self._mask(tag, level, inputs)
 
     def updated(self, mask: Ref, point: Ref) -> Ref:
-        """Where training goes on after ``point`` was pruned: the weights as the criterion moved them, if it does."""
+        """The point from which training continues after pruning: ``point``, or its weights as the criterion updated
+        them.
+        """
         return Ref(mask.node, "point") if self.criterion.updates else point
 
     def random_mask(self, level: int, like: Ref | None = None, *, parent: Ref | None = None) -> Ref:
-        """A random mask with imp's count, nested in ``parent``; with ``like``, with that mask's counts per layer."""
+        """A random mask with the count of the level, nested in ``parent``; ``like`` gives counts per layer."""
         drawn = {"criterion": "random", "point": None, "parent": parent, "seed": self.seed, "stream": f"prune:{level}"}
         kept = {"like": like} if like else {"keep": self.keep(level), **self.spared}
         return self._mask(self.label, level, drawn | kept)
@@ -228,9 +230,9 @@ class Builder:
     ) -> Solution:
         """Train from a start: ``{"point": ref}`` or ``{"init": stream}``, from step ``first`` (default k) to the end.
 
-        ``pruned`` is the point that the mask was made from; ``lr`` a constant rate in place of the schedule; ``cycle``
-        numbers the trainings that lead to a level's last one; ``seed`` is whose data order it is, if not its own, and
-        ``moments`` the momentum that it begins with, if not zero.
+        ``pruned`` is the point from which the mask was made, ``lr`` a constant rate instead of the schedule. ``cycle``
+        numbers the trainings that lead to the last one of a level. ``seed`` selects another seed's data order, and
+        ``moments`` the momentum at the start (default: zero).
         """
         first = self.rewind if first is None else first
         order, kept = self.named_order(level), self.stored(first, marks or [])
@@ -244,7 +246,7 @@ class Builder:
         return Solution(self.label, level, self.seed, self.order, node, mask, began, pruned, **own)
 
     def stored(self, first: int, marks: Sequence[int] = ()) -> list[int]:
-        """The steps at which a training from step ``first`` stores its points: ``marks``, and the trajectory's."""
+        """The steps at which a training from step ``first`` stores points: ``marks`` and those of the trajectory."""
         passed = (d.steps(self.per_epoch) for d in self.spec.train.trajectory)
         return sorted({*marks, *(step for step in passed if step >= first)})
 
@@ -257,7 +259,7 @@ class Builder:
         return replace(solution, train=self.graph.add(node))
 
     def reordered(self, step: int, order: int = 1) -> Solution:
-        """The dense run, left at ``step`` for another data order; ``order`` counts them from 1."""
+        """The dense run with another data order from ``step`` on; ``order`` numbers the orders from 1."""
         nth = f"-{order}" if order > 1 else ""
         inputs = dict(self.dense().train.inputs)
         inputs |= {"order": f"reordered{nth}", "checkpoints": self.stored(step), "first": step}
@@ -269,24 +271,24 @@ class Builder:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The recipe as kernels are given it, without the steps to store: those are an input of their own."""
+        """The recipe as JSON, without the steps to store, which are a separate input."""
         return {name: v for name, v in self.spec.train.document().items() if name not in ("checkpoints", "trajectory")}
 
     def named_order(self, level: int) -> str:
-        """The name of a level's data order: its own, or the one that all share."""
+        """The name of a level's data order: its own, or the shared one."""
         return "" if level == 0 or self.order == "shared" else f"level-{level}"
 
     def _inputs(self, **given: Any) -> dict[str, Any]:
-        """What the kernel of a training is given."""
+        """The inputs of a training cell."""
         start = {"recipe": self.recipe, "seed": self.seed, "mask": None, "first": 0, "lr": None, "checkpoints": []}
         return start | given
 
     def _began(self, point: Ref) -> dict[str, Any]:
-        """Where the training that ended in a point began: another point, or an initialisation."""
+        """The start of the training that ended in a point: another point, or an initialisation."""
         inputs = self.graph.nodes[point.node].inputs
         if "start" not in inputs:
             raise ConfigError(
-                f"criterion {self.criterion.name!r} looks at where training began, which is not known of {point.node}"
+                f"criterion {self.criterion.name!r} needs the start of a training, which is not known for {point.node}"
             )
         start = inputs["start"]
         return dict(start) if "point" in start else {**start, "seed": inputs["seed"]}
@@ -299,9 +301,10 @@ class Builder:
 
 @cache
 def criterion_code(criterion: Criterion) -> str | None:
-    """The fingerprint of a user's criterion in a mask's key; None for those of the package.
+    """The fingerprint of your own criterion in the key of a mask; None for the criteria of the package.
 
-    One without source to read (typed into a prompt) has a name of this process alone, so its masks are made again.
+    A criterion without readable source, such as one typed at a prompt, gets a random fingerprint: its masks are
+    computed again in every process.
     """
     if not criterion.own:
         return None

@@ -14,9 +14,9 @@ __all__ = ["KINDS", "key", "numerics"]
 
 
 def numerics(device: str, dtype: str, threads: int, processes: int = 1) -> dict[str, Json]:
-    """The numerics class: bits are promised within one of these, on one kind of processor.
+    """The numerics class. Within one class and one kind of processor, results agree to the bit.
 
-    ``processes`` train together; sums over several are rounded otherwise.
+    Several ``processes`` that train together round their sums differently from one.
     """
     together = {"processes": processes} if processes > 1 else {}
     return together | {
@@ -30,7 +30,7 @@ def numerics(device: str, dtype: str, threads: int, processes: int = 1) -> dict[
 
 
 def key(kind: str, inputs: Json, problem: Json, numerics: Json) -> str:
-    """A cell's key: SHA-256 of everything its result depends on."""
+    """A cell's key: SHA-256 of everything on which its result depends."""
     if kind not in KINDS:
         raise unknown("kind of cell", kind, KINDS)
     document = {

@@ -1,6 +1,6 @@
-"""Cells: one object for each kind, what its computation is given, and what it gives back.
+"""Kinds of cells: the arguments of their computations, their results, and their registry.
 
-The inputs of a cell are JSON in which every object is a digest, so its key says exactly what it was computed from.
+The inputs of a cell are JSON in which every object is a digest, so its key identifies everything it is computed from.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Rows = Iterator[tuple[str, Row]]
 """(table, row) pairs."""
 
 BESIDE = "levels (more columns)"
-"""The table of what a cell adds to the row of a solution that another cell makes."""
+"""The table name for columns that a cell adds to a solution's row of ``levels``."""
 
 KEEP = 2**29
-"""Bytes of graphs that a cell keeps between its Hessian products: they change its speed and no bit of its result."""
+"""Bytes of graphs that a cell keeps between its Hessian products; they change only its speed."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a computation returns: JSON ``values`` and named ``objects`` of tensors."""
+    """The result of a computation: JSON ``values`` and named ``objects`` of tensors."""
 
     values: dict[str, Json] = field(default_factory=dict)
     objects: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -51,8 +51,8 @@ class TrainingInputs(TypedDict):
 
 @dataclass(frozen=True)
 class Context:
-    """Where a cell is computed: its problem, the store it loads from, whom it tells about its progress, and what keeps
-    a long training for the case that it is cut short.
+    """The context of a computation: the problem, the store to load from, a callback for progress, and a checkpointer
+    that lets an interrupted training resume.
     """
 
     problem: Problem
@@ -67,7 +67,7 @@ class Context:
         return point if chosen is None else point.project(chosen)
 
     def mask(self, name: str | None) -> Bool[Tensor, "D"] | None:
-        """A stored mask on the problem's device; None is the dense one."""
+        """A stored mask on the problem's device; None for the dense network."""
         return None if name is None else stored_mask(self.store, name).to(self.problem.device)
 
     def training(self, watch: Watch, **inputs: Unpack[TrainingInputs]) -> TrainingSetup:
@@ -76,7 +76,7 @@ class Context:
         return self.problem.setup(recipe=recipe, seed=seed, order=order, watch=watch, checkpointer=self.checkpointer)
 
     def field(self, options: Examples, part: int, **how: Any) -> EmpiricalRisk:
-        """The loss on a part of the training examples that a measurement asks for, ready for Hessian products."""
+        """The loss on a part of the training examples, by the options of a measurement, ready for Hessian products."""
         how = {"keep_bytes": KEEP, **how}
         return self.problem.field("train", size=options.size, policy=options.policy, part=part, **how)
 
@@ -86,25 +86,25 @@ Cost = Callable[[Mapping[str, Any], Mapping[str, int]], float]
 
 
 def no_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """The rows of a cell that shows only in what is computed from it."""
+    """No rows: other cells are computed from this one."""
     return iter(())
 
 
 def no_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """The cost of a cell that takes no time to speak of."""
+    """The cost of a cell that takes hardly any time."""
     return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of cell: how it is computed, which rows of tables it becomes, and what it costs.
+    """A kind of cell: its computation, its rows in the tables, and its cost.
 
-    ``compute(context, options, **others)`` gets those inputs that are fields of ``options`` as one object, and the
-    others by name; without ``options`` it gets all of them by name. A kind whose numbers change gets a new ``version``,
-    which is part of its key. ``rows(study, labels, entry)`` gives pairs of a table and a row; ``study`` is the resolved
-    study as JSON. ``cost(inputs, sizes of the splits)`` is in forward and backward passes of one example; no number
-    depends on it. Several processes may compute a cell that ``trains`` together. One with ``products`` takes Hessian
-    products, whose graphs are kept in memory.
+    ``compute(context, options, **others)`` receives the inputs that are fields of ``options`` as one object, and the
+    others by name; without ``options`` it receives all of them by name. A kind whose numbers change gets a new
+    ``version``, which is part of its key. ``rows(study, labels, entry)`` gives pairs of a table and a row; ``study`` is
+    the resolved study as JSON. ``cost(inputs, sizes of the splits)`` is in forward and backward passes of one example;
+    results do not depend on it. Several processes may compute a cell that ``trains`` together. One with ``products``
+    takes Hessian products, whose graphs are kept in memory.
     """
 
     name: str
@@ -135,7 +135,7 @@ def cell(name: str, version: int, compute: Callable[..., Output], **more: Any) -
 
 
 def used(inputs: Mapping[str, Any], sizes: Mapping[str, int], split: str = "train") -> int:
-    """How many examples of a split a cell looks at."""
+    """The number of examples of a split that a cell uses."""
     return min(inputs.get("size") or sizes[split], sizes[split])
 
 

@@ -17,16 +17,15 @@ from sublevel.rng import generator
 from sublevel.study.spec import StudySpec
 
 EXAMPLES = 64
-"""Training examples for the check of a user's criterion."""
+"""Training examples for the check of your own criterion."""
 
 STEPS = ("gradual", "edge-popup", "continuous-sparsification")
-"""Kinds of cells that train by steps of their own: they prune, or learn a mask, between or beside SGD's."""
+"""Kinds of cells with their own training steps: they prune, or learn a mask, during the training."""
 
 
 def check(problem: Problem, spec: StudySpec) -> None:
-    """Refuse augmentation of what is no image, a last batch that cannot be trained on, criteria that give no scores.
-
-    And a primary claim that is not registered.
+    """Raise ConfigError for augmentation of inputs other than images, a last batch on which the network cannot be
+    trained, a criterion without valid scores, or an unknown primary claim.
     """
     recipe = spec.train
     if spec.primary:
@@ -49,7 +48,7 @@ def check(problem: Problem, spec: StudySpec) -> None:
 
 
 def check_loop(problem: Problem, graph: Graph) -> None:
-    """Refuse a user's training loop together with branches that have their own steps."""
+    """Raise ConfigError if a study has your own training loop and a branch with training steps of its own."""
     for node in graph.nodes.values() if problem.loop is not None else ():
         if node.kind in STEPS:
             raise ConfigError(
@@ -59,7 +58,7 @@ def check_loop(problem: Problem, graph: Graph) -> None:
 
 
 def check_last_batch(problem: Problem, batch_size: int) -> None:
-    """Refuse a last batch that the network cannot be trained on: BatchNorm over a single value."""
+    """Raise ConfigError for a last batch of one example that BatchNorm cannot be trained on."""
     left = len(problem.splits.train) % batch_size
     if left != 1 or batch_size == 1:
         return
@@ -74,17 +73,19 @@ def check_last_batch(problem: Problem, batch_size: int) -> None:
 
 
 def check_criterion(problem: Problem, criterion: Criterion) -> None:
-    """Refuse a user's criterion whose scores are too few, too many or nan, where two draws of the weights stand
-    for the start and the end of a training. Those of the package are not tried: it may take long.
+    """Call your own criterion once, and raise ConfigError if it has too few or too many scores, or one that is nan.
+
+    Two draws of the weights take the places of the start and the end of a training. Criteria of the package are not
+    called.
     """
     if not criterion.own:
         return
     space, first = problem.space, problem.prepare(problem.splits.train.x[:1])
-    sight = ScoreContext(
+    context = ScoreContext(
         space,
         space.full_mask().to(problem.device),
         start=problem.init(0),
         flow=flow(space, problem.module, first) if "flow" in criterion.needs else None,
     )
     few = problem.field("train", size=min(EXAMPLES, len(problem.splits.train)))
-    criterion.look(problem.init(1), few, generator(0, "prune"), sight)
+    criterion.look(problem.init(1), few, generator(0, "prune"), context)

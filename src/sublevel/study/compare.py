@@ -1,4 +1,4 @@
-"""Studies side by side: in what they differ, how well their solutions do, and what each says about the claims."""
+"""Compare studies: their settings, the test errors of their solutions, and their verdicts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ABOUT = {"data": ("origin", "train", "validation", "test"), "model": ("parameters", "prunable")}
-"""What is said of a run beside its study."""
+"""Fields of a run that are compared with the settings of its study."""
 
 DIGITS = 3
-"""Solutions are in one row where their densities agree to so many significant digits."""
+"""Solutions share a row if their densities agree to this number of significant digits."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Studies side by side; every table has one column per study, empty where a study has nothing to say.
+    """Compared studies. Every table has one column per study, empty if the study has no value.
 
     ``settings``: the keys in which the studies differ. ``accuracy``: branch, density, and the test error's mean with
-    its 90% t interval over seeds. ``verdicts``: each claim, and what each study says about it.
+    its 90% t interval over seeds. ``verdicts``: each claim with the sentence of each study.
     """
 
     names: tuple[str, ...]
@@ -38,11 +38,11 @@ class Comparison:
 
     @property
     def tables(self) -> dict[str, tuple[str, pd.DataFrame]]:
-        """The tables in the order of reading: title -> what it says, and the rows."""
+        """The tables in reading order: title -> caption and rows."""
         return {
-            "Claims": ("What each study says, decided from its own seeds alone.", self.verdicts),
+            "Claims": ("The verdict of each study, from its own seeds alone.", self.verdicts),
             "Test error": (
-                "Mean and 90% t interval over seeds. Studies are not paired: overlapping intervals decide nothing.",
+                "Mean and 90% t interval over seeds. Studies are not paired, so overlapping intervals decide nothing.",
                 self.accuracy,
             ),
             "Settings": (
@@ -59,14 +59,14 @@ class Comparison:
 
 
 def compare(*runs: str | Path) -> Comparison:
-    """Put finished runs side by side.
+    """Compare finished runs.
 
-    Raises ConfigError for fewer than two runs, and for a folder that holds none.
+    Raises ConfigError for fewer than two runs, and for a folder without a run.
     """
     import pandas as pd
 
     if len(runs) < 2:
-        raise ConfigError(f"two runs or more are compared; got {len(runs)}")
+        raise ConfigError(f"a comparison needs two runs or more; got {len(runs)}")
     results = [Result(run) for run in runs]
     plain = [result.document["study"]["name"] for result in results]
     names = tuple(f"{n} ({i + 1})" if plain.count(n) > 1 else n for i, n in enumerate(plain))

@@ -1,8 +1,8 @@
-"""What a worker does for a cell of a study: build the problem, call the kernel.
+"""The work of a worker for a cell of a study: build the problem, and call the computation of its kind.
 
 `compute` is the function that every job of a study names (`sublevel.engine.job.Job`). The job's ``context`` holds
-``problem`` (its description), ``identity`` (the digest of its fingerprint, or None), ``splits`` (the name of those that
-are shared on this machine, or None) and ``threads``.
+``problem`` (its spec as JSON), ``identity`` (the digest of its fingerprint, or None), ``splits`` (the name of splits
+that are shared on this machine, or None) and ``threads``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ FUNCTION = "sublevel.study.compute:compute"
 def compute(
     job: Job, store: Store, partial: Partial, progress: Progress, problem: Problem | None = None
 ) -> tuple[dict[str, Any], Mapping[str, Mapping[str, Tensor]]]:
-    """Call a cell's kernel in the study's arithmetic; ``problem`` where this process has it already."""
+    """Compute a cell in the study's arithmetic; ``problem`` is passed if this process has it already."""
     about = job.context
-    with arithmetic(about["threads"]), contained():  # whatever forks or ends in here, one process goes on to write
+    with (
+        arithmetic(about["threads"]),
+        contained(),
+    ):  # if the code forks or exits in here, one process still writes the result
         if problem is None:
             text = canonical(about["problem"]).decode()
             problem = _problem(text, about["identity"], about["splits"], store.get_tensors)
@@ -47,7 +50,7 @@ def compute(
 def _problem(
     description: str, identity: str | None, splits: str | None, get: Callable[[str], dict[str, Tensor]]
 ) -> Problem:
-    """The problem, which must be the one that the keys were made from: its code or its data may have been edited."""
+    """The problem of a spec. Raises ModelError if its fingerprint is another: the code or the data were edited."""
     problem = Problem.of(ProblemSpec.of(json.loads(description)), get, splits)
     if identity is not None and digest(canonical(problem.fingerprint())) != identity:
         raise ModelError("the network's code or the data have changed since the run began: start it again")

@@ -1,6 +1,6 @@
-"""What cells have cost on this machine: kept beside the store, for the plan, the order of cells and the time left.
+"""Run times of cells on this machine, for the plan, the order of cells and the time left.
 
-No number of a result depends on it, and a file that is lost or damaged costs nothing but a guess.
+The file lies in the folder of runs. Results do not depend on it; if it is lost or damaged, times are estimated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from sublevel.study.machine import processor
 NAME = ".costs.json"
 
 FADING = 0.5
-"""What earlier runs count for beside a new one: a machine changes."""
+"""The weight of earlier runs relative to a new one, since a machine changes."""
 
 CostModel = Callable[[Node], float]
 Pair = tuple[float, float]
-"""Seconds, and the passes that they were spent on."""
+"""Seconds, and the passes that they took."""
 
 
 class CostHistory:
-    """Seconds by kind of cell, and the passes of one example (`sublevel.study.costs.units`) that they were spent on.
+    """Seconds by kind of cell, and the passes of one example (`sublevel.study.costs.units`) that they took.
 
-    ``of`` is what a cell's time depends on besides its kind: the problem, the numerics class. The processor is added.
+    ``of`` identifies what a cell's time depends on besides its kind and the processor: the problem, the numerics class.
     """
 
     def __init__(self, folder: Path, of: Mapping[str, Any], units: CostModel) -> None:
@@ -43,12 +43,12 @@ class CostHistory:
 
     @property
     def rate(self) -> float | None:
-        """Training examples per second of one job; None where no training was seen."""
+        """Training examples per second of one job; None before the first training."""
         seconds, work = self._known.get("train", (0.0, 0.0))
         return work / seconds if seconds > 0 < work else None
 
     def model(self) -> CostModel:
-        """The cost of a cell in passes of training, corrected by what its kind has cost; as it stands where unknown."""
+        """The cost of a cell in passes of training, corrected by the run times of its kind, if there are any."""
         rate = self.rate
         if rate is None:
             return self._units
@@ -56,7 +56,7 @@ class CostHistory:
         return lambda node: self._units(node) * factors.get(node.kind, 1.0)
 
     def __call__(self, event: Event) -> None:
-        """Count a cell that was computed; keep the counts when the run ends."""
+        """Count a computed cell; save the counts when the run ends."""
         outcome = event.outcome
         if outcome and outcome.status == "done":
             seconds, work = self._new.get(outcome.node.kind, (0.0, 0.0))
@@ -65,7 +65,7 @@ class CostHistory:
             self._keep()
 
     def _keep(self) -> None:
-        """Write what was counted, beside what other runs have kept since."""
+        """Add the counts to the file, which other runs may have changed meanwhile."""
         whole = _whole(self._path)
         kept = _pairs(whole.get(self._of))
         for kind, (seconds, work) in self._new.items():

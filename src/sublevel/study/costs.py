@@ -1,4 +1,4 @@
-"""What cells cost: for the order they run in, and for the plan. No number of a result depends on this."""
+"""The costs of cells, for their order and for the plan. Results do not depend on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def units(problem: Problem) -> Callable[[Node], float]:
 def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -> float:
     """Training examples per second of one job, measured for about ``seconds``.
 
-    After a call that is not timed: the first one on a GPU loads libraries and kernels.
+    A first call is not timed, because on a GPU it loads libraries and kernels.
     """
     start, steps = problem.init(0), 2
 
@@ -58,10 +58,11 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
 
 
 def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> dict[str, int]:
-    """Bytes of a worker beside the data, which all share, by what they are for.
+    """Bytes of a worker by purpose, without the data, which all workers share.
 
-    The vectors of training and products, a batch's activations, points that are evaluated together, the basis and the
-    graphs of Lanczos. A run with ``rows`` holds so many vectors; another one half of its steps, as a guess.
+    They hold the vectors of training and products, a batch's activations, points that are evaluated together, and the
+    basis and graphs of Lanczos. A Lanczos run holds ``rows`` vectors if that is set; otherwise half of its steps is the
+    estimate.
     """
     vector = vector_bytes(problem, recipe)
     asked = [(n.inputs.get("options", n.inputs), n) for n in waiting if n.kind in ("spectrum", "volume-pair")]

@@ -1,4 +1,4 @@
-"""In what two studies differ, and how many cells they share, before either has run."""
+"""The differences between two studies, and the number of cells that they share, before either has run."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sublevel.study.spec import StudySpec, parse
 from sublevel.study.study import Study
 
 ABSENT = "-"
-"""What a study says of a field that it does not have."""
+"""Shown for a field that a study does not have."""
 
 Keys = dict[str, set[str]]
-"""The keys of a study's cells by their kind."""
+"""The keys of a study's cells, by kind."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """In what two studies differ.
+    """The differences between two studies.
 
-    ``fields``: key -> both values, with every default resolved; branches and given points stand by name. ``cells``:
-    kind -> cells in the first study, in the second, in both by key (one network that several cells train counts once);
-    empty where one cannot be assembled here, and then ``reason`` says why.
+    ``fields``: key -> both values, with every default resolved; branches and given points are listed by name.
+    ``cells``: kind -> cells in the first study, in the second, and in both by key (a network that several cells train
+    counts once); empty if one study cannot be assembled here, with the ``reason``.
     """
 
     names: tuple[str, str]
@@ -44,20 +44,20 @@ class Difference:
 
     @property
     def networks(self) -> int:
-        """How many trained networks they share."""
+        """The number of trained networks that they share."""
         return self.cells.get("train", (0, 0, 0))[2]
 
 
 def difference(
     a: str, b: str, *, overrides: Sequence[str] = (), out: str | Path, device: str = "auto", code: bool = True
 ) -> Difference:
-    """In what two studies differ: presets, study files, or folders of runs (or their names in ``out``).
+    """The differences between two studies: presets, study files, or folders of runs (or their names in ``out``).
 
-    ``overrides`` (key=value) are set on the second. Cells are compared by the keys that they have or will have: those
-    of a study that has not run follow from what its cells are made of. Two runs are compared by what they hold, and
-    nothing of theirs is imported. Own code is imported if a preset or a study file names it, and ``code`` is True.
+    ``overrides`` (key=value) are set on the second. Cells are compared by the keys that they have or will have. Two
+    runs are compared by their manifests, and none of their code is imported. Your own code is imported if a preset or a
+    study file names it and ``code`` is True.
 
-    Raises ConfigError for what is no study, and for overrides of a finished run.
+    Raises ConfigError for a target that is no study, and for overrides of a finished run.
     """
     first, second = sides = _Compared.of(a, (), Path(out)), _Compared.of(b, overrides, Path(out))
     settings = [dict(flat(_by_name(side.spec))) for side in (first, second)]
@@ -79,7 +79,7 @@ def difference(
 
 @dataclass(frozen=True)
 class _Compared:
-    """One of the two: its study, and the run that it was read from."""
+    """One of the two studies, and its run if it has one."""
 
     spec: StudySpec
     run: Result | None
@@ -94,7 +94,7 @@ class _Compared:
         return cls(parse(run.document["study"], target), run)
 
     def stored(self) -> Keys:
-        """The keys that the cells of a run have."""
+        """The keys of the cells of a run."""
         out: Keys = {}
         for cell in self.run.document["cells"] if self.run else ():
             if cell["key"]:
@@ -102,7 +102,7 @@ class _Compared:
         return out
 
     def keys(self, device: str, trusted: Collection[str]) -> Keys:
-        """The keys of its cells; SublevelError where its data or its network are not here, or not ``trusted``."""
+        """The keys of its cells. Raises SublevelError if its data or network are missing here or not ``trusted``."""
         document = self.run.document["problem"] or {} if self.run else self.spec.document()
         check_trusted(document, trusted, "the run" if self.run else "the study")
         if self.run is None:
@@ -115,7 +115,7 @@ class _Compared:
 
 
 def _run(target: str, out: Path) -> Result | None:
-    """The run that is meant: by its folder, or by its name where no preset and no file has that."""
+    """The run of a target: a folder, or a name in ``out`` that no preset and no file has; None for a study."""
     if (Path(target) / MANIFEST).is_file():
         return Result(target)
     if target in preset_names() or Path(target).suffix == ".toml" or Path(target).is_file():
@@ -138,7 +138,7 @@ def _by_name(spec: StudySpec) -> dict[str, Any]:
 
 
 def _keys(graph: Graph, identity: Mapping[str, Any] | None, numerics: Mapping[str, Any]) -> Keys:
-    """The keys of all cells, as if each object's digest were the key of the cell that makes it and its name there."""
+    """The keys of all cells, with the key of the cell that makes an object, and its name there, as its digest."""
     if identity is None:
         raise ConfigError("the code of a network cannot be read whole and has no version, so its cells have no keys")
     known: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Studies as they are written, before they are checked: presets, TOML files, and keys set over them."""
+"""Studies as written, before they are checked: presets, TOML files, and overrides of their keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sublevel.errors import ConfigError, nearest
 from sublevel.foreign import DEEPEST, bounded
 
 LARGEST = 2**20
-"""Bytes of a study file that is still read."""
+"""Bytes of the largest study file that is read."""
 
 LONG_KEY = re.compile(rb"(?:\.[^.,=\[\]{}#\n]{1,64}){%d}" % DEEPEST)
-"""So many parts of a key in a row, without spaces: the time to read them grows with their square."""
+"""A key of too many parts, without spaces: the time to parse it grows with the square of their number."""
 
 PRESETS = Path(__file__).parent.parent / "presets"
 GROUPS = ("train", "data", "model", "prune")
@@ -26,11 +26,11 @@ REPLACES = {
     "prune.densities": ("fraction", "prune.target", "levels"),
     "prune.target": ("fraction", "prune.densities"),
 }
-"""What a key that is set over a study takes the place of: keys that say the same thing in other words."""
+"""Keys that an override replaces, because they set the same thing in another form."""
 
 
 def read(target: str) -> dict[str, Any]:
-    """The raw study of a preset or a TOML file. ``extends = "demo"`` begins from a preset's keys, group by group."""
+    """The raw study of a preset or a TOML file. ``extends = "demo"`` starts from a preset's keys, group by group."""
     path = Path(target)
     if path.suffix == ".toml" or _is_file(path):
         if not _is_file(path):
@@ -66,7 +66,7 @@ def _extended(source: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{source} cannot be read: {error.strerror or error}") from error
     if not document:
-        raise ConfigError(f"{source.name} is empty: a study says at least which network, data and levels it is about")
+        raise ConfigError(f"{source.name} is empty: a study names at least its network, data and levels")
     base = document.pop("extends", None)
     if base is None:
         return document
@@ -76,12 +76,12 @@ def _extended(source: Path) -> dict[str, Any]:
 
 
 def preset_names() -> list[str]:
-    """The studies that come with the package."""
+    """The names of the presets."""
     return sorted(p.stem for p in PRESETS.glob("*.toml"))
 
 
 def override(document: dict[str, Any], *assignments: str) -> dict[str, Any]:
-    """A raw study with ``a.b=value`` set, one after another; a value is TOML, or text where it is none.
+    """A raw study with ``a.b=value`` set, in order; a value is TOML, or text if it is not valid TOML.
 
     ``geometry.NAME=none`` leaves a measurement out.
 
@@ -114,7 +114,7 @@ def merged(document: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, An
 
 
 def _unsaid(document: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A raw study without what a key that is about to be set over it says in other words."""
+    """A raw study without the keys that setting ``path`` replaces (`REPLACES`)."""
     out = dict(document)
     for other in REPLACES.get(path, ()):
         head, _, rest = other.partition(".")
@@ -126,9 +126,9 @@ def _unsaid(document: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def placed(document: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
-    """The document with a value under a path of keys, whose groups are made where there are none.
+    """The document with a value under a path of keys; missing groups are created.
 
-    Raises ConfigError, which quotes ``path``, where one of the keys is no group.
+    Raises ConfigError, which quotes ``path``, if one of the keys is not a group.
     """
     head, *rest = keys
     if not rest:

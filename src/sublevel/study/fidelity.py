@@ -71,7 +71,7 @@ _OF_BRANCH = {"reinit": {"from_step": "rewind"}, "random-prune": {"per_layer": T
 """Options by branch: lottery/branch/randomly_reinitialize.py and randomly_prune.py."""
 
 _TOGETHER = (("train.length", "train.epochs"), ("train.schedule", "train.milestones"), ("data.mean", "data.std"))
-"""Keys of which one said is both said."""
+"""Keys that belong together: if a study sets one, a fidelity sets neither."""
 
 
 def rules(fidelity: str, network: str, data: str) -> dict[str, Any]:
@@ -87,10 +87,10 @@ def rules(fidelity: str, network: str, data: str) -> dict[str, Any]:
 
 
 def expanded(document: Mapping[str, Any], network: str, data: str) -> dict[str, Any]:
-    """A raw study with the keys of its ``fidelity`` beside its own.
+    """A raw study with the keys of its ``fidelity`` added to its own.
 
-    ``network`` and ``data`` are the names where the study gives none. A group that is no mapping (a `Recipe`, say)
-    says all of its keys, and a study with a data order for one of its branches says the order of all of them.
+    ``network`` and ``data`` are the names if the study gives none. A group that is no mapping, such as a `Recipe`, sets
+    all of its keys. A study that sets the data order of one branch sets the order of all of them.
     """
     fidelity = document.get("fidelity", "paper")
     keys = rules(fidelity, _name_in(document, "model", network), _name_in(document, "data", data))
@@ -107,7 +107,7 @@ def expanded(document: Mapping[str, Any], network: str, data: str) -> dict[str, 
 
 
 def followed(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """What a resolved study makes of its fidelity: (key, the study's value, the fidelity's)."""
+    """The keys of a resolved study's fidelity, as (key, the study's value, the fidelity's value)."""
     for path, rule in rules(resolved["fidelity"], resolved["model"]["name"], resolved["data"]["name"]).items():
         value: Any = resolved
         for key in path.split("."):
@@ -129,7 +129,7 @@ def _said(document: Any, path: str) -> bool:
 
 
 def _branch(given: Any) -> Any:
-    """A branch as it is written, with the fidelity's options beside its own."""
+    """A branch as written, with the fidelity's options added to its own."""
     written = {"name": given} if isinstance(given, str) else given
     if not isinstance(written, Mapping):
         return given

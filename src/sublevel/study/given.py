@@ -1,6 +1,6 @@
-"""Points that were trained elsewhere, as the solutions of a study: nothing is trained, everything is measured.
+"""Points that were trained elsewhere, as the solutions of a study that trains nothing.
 
-What a checkpoint and a mask may be, `sublevel.checkpoints` says.
+`sublevel.checkpoints` describes the allowed checkpoints and masks.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from sublevel.study.spec import GivenSpec
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A point read from a file: its name, its tensors and mask as objects of the store, and remarks for the reader.
+    """A point read from a file: its name, its tensors and mask as objects of the store, and notes for the user.
 
-    ``constants`` are the network's frozen parameters as the file has them.
+    ``constants`` are the network's frozen parameters in the file.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Given:
 
 
 def read(spec: GivenSpec, problem: Problem) -> Given:
-    """The point of a file in the problem's space, with a warning where a mask seems to be missing.
+    """The point of a file in the problem's space, with a warning if a mask seems to be missing.
 
-    DataError says which name or shape does not fit (see `sublevel.checkpoints.read`).
+    Raises DataError with the name or shape that does not fit (see `sublevel.checkpoints.read`).
     """
     found = _taken(spec, problem)
     for note in found.notes:
@@ -59,7 +59,9 @@ def read(spec: GivenSpec, problem: Problem) -> Given:
 
 
 def gathered(specs: Sequence[GivenSpec], problem: Problem) -> list[Given]:
-    """The points of a study, which are points of one space: DataError where their frozen parameters differ."""
+    """The given points of a study. Raises DataError if their frozen parameters differ: they then lie in no common
+    space.
+    """
     found = [_taken(spec, problem) for spec in specs]
     for each in found[1:]:
         for name, tensor in each.constants.items():
@@ -90,7 +92,7 @@ def files(specs: Sequence[GivenSpec], given: Sequence[Given]) -> list[dict[str, 
 
 
 def assemble(spec: SolutionsSpec, space: Space, graph: Graph, given: list[Given]) -> tuple[list[Solution], Builder]:
-    """The points as solutions, one level each; the first stands where a study has its dense network."""
+    """The points as solutions, one level each; the first takes the place of the dense network."""
     seed, found = spec.seeds[0], []
     for level, each in enumerate(given):
         labels = {"branch": each.name, "level": level, "seed": seed}
@@ -104,7 +106,7 @@ def assemble(spec: SolutionsSpec, space: Space, graph: Graph, given: list[Given]
 
 
 def given_cell(c: Context, *, point: str, mask: str | None) -> Output:
-    """The point and its mask, as they were read."""
+    """The point and its mask as read."""
     names = {"end": point} | ({} if mask is None else {"mask": mask})
     return Output({}, {output: c.store.get_tensors(name) for output, name in names.items()})
 

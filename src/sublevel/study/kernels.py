@@ -1,6 +1,6 @@
-"""The kernels that make solutions: training and masks. Those that measure them stand in ``measurements``.
+"""The cells that make solutions: trainings and masks. Those that measure them are in ``measurements``.
 
-A kernel is short: load, one numerical call, return. One whose numbers change gets a new version.
+Each loads its inputs, makes one numerical call, and returns. If its numbers change, it gets a new version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sublevel.train.recipe import Recipe
 from sublevel.train.setup import EpochProgress, Watch
 
 SAMPLE = 1000
-"""Training examples that a pruning score may look at: the same fixed sample everywhere."""
+"""Size of the fixed sample of training examples for pruning scores."""
 
 HISTORY = table("history", SOLUTION, "step, epoch, lr, train_loss, validation_loss, validation_error")
 """Learning curves: running train loss (augmented, with the moving weights) and held-out loss per epoch."""
@@ -64,7 +64,10 @@ def train_cell(
 
 
 def watching(c: Context, what: str = "training") -> Watch:
-    """Look at the held-out examples after every epoch, and tell of it; ``what`` diverges where their loss does."""
+    """A watch that evaluates the held-out examples after every epoch and reports progress.
+
+    Raises Diverged, naming ``what``, if the held-out loss is not finite at the end.
+    """
     held_out = c.problem.field("validation") if len(c.problem.splits.validation) else None
 
     def watch(now: EpochProgress, point: Point) -> dict[str, float]:
@@ -95,9 +98,8 @@ def mask_cell(
 ) -> Output:
     """Score the weights and keep exactly ``keep`` of them, or as many per layer as the mask ``like`` does.
 
-    ``start`` is where the training of the point began, for criteria that ask; the point that a criterion would go on
-    from is kept where it moves the weights that stay. ``code`` tells masks by one text of a criterion from those by
-    another, and is not used here.
+    ``start`` is the start of the point's training, for criteria that read it. If the criterion updates the remaining
+    weights, the updated point is stored. ``code`` is the source digest of the criterion; part of the key only.
     """
     p, chosen = c.problem, score_function(criterion)
     at = c.point(point) if point else Point(torch.zeros(p.space.dim, device=p.device))
@@ -112,20 +114,20 @@ def mask_cell(
 
 
 def score_context(p: Problem, chosen: Criterion, mask: Bool[Tensor, "D"], start: Point | None) -> ScoreContext:
-    """What a criterion may ask for."""
+    """The context of a criterion."""
     passed = flow(p.space, p.module, p.prepare(p.splits.train.x[:1])) if "flow" in chosen.needs else None
     return ScoreContext(p.space, mask, start, passed)
 
 
 def train_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``history``, and the number of steps beside the row of ``levels``."""
+    """``history``, and the number of steps for the row of ``levels``."""
     yield BESIDE, {**labels, "steps": entry["values"]["history"][-1]["step"] - entry["inputs"]["first"]}
     for row in entry["values"]["history"]:
         yield "history", {**labels, **row}
 
 
 def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """The epochs from the start to the end, with a look at the held-out examples after each."""
+    """The epochs from start to end, with an evaluation of the held-out examples after each."""
     recipe = Recipe.from_document(dict(inputs["recipe"]))
     last = inputs.get("last") or recipe.steps(sizes["train"])
     epochs = (last - inputs.get("first", 0)) / recipe.steps_per_epoch(sizes["train"])
@@ -133,7 +135,7 @@ def train_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
 
 
 def mask_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """What the criterion looks at."""
+    """The passes of the criterion over its sample."""
     return score_function(inputs["criterion"]).passes * min(SAMPLE, sizes["train"])
 
 

@@ -1,4 +1,4 @@
-"""How many weights every level of a study leaves."""
+"""The number of weights that each level of a study leaves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sublevel.study.solutions import SolutionsSpec
 def remaining(spec: SolutionsSpec, space: Space, level: int, fraction: float = 0.0) -> list[int]:
     """Weights left at a level: [total], or one number per prunable layer, as `sublevel.prune.counts` gives them.
 
-    By ``fraction`` where one is given, else as the study says: by its ``prune``, or by its own fraction. Raises
-    ConfigError where the study says nothing of the level, and where too few are left for what is protected.
+    ``fraction`` overrides the study's ``prune`` and ``fraction``. Raises ConfigError if the study does not define the
+    level, or if fewer weights are left than are protected.
     """
     density = None if fraction else spec.density(level)
     if density is None:
@@ -22,7 +22,7 @@ def remaining(spec: SolutionsSpec, space: Space, level: int, fraction: float = 0
 
 
 def check_levels(spec: SolutionsSpec, space: Space) -> None:
-    """Refuse a level that removes no weight, or every one."""
+    """Raise ConfigError for a level that removes no weight, or all of them."""
     for level in range(1, spec.levels + 1):
         before, after = (sum(remaining(spec, space, n)) for n in (level - 1, level))
         if before == after or not after:

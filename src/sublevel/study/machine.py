@@ -1,4 +1,4 @@
-"""What a run was made with: versions and hardware, in general terms."""
+"""The versions and the hardware of a run, in general terms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "plotly", "matpl
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, sublevel and what it computes with."""
+    """Versions of Python, sublevel and the packages that it computes with."""
     found = {"python": platform.python_version(), "sublevel": __version__} | dict.fromkeys(PACKAGES, "absent")
     for name in PACKAGES:
         with suppress(PackageNotFoundError):

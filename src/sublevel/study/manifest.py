@@ -1,4 +1,4 @@
-"""study.json of a run's folder. It may come from anybody, so its shape is checked before anything reads it."""
+"""The manifest of a run, ``study.json`` in its folder. It is untrusted, so its shape is checked first."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ EXPECTED = {
     "dict": "names and values",
     "model": "names and values",
 }
-"""What a value of the manifest should have been, by the type in the name of pydantic's error."""
+"""The expected kind of value, by the type in the name of pydantic's error."""
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
 class _Part(BaseModel):
-    """A group of the manifest. A number is a number, and a key of another version is no fault."""
+    """A group of the manifest. Types are strict; keys of other versions are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -118,7 +118,7 @@ class _Manifest(_Part):
 
 
 def about_cells(outcomes: Collection[Outcome]) -> dict[str, Any]:
-    """How many cells came to what end, and the seconds that their kinds took, each key once."""
+    """The number of cells by status, and the seconds by kind of cell, each key once."""
     seconds: dict[str, float] = {}
     for o in {o.key: o for o in outcomes if o.key}.values():
         seconds[o.node.kind] = seconds.get(o.node.kind, 0.0) + o.entry.get("seconds", 0.0)
@@ -130,7 +130,7 @@ def about_cells(outcomes: Collection[Outcome]) -> dict[str, Any]:
 
 
 def cell(outcome: Outcome) -> dict[str, Any]:
-    """What the manifest says of a cell."""
+    """The manifest's record of a cell."""
     node = outcome.node
     status = "done" if outcome.good else outcome.status
     found = {"cell": node.id, "kind": node.kind, "labels": dict(node.labels), "key": outcome.key, "status": status}
@@ -138,7 +138,7 @@ def cell(outcome: Outcome) -> dict[str, Any]:
 
 
 def about_problem(problem: Problem) -> dict[str, Any]:
-    """What the manifest says of the data and the network."""
+    """The manifest's record of the data and the network."""
     splits, space = problem.splits, problem.space
     return {
         "data": {
@@ -162,7 +162,7 @@ def about_problem(problem: Problem) -> dict[str, Any]:
 def made_with(folder: Path, computed: int, device: str) -> dict[str, Any]:
     """Versions and hardware of the last run that computed something, on the study's ``device``.
 
-    A look at old results changes neither.
+    If nothing was ``computed``, those of the earlier manifest stay.
     """
     if not computed:
         with suppress(SublevelError, KeyError):
@@ -174,7 +174,7 @@ def made_with(folder: Path, computed: int, device: str) -> dict[str, Any]:
 def read(folder: Path) -> dict[str, Any]:
     """The manifest of a run.
 
-    Raises ConfigError where the folder holds no run, StoreError where its manifest cannot be read, or is none.
+    Raises ConfigError if the folder holds no run, StoreError if its manifest cannot be read or is invalid.
     """
     path = folder / MANIFEST
     again = "run the study again to make it anew"

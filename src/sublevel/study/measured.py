@@ -1,4 +1,4 @@
-"""Checkpoints that were trained elsewhere: measured in one call, and compared in one answer."""
+"""Measure checkpoints that were trained elsewhere in one call, and compare them in one answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GEOMETRY: dict[str, Any] = {
     "volumes": {"size": 1000, "methods": ["logdet", "importance"]},
     "topology": {"size": 1000},
 }
-"""What is measured of checkpoints by default."""
+"""The default measurements of checkpoints."""
 
 
 def measure(
@@ -68,7 +68,7 @@ def measure(
 
 
 def _file(source: Source, path: Path) -> str:
-    """The file of a checkpoint or a mask; what is in memory is written to ``path`` first."""
+    """The file of a checkpoint or a mask; one in memory is written to ``path`` first."""
     if isinstance(source, str | Path):
         return str(source)
     state = source.state_dict() if isinstance(source, nn.Module) else source

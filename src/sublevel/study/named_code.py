@@ -1,4 +1,4 @@
-"""The user's code that a study names: its import paths and files, listed before any of it is imported."""
+"""Your own code that a study names: its import paths and files, listed before any of it is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROLES = {"model": "network", "data": "data", "loss": "loss", "loop": "training l
 
 
 def own_code(study: Mapping[str, Any]) -> dict[str, str]:
-    """The import paths ``module:function`` that a resolved study names, and what each is."""
+    """The import paths ``module:function`` that a resolved study names, with their roles."""
     model = study.get("model")
     said = {"model": model.get("name") if isinstance(model, Mapping) else model}
     data = study.get("data")
@@ -33,7 +33,7 @@ def is_code(path: object) -> bool:
 
 
 def format_named_code(study: Mapping[str, Any]) -> list[str]:
-    """A sentence for each: what would be imported, and from where."""
+    """A sentence for each import path, with its role and place."""
     return [f"own code that would run: {path} ({role}, {where(path)})" for path, role in own_code(study).items()]
 
 
@@ -51,7 +51,7 @@ def where(path: str) -> str:
 
 
 def check_trusted(study: Mapping[str, Any], trusted: Collection[str] | None, source: str) -> None:
-    """ConfigError where a study that was not written here names code that the user has not named; None trusts all."""
+    """Raise ConfigError if a study from elsewhere names code that is not ``trusted``; None trusts all code."""
     unknown = [] if trusted is None else sorted(set(own_code(study)) - set(trusted))
     if unknown:
         raise ConfigError(

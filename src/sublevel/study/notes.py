@@ -1,4 +1,4 @@
-"""What a reader should know about how a study runs: remarks, none of which stops it."""
+"""Notes for the user on how a study runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNORDERED = (
 
 
 def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: bool) -> list[str]:
-    """The remarks on a study; ``cached`` says whether its cells have keys that another run finds again."""
+    """The notes on a study; ``cached`` says whether another run can find its cells again by their keys."""
     space = problem.space
     found = [note for each in given for note in each.notes]
     if not given and problem.loop is None and (unused := problem.unused):

@@ -1,4 +1,4 @@
-"""What the blocks of a study's ``geometry`` share: which solutions to measure, and on which examples."""
+"""Options that the blocks of a study's ``geometry`` share: the solutions to measure, and the examples."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from sublevel.strict import Strict
 T = TypeVar("T")
 CHOOSES = "chooses cells"
 Chooses = Annotated[T, CHOOSES]
-"""An option that decides which cells a study has, and is no input of a cell."""
+"""Marks an option that decides which cells a study has; it is not an input of a cell."""
 
 Subspace = Literal["own", "all", "next"]
-"""The solution's own subspace, R^D, and the subspace that the next level would leave it."""
+"""The solution's own subspace, R^D, and the subspace of the next level's mask."""
 
 Policy = Literal["stored", "recomputed", "batch"]
 Operator = Literal["hessian", "ggn", "adaptive"]
 
 
 class Options(Strict):
-    """The options of a measurement: those that its cells are computed with, and those that `Chooses` marks."""
+    """The options of a measurement: inputs of its cells, and those that `Chooses` marks."""
 
     @classmethod
     @cache
     def inputs(cls) -> frozenset[str]:
-        """The options that are inputs of its cells, and so part of their keys."""
+        """The options that are inputs of its cells, and thus part of their keys."""
         return frozenset(name for name, field in cls.model_fields.items() if CHOOSES not in field.metadata)
 
     def document(self) -> dict[str, Any]:
-        """Those options as JSON: what a cell's key says of them."""
+        """These options as JSON, for the key of a cell."""
         return self.model_dump(mode="json", include=set(self.inputs()))
 
 
@@ -43,7 +43,7 @@ class Where(Options):
     seeds: Chooses[int | None] = Field(default=None, ge=0)
 
     def admits(self, branch: str, level: int, nth_seed: int) -> bool:
-        """Whether a solution is asked for."""
+        """Whether a solution is among those to measure."""
         return (
             (self.branches is None or branch in self.branches)
             and (self.levels is None or level in self.levels)

@@ -1,4 +1,4 @@
-"""Where a study's cells run: its executor by name, refused where it is impossible."""
+"""Where the cells of a study run: the device, and the executor by name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sublevel.study.spec import StudySpec
 
 
 def device_for(asked: str, own: str = "cpu") -> str:
-    """The device asked for: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``. ConfigError where it cannot be used.
+    """The device of a name: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``. Raises ConfigError if it cannot be used.
 
-    ``auto`` is the problem's ``own`` where that is a GPU, else a GPU where there is one, else the CPU.
+    ``auto`` is the problem's ``own`` device if that is a GPU, otherwise a GPU if there is one, otherwise the CPU.
     """
     if asked == "auto":
         asked = "cuda" if own == "cpu" and torch.cuda.is_available() else own
@@ -46,7 +46,7 @@ def gpus(device: str) -> tuple[str, ...]:
 def check(
     spec: StudySpec, problem: Problem, executor: Executor | str, asked: int | None, max_hours: float | None = None
 ) -> None:
-    """ConfigError for an executor, a number of jobs or a length of time that is impossible."""
+    """Raise ConfigError for an impossible executor, number of jobs or time limit."""
     if asked is not None and asked < 1:
         raise ConfigError(f"jobs must be at least 1, got {asked}")
     if max_hours is not None and not 0 < max_hours < math.inf:
@@ -63,7 +63,7 @@ def check(
 
 
 def _check_together(processes: int, executor: str) -> None:
-    """As many processes train together as the study says, which is part of its results' identity."""
+    """Raise ConfigError unless as many processes train together as the study says, which is part of the key."""
     from sublevel.engine.executors.torchrun import started
 
     there = started() if executor == TORCHRUN else 1
@@ -80,7 +80,7 @@ def _check_together(processes: int, executor: str) -> None:
 def make(
     spec: StudySpec, problem: Problem, name: str, asked: int | None, waiting: int, *, store: str, folder: Path
 ) -> Executor:
-    """The executor of that name for so many waiting cells."""
+    """The executor of a name, for a number of waiting cells."""
     usual = jobs(spec.threads, problem.device) if name == LOCAL else None
     wanted = usual if asked is None else asked
     setting = executors.Setting(

@@ -1,4 +1,4 @@
-"""A plan: what a run would do, and about what it would cost."""
+"""A plan: the cells of a run, and their estimated cost."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SHARING = "one job for each GPU: a network of this size leaves it idle much of t
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and what those to run would cost.
+    """Cells by kind (``all``, ``cached``, ``failed`` before, ``to run``), and the estimated cost of those to run.
 
-    ``seconds`` on ``jobs`` jobs, and what that is ``judged_by``; ``memory`` bytes of one worker, the sum of
-    ``memory_parts``, beside those of the ``data``, which a machine holds once; ``disk`` bytes added to the store;
-    ``own_code`` what would be imported; ``prunable`` how much of the network may be pruned.
+    ``seconds`` on ``jobs`` jobs, with the basis of the estimate in ``judged_by``; ``memory`` bytes of one worker, the
+    sum of ``memory_parts``, and bytes of the ``data``, which a machine holds once; ``disk`` bytes added to the store;
+    ``own_code`` that would be imported; ``prunable``: the part of the network that may be pruned.
     """
 
     cells: dict[str, dict[str, int]]
@@ -49,7 +49,7 @@ class Plan:
 def make(
     spec: StudySpec, problem: Problem, schedule: Schedule, *, jobs: int, history: CostHistory, notes: list[str]
 ) -> Plan:
-    """The plan of a study, from what its schedule finds in the store and what such cells have cost."""
+    """The plan of a study, from the entries in the store and the run times of earlier cells."""
     p, waiting = problem, schedule.look()
     alone = p.device == "cpu" or jobs > len(gpus(p.device)) or p.space.dim > SMALL
     parts = {name: size for name, size in costs.memory(p, spec.train, waiting).items() if size}

@@ -56,12 +56,12 @@ class Result:
 
     @cached_property
     def store(self) -> Store:
-        """Where the results are."""
+        """The store of the results."""
         return Store(trusted(resolved(self.document["store"], self.folder), self.folder), create=False)
 
     @property
     def store_at(self) -> str:
-        """The address of the store, which is not asked for anything."""
+        """The address of the store, which is not opened."""
         return resolved(self.document["store"], self.folder)
 
     @cached_property
@@ -79,12 +79,12 @@ class Result:
 
     @property
     def failures(self) -> pd.DataFrame:
-        """What did not finish, and why."""
+        """The cells that did not finish, with the reasons."""
         return self.tables["failures"]
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem that was studied, built again: this imports code of the study's own, if it has any."""
+        """The problem of the study, built again; this imports the study's own code, if it has any."""
         if self._problem is not None:
             return self._problem
         if self.document["problem"] is None:
@@ -98,7 +98,7 @@ class Result:
 
     @cached_property
     def identity(self) -> dict[str, Any] | None:
-        """What the problem is in the key of a cell, with the code and the data of now (see `Problem.fingerprint`)."""
+        """The problem's part of a cell's key, from its current code and data (see `Problem.fingerprint`)."""
         return self.problem.fingerprint()
 
     def point(self, branch: str, level: int = 0, *, seed: int = 0) -> Point:
@@ -110,18 +110,18 @@ class Result:
         """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""
         entry = self._training(branch, level, seed)
         if "start" not in entry["inputs"]:
-            raise ConfigError(f"{branch!r} was trained elsewhere: where it started from is not known here")
+            raise ConfigError(f"{branch!r} was trained elsewhere, so its start is not known here")
         return of_training(self.document, self.problem, self.identity, self.store, entry, self._end(entry))
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
-        """The cells that failed, those that were skipped for it, and those that the time did not suffice for."""
+        """The cells that failed, that were skipped because of a failure, or that the time limit left."""
         return [cell for cell in self.document["cells"] if cell["status"] != "done"]
 
     def write(self, force: bool = False, *, figures: bool = True) -> bool:
-        """Write tables, summary, report and ``figures``; nothing if they are there, whole, and nothing has changed.
+        """Write tables, summary, report and ``figures``, unless they are up to date; return whether they were written.
 
-        StoreError if a folder of the run is a link: the run may be untrusted.
+        Raises StoreError if a folder of the run is a link, since the run may be untrusted.
         """
         keys = {cell["cell"]: [cell["key"], cell["status"]] for cell in self.document["cells"]}
         made_of = {"cells": keys, "study": self.document["study"], "versions": versions(), "figures": figures}
@@ -163,7 +163,7 @@ class Result:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """What was run, with what, on what, and how long it took."""
+        """The study, its versions and hardware, and its run times."""
         d = self.document
         seconds = d["about"]["seconds"]
         branches = about(chosen["name"] for chosen in d["study"].get("branches", ()))
@@ -179,7 +179,7 @@ class Result:
         }
 
     def report(self, path: str | Path, summary: dict[str, Any] | None = None, *, figures: bool = True) -> Path:
-        """Write the report as one HTML file, and its ``figures`` for print beside it."""
+        """Write the report as one HTML file, and its ``figures`` for print in a folder next to it."""
         from sublevel import report
 
         path = Path(path)
@@ -191,12 +191,12 @@ class Result:
             raise StoreError(f"cannot write the report in {path.parent}: {error.strerror or error}") from error
 
     def _end(self, entry: Mapping[str, Any]) -> str:
-        """The digest of where a training ended, which must be there."""
+        """The digest of a training's end point. Raises StoreError if its weights were released."""
         name = entry["objects"]["end"]
         if name in entry.get("released", ()):
             raise StoreError(
-                "these weights were let go (sublevel gc --weights); they are trained again, to the same bits, when the "
-                "study is run with a measurement that needs them"
+                "these weights were released (sublevel gc --weights); a run of the study with a measurement that needs "
+                "them trains them again, to the same bits"
             )
         return name
 
@@ -217,7 +217,7 @@ class Result:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Read untrusted parts: StoreError, caused by the fault, if they do not fit together."""
+    """Read untrusted parts. Raises StoreError, with its cause, if they do not fit together."""
     try:
         yield
     except (SublevelError, OSError):
@@ -227,7 +227,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """A table as text: shortest floats that read back exactly, empty where undefined; no text is a formula."""
+    """A table as CSV: floats in their shortest exact form, undefined values empty, and no text that is a formula."""
     texts = [name for name in table if table[name].dtype.kind not in "biufc"]
     return table.assign(**{str(name): table[name].map(csv_cell) for name in texts}).to_csv(
         index=False, lineterminator="\n"

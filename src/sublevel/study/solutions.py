@@ -1,4 +1,4 @@
-"""Which solutions a study has: its data, network, recipe, branches, levels and seeds."""
+"""The solutions of a study: its data, network, recipe, branches, levels and seeds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Order = Literal["shared", "independent"]
 
 
 SEEDS = 10_000
-"""The most seeds of a study: each trains every network anew."""
+"""Largest number of seeds of a study, since each trains every network again."""
 
 
 class BranchSpec(Strict):
-    """A way to find sparse solutions, the levels it is followed at, and its options.
+    """A branch: a way to find sparse networks, its levels, and its options.
 
     ``label`` names it in the tables. ``order`` is the data order of its levels, by default the study's.
     """
@@ -36,10 +36,10 @@ class BranchSpec(Strict):
 
 
 class PruneSpec(Strict):
-    """How many weights each level leaves, where ``fraction`` of those before it is not what is meant.
+    """The density of each level, if it is not set by ``fraction``.
 
-    ``densities`` are the shares of the prunable weights that are left at levels 1, 2, ..., and so say how many levels
-    there are. ``target`` is the share at the last level; those before it fall geometrically.
+    ``densities`` are the densities of levels 1, 2, ..., and thus set the number of levels. ``target`` is the density of
+    the last level; those before it fall geometrically.
     """
 
     densities: tuple[float, ...] = ()
@@ -48,7 +48,7 @@ class PruneSpec(Strict):
     @model_validator(mode="after")
     def _falling(self) -> PruneSpec:
         if self.densities and self.target is not None:
-            raise ValueError("densities and target both say what a level leaves: give one of them")
+            raise ValueError("densities and target both set the densities: give one of them")
         for density in (*self.densities, *([] if self.target is None else [self.target])):
             if not 0 < density < 1:
                 raise ValueError(f"a density lies between 0 and 1, got {density:g}")
@@ -59,7 +59,7 @@ class PruneSpec(Strict):
 
 
 def _recipe(value: Any) -> Any:
-    """``epochs = 8`` is short for ``length = "8ep"``; true and false are no numbers."""
+    """``epochs = 8`` is short for ``length = "8ep"``. Booleans are not numbers."""
     if not isinstance(value, Mapping):
         return value
     fields = Recipe.__dataclass_fields__
@@ -69,7 +69,7 @@ def _recipe(value: Any) -> Any:
     if "epochs" not in value:
         return value
     if "length" in value:
-        raise ValueError("epochs and length say the same thing: give one of them")
+        raise ValueError("epochs and length set the same thing: give one of them")
     epochs = value["epochs"]
     if isinstance(epochs, bool) or not isinstance(epochs, int | float) or not 0 < epochs <= LONGEST:
         allowed = f"a number above 0 and at most {LONGEST:,}"
@@ -78,7 +78,7 @@ def _recipe(value: Any) -> Any:
 
 
 def _branches(value: Any) -> Any:
-    """A branch's name alone stands for it at every level."""
+    """The name of a branch alone means the branch at every level."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
     return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
@@ -94,15 +94,15 @@ def _seeds(value: Any) -> Any:
 
 
 class SolutionsSpec(Strict):
-    """The solutions of a study. ``fraction`` of the remaining weights goes at each of ``levels``; survivors are rewound
-    to ``rewind``. ``criterion`` chooses the weights; ``scope`` is where its scores compete, layers that match
-    ``protect`` are left whole, no layer falls below ``floor`` weights, ``rounding`` counts as we or as open_lth do.
-    ``dense_start`` is where the dense network's own training starts: at ``init``, or at ``rewind`` as every level does,
-    with a fresh optimizer from step k of a first run. ``fidelity`` sets keys that the study does not say to those of a
-    paper or a package. ``prune`` says what levels leave in place of ``fraction``. ``order`` is the data order of the
-    levels, ``finetune_lr`` the rate of the fine-tuning branches (absent: the recipe's last non-zero rate). ``threads``
-    per cell and ``processes`` that train together are part of a result's identity, the number of jobs is not. ``loss``
-    is a name or an import path, ``loop`` the import path of a training loop.
+    """The solutions of a study. Each of ``levels`` prunes ``fraction`` of the remaining weights and rewinds the others
+    to ``rewind``. ``criterion`` scores the weights, which compete within ``scope``. Layers that match ``protect`` are
+    not pruned, and no layer falls below ``floor`` weights. ``rounding`` is exact, or that of open_lth. ``dense_start``
+    is where the dense network's own training starts: at ``init``, or at ``rewind`` like every level, with a fresh
+    optimizer from step k of a first run. ``fidelity`` sets the keys that the study does not set to those of a paper or
+    a package. ``prune`` sets densities instead of ``fraction``. ``order`` is the data order of the levels,
+    ``finetune_lr`` the rate of the fine-tuning branches (default: the recipe's last non-zero rate). ``threads`` per
+    cell and ``processes`` that train together are part of the key; the number of jobs is not. ``loss`` is a name or an
+    import path, ``loop`` the import path of a training loop.
     """
 
     name: str = Field(default="study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -160,7 +160,7 @@ class SolutionsSpec(Strict):
         return self
 
     def _check_prune(self) -> None:
-        """Refuse what ``prune`` and another key both say."""
+        """Raise ValueError if ``prune`` and another key set the same thing."""
         said = "densities" if self.prune.densities else "target" if self.prune.target is not None else ""
         if said == "densities" and len(self.prune.densities) != self.levels:
             raise ValueError(
@@ -170,11 +170,11 @@ class SolutionsSpec(Strict):
             given, usual = getattr(self, name), SolutionsSpec.model_fields[name].default
             if given != usual:
                 raise ValueError(
-                    f"prune.{said} and {name} = {given!r} both say how many weights a level leaves: give one of them"
+                    f"prune.{said} and {name} = {given!r} both set the number of weights of a level: give one of them"
                 )
 
     def density(self, level: int) -> float | None:
-        """The share of the prunable weights that ``prune`` leaves at a level; None where ``fraction`` says it.
+        """The density that ``prune`` sets for a level; None if ``fraction`` sets it.
 
         Raises ConfigError beyond the last of ``prune.densities``.
         """
@@ -183,13 +183,13 @@ class SolutionsSpec(Strict):
         if not self.prune.densities:
             return None
         if level > self.levels:
-            raise ConfigError(f"prune.densities ends at level {self.levels}: it says nothing of level {level}")
+            raise ConfigError(f"prune.densities ends at level {self.levels}: level {level} has no density")
         return (1.0, *self.prune.densities)[level]
 
     def share(self, fraction: float = 0.0) -> float | None:
         """The share of the remaining weights that each level prunes: a branch's own ``fraction``, or the study's.
 
-        None where ``prune.densities`` lists what levels leave.
+        None if ``prune.densities`` sets the densities.
         """
         if fraction:
             return fraction
@@ -199,20 +199,20 @@ class SolutionsSpec(Strict):
 
     @property
     def selection(self) -> dict[str, Any]:
-        """How many weights a level leaves, and where: what `sublevel.prune.counts` takes by name."""
+        """The keyword arguments of `sublevel.prune.counts`."""
         return {name: getattr(self, name) for name in ("scope", "rounding", "protect", "floor")}
 
     def problem(self, device: str) -> ProblemSpec:
-        """The problem that the study poses."""
+        """The problem of the study."""
         return ProblemSpec(
             model=self.model, data=self.data, loss=self.loss, loop=self.loop, device=device, dtype=self.train.dtype
         )
 
 
 def label(spec: SolutionsSpec, branch: BranchSpec) -> str:
-    """A branch's name in the tables: its label, or its name with what it does not share with the study.
+    """A branch's name in the tables: its label, or its name with the settings that differ from the study's.
 
-    That is a fraction, a criterion, a step to rewind to and a data order of its own: ``imp-0.9``, ``oneshot-snip``,
+    These are the fraction, the criterion, the rewind step and the data order: ``imp-0.9``, ``oneshot-snip``,
     ``imp-0it``, ``imp-independent``.
     """
     options = [branch.options.get(name) for name in ("fraction", "criterion", "rewind")]

@@ -1,4 +1,4 @@
-"""What the user writes: a study as TOML or as keyword arguments, refused where it is invalid."""
+"""The spec of a study, written as TOML or keyword arguments, and its validation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BLOCKS: dict[str, Any] = {name: (each.options | None, None) for name, each in ME
 
 
 class GeometrySpec(create_model("Blocks", __base__=Strict, **BLOCKS)):
-    """What is measured beside the losses of every solution; an absent block is not measured."""
+    """The measurements of a study, besides the losses of every solution; an absent block is not measured."""
 
     def wheres(self) -> Iterator[tuple[str, Where]]:
-        """Every choice of solutions among the blocks, with the name of its key."""
+        """The blocks that choose solutions, with the names of their keys."""
         return _wheres("geometry", self)
 
 
@@ -53,9 +53,9 @@ class GivenSpec(Strict):
 
 
 class StudySpec(SolutionsSpec):
-    """A whole study: its solutions, what is measured of them, and where its cells run. With ``given`` points nothing is
-    trained: they are measured. ``primary`` names the claims that the study is to decide (absent: all),
-    ``claim_densities`` the shares of weights left at which they are judged; no result depends on either.
+    """A whole study: its solutions, their measurements, and the placement of its cells. With ``given`` points nothing
+    is trained: they are measured. ``primary`` names the claims that the study is to decide (default: all),
+    ``claim_densities`` the densities at which they are judged; no stored result depends on either.
     """
 
     geometry: GeometrySpec = GeometrySpec()
@@ -86,18 +86,18 @@ class StudySpec(SolutionsSpec):
         return self
 
     def document(self) -> dict[str, Any]:
-        """The resolved study as JSON, every default written out; where it runs is no part of it."""
+        """The resolved study as JSON, with every default and without the placement."""
         return {**self.model_dump(mode="json", exclude={"train", "run"}), "train": self.train.settings()}
 
 
 FEW = 10
-"""How many faults of a study are named."""
+"""The number of errors that a message lists."""
 
 
 def parse(document: Mapping[str, Any], where: str = "") -> StudySpec:
-    """A study from plain data. ConfigError names the field, what it got, and the nearest right name.
+    """A study from plain data. Raises ConfigError with the field, its value, and the nearest right name.
 
-    What a run writes of its study must be readable again.
+    The resolved study is checked too, because a run must be able to read it again.
     """
     try:
         spec = StudySpec.model_validate(bounded(document, numbers=False))
@@ -125,7 +125,7 @@ def _sentence(error: Any, where: str) -> str:
 
 
 def _allowed(path: tuple[Any, ...]) -> list[str]:
-    """The keys that may stand at ``path``."""
+    """The keys that are allowed at ``path``."""
     at: Any = StudySpec
     for part in path:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""What a store is kept for: the studies it knows, garbage, archives."""
+"""The upkeep of a store: its studies, garbage, archives."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RELEASED = {
     "ends": lambda output: output.startswith("step-"),
     "none": lambda output: output != "mask",
 }
-"""By the weights that finished studies keep: which outputs of their cells are let go."""
+"""Option ``weights`` -> whether an output of a finished study's cell is released."""
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """The studies that a store knows, those of them that it was told to forget, and what was collected."""
+    """The studies that a store knows, the forgotten ones among them, and the collected garbage."""
 
     known: list[Root]
     forgotten: list[Root]
@@ -36,9 +36,9 @@ class Cleared:
 
 
 def clear(store: Store, out: Path, *, forget: Sequence[str], remove: bool, weights: str = "all") -> Cleared:
-    """Collect the garbage of a store, or only count it, with the runs in ``out`` as studies that are kept.
+    """Collect the garbage of a store, or only count it. The runs in ``out`` are kept too.
 
-    ``weights`` of finished studies that stay: ``all``, the ``ends`` of trainings without the points on the way, or
+    ``weights`` are those that finished studies keep: ``all``, the ``ends`` of trainings without their other points, or
     ``none``.
     """
     known = _known(store, out)
@@ -61,7 +61,7 @@ def clear(store: Store, out: Path, *, forget: Sequence[str], remove: bool, weigh
 
 
 def _known(store: Store, out: Path) -> dict[str, Root]:
-    """The roots of a store and the runs in a folder that keep their results there, by digest."""
+    """The roots of a store, and of the runs in a folder whose results are there, by digest."""
     known = {root.digest: root for root in roots.roots(store)}
     for path in sorted(out.glob(f"*/{MANIFEST}")):
         result = Result(path.parent)
@@ -72,7 +72,7 @@ def _known(store: Store, out: Path) -> dict[str, Root]:
 
 
 def export(study: str, archive: Path, out: Path, where: str | None) -> int:
-    """Write a study's results as an archive; the number of entries."""
+    """Write a study's results as an archive; return the number of entries."""
     folder = Path(study) if (Path(study) / MANIFEST).exists() else out / study
     if (folder / MANIFEST).exists():
         result = Result(folder)
@@ -91,7 +91,7 @@ def export(study: str, archive: Path, out: Path, where: str | None) -> int:
 
 
 def take_in(source: str, where: str) -> Merged:
-    """Take the results of an archive or of another store into a store."""
+    """Import the results of an archive or of another store into a store."""
     at, path = user_address(source), Path(source)
     if at == absolute(where):
         raise ConfigError(f"{source} is the store itself")
@@ -109,9 +109,9 @@ def take_in(source: str, where: str) -> Merged:
 
 
 def check_rows(source: Readable) -> None:
-    """Refuse results of another shape than those of their kind: what is taken in is read by every run of the store.
+    """Check that imported results have the shape of their kind, since every run of the store reads them.
 
-    Raises StoreError, which names the first. What is damaged otherwise is left out when it is taken.
+    Raises StoreError with the first invalid one. The import itself leaves out damaged entries.
     """
     studies: dict[str, Document] = {}
     for file in source.files(STUDIES):

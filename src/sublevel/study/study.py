@@ -50,7 +50,7 @@ RUNS = "sublevel-runs"
 
 
 class Study:
-    """Everything that is trained, pruned and measured, and with what.
+    """A study: what is trained, pruned and measured.
 
     ``Study("demo")`` and ``Study("my.toml")`` read a preset or a file; ``Study(problem, levels=10, ...)`` takes a
     `Problem` and the keys of a study file as keywords. ``store`` is where the results are, a folder or a URL (default:
@@ -58,7 +58,7 @@ class Study:
     preset or file; those in ``train``, ``data`` and ``model`` one by one. ``memory``, such as ``16GB``, limits a
     worker: Lanczos restarts within it, and measurements that do not fit are left out with a note.
 
-    Raises ConfigError, DataError or ModelError for what cannot be run, before anything is written.
+    Raises ConfigError, DataError or ModelError for a study that cannot run, before anything is written.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Study:
         if isinstance(source, Problem):
             taken = {"data", "model", "loss", "loop"} & set(keys)
             if taken:
-                raise ConfigError(f"the problem already says {', '.join(sorted(taken))}")
+                raise ConfigError(f"the problem already sets {', '.join(sorted(taken))}")
             spec = source.spec()
             fixed = {name: getattr(spec, name) for name in ("data", "model", "loss", "loop")}
             self.spec = parse(merged(fixed | {"train": {"dtype": spec.dtype}}, keys))
@@ -97,7 +97,7 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where the run's outputs go."""
+        """The folder of the run's outputs."""
         return self.out / self.spec.name
 
     @cached_property
@@ -115,7 +115,7 @@ class Study:
         return numerics(self.problem.device, self.spec.train.dtype, self.spec.threads, self.spec.processes)
 
     def plan(self, jobs: int | None = None) -> Plan:
-        """What a run would do and cost; nothing is written."""
+        """The plan of a run; nothing is written."""
         placement.check(self.spec, self.problem, LOCAL, jobs)
         history = self._cost_history()
         schedule = self._schedule(Store(self.store_at), history)
@@ -137,13 +137,14 @@ class Study:
         report: bool = True,
         figures: bool = True,
     ) -> Result:
-        """Run what is not in the store, write tables and report, return the result.
+        """Compute the cells that are not in the store, write tables and report, and return the result.
 
-        Without ``figures`` the page has all of them, and none is written for print (half a second each). ``jobs`` cells
-        at once (default: cores / threads, or the room on a cluster) do not change any number, nor does the
-        ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or your own. A failed cell is
-        reported, and stops only what needs it. A ``listener`` is called with every `Event`, and so are the trackers
-        named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell is begun; those that run end.
+        ``figures`` writes every figure for print (half a second each); the page shows all of them in any case. Results
+        do not depend on ``jobs``, the number of cells at once (default: cores / threads, or the room on a cluster), nor
+        on the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or your own. A failed cell
+        is reported, and only the cells that need it are skipped. A ``listener`` is called with every `Event`, and so
+        are the trackers named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell starts; running
+        cells finish.
         """
         started = time.time()
         placement.check(self.spec, self.problem, executor, jobs, max_hours)
@@ -161,7 +162,7 @@ class Study:
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
         with schedule.logged():
-            if waiting or executor == TORCHRUN:  # whose other processes wait to be told
+            if waiting or executor == TORCHRUN:  # its other processes wait for a message
                 seconds = math.inf if max_hours is None else started + 3600 * max_hours - time.time()
                 self._compute(schedule, problem, executor, jobs, seconds)
         aside = sorted(set(store.damaged()) - damaged)
@@ -176,7 +177,7 @@ class Study:
         return result
 
     def _writable_store(self) -> Store:
-        """The store, with the points that were trained elsewhere; StoreError where it or the folder is read-only."""
+        """The store, with the given points. Raises StoreError if it or the run's folder is read-only."""
         store = Store(self.store_at)
         store.check_writable()
         check_writable(self.folder)
@@ -187,7 +188,7 @@ class Study:
     def _compute(
         self, schedule: Schedule, problem: Document | None, executor: Executor | str, jobs: int | None, seconds: float
     ) -> None:
-        """Run what is not in the store, on the executor that is named or given; it is shut down in any case."""
+        """Compute the cells that are not in the store on the executor, and shut it down in any case."""
         if isinstance(executor, str):
             executor = placement.make(
                 self.spec, self.problem, executor, jobs, len(schedule.look()), store=self.store_at, folder=self.folder
@@ -199,7 +200,7 @@ class Study:
             executor.shutdown()
 
     def notes(self) -> list[str]:
-        """What a reader should know about how this study runs."""
+        """Notes for the user on how this study runs."""
         found = notes(self.spec, self.problem, self._given, cached=self._fingerprint is not None)
         return [*self._left_out, *found]
 
@@ -220,7 +221,7 @@ class Study:
         return self.problem.fingerprint()
 
     def _description(self, store: Store) -> Document | None:
-        """The problem for other processes; which device of its kind it is on is the executor's business."""
+        """The problem as JSON for other processes, with the kind of its device; the executor chooses which one."""
         if not self.problem.portable:
             return None
         tensors = self.problem.own_tensors()
@@ -228,14 +229,14 @@ class Study:
         return spec.model_copy(update={"device": torch.device(self.problem.device).type}).document()
 
     def _root(self, outcomes: Mapping[str, Outcome], problem: Document | None, finished: bool) -> roots.Root:
-        """What the study reaches, for the collection of garbage."""
+        """The root of the study, for garbage collection."""
         keys = [o.key for o in outcomes.values() if o.entry]
         return roots.of_run(self.spec.document(), self.numerics, keys, problem, finished)
 
     def _write_manifest(
         self, outcomes: Mapping[str, Outcome], problem: Document | None, *, seconds: float, damaged: Sequence[str]
     ) -> None:
-        """Write which cell of the study has which key, and what it was run with."""
+        """Write the manifest: the cells with their keys, and the versions and hardware of the run."""
         settled = [outcomes[name] for name in self.cells[0].nodes]
         computed = len({o.key for o in settled if o.status == "done"})
         document = {
@@ -257,7 +258,7 @@ class Study:
         write_text(self.folder / manifest.MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
 
     def _cost_history(self) -> CostHistory:
-        """What cells like this study's have cost on this machine."""
+        """The run times of such cells on this machine."""
         of = {"problem": self._fingerprint or self.problem.name, "numerics": self.numerics}
         return CostHistory(self.out, of, costs.units(self.problem))
 
@@ -270,7 +271,7 @@ class Study:
         return Schedule(self.cells[0], store, keyed, history.model(), tell)
 
     def _jobs(self, problem: Document | None, splits: str | None) -> MakeJob:
-        """What makes the job of a cell, for processes that find the ``splits`` by that name."""
+        """The function that makes the job of a cell, for processes that find the ``splits`` by name."""
         identity = self._fingerprint and digest(canonical(self._fingerprint))
         context = {"problem": problem, "identity": identity, "splits": splits, "threads": self.spec.threads}
 

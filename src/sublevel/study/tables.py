@@ -1,4 +1,4 @@
-"""From cells to the tables of a run: labels and values side by side, in a fixed order."""
+"""The tables of a run, from the labels and values of its cells, in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sublevel.study.measurements.topology import trees
 from sublevel.tables import SOLUTION, TABLES, table
 
 FAILURES = table("failures", SOLUTION, "'cell', 'kind', 'error'")
-"""What did not finish, and why."""
+"""The cells that did not finish, with the reasons."""
 
 LOST = {"kind": "lost", "message": "its result is no longer in the store: run the study again"}
 
 
 def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
-    """Every table of a run but claims and verdicts, from its manifest and the store."""
+    """Every table of a run except claims and verdicts, from its manifest and the store."""
     rows: dict[str, list[Row]] = {name: [] for name in TABLES}
     beside: dict[tuple[Any, ...], Row] = {}
     for cell in document["cells"]:
@@ -51,7 +51,7 @@ def build(document: Mapping[str, Any], store: Store) -> dict[str, pd.DataFrame]:
 
 
 def extracted(study: Mapping[str, Any], kind: str, labels: Row, entry: Row) -> list[tuple[str, Row]]:
-    """The rows of a cell's entry. DamagedEntry where it has another shape than what such cells write."""
+    """The rows of a cell's entry. Raises DamagedEntry if it has not the shape of its kind."""
     cell = str(labels.get("cell", kind))
     if kind not in KINDS:
         raise DamagedEntry(f"{cell}: this version knows no cells of kind {kind!r}")
@@ -65,7 +65,7 @@ def extracted(study: Mapping[str, Any], kind: str, labels: Row, entry: Row) -> l
 
 
 def _check_row(row: Row, columns: Collection[str]) -> None:
-    """TypeError for a row that names no solution as ours do, or holds in a column what is no text and no number."""
+    """Raise TypeError for a row with invalid labels, or with a value that is neither text nor a number."""
     for name, value in row.items():
         if name in columns and not (value is None or isinstance(value, str | int | float)):
             raise TypeError(f"{name} is a {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""Tickets of finished runs: where they come from, and how they are trained again."""
+"""Tickets of finished runs: their provenance, and training them again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MADE_WITH = ("python", "sublevel", "torch", "numpy", "safetensors")
 def of_training(
     document: Document, problem: Problem, identity: Document | None, store: Store, entry: Document, end: str
 ) -> Ticket:
-    """The ticket of a training in the run of a manifest: of its ``entry``, whose ``end`` is an object of the store.
+    """The ticket of a training, from its ``entry``, the digest of its ``end``, and the manifest of its run.
 
     ``identity`` is the problem's fingerprint. Mask, points and network are on the problem's device.
     """
@@ -45,7 +45,7 @@ def of_training(
 
 
 def provenance(d: Document, entry: Document, identity: Document | None) -> Document:
-    """Everything that a training is repeated from, and what names it: no path, no host name.
+    """Everything that is needed to repeat a training, and its name, without paths or host names.
 
     ``model.fingerprint`` is None unless the key of the cell proves that the code is the one that the study ran.
     """
@@ -63,7 +63,7 @@ def provenance(d: Document, entry: Document, identity: Document | None) -> Docum
         | {"name": d["study"]["data"]["name"], "classes": len(data["classes"])},
         "model": {
             "name": model["name"],
-            # what may tell of a person's folders is left out
+            # without values that may contain a person's folders
             "options": {n: value for n, value in model["options"].items() if not set(str(value)) & set("/\\~")},
             "fingerprint": identity and digest(canonical(identity["model"] | {"values": identity["values"]})),
         },
@@ -78,14 +78,14 @@ def provenance(d: Document, entry: Document, identity: Document | None) -> Docum
 def retrain(ticket: Ticket, problem: Problem) -> Point:
     """Train a ticket again, as its study did: the same bits within one numerics class.
 
-    Raises ConfigError for a ticket without a recipe, DataError for one whose recipe cannot be read, ModelError and
-    DataError where the problem has another network or other data than the study had.
+    Raises ConfigError for a ticket without a recipe, DataError if its recipe cannot be read, and ModelError or
+    DataError if the problem has another network or other data than the study.
     """
     if "training" not in ticket.about:
-        raise ConfigError("the ticket does not tell how it was trained: it has no recipe")
+        raise ConfigError("the ticket has no recipe, so its training is not known")
     how = ticket.about["training"]
     if how.get("moments"):
-        raise ConfigError("the ticket's training went on with the momentum of a run before it, which no ticket holds")
+        raise ConfigError("the ticket's training continued with the momentum of an earlier run, which no ticket holds")
     try:
         recipe, threads = Recipe.from_document(how["recipe"]), ticket.about["numerics"]["threads"]
         whole = [how["seed"], how["first"], threads]

@@ -1,6 +1,6 @@
-"""Trackers of experiments: what trainings and solutions report, as scalars of TensorBoard or Weights & Biases.
+"""Experiment trackers: scalars of trainings and solutions for TensorBoard or Weights & Biases.
 
-Each is a listener with two methods of its own; the packages are extras, imported when they are asked for.
+Each is a listener with two methods of its own. The packages are extras, imported on use.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from sublevel.errors import ConfigError, unknown
 from sublevel.study.spec import StudySpec
 
 TRAINING = ("train_loss", "validation_loss", "validation_error", "lr")
-"""What a training reports, by its step."""
+"""Scalars of a training, by step."""
 
 SOLUTION = ("train_loss", "train_error", "validation_error", "test_loss", "test_error", "density")
-"""What is known of a solution, by its level."""
+"""Scalars of a solution, by level."""
 
 
 class Tracker:
     """Scalars with names and steps: ``train/imp/L3/s0/train_loss`` by step, ``imp/s0/test_error`` by level."""
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """Keep a number."""
+        """Record a number."""
         raise NotImplementedError
 
     def close(self, done: bool) -> None:
-        """The run has ended, having ``done`` all that there was to do."""
+        """End the run; ``done`` if it computed everything."""
         raise NotImplementedError
 
     def __call__(self, event: Event) -> None:
-        """Take the rows of trainings and solutions, those that were in the store too."""
+        """Record the scalars of trainings and solutions, also of stored ones."""
         node, outcome, said = event.node, event.outcome, event.about.get("said", {})
         if node and "step" in said:
             self._keep(node.id, said, TRAINING, said["step"])
@@ -90,7 +90,7 @@ class WandB(Tracker):
 
 
 TRACKERS: dict[str, Callable[[Path, StudySpec], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
-"""By name, which is the package's and the extra's too."""
+"""The trackers by name, which is also that of the package and of the extra."""
 
 
 def check_trackers(names: Sequence[str]) -> None:

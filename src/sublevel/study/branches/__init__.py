@@ -1,7 +1,7 @@
-"""Branches: ways to find a sparse solution at a level. Every module in this folder is imported, and registers its own.
+"""Branches: ways to find a sparse network at a level. Every module in this folder is imported and registers branches.
 
-A branch is ``f(b, level) -> Solution``; ``b`` is the `Builder` of one seed, and ``b.solve(name, level)`` is another
-branch's solution (level 0: the dense one). Cells that several branches share are one cell.
+A branch is ``f(b, level) -> Solution``; ``b`` is the `Builder` of one seed; ``b.solve(name, level)`` is the solution
+of another branch (level 0: the dense one). Equal cells of several branches are computed once.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ for found in iter_modules(__path__):
 
 
 def about(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What a report says of some branches: of each its ``summary``, and the work that it cites."""
+    """The words of a report on some branches: for each its ``summary``, and the work that it cites."""
     return {name: ABOUT[name] for name in sorted(set(names)) if name in ABOUT}

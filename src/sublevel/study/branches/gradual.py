@@ -1,4 +1,4 @@
-"""The branch that prunes during training, and the kernel that does."""
+"""The branch that prunes during training, and its cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sublevel.train.gradual import cubic, gradual
 from sublevel.train.recipe import Duration, Recipe
 
 TIMES = 100
-"""Prunings of a run that does not say how many steps lie between them."""
+"""Default number of prunings of a run."""
 
 
 @branch(
@@ -33,11 +33,11 @@ TIMES = 100
     every="",
 )
 def gradual_branch(b: Builder, level: int) -> Solution:
-    """One training run from the initialisation in which the mask tightens to imp's count (Zhu and Gupta 1710.01878).
+    """One training from the initialisation in which the mask shrinks to the count of `imp` (Zhu and Gupta 1710.01878).
 
-    The weights left fall by their cubic schedule from step ``begin`` (k) to step ``end`` (three quarters of the way
-    from there to the end of training), pruned each ``every`` steps (a hundredth of the way). Momentum goes on. The
-    solution's start is the point at step ``end``.
+    The number of remaining weights follows their cubic schedule from step ``begin`` (default: k) to step ``end``
+    (default: three quarters of the way from there to the end of training), with a pruning every ``every`` steps
+    (default: a hundredth of the way). Momentum continues. The solution's start is the point at step ``end``.
     """
     begin = _step(b, "begin", b.rewind)
     end = _step(b, "end", begin + (b.steps - begin) * 3 // 4)
@@ -65,7 +65,7 @@ def gradual_branch(b: Builder, level: int) -> Solution:
 
 
 def _step(b: Builder, option: str, default: int) -> int:
-    """An option that is a length of training, in steps."""
+    """The steps of an option that is a length of training."""
     if not (said := b.options[option]):
         return default
     try:
@@ -85,7 +85,7 @@ def gradual_cell(
     code: str = "",
     **training: Unpack[TrainingInputs],
 ) -> Output:
-    """Train to the last of the steps ``at`` and keep exactly ``keep`` weights after each; ``code`` as for masks."""
+    """Train to the last of the steps ``at``, with exactly ``keep`` weights after each; ``code`` as in `mask_cell`."""
     p, seed, chosen = c.problem, training["seed"], score_function(criterion)
     start, field, counts = p.init(seed), p.field("train", size=SAMPLE), dict(zip(at, keep, strict=True))
 
@@ -106,7 +106,7 @@ def gradual_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def gradual_cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """The epochs to the last pruning, with a look at the held-out examples, and what the criterion looks at."""
+    """The epochs to the last pruning, with an evaluation of the held-out examples, and the passes of the criterion."""
     steps = Recipe.from_document(dict(inputs["recipe"])).steps_per_epoch(sizes["train"])
     looks = len(inputs["at"]) * score_function(inputs["criterion"]).passes * min(SAMPLE, sizes["train"])
     return inputs["at"][-1] / steps * (sizes["train"] + sizes["validation"] / 3) + looks

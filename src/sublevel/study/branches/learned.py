@@ -1,6 +1,6 @@
-"""Branches whose masks are learned by gradient descent, and the kernels that learn them.
+"""Branches whose masks are learned by gradient descent, and their cells.
 
-A mask has imp's count at every level, and is found anew at each: the masks of successive levels are not nested.
+A mask has the count of `imp` at its level. It is learned again at each level, so successive masks are not nested.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ WEIGHTS = ("initial", "signed-constant")
     lr=0.0,
 )
 def edge_popup(b: Builder, level: int) -> Solution:
-    """A mask learned for weights that stay as they were drawn (Ramanujan et al. 1911.13299): no weight is trained.
+    """A mask learned for fixed initial weights (Ramanujan et al. 1911.13299); no weight is trained.
 
-    Scores are trained by the whole recipe (``lr``: at another rate; 0 is the recipe's), biases and affine parameters
-    stay too. ``scope`` is where scores compete: within a layer, each at the level's density, as in the paper, or
-    ``global`` or ``erk``. ``weights = "signed-constant"`` leaves of a weight its sign. The solution ends with an epoch
-    at rate 0, which brings BatchNorm's statistics to the last mask.
+    The whole recipe trains the scores (``lr`` is their rate; 0 means the recipe's). Biases and affine parameters stay
+    fixed too. Scores compete within ``scope``: within a layer, each at the level's density, as in the paper, or
+    ``global`` or ``erk``. ``weights = "signed-constant"`` keeps only the signs of the weights. The solution ends with
+    an epoch at rate 0, which adapts BatchNorm's statistics to the last mask.
     """
     mask, point, _ = _popped(b, level)
     first = max(b.steps - b.per_epoch, 0)
@@ -56,7 +56,7 @@ def edge_popup(b: Builder, level: int) -> Solution:
     lr=0.0,
 )
 def edge_popup_train(b: Builder, level: int) -> Solution:
-    """The mask of `edge-popup`, whose weights are then trained from the same values, from step 0."""
+    """The mask of `edge-popup`; the weights are then trained from the same values, from step 0."""
     mask, point, start = _popped(b, level)
     return b.train(level, start={"point": start}, mask=mask, pruned=point, first=0)
 
@@ -70,11 +70,11 @@ def edge_popup_train(b: Builder, level: int) -> Solution:
     initial=0.0,
 )
 def continuous_sparsification(b: Builder, level: int) -> Solution:
-    """Soft masks trained with the weights (Savarese et al. 1912.04427), cut to imp's count; survivors rewound to k.
+    """Soft masks trained with the weights (Savarese et al. 1912.04427), cut to the count of `imp`, and rewound to k.
 
-    Level n's mask is that of n rounds of their ticket search, which train the dense network on from step k: ``initial``
-    is s at first, ``beta`` the temperature at the end of a round, ``penalty`` lambda. How many masks are on then is an
-    outcome, ``soft_remaining`` in the tables; the largest s are kept.
+    The mask of level n comes from n rounds of their ticket search, which continue the dense network from step k.
+    ``initial`` is the first s, ``beta`` the temperature at the end of a round, ``penalty`` lambda. The number of masks
+    that are on at the end is an outcome, ``soft_remaining`` in the tables; the weights with the largest s are kept.
     """
     for name, smallest in (("penalty", 0.0), ("beta", 1.0), ("initial", -math.inf)):
         if not (math.isfinite(b.options[name]) and b.options[name] >= smallest):
@@ -88,7 +88,7 @@ def continuous_sparsification(b: Builder, level: int) -> Solution:
 
 
 def _popped(b: Builder, level: int) -> tuple[Ref, Ref, Ref]:
-    """The mask of a level, the frozen weights with the buffers that they ended with, and with fresh ones."""
+    """The mask of a level, the frozen weights with the buffers at the end, and the same with fresh buffers."""
     scope, weights, lr = (b.options[name] for name in ("scope", "weights", "lr"))
     if scope not in SCOPES:
         raise unknown("scope", scope, SCOPES, f"branch {b.label!r}")
@@ -104,7 +104,7 @@ def _popped(b: Builder, level: int) -> tuple[Ref, Ref, Ref]:
 
 
 def _round(b: Builder, level: int, before: Node | None) -> Node:
-    """A round of continuous sparsification, from where the one before ended."""
+    """A round of continuous sparsification, from the end of the one before."""
     inputs = {
         **_inputs(b, level),
         "keep": b.keep(level),
@@ -117,7 +117,7 @@ def _round(b: Builder, level: int, before: Node | None) -> Node:
 
 
 def _inputs(b: Builder, level: int) -> dict[str, Any]:
-    """What both kernels are given."""
+    """The inputs of both kinds of cells."""
     return {
         "recipe": b.recipe,
         "seed": b.seed,
@@ -133,7 +133,7 @@ def _add(b: Builder, kind: str, level: int, inputs: Mapping[str, Any]) -> Node:
 
 
 def _shares(b: Builder, level: int, scope: str) -> list[int]:
-    """Imp's count at a level as a total, or shared out among the layers; the study's own counts under its own scope."""
+    """The count of a level in total, or divided among the layers by ``scope``."""
     keep = b.keep(level)
     if scope == b.spec.scope:
         return keep
@@ -153,7 +153,7 @@ def popup_cell(
     floor: int,
     **training: Unpack[TrainingInputs],
 ) -> Output:
-    """Train scores over the frozen weights of the seed's initialisation, from the seed's own stream ``scores``."""
+    """Train scores over the frozen initial weights; the first scores come from the seed's stream ``scores``."""
     p, start = c.problem, c.problem.init(training["seed"])
     if weights == "signed-constant":
         start = Point(learned.signed_constant(p.space, start.theta), start.buffers)
@@ -180,7 +180,7 @@ def round_cell(
     floor: int,
     **training: Unpack[TrainingInputs],
 ) -> Output:
-    """One round, and the mask of its largest scores; what is protected has no soft mask."""
+    """One round, and the mask of its largest scores; protected layers have no soft mask."""
     p, start = c.problem, c.point(point)
     soft = p.space.prunable.clone()
     for name in protect:
@@ -204,7 +204,7 @@ def round_cell(
 
 
 def learned_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``history`` under the branch's name with ``(mask)``; beside the row of ``levels``, the masks that were on."""
+    """``history`` under the branch's name with ``(mask)``, and ``soft_remaining`` for the row of ``levels``."""
     if "soft_remaining" in entry["values"]:
         yield BESIDE, {**labels, "soft_remaining": entry["values"]["soft_remaining"]}
     for row in entry["values"]["history"]:

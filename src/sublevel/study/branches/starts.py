@@ -1,6 +1,6 @@
-"""Branches that take a ticket apart: its signs, its values, its data order, its mask, and whether training is needed.
+"""Branches that test the parts of a ticket: its signs, values, data order and mask, and the training before pruning.
 
-Against `imp` each changes one thing, and so says whether that thing matters.
+Each differs from `imp` in one part, and so tests whether that part matters.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sublevel.study.cells import Context, Output, cell
 
 @branch("reinit-signs", summary="new weights with the signs of the rewound ones")
 def reinit_signs(b: Builder, level: int) -> Solution:
-    """Imp's mask; new magnitudes from the initial distribution with the signs of step k (Zhou et al. 1905.01067).
+    """The mask of `imp` on new initial magnitudes with the signs of step k (Zhou et al. 1905.01067).
 
-    Biases, affine parameters and buffers stay as they are at step k: only magnitudes differ from imp's start.
+    Biases, affine parameters and buffers are those of step k: only magnitudes differ from the start of `imp`.
     """
     return _restarted(b, level, "signs")
 
@@ -43,24 +43,24 @@ def ticket_signs(b: Builder, level: int) -> Solution:
 
 @branch("shuffle-weights", summary="rewound weights shuffled within each layer")
 def shuffle_weights(b: Builder, level: int) -> Solution:
-    """Imp's mask; the survivors' values of step k change places within each layer (Frankle et al. 2009.08576).
+    """The mask of `imp`; the remaining weights of step k are shuffled within each layer (Frankle et al. 2009.08576).
 
-    The distribution of every layer is imp's, and which value stands where is not.
+    Every layer has the weight distribution of `imp`, in another arrangement.
     """
     return _restarted(b, level, "shuffle")
 
 
 @branch("other-order", summary="the ticket trained in another seed's data order")
 def other_order(b: Builder, level: int) -> Solution:
-    """Imp's ticket trained in the order, with the augmentation and dropout, of the study's next seed."""
+    """The ticket of `imp`, trained in the data order of the next seed, with its augmentation and dropout."""
     return b.train(level, start={"point": b.rewound}, mask=b.solve("imp", level).mask, seed=next_seed(b))
 
 
 @branch("other-mask", summary="another seed's mask on this seed's weights")
 def other_mask(b: Builder, level: int) -> Solution:
-    """The mask that imp finds for the study's next seed, on this seed's weights at step k.
+    """The mask of `imp` for the next seed, on this seed's weights at step k.
 
-    It tells what of a mask belongs to its own initialisation. Pairs of seeds share a mask, so they are not independent.
+    It tests how far a mask depends on its own initialisation. Two seeds share a mask, so they are not independent.
     """
     other = replace(b, seed=next_seed(b), memo={})
     return b.train(level, start={"point": b.rewound}, mask=other.solve("imp", level).mask)
@@ -83,9 +83,9 @@ def permuted_mask(b: Builder, level: int) -> Solution:
 
 @branch("at-init", summary="pruning before training", criterion="")
 def at_init(b: Builder, level: int) -> Solution:
-    """Pruned before training, by ``criterion`` at the initialisation; trained from step 0.
+    """Pruning at the initialisation by ``criterion``, before training from step 0.
 
-    With `snip`, `grasp` or `synflow` these are the methods of those names (Frankle et al. 2009.08576 compare them).
+    With `snip`, `grasp` or `synflow` it is the method of that name (compared by Frankle et al. 2009.08576).
     """
     start = _start(b, level, "init", stream="init", point=None, mask=None)
     mask = b.prune(start, None, level, b.label)
@@ -93,7 +93,7 @@ def at_init(b: Builder, level: int) -> Solution:
 
 
 def next_seed(b: Builder) -> int:
-    """The seed after this one in the study, the first after the last; of a single seed the next number."""
+    """The study's next seed, cyclically; for a single seed, the next number."""
     seeds = list(b.spec.seeds)
     return seeds[(seeds.index(b.seed) + 1) % len(seeds)] if len(seeds) > 1 else b.seed + 1
 
@@ -111,7 +111,7 @@ def _start(b: Builder, level: int, how: str, **inputs: Any) -> Ref:
 
 
 def start_cell(c: Context, *, how: str, seed: int, stream: str, point: str | None, mask: str | None) -> Output:
-    """A point to train from: the initialisation, or ``point`` with other magnitudes or in another order."""
+    """A start: the initialisation, or ``point`` with other magnitudes or in another arrangement."""
     if point is None:
         return Output({}, {"point": point_tensors(c.problem.init(seed, stream))})
     at, kept = c.point(point), c.mask(mask)
@@ -134,13 +134,13 @@ def permuted_mask_cell(c: Context, *, mask: str, point: str, like: str) -> Outpu
 
 
 def with_signs(space: Space, point: Point, drawn: Point) -> torch.Tensor:
-    """Magnitudes [D] of ``drawn`` with the signs of ``point``; what cannot be pruned stays as it is in ``point``."""
+    """Magnitudes [D] of ``drawn`` with the signs of ``point``; other than prunable weights are those of ``point``."""
     prunable = space.prunable.to(point.theta.device)
     return torch.where(prunable, drawn.theta.abs() * point.theta.sign(), point.theta)
 
 
 def shuffled(space: Space, theta: torch.Tensor, mask: torch.Tensor | None, draws: torch.Generator) -> torch.Tensor:
-    """``theta`` [D] with the values that ``mask`` [D] keeps permuted within each prunable layer."""
+    """``theta`` [D] with the weights that ``mask`` [D] keeps permuted within each prunable layer."""
     out = theta.clone()
     kept = torch.ones_like(theta, dtype=torch.bool) if mask is None else mask
     for layer in space.prunable_layers:

@@ -1,4 +1,4 @@
-"""Every measurement of a study: every module in this folder is imported, and registers what it measures."""
+"""The measurements of a study. Every module in this folder is imported, and registers its measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MEASUREMENTS", "Scene", "add", "marks"]
 
 
 def add(scene: Scene, geometry: Any) -> None:
-    """Add the cells of every measurement that a study asks for, first of those that belong to every study."""
+    """Add the cells of all measurements of a study; those that belong to every study come first."""
     for each in MEASUREMENTS.values():
         if each.options is None:
             each.cells(scene, None)
@@ -26,12 +26,12 @@ def add(scene: Scene, geometry: Any) -> None:
 
 
 def marks(geometry: Any) -> dict[str, Sequence[Duration]]:
-    """The steps at which measurements need a checkpoint of the dense run, by the keys that ask for them."""
+    """The steps at which measurements need a checkpoint of the dense run, by the key that sets them."""
     return {key: steps for each, block in asked(geometry) for key, steps in each.marks(block).items()}
 
 
 def asked(geometry: Any) -> Iterator[tuple[Measurement, Any]]:
-    """The measurements whose blocks a study has."""
+    """The measurements with a block in the study, and the blocks."""
     for name, each in MEASUREMENTS.items():
         if each.options is not None and (block := getattr(geometry, name)) is not None:
             yield each, block

@@ -1,7 +1,7 @@
-"""What a measurement is made of: its options, the cells that it adds to a study, and their kinds.
+"""The parts of a measurement: its options, the cells that it adds to a study, and their kinds.
 
-A measurement is one file of this folder: a block of options, the tables that it fills, a function that adds its cells,
-and for each kind of cell a computation, its rows and its cost. `measurement` at its end registers all of them.
+A measurement is one file in this folder. It has a block of options, its tables, a function that adds its cells, and for
+each kind of cell a computation, its rows and its cost. `cell` and `measurement` at the end register them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sublevel.study.solutions import SolutionsSpec
 from sublevel.train.recipe import Duration
 
 End = tuple[Ref, Ref | None]
-"""A point and the mask to project it with."""
+"""A point, and the mask to project it with."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A study whose solutions stand, ready to be measured."""
+    """A study with all its solutions, to which measurements add cells."""
 
     spec: SolutionsSpec
     space: Space
@@ -32,7 +32,7 @@ class Scene:
     builders: Mapping[int, Builder]
 
     def admitted(self, where: Where | None, *, dense: bool = True) -> Iterator[Solution]:
-        """The solutions that a block chooses, in the order of the study."""
+        """The solutions that a block chooses, in the study's order."""
         return (s for s in self.solutions if (dense or s.level) and self.admits(where, s))
 
     def admits(self, where: Where | None, s: Solution) -> bool:
@@ -44,21 +44,21 @@ class Scene:
         return self.spec.seeds[:count]
 
     def policies(self, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Without statistics all buffer policies are one."""
+        """The buffer policies to measure: all, or the first one if the network has no statistics."""
         return asked if self.space.statistics else asked[:1]
 
     def next_mask(self, s: Solution) -> Ref | None:
-        """The mask that its criterion would give the next level; None where nothing would be left to give."""
+        """The mask of the next level by the solution's criterion; None if no weight would be left."""
         builder = replace(self.builders[s.seed], options={"fraction": s.fraction, "criterion": s.criterion})
         if not builder.leaves(s.level + 1):
             return None
         return builder.prune(s.end, s.mask, s.level + 1, f"next/{s.branch}")
 
     def facts(self, s: Solution) -> dict[str, Any]:
-        """What a solution is, as columns: its registered branch, data order, pruned share, and criterion of its mask.
+        """Columns of a solution: its registered branch, data order, pruned share, and the criterion of its mask.
 
-        The criterion is that of the cell that made the mask, so a branch with imp's mask has imp's. The dense network
-        and points trained elsewhere have neither criterion nor share.
+        The criterion is that of the cell that made the mask, so a branch with the mask of `imp` has the criterion of
+        `imp`. The dense network and given points have neither criterion nor share.
         """
         node = None if s.mask is None else self.graph.nodes[s.mask.node]
         made = node is not None and node.kind != "given"
@@ -85,7 +85,7 @@ class Scene:
         options: Options | None = None,
         **labels: Any,
     ) -> None:
-        """Add the cells of a kind that measure a solution: one, or one for each part of the examples."""
+        """Add the cells of a kind for a solution: one, or one for each part of the examples."""
         parts = range(options.parts) if isinstance(options, Examples) else [None]
         for part in parts:
             self.cell(part, kind, s, *names, inputs=inputs, options=options, **labels)
@@ -100,7 +100,7 @@ class Scene:
         options: Options | None = None,
         **labels: Any,
     ) -> Node:
-        """Add one cell that measures a solution, on a part of the examples if it looks at any."""
+        """Add one cell for a solution, on a part of the examples if the kind uses examples."""
         whole = {**inputs, **(options.document() | ({"part": part} if part else {}) if options else {})}
         called = name(kind, s, *names, *([f"part-{part}"] if part else []))
         nth = {} if part is None else {"part": part}
@@ -113,9 +113,9 @@ def name(kind: str, s: Solution, *rest: str) -> str:
 
 
 def drawn(graph: Graph, at: Ref) -> tuple[Any, ...] | None:
-    """The draw of weights that a point's training goes back to; None where that is not known.
+    """The draw of initial weights behind a point; None if it is unknown.
 
-    Two points of one draw have hidden units that mean the same; those of two draws may be permuted.
+    Hidden units of two points of one draw correspond; those of two draws may be permuted.
     """
     node = graph.nodes[at.node]
     inputs, before = node.inputs, node.inputs.get("point")
@@ -131,7 +131,7 @@ def drawn(graph: Graph, at: Ref) -> tuple[Any, ...] | None:
 
 
 def ends(a: End, b: End) -> dict[str, Any]:
-    """Two ends as a cell's inputs."""
+    """Two ends as inputs of a cell."""
     return {"a": a[0], "a_mask": a[1], "b": b[0], "b_mask": b[1]}
 
 
@@ -140,10 +140,10 @@ Marks = Mapping[str, Sequence[Duration]]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a study can measure: the block of its ``options`` in the study's ``geometry``, and the cells that it adds.
+    """A measurement: the block of its ``options`` in the study's ``geometry``, and the function that adds its cells.
 
-    ``cells(scene, block)`` adds them. A measurement without options is part of every study. ``marks(block)`` gives, by
-    the names of their keys, the steps at which the dense run is to leave a checkpoint.
+    ``cells(scene, block)`` adds them. A measurement without options is part of every study. ``marks(block)`` maps the
+    names of keys to steps at which the dense run must store a checkpoint.
     """
 
     options: type[Options] | None

@@ -1,4 +1,4 @@
-"""Membership: can a solution be joined to the dense one without leaving its sublevel set, and with what effort?"""
+"""Membership: whether a path below a height joins a solution to the dense one, and the effort of the search."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sublevel.tables import SOLUTION, table
 
 
 class ConnectSpec(Examples):
-    """Whether a solution can be joined to the dense one without leaving its sublevel set: a segment, then a curve.
+    """Whether a path within a sublevel set joins a solution to the dense one: a segment, then a curve.
 
-    ``aligned`` looks for both with the same effort once more after weight matching, where the solution has another
+    ``aligned`` repeats the search with the same effort after weight matching, if the solution has another
     initialisation than the dense one and the network's hidden units are known.
     """
 
@@ -43,17 +43,17 @@ MEMBERSHIP = table(
     evaluations, gradient_steps, 'reason'
     """,
 )
-"""Can a solution be joined to the dense one below a height? found = segment | curve | not found, at the height of the
-higher end; the maxima say it for every other height. Not found proves nothing: the effort stands beside it, and is
-the same before and after weight matching.
+"""Whether a path below a height joins a solution to the dense one. found = segment | curve | not found, at the height
+of the higher end; the maxima answer for every other height. Not found is no proof that there is none. The effort is
+listed, and is the same before and after weight matching.
 """
 
 
 def cells(scene: Scene, block: ConnectSpec) -> None:
     """From every chosen solution to the dense one of its seed, in R^D.
 
-    One with another initialisation is looked at twice with the same effort: as it is, and with its hidden units
-    permuted to match the dense solution, where they can be.
+    For a solution with another initialisation the search is made twice with the same effort: as it is, and with its
+    hidden units permuted to match the dense solution, if they can be.
     """
     try:
         matching = block.aligned and bool(infer_spec(scene.space))
@@ -72,8 +72,8 @@ def cells(scene: Scene, block: ConnectSpec) -> None:
 def compute(c: Context, options: ConnectSpec, *, a: str, b: str, part: int = 0, align: bool = False) -> Output:
     """The segment, then a curve unless the segment is nowhere above its higher end.
 
-    The threshold of the search is the height of the higher end: no path can stay below less. What holds at other
-    heights can be read off the maxima. A network whose units turn out not to be known has a reason and no path.
+    The threshold of the search is the loss of the higher end, which no path can stay below. The maxima answer for other
+    heights. If the hidden units of a network cannot be matched, there is a reason and no path.
     """
     start, end = c.point(a), c.point(b)
     field = c.problem.field("train", size=options.size, policy=options.policy, part=part)
@@ -94,7 +94,7 @@ def compute(c: Context, options: ConnectSpec, *, a: str, b: str, part: int = 0, 
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``membership``: every path begins at the dense solution and ends at the sparse one, whose losses these are."""
+    """``membership``; every path leads from the dense solution to the sparse one."""
     values = {"aligned": 0, **labels, **entry["values"]}
     if "losses" in values:
         dense, loss = values["losses"][0], values["losses"][-1]

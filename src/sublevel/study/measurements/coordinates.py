@@ -1,4 +1,4 @@
-"""Curvature and widths along the weights that a level prunes, keeps, and random ones: before pruning and retrained."""
+"""Curvature and widths along pruned, kept and random weights, before pruning and after retraining."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ SLICE = 9
 """Points on either side of a slice."""
 
 WIDTHS = 40
-"""Evaluations that the search for a width takes, as a guess."""
+"""Estimated evaluations of a search for a width."""
 
 
 GROUPS = 8
-"""Independent estimates that the probes of a diagonal are divided into, for the error of its ranks."""
+"""Number of independent estimates into which the probes of a diagonal are divided, for the error of its ranks."""
 
 OUTPUTS = 10
-"""Backward passes that a Gauss-Newton diagonal takes, as a guess: one for each class."""
+"""Estimated backward passes of a Gauss-Newton diagonal: one for each class."""
 
 
 class CoordinatesSpec(Examples):
-    """Curvature and finite-scale widths along the weights that a level prunes, keeps, and random ones.
+    """Curvature and finite-scale widths along pruned, kept and random weights.
 
-    Before pruning (what the next level would prune) and at the retrained point (what its own level pruned), with equal
-    counts in every layer. ``probes`` vectors give the mean curvature of a set, ``directions`` random unit
-    vectors in it the widths at a rise of ``rise`` nats. Pruned and kept weights of a layer are ranked by each
-    ``diagonal``: the Gauss-Newton matrix's, exact where the network allows, or the Hessian's from ``probes`` vectors;
-    ``exact`` coordinates are checked against the Hessian's own entries. The dense network is always among the
-    solutions.
+    They are measured before pruning (along the weights that the next level would prune) and at the retrained point
+    (along those that its own level pruned), with equal counts in every layer. ``probes`` vectors give the mean
+    curvature of a set, ``directions`` random unit vectors in it the widths at a rise of ``rise`` nats. Pruned and kept
+    weights of a layer are ranked by each ``diagonal``: the Gauss-Newton matrix's, exact where the network allows, or
+    the Hessian's from ``probes`` vectors; ``exact`` coordinates are checked against the Hessian's own entries. The
+    dense network is always among the solutions.
     """
 
     probes: int = pydantic.Field(default=16, ge=2)
@@ -69,13 +69,13 @@ COORDINATES = table(
     se, rise
     width: the median over directions
     width_low, width_high, directions
-    capped: directions along which the loss did not rise that far within the radius looked at
+    capped: directions along which the loss did not rise that far within the search radius
     curvature_w2: the mean of d_i w_i^2, d the first diagonal of the block: no rescaling of layers changes it
     rank: P(a pruned weight has a larger d_i than a kept one), ties half, mean over layers: 1/2 means no order
     rank_se: of its estimate from probes, by the jackknife; 0 where the diagonal is exact
     rank_hessian: the same by the Hessian's diagonal, where it is not the first; its noise draws it to 1/2
     rank_hessian_se
-    excluded: weights that were there before, left out of all sets
+    excluded: weights that existed before, left out of all sets
     exact: coordinates at which the Hessian's own entry was taken as a check
     exact_rank: Spearman's correlation of d with it there
     exact_z: root mean square of (estimate - entry) / se of the Hessian's diagonal: about 1
@@ -85,9 +85,9 @@ COORDINATES = table(
 """Curvature along sets of coordinates, of equal count in every layer: pruned, kept, random; and along the steepest
 eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
 this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways,
-at which the loss has risen by ``rise`` along random unit vectors. Out of all sets: weights of inputs that are the
-same in every example, of dead filters, and those on which no output depends. What ranks the pruned weights against
-the kept ones stands in the row of the set pruned.
+at which the loss has risen by ``rise`` along random unit vectors. All sets exclude weights of inputs that are the same
+in every example, weights of dead filters, and those on which no output depends. The ranks of pruned against kept
+weights are in the row of the set pruned.
 """
 
 SLICES = table("slices", SOLUTION, "'when', part, 'buffers', 'set', radius, loss, error")
@@ -95,10 +95,10 @@ SLICES = table("slices", SOLUTION, "'when', part, 'buffers', 'set', radius, loss
 
 
 def cells(scene: Scene, block: CoordinatesSpec) -> None:
-    """Before pruning: along what the study's criterion would take next. Retrained: along what the own mask took.
+    """Before pruning: the weights that the criterion would prune next. Retrained: the weights that the own mask pruned.
 
-    The latter in the subspace of the mask that the own one was made from, where that is known. The dense network of a
-    seed, which the first level prunes, is always beside its solutions.
+    The latter are measured in the subspace of the mask from which the own mask was made, if that is known. The dense
+    network of a seed, which the first level prunes, is always included.
     """
     chosen = list(scene.admitted(block))
     seeds = {s.seed for s in chosen}
@@ -130,9 +130,9 @@ def compute(
 ) -> Output:
     """Ranks over all weights of a layer; means and widths over sets of equal count in every layer.
 
-    Out of all sets: weights whose input does not vary over the examples, those of filters that are dead in ``own``, and
-    those on which no output depends at any example (units that never fire), whose diagonal entry is exactly 0. The
-    steepest direction is that of the subspace ``within`` (None: R^D).
+    All sets exclude weights whose input does not vary over the examples, weights of filters that are dead in ``own``,
+    and weights on which no output depends at any example (units that never fire), whose diagonal entry is exactly 0.
+    The steepest direction is that of the subspace ``within`` (None: R^D).
     """
     at, space, new = c.point(point), c.problem.space, c.mask(after)
     assert new is not None
@@ -149,7 +149,7 @@ def compute(
     old, new = old & ~out, new & ~out
     try:
         sets = curvature.matched_sets(space, old, new)
-    except ValueError as error:  # where few weights are left, or few of them say anything
+    except ValueError as error:  # too few weights are left, or have a curvature
         nothing = {"set": "pruned", "count": 0, "excluded": excluded, "reason": str(error)}
         return Output({"buffers": field.policy, "rows": [nothing], "slices": []})
     ranks: dict[str, Any] = {"excluded": excluded}
@@ -177,7 +177,7 @@ def compute(
 
 
 def _diagonals(field: EmpiricalRisk, at: Point, operator: str, probes: int) -> list[Float[Tensor, "D"]]:
-    """The diagonal: one that is exact, or independent estimates of about equal weight by random signs."""
+    """The exact diagonal, or independent estimates of about equal weight by random signs."""
     exact = ggn_diagonal(field, at) if operator == "ggn" else None
     if exact is not None:
         return [exact]
@@ -194,7 +194,7 @@ def _checked(
     seen: Mapping[str, Sequence[Tensor]],
     exact: int,
 ) -> dict[str, Any]:
-    """The diagonals against the Hessian's own at some coordinates, each by a product with its unit vector."""
+    """Compare the diagonals with the Hessian's own entries at some coordinates, by products with unit vectors."""
     places = where.nonzero().squeeze(1).cpu()
     if not exact or not len(places):
         return {}
@@ -233,7 +233,7 @@ class Seen:
 
 
 def _slice(field: Field, at: Point, name: str, along: list[Tensor], rise: float) -> list[dict[str, Any]]:
-    """The loss along a direction, to where it has risen four times as far on either side, or as far as was looked."""
+    """The loss along a direction, up to a rise of four times ``rise`` on either side, or up to the search radius."""
     out = []
     for direction in along:
         ends = width(field, at, direction, 4 * rise, tolerance=1e-1)
@@ -253,7 +253,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """Three sets: a product for each probe, a search for each direction; the diagonals, and their check."""
+    """Three sets with a product for each probe and a search for each direction, the diagonals, and their check."""
     hessian = inputs["probes"] if "hessian" in inputs["diagonal"] else 0
     diagonals = 3 * (hessian + inputs["exact"]) + OUTPUTS * ("ggn" in inputs["diagonal"])
     sets = 3 * (3 * inputs["probes"] + WIDTHS * inputs["directions"] / 3)

@@ -35,14 +35,14 @@ DENSITIES = table("densities", SPECTRUM, "probe, node, weight")
 """The whole spectrum by stochastic Lanczos quadrature: nodes and weights of every probe (weights sum to 1)."""
 
 ESTIMATES = table("estimates", SPECTRUM, "'quantity', setting, value, se, draws, r_hat, ess, 'reason'")
-"""What is read off a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) | log-determinant
+"""Quantities of a spectrum. quantity = trace | negative mass (share of the eigenvalues below 0) | log-determinant
 (of max(A, 0) + setting for the operator A, in nats) | learning coefficient (at N beta = setting with N the number
 of training examples, from chains with their split R-hat and effective sample size).
 """
 
 
 def cells(scene: Scene, block: DensitySpec) -> None:
-    """One quadrature in every space; everything else is read off it."""
+    """One quadrature in every space, which gives all quantities."""
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
             inputs = {"point": s.end, "mask": mask} | ({"alive": s.mask} if block.exclude_dead else {})
@@ -52,7 +52,7 @@ def cells(scene: Scene, block: DensitySpec) -> None:
 def compute(
     c: Context, options: DensitySpec, *, point: str, mask: str | None, alive: str | None = None, part: int = 0
 ) -> Output:
-    """Nodes and weights of every probe, and what they integrate to; without the filters that are dead in ``alive``."""
+    """Nodes and weights of every probe, and their integrals; without the filters that are dead in ``alive``."""
     at, (space, _) = c.point(point), living(c, c.mask(mask), c.mask(alive))
     field, how = c.field(options, part), options.model_dump(include={"probes", "steps", "operator"})
     found = curvature.spectral_density(field, at, mask=space, **how)
@@ -84,7 +84,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """A product for every step of every probe."""
+    """A product for each step of each probe."""
     return 3 * inputs["probes"] * inputs["steps"] * used(inputs, sizes)
 
 

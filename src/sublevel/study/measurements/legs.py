@@ -1,4 +1,4 @@
-"""Both legs of a level: what pruning does to a solution, and what training from the rewound start does."""
+"""The two legs of a level: pruning a solution, and retraining from the rewound start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sublevel.tables import SOLUTION, table
 
 
 class LegsSpec(Where):
-    """Both legs of a level, on ``size`` training examples and as many of the test set (absent: all)."""
+    """The two legs of a level, on ``size`` training examples and as many of the test set (default: all)."""
 
     size: int | None = Field(default=None, ge=1)
     buffers: Chooses[tuple[Literal["stored", "recomputed"], ...]] = ("stored", "recomputed")
@@ -31,13 +31,13 @@ LEGS = table(
     norm_start, norm_end
     """,
 )
-"""Both legs of a level. leg = prune: theta -> m_L * theta at the point that m_L was made from (the level before; the
-dense end for one-shot; absent where nothing was pruned); leg = retrain: start -> end.
+"""The two legs of a level. leg = prune: theta -> m_L * theta at the point from which m_L was made (the level before;
+the dense end for one-shot; absent if nothing was pruned); leg = retrain: start -> end.
 """
 
 
 def cells(scene: Scene, block: LegsSpec) -> None:
-    """``prune`` where a mask was made from a point, and ``retrain``."""
+    """``retrain``, and ``prune`` if the mask was made from a point."""
     for s in scene.admitted(block, dense=False):
         found: dict[str, tuple[End, End]] = {"retrain": ((s.start, s.mask), (s.end, None))}
         if s.pruned is not None:
@@ -50,7 +50,7 @@ def cells(scene: Scene, block: LegsSpec) -> None:
 def compute(
     c: Context, options: LegsSpec, *, a: str, a_mask: str | None, b: str, b_mask: str | None, policy: str
 ) -> Output:
-    """Loss and error at both ends of a leg, on the training and the test set, and how far apart they are."""
+    """Loss and error at both ends of a leg, on the training and the test set, and their displacement."""
     start, end = c.point(a, a_mask), c.point(b, b_mask)
     found = []
     for split in ("train", "test"):

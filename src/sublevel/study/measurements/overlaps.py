@@ -1,4 +1,4 @@
-"""How much of the span of the steepest directions a solution shares with the dense one."""
+"""The overlap of the steepest directions of a solution with those of the dense one."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sublevel.study.options import Examples
 from sublevel.tables import SOLUTION, table
 
 PRODUCTS = 6
-"""Hessian products for each eigenvector, as a guess."""
+"""Estimated Hessian products for each eigenvector."""
 
 
 class OverlapsSpec(Examples):
-    """How much of the span of the ``k`` steepest directions a solution shares with the dense one's."""
+    """The share of the span of the ``k`` steepest directions that a solution has in common with the dense one."""
 
     k: int = Field(default=10, ge=1)
 
 
 OVERLAPS = table("overlaps", SOLUTION, "part, k, overlap, chance, smallest_angle, largest_angle")
-"""Share of the span of the k steepest directions that a solution has in common with the dense one's, and by chance;
-the smallest and the largest principal angle in radians.
+"""Share of the span of the k steepest directions that a solution has in common with the dense one, and the share by
+chance; the smallest and the largest principal angle in radians.
 """
 
 
 def cells(scene: Scene, block: OverlapsSpec) -> None:
-    """The eigenvectors of R^D at both solutions, kept once each."""
+    """The eigenvectors in R^D at both solutions, each stored once."""
     for s in scene.admitted(block, dense=False):
         for part in range(block.parts):
             both = [
@@ -52,7 +52,7 @@ def eigenvectors(c: Context, options: OverlapsSpec, *, point: str, part: int = 0
 
 
 def overlap(c: Context, *, a: str, b: str) -> Output:
-    """The overlap of two spans, and what chance would give."""
+    """The overlap of two spans, and the overlap by chance."""
     one, two = (c.store.get_tensors(name)["vectors"] for name in (a, b))
     found = curvature.eigenspace_overlap(one, two)
     angles = found.angles.tolist()

@@ -1,9 +1,9 @@
 """Volumes of two points that may be compared: in R^D, with one method, the same examples and coordinates.
 
-A subspace lowers every eigenvalue (interlacing), a lower train loss flattens the cross-entropy, and a dead filter's
-gain steepens it: so both points are taken in R^D without the coordinates of filters that are dead at either, and a
-solution meets the dense one at the same loss. The run that ended lower goes back along its own path, to a point that it
-stored while it was trained; a point between two of a run's points is one that no training visits.
+A subspace lowers every eigenvalue (interlacing), a lower train loss flattens the cross-entropy, and the gain of a dead
+filter steepens it. So both points are measured in R^D, without the coordinates of filters that are dead at either, and
+a solution is compared with the dense one at the same loss. For this the run with the lower final loss is taken at a
+point that it stored during training; points between two stored points are never visited by training.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from sublevel.tables import SOLUTION, table
 SIDES = ("", "_reference")
 
 RAY = 8
-"""Evaluations that a ray takes, as a guess."""
+"""Estimated evaluations of a ray."""
 
 
 class PairsSpec(Examples):
-    """Volumes of two points in R^D, by the same method and without what is dead at either.
+    """Volumes of two points in R^D, by the same method and without filters that are dead at either.
 
-    ``kinds``: a solution and the dense one of its seed at matched loss; a point and what pruning makes of it. The
-    points compared are not those at the end of a training run, so BatchNorm's statistics are recomputed by default.
-    Losses are matched at the points that each run stored of its own path (``train.trajectory``; without it they are not
-    measured), and say so where they differ by more than the share ``match``. ``methods``: the ellipsoid of the ``k``
+    ``kinds``: a solution and the dense one of its seed at matched loss; a point and the same point pruned. These are
+    not end points of trainings, so BatchNorm's statistics are recomputed by default. Losses are matched at stored
+    points of each run's path (``train.trajectory``; without it there are no matched losses), with a reason if they
+    differ by more than the share ``match``. ``methods``: the ellipsoid of the ``k``
     steepest directions, by each of ``operators``; the log-determinant of the Gauss-Newton matrix at each ``damping``,
     from ``probes`` runs of ``quadrature`` steps; ``rays`` in the span of the ``k`` steepest directions, within
     ``radius``. ``tolerance``, ``steps`` and ``restarts`` are those of ``spectra``.
@@ -71,27 +71,27 @@ VOLUME_PAIRS = table(
     'pair', 'method', 'operator'
     setting: the damping of logdet, else k
     part, 'buffers'
-    k: dimension of what has the volume
+    k: dimension of the volume
     eps, log_volume, log_volume_reference, se, se_reference
     trace_top: sum of the k eigenvalues (top-k)
     trace_top_reference, loss, loss_reference
-    step: where on its run's path each point is, in steps of training (matched-loss)
+    step: the training step of each point (matched-loss)
     step_reference, weight_norm, weight_norm_reference, nonstationarity, nonstationarity_reference
     excluded: coordinates of dead filters left out
     converged, 'reason'
     """,
 )
-"""Volumes of two points in R^D, by the same method, examples, and without the coordinates of filters that are dead at
-either: what may be compared. pair = matched-loss (a solution and the dense one of its seed, the one that ended
-lower at the point that its own run stored whose loss is nearest; no rows where train.trajectory stores none) |
-prune (theta, the point that the mask was made from, and mask * theta). ``reference`` is the dense one, or theta.
+"""Volumes of two points in R^D that may be compared: by the same method, on the same examples, and without the
+coordinates of filters that are dead at either. pair = matched-loss (a solution and the dense one of its seed; the one
+with the lower final loss is taken at its stored point of nearest loss; no rows without train.trajectory) |
+prune (theta, the point from which the mask was made, and mask * theta). ``reference`` is the dense one, or theta.
 method = top-k (the ellipsoid of the k steepest directions) | logdet (of the Gauss-Newton matrix, damped) | rays (by
 the loss along rays in the span of the k steepest).
 """
 
 
 def cells(scene: Scene, block: PairsSpec) -> None:
-    """One cell for each pair and way to measure; matched losses only where trainings stored points of their paths."""
+    """One cell for each pair and method; matched losses only if trainings stored points of their paths."""
     ways = list(_ways(block))
     for s in scene.admitted(block, dense=False):
         for pair, points in _points(scene, block, s):
@@ -105,7 +105,7 @@ def cells(scene: Scene, block: PairsSpec) -> None:
 
 
 def _ways(block: PairsSpec) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Method, operator, and what the estimator is asked for."""
+    """Method, operator, and the options of the estimator."""
     if "top-k" in block.methods:
         options = {"k": block.k, "tolerance": block.tolerance, "steps": block.steps, "restarts": block.restarts}
         for operator in block.operators:
@@ -126,7 +126,7 @@ def _points(scene: Scene, block: PairsSpec, s: Solution) -> Iterator[tuple[str, 
 
 
 def _path(scene: Scene, s: Solution) -> list[list[Any]]:
-    """The steps and points that a run stored of its own path, its end the last."""
+    """The steps and points that a run stored of its path, with its end last."""
     stored = [[step, Ref(s.train.id, f"step-{step}")] for step in s.train.inputs["checkpoints"]]
     return [*stored, [scene.builders[s.seed].steps, s.end]]
 
@@ -147,7 +147,7 @@ def compute(
     reference_path: Sequence[Sequence[Any]] = (),
     part: int = 0,
 ) -> Output:
-    """What the volumes at mask * point and at the reference are made from; ``match`` matches their losses first."""
+    """The data for the volumes at mask * point and at the reference; ``match`` matches their losses first."""
     field = c.field(block, part)
     pair = Matched((c.point(point, mask), c.point(reference)), (None, None), "")
     if match is not None:
@@ -174,7 +174,7 @@ def compute(
 def _spectrum(
     c: Context, field: Field, at: Point, alive: Bool[Tensor, "D"] | None, operator: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the ellipsoid of one point is made from. Eigenvectors of ``adaptive`` lie in scaled coordinates."""
+    """The data for the ellipsoid of one point. Eigenvectors of ``adaptive`` are in scaled coordinates."""
     scale = curvature.filter_norms(c.problem.space, at.theta) if operator == "adaptive" else None
     chosen = {**options, "operator": "hessian" if scale is not None else operator}
     chosen["k"] = min(options["k"], curvature.subspace_dimension(at, alive))
@@ -189,7 +189,7 @@ def _spectrum(
 def _determinants(
     field: Field, at: Point, alive: Bool[Tensor, "D"] | None, eps: float, options: Mapping[str, Any]
 ) -> list[tuple[float, Volume]]:
-    """The damped Gauss-Newton ellipsoids; from the matrix itself where that takes no more products."""
+    """The damped Gauss-Newton ellipsoids; from the whole matrix if that takes no more products."""
     enough = options["probes"] * options["steps"]
     how = Quadrature(operator="ggn", exact=enough, probes=options["probes"], steps=options["steps"])
     found = logdets(field, at, dampings=options["dampings"], mask=alive, how=how)
@@ -216,7 +216,7 @@ def _about(field: Field, at: Point) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """Two points whose losses agree, the steps at which their runs passed them, and why they do not agree if so."""
+    """Two points of about equal loss, their training steps, and the reason if the losses differ."""
 
     points: tuple[Point, Point]
     steps: tuple[int | None, int | None]
@@ -224,10 +224,10 @@ class Matched:
 
 
 def matched(field: Field, paths: Sequence[Sequence[tuple[int, Point]]], tolerance: float) -> Matched:
-    """Two points of about one loss, each on its own run's path: one an end, the other the run's stored point.
+    """Two points of about equal loss, each on its own run's path: one end, and one stored point.
 
-    ``paths`` hold the steps and points of either run in their order, its end last. The run whose end has the lower loss
-    goes back to that point of its own whose loss is nearest the other end's; of several the last. A difference of more
+    ``paths`` hold the steps and points of each run in order, its end last. The run whose end has the lower loss is
+    taken at its stored point whose loss is nearest to that of the other end; of several, the last. A difference of more
     than ``tolerance`` times the other's loss is a reason.
     """
     losses = [[seen.loss for seen in field.evaluations(at for _, at in path)] for path in paths]
@@ -252,7 +252,7 @@ def matched(field: Field, paths: Sequence[Sequence[tuple[int, Point]]], toleranc
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``volume_pairs``; results of before, whose points lay on a segment, have no matched losses."""
+    """``volume_pairs``; older results, whose points lie on a segment, have no matched losses."""
     values = entry["values"]
     if "steps" not in values and labels["pair"] == "matched-loss":
         return

@@ -26,11 +26,11 @@ from sublevel.tables import PATH, table
 from sublevel.train.recipe import Duration
 
 Found = tuple[str, int, End, End, Any]
-"""Kind of path, the level it begins at, its ends, and the level whose mask contains it ("all": R^D)."""
+"""Kind of path, the level of its start, its ends, and the level whose mask contains it ("all": R^D)."""
 
 
 class SegmentOptions(Options):
-    """At how many points a segment is evaluated, how often the grid is refined at its maxima, on how many examples."""
+    """The number of points of a segment, of refinements of the grid at its maxima, and of examples."""
 
     points: int = Field(default=21, ge=3)
     refine: int = Field(default=2, ge=0)
@@ -38,9 +38,9 @@ class SegmentOptions(Options):
 
 
 class InstabilitySpec(Strict):
-    """Other data orders from the dense run's ``steps`` on, for the first ``seeds`` seeds (Frankle et al. 1912.05671).
+    """Other data orders from ``steps`` of the dense run on, for the first ``seeds`` seeds (Frankle et al. 1912.05671).
 
-    ``orders`` of them train beside the dense run, and every two of the ``orders + 1`` ends are joined.
+    ``orders`` runs are trained in addition to the dense run, and a segment joins every two of the ``orders + 1`` ends.
     """
 
     steps: tuple[Duration, ...] = Field(min_length=1)
@@ -92,7 +92,7 @@ PROFILES = table("profiles", PATH, "step, 'pair', alpha, loss, error")
 
 
 def cells(scene: Scene, block: PathsSpec) -> None:
-    """From one level to the next, to and from the dense solution, from the rewound start, between data orders."""
+    """Add the segments of every solution, the aligned ones, and those of the instability analysis."""
     for s in scene.solutions:
         for kind, level_from, start, end, subspace in _of(scene, block, s) if s.level else ():
             labels = {
@@ -128,7 +128,7 @@ def _of(scene: Scene, block: PathsSpec, s: Solution) -> Iterator[Found]:
 
 
 def _of_one_point(scene: Scene, before: Solution, s: Solution) -> bool:
-    """Whether one criterion made both masks of one point, and keeps at a low count what it keeps at a lower one."""
+    """Whether one criterion made both masks from one point, and its masks of one point are nested."""
     if before.mask is None or s.mask is None:
         return False
     made = [dict(scene.graph.nodes[mask.node].inputs) for mask in (before.mask, s.mask)]
@@ -138,7 +138,7 @@ def _of_one_point(scene: Scene, before: Solution, s: Solution) -> bool:
 
 
 def _aligned(scene: Scene, block: PathsSpec) -> None:
-    """To the dense solution, the hidden units matched first; refused where the layers' order cannot tell them."""
+    """Segments to the dense solution after weight matching. Raises ConfigError if the hidden units are not known."""
     chosen = list(scene.admitted(block.aligned, dense=False))
     if chosen:
         try:
@@ -155,7 +155,7 @@ def _aligned(scene: Scene, block: PathsSpec) -> None:
 
 
 def _instability(scene: Scene, block: PathsSpec) -> None:
-    """Between the ends of the dense run and of those that leave it at step k for other data orders, every two."""
+    """Segments between every two ends of the dense run and the runs that leave it for other data orders."""
     wanted = block.instability
     if wanted is None:
         return

@@ -1,4 +1,4 @@
-"""Planes through solutions: loss and error, where solutions and the dense run's checkpoints lie, persistence."""
+"""Planes through solutions: loss and error, the places of solutions and checkpoints, and persistence."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from sublevel.study.options import Chooses, Options, Policy
 from sublevel.tables import table
 
 SEAM = "may be made by the seam where BatchNorm's statistics change from one solution's to the next's"
-"""Why a feature of a plane is in doubt."""
+"""The reason why a feature of a plane may be an artifact."""
 
 
 class PlanesSpec(Options):
     """Planes: through three solutions of one seed, along two random filter-normalised directions, or two eigenvectors.
 
     A solution is written ``dense`` or ``branch/level``. Cells whose corners differ by more than ``tolerance`` nats are
-    refined ``refine`` times. Under the policy ``stored`` BatchNorm's statistics are those of the nearest solution: the
-    loss jumps half-way between two, where the figure draws a line.
+    refined ``refine`` times. Under the policy ``stored`` BatchNorm's statistics are those of the nearest solution, so
+    the loss jumps half-way between two solutions, where the figure draws a line.
     """
 
     through: Chooses[tuple[tuple[str, str, str], ...]] = ()
@@ -51,19 +51,19 @@ PLANES = table("planes", (), "'plane', 'kind', seed, 'buffers', x, y, loss, erro
 """Train loss and error on planes; level = how often the grid was refined there."""
 
 LANDMARKS = table("landmarks", (), "'plane', seed, 'name', 'branch', level, step, x, y, residual")
-"""Where solutions and checkpoints lie on a plane, and how far from it."""
+"""The places of solutions and checkpoints on a plane, and their distances from it."""
 
 PERSISTENCE = table("persistence", (), "'plane', seed, dimension, birth, death, x, y, 'reason'")
 """Sublevel persistence on a plane's grid: dimension 0 = basins, 1 = rings around peaks."""
 
 SEAMS = table("seams", (), "'plane', seed, x0, y0, x1, y1, jump")
-"""Where on a plane BatchNorm's statistics change from one solution's to another's: a line, and how far (nats) the loss
-jumps across it. None where they are recomputed.
+"""Lines on a plane where BatchNorm's statistics change from one solution's to another's, and the jump of the loss there
+in nats. None if the statistics are recomputed.
 """
 
 
 def cells(scene: Scene, block: PlanesSpec) -> None:
-    """One cell for every plane and seed."""
+    """One cell for each plane and seed."""
     for seed in scene.seeds(block.seeds):
         for kind, wanted in (("through", block.through), ("random", block.random), ("eigen", block.eigen)):
             for names in wanted:
@@ -116,7 +116,7 @@ def compute(
     trajectory: list[str],
     steps: list[str],
 ) -> Output:
-    """The frame, the mesh on it, the places of what is named, and the persistence of the mesh's grid.
+    """The frame, the mesh on it, the places of the named points, and the persistence of the mesh's grid.
 
     Random directions and eigenvectors lie in the subspace of ``mask``, the solution's own.
     """
@@ -142,8 +142,8 @@ def compute(
 
 
 def _persistence(mesh: Mesh) -> list[dict[str, float | str | None]]:
-    """Features of the mesh's grid. What begins or ends beside a seam of the statistics, or lives for no more than the
-    loss jumps there, may be the seam's and no feature of the landscape: its ``reason`` says so.
+    """Features of the mesh's grid. A feature that begins or ends next to a seam of the statistics, or whose persistence
+    is at most the jump there, may come from the seam and not from the landscape; it has a ``reason``.
     """
     plane = mesh.plane(mesh.xs, mesh.ys)
     found = persistence(np.where(np.isfinite(plane.loss), plane.loss, np.inf))

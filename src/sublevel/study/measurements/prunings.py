@@ -1,4 +1,4 @@
-"""What pruning alone does to the loss: the criterion's mask against random ones with its counts in every layer."""
+"""The effect of pruning alone on the loss: the criterion's mask against random ones with its counts in every layer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sublevel.tables import SOLUTION, table
 
 
 def made_from(scene: Scene, s: Solution) -> tuple[bool, Ref | None]:
-    """Whether it is known what the mask of a solution was made from, and that: the parent (None: the dense network)."""
+    """Whether the parent of a solution's mask is known, and the parent (None: the dense network)."""
     node = None if s.mask is None else scene.graph.nodes[s.mask.node]
     return (False, None) if node is None or node.kind == "given" else (True, node.inputs.get("parent"))
 
 
 class PruningsSpec(Where):
-    """What a level's mask does to the loss against ``draws`` random ones with its counts in every layer."""
+    """The loss under a level's mask, and under ``draws`` random masks with its counts in every layer."""
 
     size: int | None = Field(default=None, ge=1)
     buffers: Chooses[tuple[Literal["stored", "recomputed"], ...]] = ("stored", "recomputed")
@@ -36,13 +36,13 @@ class PruningsSpec(Where):
 
 
 PRUNINGS = table("prunings", SOLUTION, "'buffers', 'chosen_by', draw, loss_start, loss_end, error_start, error_end")
-"""What pruning does to the loss, by whom the weights were chosen: chosen_by = criterion (draw 0), or random with the
-criterion's counts in every layer (draw from 1).
+"""The loss before and after pruning. chosen_by = criterion (draw 0), or random with the criterion's counts in every
+layer (draws from 1).
 """
 
 
 def cells(scene: Scene, block: PruningsSpec) -> None:
-    """At the point that the mask of a solution was made from, where it was made from one."""
+    """One cell for each solution whose mask was made from a point, at that point."""
     for s in scene.admitted(block, dense=False):
         known, parent = made_from(scene, s)
         for policy in scene.policies(block.buffers) if known and s.pruned is not None else ():
@@ -80,7 +80,7 @@ def random_masks(
 ) -> Iterator[Bool[Tensor, "D"]]:
     """Masks nested in ``parent`` (None: dense) with as many weights in every layer as ``like``, drawn uniformly.
 
-    Draw i, from 1, is of (``seed``, ``stream``, i).
+    Draw i, from 1, comes from (``seed``, ``stream``, i).
     """
     parent = space.full_mask().to(like.device) if parent is None else parent
     counts = layer_counts(space, like)
@@ -96,7 +96,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """An evaluation before, one after every mask; twice where statistics are computed anew."""
+    """An evaluation before pruning and one for each mask; twice as many if statistics are recomputed."""
     again = 2 if inputs["policy"] == "recomputed" else 1
     return again * (2 + inputs["draws"]) * used(inputs, sizes) / 3
 

@@ -1,4 +1,4 @@
-"""Every solution: losses, errors, norms, what is left where, how much of imp's mask, and which examples are right."""
+"""Every solution: losses, errors, norms, remaining weights, overlap with the mask of `imp`, and correct examples."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LEVELS = table(
     "levels",
     SOLUTION,
     """
-    'base': the registered branch behind the label: dense, imp, ...; given for points trained elsewhere
+    'base': registered branch of the label: dense, imp, ...; given for points trained elsewhere
     fraction: share of the remaining weights that each level prunes; empty where prune lists densities
-    'criterion': what chose the weights of the mask: the branch's or the study's; random for random masks
+    'criterion': criterion of the mask, the branch's or the study's; random for random masks
     'order': data order of the levels: shared | independent
     density: remaining / prunable
     remaining, prunable, train_loss, train_error, validation_loss, validation_error, test_loss, test_error, 'buffers'
@@ -37,15 +37,15 @@ LEVELS = table(
     overlap_chance: the same share for a random mask of the same count
     steps
     train_loss_start: of the dense network, without augmentation, at the rewind step k (0: the initialisation)
-    soft_remaining: weights that continuous sparsification keeps by itself, before the cut to ``remaining``
+    soft_remaining: weights whose soft masks are on, before the cut to ``remaining`` (continuous sparsification)
     """,
 )
 """One row per trained solution. Losses are means over the whole split; errors are fractions in [0, 1]."""
 
 CORRECT = table("correct", SOLUTION, "'split', examples, 'bits'")
-"""Which examples a solution answers right. split = validation | test; bits: base64 of one bit per example in the order
-of the split, the first in the highest bit of the first byte (numpy.packbits). No rows where targets are numbers, or
-classes of tokens: a sequence is right in a share of its tokens, which is no bit.
+"""The examples that a solution classifies correctly. split = validation | test; bits: base64 of one bit per example in
+the order of the split, the first in the highest bit of the first byte (numpy.packbits). No rows for real targets, nor
+for classes of tokens, since a sequence may be correct in part.
 """
 
 LAYERS = table("layers", SOLUTION, "'layer', index, prunable, remaining, density")
@@ -53,7 +53,7 @@ LAYERS = table("layers", SOLUTION, "'layer', index, prunable, remaining, density
 
 
 def cells(scene: Scene, block: None) -> None:
-    """Every solution is evaluated, whatever else a study asks for; the dense network at its rewind step too."""
+    """Evaluate every solution, and the dense network at its rewind step too."""
     for s in scene.solutions:
         start = {"start": scene.builders[s.seed].rewound} if s.base == "dense" else {}
         scene.add("solution", s, inputs={"point": s.end, "mask": s.mask, **start}, **scene.facts(s))
@@ -63,9 +63,9 @@ def cells(scene: Scene, block: None) -> None:
 
 
 def compute(c: Context, *, point: str, mask: str | None, start: str | None = None) -> Output:
-    """Losses, errors, norms, what is left where, and which held-out examples are answered right.
+    """Losses, errors, norms, remaining weights by layer, and the held-out examples that are correct.
 
-    ``start`` is the dense network's point at the rewind step, whose train loss stands beside that of the end.
+    ``start`` is the dense network's point at the rewind step, for its train loss.
     """
     p, at, own = c.problem, c.point(point), c.mask(mask)
     own = p.space.full_mask().to(at.theta.device) if own is None else own
@@ -101,7 +101,7 @@ def compute(c: Context, *, point: str, mask: str | None, start: str | None = Non
 
 
 def overlap(c: Context, *, mask: str, reference: str) -> Output:
-    """How much of a mask is in another, and how much would be by chance."""
+    """The share of a mask that is in another one, and the share by chance."""
     a, b = c.mask(mask), c.mask(reference)
     assert a is not None
     assert b is not None
@@ -110,7 +110,7 @@ def overlap(c: Context, *, mask: str, reference: str) -> Output:
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``levels``, ``layers`` and ``correct`` (which results of before it was stored do not have)."""
+    """``levels``, ``layers`` and ``correct`` (absent from older results)."""
     yield "levels", {**labels, **entry["values"]["row"]}
     for layer in entry["values"]["layers"]:
         yield "layers", {**labels, **layer, "density": layer["remaining"] / layer["prunable"]}
@@ -119,12 +119,12 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def overlap_rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """Beside the row of ``levels``."""
+    """More columns of ``levels``."""
     yield BESIDE, {**labels, **entry["values"]}
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """A gradient over the training examples, a pass over all others, and one over the former for a start."""
+    """A gradient over the training examples, a pass over all others, and a pass over the former for a start."""
     start = sizes["train"] if inputs.get("start") else 0
     return sizes["train"] + (sizes["validation"] + sizes["test"] + start) / 3
 

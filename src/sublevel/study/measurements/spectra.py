@@ -1,4 +1,4 @@
-"""The ends of the spectrum at a solution, in three spaces, and the volume of their ellipsoid."""
+"""The extreme eigenvalues at a solution, in three spaces, and the volume of their ellipsoid."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sublevel.study.options import Chooses, Examples, Operator, Subspace
 from sublevel.tables import SPECTRUM, table
 
 PRODUCTS = 60
-"""Hessian products that a spectrum of ten takes, as a guess."""
+"""Estimated Hessian products of a spectrum of ten eigenvalues."""
 
 
 class SpectraSpec(Examples):
-    """The ``k`` largest eigenvalues on ``size`` training examples, and the volume that they give.
+    """The ``k`` largest eigenvalues on ``size`` training examples, and the volume of their ellipsoid.
 
     ``operators``: the Hessian, the Gauss-Newton matrix (``ggn``), the Hessian between filter-normalised directions
     (``adaptive``). ``layers`` adds the largest eigenvalues within each prunable layer, ``blocks`` those within blocks
@@ -66,11 +66,11 @@ CURVATURE = table(
     gradient_norm, products, converged, 'stop'
     """,
 )
-"""One row per spectrum: dimension, effort and what Lanczos saw."""
+"""One row per spectrum: dimension, effort, and results of Lanczos."""
 
 
 def cells(scene: Scene, block: SpectraSpec) -> None:
-    """Every operator in every space, and in every layer of R^D if asked for."""
+    """Each operator in each space, and optionally in each layer of R^D."""
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
             for operator in block.operators:
@@ -162,7 +162,7 @@ def _slopes(vectors: Tensor, gradient: Tensor) -> Tensor:
 def living(
     c: Context, space: Bool[Tensor, "D"] | None, own: Bool[Tensor, "D"] | None
 ) -> tuple[Bool[Tensor, "D"] | None, Bool[Tensor, "D"] | None]:
-    """The mask to measure in (None: R^D), and the coordinates of filters dead under ``own`` that it leaves out."""
+    """The mask of the subspace (None: R^D), and the excluded coordinates of filters that are dead under ``own``."""
     dead = None if own is None else c.problem.space.dead(own)
     if dead is not None and bool(dead.any()):
         space = ~dead if space is None else space & ~dead

@@ -1,4 +1,4 @@
-"""The disconnectivity graph: segments between all chosen solutions, and the tree that their maxima make."""
+"""The disconnectivity graph: segments between all chosen solutions, and the tree of their maxima."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ JOINS = table("joins", (), "'of', 'a', 'b', 'buffers', height_a, height_b, maxim
 """Every two solutions, joined at the maximum of their segment (an upper bound). of = loss | error."""
 
 TREE = table("tree", (), "'of', 'part', 'name', x0, y0, x1, y1")
-"""The disconnectivity graph that the joins make, as its drawing: a leaf is a solution at its height (x0, y0), a line
-rises to the height at which sublevel sets merge, or leads across there.
+"""The drawing of the disconnectivity graph of the joins: a leaf is a solution at its height (x0, y0); a line rises to
+the height at which sublevel sets merge, or crosses over at that height.
 """
 
 
@@ -46,14 +46,14 @@ def cells(scene: Scene, block: TopologySpec) -> None:
 
 
 def called(s: Solution) -> str:
-    """A solution's name among those of all seeds."""
+    """The name of a solution, with its seed."""
     return f"{s.branch} L{s.level} s{s.seed}"
 
 
 def compute(
     c: Context, options: TopologySpec, *, a: str, a_mask: str | None, b: str, b_mask: str | None, policy: str
 ) -> Output:
-    """The ends and the maximum of a segment, in train loss and train error, refined beside the maximum alone."""
+    """The ends and the maximum of a segment, in train loss and train error; the grid is refined at the maximum."""
     start, end = c.point(a, a_mask), c.point(b, b_mask)
     profile = profile_between(c, start, end, options, policy, chord=False)
     barriers = {of: asdict(profile.barrier(of)) for of in ("loss", "error")}
@@ -62,7 +62,7 @@ def compute(
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``joins``: what the trees are made from."""
+    """``joins``, from which the trees are made."""
     for of in ("loss", "error"):
         heights = entry["values"][of]
         row = {"of": of, "a": labels["a"], "b": labels["b"], "buffers": entry["values"]["buffers"]}
@@ -70,7 +70,7 @@ def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """An evaluation at every point, twice where statistics are computed anew."""
+    """An evaluation at each point; two if statistics are recomputed."""
     again = 2 if inputs["policy"] == "recomputed" else 1
     return again * used(inputs, sizes) * (inputs["points"] + 4 * inputs["refine"]) / 3
 
@@ -78,7 +78,7 @@ def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
 def trees(joins: Sequence[Row]) -> Iterator[Row]:
     """The rows of ``tree``: every line of the drawing and every leaf, for the loss and for the error.
 
-    A pair whose path met a loss that is not finite has no join; a leaf without a height is left out.
+    A pair whose path has a loss that is not finite has no join; a leaf without a height is left out.
     """
     for of in dict.fromkeys(row["of"] for row in joins):
         mine = [row for row in joins if row["of"] == of]

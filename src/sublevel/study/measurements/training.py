@@ -32,7 +32,7 @@ TRAINING = table(
 
 
 def cells(scene: Scene, block: TrainingSpec) -> None:
-    """At every step that the run kept, and at its end."""
+    """At each stored step of the run, and at its end."""
     for s in scene.admitted(block):
         kept = {f"step-{n}": n for n in s.train.inputs.get("checkpoints", ())}
         ends = {"end": scene.builders[s.seed].steps} if "recipe" in s.train.inputs else {"end": 0}

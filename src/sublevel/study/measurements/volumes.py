@@ -1,7 +1,7 @@
 """Volumes of a basin by several estimators, over several heights.
 
-What a study may ask of an estimator, and what it costs, stands with the estimator. N is the number of training
-examples, also where the loss is measured on a part of them: the posterior is theirs.
+Each estimator registers its options for a study, and its cost. N is the number of training examples, also if the loss
+is measured on a part of them, because the posterior is that of all examples.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sublevel.study.options import Chooses, Examples, Subspace
 from sublevel.tables import SOLUTION, table
 
 STUDIED = {name: each for name, each in METHODS.items() if each.options is not None}
-"""The estimators that a study may ask for."""
+"""The estimators that a study may use."""
 
 
 NUMBERS = ("eps", "log_volume", "effective_radius", "se", "reason")
-"""What a cell and a row both hold of a volume."""
+"""Fields of a volume that a cell and a row both hold."""
 
 
 def _option(option: Option) -> tuple[Any, Any]:
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class VolumesSpec(create_model("EstimatorOptions", __base__=Examples, **OPTIONS)):
-    """Volumes by several estimators, over several heights ``eps``; what their draws are is said in the release."""
+    """Volumes by several estimators, over several heights ``eps``."""
 
     methods: Chooses[tuple[MethodName, ...]] = ("logdet", "radial", "importance", "llc")  # pyright: ignore[reportInvalidTypeForm]
     eps: tuple[float, ...] = (0.03, 0.1, 0.3)
@@ -49,7 +49,7 @@ class VolumesSpec(create_model("EstimatorOptions", __base__=Examples, **OPTIONS)
     exclude_dead: Chooses[bool] = False
 
     def asked(self, method: str) -> dict[str, Any]:
-        """What an estimator is asked for, under its own names."""
+        """The options of an estimator, under its own names."""
         each = STUDIED[method]
         given = {option.argument or key: getattr(self, key) for key, option in (each.options or {}).items()}
         return {**given, **each.fixed}
@@ -60,7 +60,7 @@ VOLUMES = table(
     SOLUTION,
     """
     'space', part, 'buffers', 'method'
-    k: dimension of what has the volume: k steepest for top-k and importance, else that of the space
+    k: dimension of the volume: k steepest for top-k and importance, else that of the space
     dimension: of the space: own, all or next, without the dead filters left out
     eps, log_volume
     effective_radius: (V / omega_k)^(1/k); thermodynamic: exp(log Z / k) / sqrt(gamma), a width
@@ -77,7 +77,7 @@ importance: by the loss along rays. thermodynamic: the log of the partition func
 
 
 def cells(scene: Scene, block: VolumesSpec) -> None:
-    """One cell for each estimator and space: what does not depend on eps is done once."""
+    """One cell for each estimator and space, since most of the computation does not depend on eps."""
     for s in scene.admitted(block):
         for space, mask in scene.masks(s, block.spaces):
             for method in block.methods:
@@ -108,13 +108,13 @@ def compute(
 
 
 def _plain(v: Volume) -> dict[str, Any]:
-    """A volume as JSON, with those of its diagnostics that are numbers or words."""
+    """A volume as JSON, with its diagnostics that are numbers or text."""
     kept = {k: d for k, d in v.diagnostics.items() if isinstance(d, bool | int | float | str)}
     return {name: getattr(v, name) for name in (*NUMBERS, "n")} | {"diagnostics": kept}
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
-    """``volumes``, or ``estimates`` for what is no volume."""
+    """``volumes``, or ``estimates`` for the local learning coefficient, which is not a volume."""
     values = entry["values"]
     about = {**labels, "buffers": values["buffers"]}
     for v in values["volumes"]:
@@ -138,7 +138,7 @@ def _coefficient(v: Mapping[str, Any]) -> Row:
 
 
 def cost(inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """That of the estimator, on every example."""
+    """The cost of the estimator, on each example."""
     return STUDIED[inputs["method"]].cost(inputs["options"], len(inputs["eps"])) * used(inputs, sizes)
 
 
