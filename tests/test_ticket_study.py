@@ -185,7 +185,7 @@ def test_training_again_refuses_what_is_not_the_study_s(result: sl.Result, shop:
     ):
         with pytest.raises(kind, match=sentence):
             retrain(ticket, problem)
-    with pytest.raises(ConfigError, match="it has no recipe"):
+    with pytest.raises(ConfigError, match="the ticket has no recipe"):
         retrain(ticket_of(odd(1), odd(2)), result.problem)
 
 
@@ -218,7 +218,7 @@ def test_export_show_apply(do, shop: Path, result: sl.Result, tmp_path: Path) ->
     assert out.read_bytes() == (shop / "imp.safetensors").read_bytes()
     code, said, _ = do("ticket", "show", out)
     assert code == 0
-    for words in ("branch imp, level 2, seed 3", "tiny_net:tiny", "82 of 228", "conv.weight", "every checksum holds"):
+    for words in ("branch imp, level 2, seed 3", "tiny_net:tiny", "82 of 228", "conv.weight", "all checksums match"):
         assert words in said
     ticket = sl.load_ticket(out)
     for at in ("start", "end"):
@@ -317,7 +317,7 @@ BAD: list[tuple[tuple[object, ...], str]] = [
     (("apply", "reinit.safetensors", *APPLY, "--at", "middle"), "middle"),
     (("apply", "imp.safetensors", "--model", "tiny_net:tinny", "--out", "out"), "did you mean 'tiny'?"),
     (("apply", "imp.safetensors", "--model", "wide_net:wide", "--out", "out"), "'conv.weight' [4, 1, 3, 3]"),
-    (("apply", "by-hand", *APPLY), "does not tell the shape of the inputs: give --input-shape"),
+    (("apply", "by-hand", *APPLY), "does not hold the shape of the inputs: give --input-shape"),
 ]  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def test_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture
     assert gc("--dry-run", *at) == 0
     said = capsys.readouterr().out
     assert "would remove 1 entries, 1 objects" in said
-    assert "1 entries of old would go" in said
+    assert "1 entries of old would be removed" in said
     assert left(store)[0] == {a, b, c}
     assert gc(*at) == 0
     assert left(store)[0] == {a, b}

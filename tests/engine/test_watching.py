@@ -78,8 +78,8 @@ def test_a_run_that_was_killed_is_not_said_to_live(workshop: Path) -> None:
     until(lambda: paused(pause))
     running.kill_group()
     seen = cli("status", "small", cwd=workshop)
-    assert "stopped without a word" in seen.stdout
-    assert "the same command goes on from there" in seen.stdout
+    assert "stopped without a message" in seen.stdout
+    assert "the same command resumes it" in seen.stdout
     nothing = cli("status", "smal", cwd=workshop)
     assert nothing.returncode == 2
     assert "did you mean 'small'?" in nothing.stderr
@@ -204,7 +204,7 @@ def test_the_command_says_how_to_go_on(workshop: Path) -> None:
     command = (*FEW, "--jobs", 1)
     done = cli(*command, "--max-hours", "1e-9", cwd=workshop)
     assert done.returncode == 75, (done.stdout, done.stderr)
-    assert "the time was up: 6 cells are left; the same command goes on from here" in done.stdout
+    assert "the time was up: 6 cells are left; the same command resumes" in done.stdout
     assert "failed" not in done.stdout
     assert cli(*command, cwd=workshop).returncode == 0
     assert (workshop / SMALL / "tables" / "failures.csv").read_text().count("\n") == 1
@@ -351,7 +351,7 @@ def test_no_row_of_a_log_stops_status(tmp_path: Path, capsys: pytest.CaptureFixt
         log.write_text("\n".join([*good, json.dumps(row)[:-5]]) + "\n")
         assert "1/2 cells" in state(capsys, tmp_path)
     log.write_bytes(b"\xff" * 5_000_000)
-    assert "tells of no run" in state(capsys, tmp_path)
+    assert "holds no run" in state(capsys, tmp_path)
 
 
 def test_a_log_that_was_cut_is_gone_on_with(here: Path) -> None:

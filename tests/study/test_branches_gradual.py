@@ -101,7 +101,7 @@ def test_another_data_order_is_another_end_under_one_mask(result: sl.Result, tmp
 
 
 def test_a_ticket_does_not_pretend_to_hold_the_momentum(result: sl.Result) -> None:
-    with pytest.raises(ConfigError, match="the momentum of a run before it, which no ticket holds"):
+    with pytest.raises(ConfigError, match="the momentum of an earlier run, which no ticket holds"):
         retrain(result.ticket("gradual", 1, seed=SEED), result.problem)
 
 

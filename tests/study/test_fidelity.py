@@ -108,8 +108,8 @@ def test_a_plan_prints_what_a_fidelity_sets_and_what_the_study_says_otherwise(tm
     followed = next(line for line in lines if line.startswith("fidelity open_lth: "))
     assert 'dense_start = "rewind"' in followed
     assert 'protect = ["fc.weight"]' in followed
-    assert '  but rounding = "exact", as this study says (open_lth: "open_lth")' in lines
-    assert '  but order = "shared", as this study says (open_lth: "independent")' in lines
+    assert '  but rounding = "exact", set by this study (open_lth: "open_lth")' in lines
+    assert '  but order = "shared", set by this study (open_lth: "independent")' in lines
     assert "rounding" not in followed
 
 

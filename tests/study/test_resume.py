@@ -65,7 +65,7 @@ def test_an_interrupt_stops_within_seconds_and_says_that_it_can_go_on(workshop: 
     code, _, err = running.end(timeout=20)
     assert time.monotonic() - began < 5
     assert code == 130
-    assert "the same command goes on from here" in err
+    assert "the same command resumes" in err
     assert "Traceback" not in err
     until(lambda: not running.alive(), seconds=5)
 

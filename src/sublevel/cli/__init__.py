@@ -1,4 +1,4 @@
-"""The command line: study files in, folders out. No science in flags."""
+"""The command line. It reads study files and writes folders; settings of the science are in study files, not flags."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ for command in (run, plan, measure, report, compare, ls, status, doctor):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one clear sentence on standard error and exit code 2 for what is invalid."""
+    """Entry point. Invalid input gives one sentence on standard error and exit code 2."""
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit as end:
         code = _refuse(f"code of your own ended the program: sys.exit({end.code!r})")
     except KeyboardInterrupt:
-        print("\nstopped; nothing is lost: the same command goes on from here", file=sys.stderr)
+        print("\nstopped; nothing is lost: the same command resumes", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         code = _refuse(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except MemoryError:
-        code = _refuse("this needs more memory than there is")
+        code = _refuse("not enough memory")
     sys.exit(code if isinstance(code, int) else 0)
 
 

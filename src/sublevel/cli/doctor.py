@@ -1,4 +1,4 @@
-"""The command doctor: is this installation sound?"""
+"""The command doctor: check this installation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from sublevel.cli.output import say
 
 AGREE = 1e-4
-"""How far apart a GPU and a CPU may be in float32, relative to the vector: rounding, and no TF32."""
+"""Largest allowed difference between GPU and CPU in float32, relative to the vector: rounding without TF32."""
 
 
 def doctor() -> int:
-    """Look at this installation: versions, hardware, a known answer."""
+    """Check this installation: versions, hardware, and known results."""
     from sublevel.study.machine import machine, versions
     from sublevel.study.placement import device_for
 
@@ -27,7 +27,7 @@ def doctor() -> int:
         problems += _wrong_gpu(device)
     for problem in problems:
         say(f"problem: {problem}", style="red")
-    say("all is well" if not problems else f"{len(problems)} problems")
+    say("no problems" if not problems else f"{len(problems)} problems")
     return 1 if problems else 0
 
 
@@ -40,7 +40,7 @@ def _broken_torchvision() -> Iterator[str]:
 
 
 def _wrong_curvature() -> Iterator[str]:
-    """The spectrum of a quadratic with a double eigenvalue, by the same code that measures networks."""
+    """Check the spectrum of a quadratic with a double eigenvalue, by the code that measures networks."""
     import torch
 
     from sublevel.field import Quadratic
@@ -49,24 +49,24 @@ def _wrong_curvature() -> Iterator[str]:
     known = torch.tensor([5.0, 5.0, 3.0, 1.0, -2.0], dtype=torch.float64)
     found = top_eigenvalues(Quadratic(known), torch.zeros(5, dtype=torch.float64), k=3).values
     if not torch.allclose(found, known[:3], atol=1e-9):
-        yield f"the largest eigenvalues of a known matrix came out as {found.tolist()}, expected {known[:3].tolist()}"
+        yield f"the largest eigenvalues of a known matrix are {found.tolist()}, expected {known[:3].tolist()}"
 
 
 def _unused_gpu() -> Iterator[str]:
-    """A GPU beside a PyTorch that was built without CUDA."""
+    """Find a GPU that a PyTorch without CUDA cannot use."""
     import torch
 
     if torch.version.cuda is None and shutil.which("nvidia-smi"):
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
         if listed.returncode == 0 and listed.stdout.startswith("GPU"):
             yield (
-                f"there is a GPU ({listed.stdout.splitlines()[0].partition(' (')[0]}), and this PyTorch is a CPU "
+                f"there is a GPU ({listed.stdout.splitlines()[0].partition(' (')[0]}), but this PyTorch is a CPU "
                 "build: install one for CUDA (https://pytorch.org/get-started)"
             )
 
 
 def _wrong_gpu(device: str) -> Iterator[str]:
-    """A training step and a Hessian product of a small ResNet, on the GPU against the CPU."""
+    """Compare a training step and a Hessian product of a small ResNet on the GPU with the CPU."""
     import torch
 
     from sublevel.problem import Problem
@@ -87,6 +87,6 @@ def _wrong_gpu(device: str) -> Iterator[str]:
         return
     for what, here, there in zip(("training step", "Hessian product"), found[device], found["cpu"], strict=True):
         apart = float((here - there).norm() / there.norm())
-        say(f"{what:15} on {device} against the CPU: {apart:.0e} apart")
+        say(f"{what:15} on {device} against the CPU: relative difference {apart:.0e}")
         if not apart < AGREE:
-            yield f"a {what} on {device} differs from the CPU's by {apart:.1e} of it"
+            yield f"a {what} on {device} differs from the CPU's by {apart:.1e} of its norm"

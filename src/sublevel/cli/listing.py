@@ -1,4 +1,4 @@
-"""The command ls. Which run is this? Runs, cells and keys, listed."""
+"""The command ls: list runs, cells and keys."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ FIELDS = (
 def ls(
     target: str | None = None, /, *filters: str, stored: bool = False, out: Out = RUNS, store: StoreAt = None
 ) -> None:
-    """List runs; the cells of one run; or which runs a key of the store belongs to.
+    """List runs, the cells of one run, or the runs to which a key of the store belongs.
 
     Parameters
     ----------
     target
-        A run's name or folder, or the beginning of a key. Absent: all runs.
+        A run's name or folder, or the beginning of a key. Default: all runs.
     filters
-        field=value on any field of a cell (kind, branch, level, seed, status, ...).
+        field=value for any field of a cell (kind, branch, level, seed, status, ...).
     stored
-        List what is in the store instead, whichever study computed it.
+        List the entries of the store instead, of all studies.
     """
     if target is not None and "=" in target:
         target, filters = None, (target, *filters)
@@ -77,7 +77,7 @@ def _show_runs(out: Path) -> None:
 
 
 def _results(out: Path) -> Iterator[Result]:
-    """The runs in a folder; one that cannot be read is named, and the others are still there."""
+    """The runs in a folder; print the error of each run that cannot be read."""
     from sublevel.study.manifest import MANIFEST
     from sublevel.study.result import Result
 
@@ -100,7 +100,7 @@ def _show_cells(target: str | None, wanted: Mapping[str, str], out: Path) -> Non
         found = [row for run in runs for row in _cells(run) if target is None or row["key"].startswith(target)]
         if target and not found:
             names = [run.folder.name for run in runs]
-            raise ConfigError(f"{target!r} is no run and no key in {out}{nearest(target, names)}")
+            raise ConfigError(f"{target!r} is neither a run nor a key in {out}{nearest(target, names)}")
     table = Table("run", "cell", "status", "key", "values", box=None, pad_edge=False)
     for row in found:
         if _fits(row, wanted):
@@ -120,7 +120,7 @@ def _cells(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def _show_entries(begin: str, wanted: Mapping[str, str], where: str) -> None:
-    """List the entries of a store whose key begins so."""
+    """List the entries of a store whose keys start with ``begin``."""
     from sublevel.engine.store import Store, index
 
     table = Table("study", "cell", "status", "key", "seconds", box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""What several commands take, and do first."""
+"""Parameters and first steps that several commands share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Set = Annotated[
 Out = Annotated[Path, Parameter(help="Folder of runs")]
 StoreAt = Annotated[
     str | None,
-    Parameter(name="--store", help="Where results are: a folder, or s3://BUCKET/FOLDER (default: OUT/.store)"),
+    Parameter(name="--store", help="Store of results: a folder, or s3://BUCKET/FOLDER (default: OUT/.store)"),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")]
 Memory = Annotated[
@@ -28,31 +28,31 @@ Memory = Annotated[
 Where = Annotated[
     str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")
 ]
-Track = Annotated[tuple[str, ...], Parameter(negative=(), help="Also tell tensorboard or wandb what happens")]
+Track = Annotated[tuple[str, ...], Parameter(negative=(), help="Also log to tensorboard or wandb")]
 Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 RUNS = Path("sublevel-runs")
 
 
 def store_at(out: Path, store: str | None) -> str:
-    """The address of a store that is named, or of the usual one."""
+    """The address of the named store, or of the default one."""
     from sublevel.engine.store import user_address
 
     return user_address(store or out / ".store")
 
 
 def folder(run: Path) -> Path:
-    """The folder of a run that is given by its folder, or by its name in sublevel-runs."""
+    """The folder of a run, from its folder or its name in sublevel-runs."""
     return run if run.exists() or len(run.parts) > 1 else RUNS / run
 
 
 def near(path: Path) -> Path:
-    """A path as seen from the working folder, where it lies below it."""
+    """A path relative to the working folder, if it lies below that."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def raw_study(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The study of a preset or a file, as it is written, with keys set over it; a preset ends where ``levels`` says."""
+    """The raw study of a preset or a file, with overrides; ``levels`` shortens a preset."""
     from sublevel.study.documents import override
     from sublevel.study.shortened import read_with_levels
 
@@ -63,7 +63,7 @@ def raw_study(target: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def announce(study: Study) -> None:
-    """Say whose code is about to be imported; nothing of it has been."""
+    """Print which code of the study will be imported; none of it has been yet."""
     from sublevel.study.named_code import format_named_code
 
     for line in format_named_code(study.spec.document()):

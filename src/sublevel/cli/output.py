@@ -1,4 +1,4 @@
-"""What the commands print: plain text on standard output, whoever wrote it."""
+"""The output of commands: plain text on standard output, also of untrusted origin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PlainConsole(Console):
     """A console whose text cannot move the cursor, ring or change colours: the text may be untrusted."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The segments of what is shown, with `sublevel.foreign.plain` text."""
+        """The segments to show, with `sublevel.foreign.plain` text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=plain(segment.text))
 
@@ -27,13 +27,13 @@ def console() -> Console:
 
 
 def say(line: object, style: str | None = None) -> None:
-    """Print a line, or a table; no text of it is markup."""
+    """Print a line or a table; its text is not markup."""
     text = str(line).replace("\n", "\\n") if isinstance(line, str | Exception) else line  # names may hold line ends
     console().print(text, markup=False, style=style)
 
 
 def clock(seconds: float) -> str:
-    """A length of time for people.
+    """A length of time in words.
 
     >>> clock(75), clock(4000)
     ('1 min 15 s', '1 h 6 min')

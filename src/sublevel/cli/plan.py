@@ -1,4 +1,4 @@
-"""The command plan: what a run would do, and in what two studies differ."""
+"""The command plan: the plan of a run, or the differences between two studies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sublevel.study.study import Study
 
 NEEDS_CODE = ("cells", "what is cached", "time", "memory", "disk")
-"""What a plan says that only the study's own code tells."""
+"""Parts of a plan that need the study's own code."""
 
 
 def plan(
@@ -32,19 +32,19 @@ def plan(
     device: Device = "auto",
     memory: Memory = None,
 ) -> None:
-    """Say what a run would do: cells, what is cached, time, memory and disk, own code that would run.
+    """Show the plan of a run: cells, cached ones, time, memory and disk, and your own code that would run.
 
-    To count the cells the study's own network is imported; --no-code shows the study without importing anything.
+    Counting the cells imports the study's own network; --no-code shows the study without importing anything.
 
     Parameters
     ----------
     study
         A preset (demo, mini, paper, paper-vgg16) or a study file.
     diff
-        Say instead in what two studies differ, and how many cells they share: presets, study files, or runs. --set
-        then overrides keys of the second.
+        Show instead the differences between two studies, and the number of shared cells: presets, study files, or
+        runs. --set then overrides keys of the second.
     code
-        Import the study's own code (network, loss, training loop). Without it, what needs the code is left out.
+        Import the study's own code (network, loss, training loop). Without it, the parts that need it are left out.
     """
     from sublevel.study.differences import difference
     from sublevel.study.named_code import own_code
@@ -53,7 +53,7 @@ def plan(
 
     if diff is not None:
         if study is not None:
-            raise ConfigError(f"plan takes one study, or two after --diff; got {study!r} beside them")
+            raise ConfigError(f"plan takes one study, or two after --diff; got {study!r} with them")
         show_difference(difference(*diff, overrides=overrides, out=out, device=device, code=code))
         return
     if study is None:
@@ -90,7 +90,7 @@ def show_plan(study: Study, jobs: int | None) -> None:
 
 
 def show_without_code(document: Mapping[str, Any]) -> None:
-    """Print a resolved study, of which nothing is imported."""
+    """Print a resolved study without importing any of its code."""
     from sublevel.study.named_code import format_named_code
 
     for name in ("name", "model", "data", "loss", "loop", "levels", "seeds"):
@@ -98,11 +98,11 @@ def show_without_code(document: Mapping[str, Any]) -> None:
     say(f"branches: {', '.join(branch['label'] or branch['name'] for branch in document['branches'])}")
     for line in (*_fidelity(document), *format_named_code(document)):
         say(line)
-    say(f"left out, for they need that code: {', '.join(NEEDS_CODE)}")
+    say(f"left out, because it needs that code: {', '.join(NEEDS_CODE)}")
 
 
 def _fidelity(document: Mapping[str, Any]) -> Iterator[str]:
-    """What a resolved study's fidelity stands for, and where the study says something else."""
+    """The keys that a study's fidelity sets, and those that the study overrides."""
     from sublevel.study.fidelity import followed
 
     found = list(followed(document))
@@ -110,11 +110,11 @@ def _fidelity(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"fidelity {name}: {', '.join(f'{key} = {json.dumps(rule)}' for key, value, rule in found if value == rule)}"
     for key, value, rule in found:
         if value != rule:
-            yield f"  but {key} = {json.dumps(value)}, as this study says ({name}: {json.dumps(rule)})"
+            yield f"  but {key} = {json.dumps(value)}, set by this study ({name}: {json.dumps(rule)})"
 
 
 def show_difference(found: Difference) -> None:
-    """Print in what two studies differ."""
+    """Print the differences between two studies."""
     for title, rows in (("field", found.fields), ("cells", found.cells)):
         columns = found.names if title == "field" else (*found.names, "in both")
         table = Table(title, *columns, box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""The commands report and compare: finished runs, written out again or side by side."""
+"""The commands report and compare: write the report of a finished run again, and compare finished runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def report(run: Path, *, figures: bool = True) -> None:
     run
         The folder of a run, or its name in sublevel-runs.
     figures
-        Write every figure for print too, as SVG and PDF.
+        Also write every figure for print, as SVG and PDF.
     """
     from sublevel.study.result import Result
 
@@ -28,12 +28,12 @@ def report(run: Path, *, figures: bool = True) -> None:
 
 
 def compare(*runs: Path, html: Path | None = None) -> None:
-    """Put finished runs side by side: in what they differ, their test errors, what each says about the claims.
+    """Compare finished runs: their settings, test errors and verdicts.
 
     Parameters
     ----------
     runs
-        The folders of two runs or more, or their names in sublevel-runs.
+        Two or more runs: their folders, or their names in sublevel-runs.
     html
         Write the comparison as a page instead of printing it.
     """

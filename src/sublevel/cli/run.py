@@ -1,4 +1,4 @@
-"""The commands run and measure: a study of what is trained here, or of checkpoints that were trained elsewhere."""
+"""The commands run and measure: run a study, or measure checkpoints that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sublevel.study.study import Study
 
 TIME_IS_UP = 75
-"""The exit code of a run that goes on when it is called again (EX_TEMPFAIL of sysexits.h)."""
+"""The exit code of a run that the same command resumes (EX_TEMPFAIL of sysexits.h)."""
 
 
 def run(
@@ -36,18 +36,18 @@ def run(
     device: Device = "auto",
     memory: Memory = None,
 ) -> int:
-    """Run a study: a preset, or a TOML file. What is in the store already is not computed again.
+    """Run a study: a preset or a TOML file. Results in the store are not computed again.
 
     Parameters
     ----------
     study
         A preset (demo, mini, paper, paper-vgg16) or a study file.
     jobs
-        Cells at once; the numbers do not depend on it. Default: cores / threads of the study, or a cluster's room.
+        Cells at once; results do not depend on it. Default: cores / threads of the study, or the room on a cluster.
     max_hours
         Start no cell after this many hours; running cells finish. The exit code is then 75; the same command resumes.
     figures
-        Write every figure for print too, as SVG and PDF; the report shows them all in any case.
+        Also write every figure for print, as SVG and PDF; the report shows all of them in any case.
     """
     from sublevel.study import placement
     from sublevel.study.study import Study
@@ -84,7 +84,7 @@ def measure(
         A registered network, module:function, or hf:FOLDER. Default: hf: of the first checkpoint, if that is a folder
         of a pretrained transformer.
     data
-        A data source, with its root, or module:function that returns (train, test). All training examples are
+        A data source, read from --root, or module:function that returns (train, test). All training examples are
         measured: none is held out.
     mask
         Files of 0/1 tensors by weight name: one for each checkpoint, or one for all.
@@ -111,7 +111,7 @@ def measure(
 
 
 def _table(frame: DataFrame, percent: Collection[str] = ()) -> Table:
-    """Rows for people: shares as percentages, other numbers to four digits."""
+    """A table with shares as percentages, and other numbers to four digits."""
     table = Table(box=None, pad_edge=False)
     for name in frame.columns:
         table.add_column(name.replace("_", " "), no_wrap=True)
@@ -132,14 +132,14 @@ def _folder(checkpoint: Path) -> str:
     """The network of a checkpoint that is a folder of a pretrained transformer. Raises ConfigError for another one."""
     if not (checkpoint / "config.json").is_file():
         raise ConfigError(
-            f"{checkpoint} holds weights and no network: name it with --model (a registered network, module:function "
+            f"{checkpoint} holds weights but no network: name it with --model (a registered network, module:function "
             "in a file of your own, or hf:FOLDER)"
         )
     return f"hf:{checkpoint}"
 
 
 def _given(checkpoints: Sequence[Path], masks: Sequence[Path]) -> list[dict[str, str]]:
-    """The checkpoints as a study names them: by file name, or by path where two files share their name."""
+    """The checkpoints, named by their files, or by their paths if two files have one name."""
     if not checkpoints:
         raise ConfigError("name at least one checkpoint to measure")
     if len(masks) not in (0, 1, len(checkpoints)):
@@ -154,7 +154,7 @@ def _given(checkpoints: Sequence[Path], masks: Sequence[Path]) -> list[dict[str,
 
 
 def _carry_out(study: Study, **how: Any) -> Result:
-    """Run a study while somebody watches."""
+    """Run a study and show its progress."""
     from sublevel.cli.watching import watching
 
     for note in study.notes():

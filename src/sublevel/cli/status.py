@@ -1,4 +1,4 @@
-"""The command status: where a run stands, seen from another terminal."""
+"""The command status: the progress of a run, from another terminal."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sublevel.engine.log import LOG, changed, lives, read_log
 from sublevel.errors import ConfigError, StoreError, nearest
 
 TROUBLES = 5
-"""How many troubles are shown, the last ones."""
+"""Number of the last troubles to show."""
 
 
 def status(study: str | None = None, *, out: Out = RUNS) -> None:
-    """Say where a run stands: what runs where, the time left.
+    """Show the progress of a run: its running cells, where they run, and the time left.
 
     Parameters
     ----------
     study
-        A run's name or folder, or its study file. Absent: every run that is under way, or else the last one.
+        A run's name or folder, or its study file. Default: all running runs, or else the last one.
     """
     if study is not None:
         _print(_folder(study, out))
@@ -37,14 +37,14 @@ def status(study: str | None = None, *, out: Out = RUNS) -> None:
         try:
             if lives(read_log(log), log):
                 alive.append(log.parent)
-        except StoreError as error:  # the others are still there
+        except StoreError as error:  # show the other runs
             say(error, style="red")
     for folder in alive or [logs[-1].parent]:
         _print(folder)
 
 
 def _folder(target: str, out: Path) -> Path:
-    """The folder of a run that is named by its folder, its name or its study file."""
+    """The folder of a run, from its folder, its name or its study file."""
     if target.endswith(".toml"):
         from sublevel.study.documents import read
         from sublevel.study.spec import parse
@@ -63,7 +63,7 @@ def _print(folder: Path) -> None:
     log = folder / LOG
     p = read_log(log)
     if not p.about:
-        say(f"{folder.name}: its {LOG} tells of no run")
+        say(f"{folder.name}: its {LOG} holds no run")
         return
     alive = lives(p, log)
     about = {name: str(p.about.get(name, "?")) for name in ("study", "host", "pid", "executor")}
@@ -72,7 +72,7 @@ def _print(folder: Path) -> None:
     if alive:
         state = f"running for {clock(now - p.began)} {where}"
     elif p.why is None:
-        state = f"stopped without a word {clock(time.time() - p.now)} ago, {where}; the same command goes on from there"
+        state = f"stopped without a message {clock(time.time() - p.now)} ago, {where}; the same command resumes it"
     else:
         state = f"ended {clock(time.time() - p.now)} ago after {clock(now - p.began)}: {p.why}"
     say(f"{about['study']}: {state}")

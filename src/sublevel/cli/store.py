@@ -12,14 +12,14 @@ Weights = Literal["all", "ends", "none"]
 
 
 def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> int:
-    """Check every byte of a store, and set aside what is damaged.
+    """Check every byte of a store, and set damaged files aside.
 
-    Exit code 1 if anything was.
+    The exit code is 1 if any file is damaged, incomplete or unreadable.
 
     Parameters
     ----------
     rebuild
-        Make the index of `sublevel ls --stored` anew too.
+        Also rebuild the index of `sublevel ls --stored`.
     """
     from sublevel.engine.store import Store, index
     from sublevel.engine.store.verify import verify as read_all
@@ -29,7 +29,7 @@ def verify(*, rebuild: bool = False, out: Out = RUNS, store: StoreAt = None) -> 
     for name in found.damaged:
         say(f"damaged, set aside: {name}")
     for why in dict.fromkeys(found.unreadable.values()):
-        say(f"not looked at: {why}")
+        say(f"not checked: {why}")
     for key, cell in found.incomplete.items():
         say(f"incomplete: {key[:12]} {cell}; it will be computed again")
     unread = f", {len(found.unreadable)} files that cannot be read" if found.unreadable else ""
@@ -48,20 +48,20 @@ def gc(
     out: Out = RUNS,
     store: StoreAt = None,
 ) -> None:
-    """Remove from a store what no study reaches any more.
+    """Remove the files of a store that no study reaches any more.
 
-    Studies are those that the store knows, and the runs in OUT. What is younger than an hour stays, and what a run
-    computes at the moment.
+    These are the studies that the store knows, and the runs in OUT. Files younger than an hour stay, and so do cells
+    that a run computes now.
 
     Parameters
     ----------
     dry_run
-        Say what would go, and remove nothing.
+        Show what would be removed, and remove nothing.
     forget
-        A study that need not be kept any longer: its name, or the beginning of its digest.
+        A study whose results may go: its name, or the beginning of its digest.
     weights
-        Which weights of finished studies to keep: all, the ends of trainings, or none. Numbers and masks stay, and a
-        cell that needs weights later trains them again, to the same bits.
+        Weights of finished studies to keep: all, the ends of trainings, or none. Numbers and masks stay. If a cell
+        needs removed weights later, they are trained again, to the same bits.
     """
     from sublevel.engine.store import Store
     from sublevel.study.store_admin import clear
@@ -73,7 +73,7 @@ def gc(
         say(f"{root.name} {root.digest[:12]}: {len(root.keys)} entries, {state}")
     done = cleared.collected
     for name, count in sorted(done.entries.items()):
-        say(f"{count} entries of {name} {'would go' if dry_run else 'removed'}")
+        say(f"{count} entries of {name} {'would be removed' if dry_run else 'removed'}")
     say(
         f"{'would remove' if dry_run else 'removed'} {done.entries.total()} entries, {done.objects} objects and "
         f"{done.other} other files: {done.size / 2**20:.1f} MiB; {done.kept} entries stay"
@@ -86,7 +86,7 @@ def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None)
     Parameters
     ----------
     study
-        A finished run: its name or folder; or a study that the store knows, by its name or the beginning of its digest.
+        A finished run, by name or folder; or a study that the store knows, by name or the beginning of its digest.
     archive
         The file to write.
     """
@@ -97,10 +97,9 @@ def export(study: str, archive: Path, *, out: Out = RUNS, store: StoreAt = None)
 
 
 def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> None:
-    """Take the results of an archive or a store into a store.
+    """Import the results of an archive or a store into a store.
 
-    An archive is checked before anything is written. What is there already stays as it is; nothing changes where the
-    results come from.
+    An archive is checked before anything is written. Existing results stay as they are, and the source is only read.
 
     Parameters
     ----------
@@ -110,8 +109,8 @@ def take_in(source: str, *, out: Out = RUNS, store: StoreAt = None) -> None:
     from sublevel.study.store_admin import take_in as read
 
     done = read(source, store_at(out, store))
-    say(f"{done.added} entries added, {done.there} were there; {done.studies} studies")
+    say(f"{done.added} entries added, {done.there} existed; {done.studies} studies")
     if done.different:
-        say(f"{done.different} of those that were there have other numbers in {source}; they stay")
+        say(f"{done.different} of the existing entries have other numbers in {source}; they stay")
     if done.broken:
-        say(f"{done.broken} entries of {source} are not whole, and are left out")
+        say(f"{done.broken} entries of {source} are damaged or incomplete, and are left out")

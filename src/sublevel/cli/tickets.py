@@ -1,4 +1,4 @@
-"""The commands on tickets: out of a run, shown, into a network."""
+"""The commands on tickets: export, import, show and apply."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from sublevel.tickets import Ticket
 
-ticket = App(
-    name="ticket", help="A solution as one portable file: take it out of a run, look at it, put it into a network."
-)
+ticket = App(name="ticket", help="Portable solutions: export one from a run, show it, apply it to a network.")
 
 
 @ticket.command
@@ -42,9 +40,9 @@ def export(
     out
         The file to write (safetensors).
     end
-        Put the end weights in too.
+        Include the end weights.
     code
-        Own code of the run's study that you trust, as module:function; other code is not imported.
+        Your own code in the study that may be imported, as module:function; other code is not imported.
     """
     from sublevel.study.result import Result, reading
 
@@ -83,7 +81,7 @@ def take_in(
     experiment
         main, or the folder of a branch.
     end
-        Put the end weights in too.
+        Include the end weights.
     """
     from sublevel import models
     from sublevel.tickets import from_open_lth
@@ -95,7 +93,7 @@ def take_in(
 
 @ticket.command(name="show")
 def show_ticket(file: Path) -> None:
-    """Check a ticket, and say what it holds: network, recipe, provenance, weights left in every layer."""
+    """Check a ticket, and show its content: network, recipe, provenance, and remaining weights by layer."""
     from sublevel.study.tickets import SOLUTION
     from sublevel.tickets import Ticket
 
@@ -112,7 +110,7 @@ def show_ticket(file: Path) -> None:
         say(f"{name:9} {text}")
     for name, mask in found.masks().items():
         say(f"  {name:30} {list(mask.shape)!s:18} {int(mask.sum()):>9} of {mask.numel()}")
-    say("every checksum holds")
+    say("all checksums match")
 
 
 @ticket.command
@@ -134,15 +132,15 @@ def apply(
     model
         A registered network, or module:function; its names and shapes must be the ticket's.
     at
-        Which weights. Default: end where the ticket has them, otherwise start.
+        The weights to write. Default: end if the ticket has them, otherwise start.
     masks
         Keep the masks, as NAME_orig and NAME_mask (torch.nn.utils.prune; `sublevel measure` reads them).
     input_shape
-        Shape of an input, channels first, where the ticket does not tell.
+        Shape of an input, channels first, if the ticket does not have it.
     classes
-        Number of classes, where the ticket does not tell.
+        Number of classes, if the ticket does not have it.
     option
-        An option of the network, as name=value. Those that the ticket names go to a registered network only.
+        An option of the network, as name=value. Options in the ticket are passed to registered networks only.
     """
     from sublevel.engine.store import serialised
     from sublevel.tickets import Ticket
@@ -152,7 +150,7 @@ def apply(
     data = found.about.get("data", {})
     shape = input_shape or data.get("input_shape", ())
     if not shape:
-        raise ConfigError(f"{file} does not tell the shape of the inputs: give --input-shape and --classes")
+        raise ConfigError(f"{file} does not hold the shape of the inputs: give --input-shape and --classes")
     net = _network(found, model, shape, classes or data.get("classes") or 1, option)
     net = found.to_torch_prune(net, at) if masks else found.apply(net, at)
     write(out, serialised(net.state_dict()))
@@ -160,9 +158,9 @@ def apply(
 
 
 def _network(found: Ticket, model: str, shape: Any, classes: Any, option: Sequence[str]) -> nn.Module:
-    """Build the network that the user names. The ticket's own options reach a registered network alone.
+    """Build the named network. Options of the ticket are passed to registered networks only.
 
-    One that is registered is built without memory first, since the ticket may ask for any size.
+    A registered network is first built on the meta device, since an untrusted ticket may ask for any size.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live view on a terminal, plain lines elsewhere."""
+"""The progress of a running study: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVERY = 10.0
 
 
 class Watching:
-    """A listener that counts cells, remembers what runs, and estimates the time left from the work done so far."""
+    """A listener that counts cells, lists the running ones, and shows the estimated time left."""
 
     def __init__(self, live: bool) -> None:
         self.live = live
@@ -34,7 +34,7 @@ class Watching:
         self._view: Live | None = None
 
     def __call__(self, event: Event) -> None:
-        """Count the event, and show it; what was in the store before the run began is none."""
+        """Count the event, and show it; cells that were in the store before the run are not events."""
         row = event.row
         if event.what == "begin":
             self.progress = RunProgress()
@@ -43,7 +43,7 @@ class Watching:
         elif not self.progress.about:
             return
         elif event.what == "waits" and not self.progress.elsewhere:
-            say("another run computes some of these cells: their results are taken from it")
+            say("another run computes some of these cells; this run uses its results")
         self.progress.take(row)
         if event.what == "finished" and row["status"] == "failed":
             say(f"failed: {row['cell']}: {row['error']['message']}", style="red")
@@ -51,7 +51,7 @@ class Watching:
             self.tick()
 
     def tick(self) -> None:
-        """Show where things stand."""
+        """Show the current progress."""
         if self._view is not None:
             self._view.update(self.picture())
         elif not self.live and time.time() - self._spoke > EVERY:
@@ -68,7 +68,7 @@ class Watching:
         return Group(bar, *(Text(f"  {describe(name, row)}") for name, row in p.running.items()))
 
     def summary(self, result: Result) -> None:
-        """The last words of a run."""
+        """Print the summary of a run."""
         p, unfinished = self.progress, Counter(cell["status"] for cell in result.unfinished)
         last = result.document["last_run"]
         if p.why is None:  # this listener failed on the way, and its counts are not those of the run
@@ -78,9 +78,10 @@ class Watching:
         else:
             say(f"{p.done} cells run in {clock(time.time() - p.began)}, {p.cached} from the store")
         if unfinished["failed"] or unfinished["skipped"]:
-            say(f"{unfinished['failed']} cells failed and {unfinished['skipped']} were skipped for it; see the report")
+            failed, skipped = (unfinished[status] for status in ("failed", "skipped"))
+            say(f"{failed} cells failed; {skipped} that need them were skipped; see the report")
         if unfinished["waiting"]:
-            say(f"the time was up: {unfinished['waiting']} cells are left; the same command goes on from here")
+            say(f"the time was up: {unfinished['waiting']} cells are left; the same command resumes")
         if last["damaged"]:
             say(f"{len(last['damaged'])} damaged files are set aside in {result.store.where}/damaged")
 
@@ -111,7 +112,7 @@ def describe(name: str, row: Mapping[str, Any]) -> str:
 
 
 def format_step(row: Mapping[str, Any]) -> str:
-    """How far a training has come, if it has said so."""
+    """The progress of a training, if it has reported any."""
     step, steps, loss, error = (row.get(n) for n in ("step", "steps", "train_loss", "validation_error"))
     if not (number(step) and number(steps)):
         return ""

@@ -97,7 +97,7 @@ class Schedule:
                     self._collect(node, future, leases)
                 self._waiting.look_again(POLL)
                 self._tell(Event("tick"))
-        error = {"kind": "time", "message": f"{TIME}: the same command goes on from here"}
+        error = {"kind": "time", "message": f"{TIME}: the same command resumes"}
         for node in self.graph.nodes.values():
             if node.id not in self.outcomes:
                 self.outcomes[node.id] = Outcome(node, "waiting", self._readiness.keys.get(node.id, ""), error=error)
