@@ -49,12 +49,13 @@ def contained() -> Iterator[None]:
                 _end_child(me, write_end)
                 if isinstance(error, bdb.BdbQuit):
                     raise ModelError("the code stopped at breakpoint(), and there is no terminal") from error
-                if isinstance(error, Exception) or _interrupted(error):
+                pressed = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+                if isinstance(error, Exception) or pressed:  # workers ignore Ctrl-C, so there the code raised it
                     raise
                 raise ModelError(f"the code ended the program: {type(error).__name__}: {error}") from error
             _end_child(me, write_end)
-        write_end = _close(write_end)
-        if _forks > forks and _child_returned(read_end):
+        write_end = _close(write_end)  # the pipe ends when all children have exited
+        if _forks > forks and select.select([read_end], [], [], WAIT)[0] and os.read(read_end, 1) == b"!":
             raise ModelError("the code forked and its child returned: two processes would compute one cell")
     finally:
         _close(write_end)
@@ -64,23 +65,12 @@ def contained() -> Iterator[None]:
                 os.chdir(here)
 
 
-def _interrupted(error: BaseException) -> bool:
-    """Whether the user pressed Ctrl-C. Workers ignore that signal, so in a worker the code itself raised it."""
-    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-
-
 def _end_child(parent: int, pipe: int) -> None:
     """Exit if this process is a child that the code forked, and notify its parent."""
     if os.getpid() != parent:
         with suppress(OSError):
             os.write(pipe, b"!")
         os._exit(70)
-
-
-def _child_returned(pipe: int) -> bool:
-    """Whether a forked child returned. The pipe closes when all children have exited."""
-    ready, _, _ = select.select([pipe], [], [], WAIT)
-    return bool(ready) and os.read(pipe, 1) == b"!"
 
 
 def _close(descriptor: int) -> int:

@@ -123,7 +123,7 @@ def test_checkpoints_without_a_network_need_its_name(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["measure", str(tmp_path / "a.pt"), "--data", "mnist"])
     assert end.value.code == 2
-    assert "holds weights and no network: name it with --model" in capsys.readouterr().err
+    assert "holds weights but no network: name it with --model" in capsys.readouterr().err
 
 
 def test_network_and_data_in_one_file(tmp_path, monkeypatch):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -83,14 +81,9 @@ def _print(folder: Path) -> None:
     if alive and p.running:
         table = Table("running", "where", "for", "at", box=None, pad_edge=False)
         for name, row in p.running.items():
-            table.add_row(name, _where(row), clock(now - row["since"]), format_step(row))
+            gpu = f", GPU {row['gpu']}" if row.get("gpu") else ""
+            at = f"{row['host']}:{row.get('pid', '?')}{gpu}" if "host" in row else "waiting"
+            table.add_row(name, at, clock(now - row["since"]), format_step(row))
         say(table)
     for trouble in p.troubles[-TROUBLES:]:
         say(trouble)
-
-
-def _where(row: Mapping[str, Any]) -> str:
-    if "host" not in row:
-        return "waiting"
-    gpu = f", GPU {row['gpu']}" if row.get("gpu") else ""
-    return f"{row['host']}:{row.get('pid', '?')}{gpu}"

@@ -6,7 +6,6 @@ one gather.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,20 +60,18 @@ def epoch_plan(
     """
     suffix = f":{order}" if order else ""
     draw = generator(seed, f"order{suffix}", epoch)
-    index = torch.cat(list(_runs(n, block, mix, draw))) if block else torch.randperm(n, generator=draw)
+    if block:
+        groups = torch.randperm(-(-n // block), generator=draw).split(mix)
+        rows = [[torch.arange(b * block, min((b + 1) * block, n)) for b in group.tolist()] for group in groups]
+        runs = [torch.cat(parts) for parts in rows]
+        index = torch.cat([run[torch.randperm(len(run), generator=draw)] for run in runs])
+    else:
+        index = torch.randperm(n, generator=draw)
     rng = generator(seed, f"augment{suffix}", epoch)
     dy = torch.randint(0, 2 * pad + 1, (n,), generator=rng)
     dx = torch.randint(0, 2 * pad + 1, (n,), generator=rng)
     flips = torch.randint(0, 2, (n,), generator=rng).bool()
     return EpochPlan(index, dy, dx, flips & flip, pad, flip)
-
-
-def _runs(n: int, block: int, mix: int, draw: torch.Generator) -> Iterator[Tensor]:
-    """The examples of ``mix`` blocks at a time, shuffled."""
-    order = torch.randperm(-(-n // block), generator=draw)
-    for some in order.split(mix):
-        rows = torch.cat([torch.arange(b * block, min((b + 1) * block, n)) for b in some.tolist()])
-        yield rows[torch.randperm(len(rows), generator=draw)]
 
 
 def spans(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:

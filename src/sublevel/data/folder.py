@@ -118,7 +118,11 @@ def _assemble(paths: list[str], x: Tensor, test_fraction: float, origin: str) ->
     else:
         test = torch.tensor([part == "test" for part in parts])
         hint = "both must have the same class folders"
-    _same_classes(classes, y[~test], y[test], hint)
+    named = {"train": set(y[~test].tolist()), "test": set(y[test].tolist())}
+    for here, other in (("train", "test"), ("test", "train")):
+        if only := sorted(named[here] - named[other]):
+            lacking = ", ".join(classes[label] for label in only)
+            raise DataError(f"classes in {here} but not in {other}: {lacking}; {hint}")
     return Dataset("folder", x[~test], y[~test], x[test], y[test], classes, origin)
 
 
@@ -151,11 +155,3 @@ def _classes(labels: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
         )
     number = {name: label for label, name in enumerate(classes)}
     return classes, torch.tensor([number[name] for name in labels])
-
-
-def _same_classes(classes: tuple[str, ...], train_y: Tensor, test_y: Tensor, hint: str) -> None:
-    for here, has, other, lacks in (("train", train_y, "test", test_y), ("test", test_y, "train", train_y)):
-        only = sorted(set(has.tolist()) - set(lacks.tolist()))
-        if only:
-            named = ", ".join(classes[label] for label in only)
-            raise DataError(f"classes in {here} but not in {other}: {named}; {hint}")

@@ -109,8 +109,9 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
             f"two readings of the {split} data differ: {len(first[1])} examples, then {len(second[1])}; "
             "an iterable must give all its examples every time"
         )
-    pairs = zip([*tensors_of(first[0]), first[1]], [*tensors_of(second[0]), second[1]], strict=True)
-    if not all(_same(a, b) for a, b in pairs):
+    pairs = list(zip([*tensors_of(first[0]), first[1]], [*tensors_of(second[0]), second[1]], strict=True))
+    alike = (a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)
+    if any(a.dtype != b.dtype for a, b in pairs) or not all(alike):
         raise DataError(
             f"two readings of the {split} data differ: take shuffling and random augmentation out of it "
             "(the data order is the study's own, train.crop and train.flip augment)"
@@ -202,10 +203,6 @@ def _gathered(parts: list[Inputs], gather: Callable[[list[Tensor]], Tensor]) -> 
     if isinstance(first, tuple):
         return tuple(gather(list(column)) for column in zip(*map(tensors_of, parts), strict=True))
     return gather([t for p in parts for t in tensors_of(p)])
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:

@@ -27,7 +27,8 @@ def takes_channels_last(module: nn.Module, inputs: Inputs) -> bool:
     if not isinstance(inputs, Tensor) or inputs.ndim != 4 or inputs.device.type != "cpu":
         return False
     convolutions = [each for each in module.modules() if isinstance(each, nn.Conv2d)]
-    if not convolutions or any(map(_crashes, convolutions)):
+    pointwise = [c for c in convolutions if max(c.kernel_size) == 1 and max(c.stride) > 1]
+    if not convolutions or any(c.in_channels // c.groups < NARROW for c in pointwise):
         return False
     training = module.training
     try:
@@ -38,9 +39,3 @@ def takes_channels_last(module: nn.Module, inputs: Inputs) -> bool:
     finally:
         module.train(training)
     return True
-
-
-def _crashes(layer: nn.Conv2d) -> bool:
-    """Whether `NARROW` excludes this layer."""
-    pointwise = max(layer.kernel_size) == 1 and max(layer.stride) > 1
-    return pointwise and layer.in_channels // layer.groups < NARROW
