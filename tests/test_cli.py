@@ -126,7 +126,7 @@ BAD: list[tuple[tuple[object, ...], str]] = [
     (("import", "absent.tar"), "no archive and no store absent.tar"),
     (("import", "data.npz"), "data.npz cannot be imported"),
     (("import", "."), "there is no store"),
-    (("ls", "absent"), "no run and no key"),
+    (("ls", "absent"), "neither a run nor a key"),
     (("ls", "level=1", "lvl=2"), "a filter is field=value"),
 ]  # fmt: skip
 
@@ -325,7 +325,7 @@ def test_doctor_finds_a_gpu_that_pytorch_cannot_use(do, tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     said = do("doctor")
     assert said.code == 1
-    assert "there is a GPU (GPU 0: Some Card), and this PyTorch is a CPU build" in said.out
+    assert "there is a GPU (GPU 0: Some Card), but this PyTorch is a CPU build" in said.out
 
 
 @pytest.mark.slow

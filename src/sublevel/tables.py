@@ -1,6 +1,6 @@
-"""The tables of a run: their names, columns and meaning. Each is declared beside what fills it, by `table`.
+"""The tables of a run: their names, columns and meaning. `table` declares each in the file that fills it.
 
-Every number that a figure, a claim or a reader uses stands in one of these. They are written by ``study.tables`` as CSV
+Every number in a figure, a claim or the report comes from one of these. They are written by ``study.tables`` as CSV
 (one header line, ``repr`` floats, empty where undefined), sorted by their identifying columns, and hold no times, paths
 or host names: the same study gives the same bytes.
 """
@@ -35,7 +35,7 @@ WORDS = frozenset({"branch", "space", "operator", "buffers", "path", "order", "s
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a table with their meaning, which is empty where the name says it, and those that hold text."""
+    """The columns of a table with their meaning (empty if the name is clear), and the columns of text."""
 
     columns: Mapping[str, str]
     words: frozenset[str]

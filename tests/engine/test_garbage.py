@@ -123,7 +123,7 @@ def test_garbage_is_not_collected_by_a_damaged_root(store: Store) -> None:
     roots.finish(store, root(key))
     path = store.path / root().file
     path.write_bytes(path.read_bytes().replace(b'"one"', b'"two"'))
-    with pytest.raises(StoreError, match="what its study reaches is not known"):
+    with pytest.raises(StoreError, match="the entries of its study are not known"):
         roots.roots(store)
     roots.check(store)
     assert roots.roots(store) == []

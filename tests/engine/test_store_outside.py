@@ -260,7 +260,7 @@ def test_no_request_goes_to_an_address_of_a_stranger(
     folder = stranger(runs, "strange", store=url)
     for words in (("report", folder), ("compare", folder, folder), ("export", folder, tmp_path / "a.tar")):
         assert command(*words) == 2
-        assert "an address that was not named on this machine before" in capsys.readouterr().err
+        assert "an address that was not used on this machine before" in capsys.readouterr().err
     for words in (("gc", "--dry-run", "--out", runs), ("gc", "--out", runs), ("ls", "--out", runs)):
         assert command(*words) == 0
     assert asked == []
@@ -275,7 +275,7 @@ def test_an_address_that_was_named_once_is_known_later(tmp_path: Path, monkeypat
 
     monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(address, "_named", set())
-    with pytest.raises(StoreError, match="name it once"):
+    with pytest.raises(StoreError, match="use it once"):
         address.trusted("s3://bucket/a", tmp_path)
     for _ in range(2):
         assert user_address("s3://bucket/a/") == "s3://bucket/a"
@@ -283,6 +283,6 @@ def test_an_address_that_was_named_once_is_known_later(tmp_path: Path, monkeypat
     assert address.trusted("s3://bucket/a", tmp_path) == "s3://bucket/a"
     assert (tmp_path / "cache" / "stores" / "named").read_text() == "s3://bucket/a\n"
     for other in ("s3://bucket", "s3://bucket/ab", "s3://bucket/a/b", "http://bucket/a"):
-        with pytest.raises(StoreError, match="name it once"):
+        with pytest.raises(StoreError, match="use it once"):
             address.trusted(other, tmp_path)
     assert address.trusted(str(tmp_path), tmp_path) == str(tmp_path), "a folder needs no word"

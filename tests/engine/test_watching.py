@@ -93,7 +93,7 @@ def failing(event: Event) -> None:
 def test_the_log_tells_every_cell_once_and_a_failing_listener_stops_nothing(here: Path) -> None:
     study = sl.Study("small.toml")
     with pytest.warns(
-        UserWarning, match=r"failing failed and is told nothing more: ValueError\('no room on the disk'\)$"
+        UserWarning, match=r"failing failed and gets no more events: ValueError\('no room on the disk'\)$"
     ):
         result = study.run(jobs=1, listener=failing, report=False)
     assert not len(result.failures)

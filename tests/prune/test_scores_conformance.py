@@ -157,8 +157,8 @@ def test_what_a_criterion_lacks_is_named() -> None:
     said = {
         "movement": "criterion 'movement' needs the point that training started from, which is not known here",
         "synflow": "criterion 'synflow' needs the network's response to ones, which is not known here",
-        "taylor": "criterion 'taylor' looks at the loss, and was given no field",
-        "woodfisher": "criterion 'woodfisher' looks at the loss, and was given no field",
+        "taylor": "criterion 'taylor' needs the loss, but got no field",
+        "woodfisher": "criterion 'woodfisher' needs the loss, but got no field",
     }
     for name, message in said.items():
         with pytest.raises(ConfigError, match=message):

@@ -20,7 +20,7 @@ class Event:
 
     ``what`` is ``begin`` (the cells that will run), ``waits`` (another run computes this cell), ``started``,
     ``progress`` (a running cell reports), ``retried`` (a worker died, or an object was damaged: the cell runs again),
-    ``finished`` (a node is settled, with its ``outcome``), ``tick`` (some time went by) or ``end``. ``about`` is the
+    ``finished`` (a node is settled, with its ``outcome``), ``tick`` (some time has passed) or ``end``. ``about`` is the
     rest of its row in the log.
     """
 
@@ -28,7 +28,7 @@ class Event:
     node: Node | None = None
     about: Row = field(default_factory=dict)
     outcome: Outcome | None = None
-    time: float = field(default_factory=lambda: time.time())  # looked up when it is called
+    time: float = field(default_factory=lambda: time.time())  # a test may replace time.time
 
     @property
     def row(self) -> Row:
@@ -69,4 +69,4 @@ class Stream:
             except Exception as error:
                 self._listeners.remove(listener)
                 name = getattr(listener, "__name__", type(listener).__name__)
-                warnings.warn(f"{name} failed and is told nothing more: {plain(repr(error))}", stacklevel=2)
+                warnings.warn(f"{name} failed and gets no more events: {plain(repr(error))}", stacklevel=2)

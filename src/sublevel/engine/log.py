@@ -73,17 +73,17 @@ class Log:
             self._file.write("\n" if cut else "")
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
-        with suppress(RuntimeError):  # a user who can start no more threads; others then see no sign of life
+        with suppress(RuntimeError):  # the user may start no more threads; there is no heartbeat then
             threading.Thread(target=self._live, daemon=True).start()
 
     def _live(self) -> None:
         while not self._over.wait(BEAT):
-            with suppress(OSError):  # a file server that is away may come back
+            with suppress(OSError):  # a file server may come back
                 os.utime(self._path)
 
 
 def _opener(path: str, flags: int) -> int:
-    """Neither through a link nor into a pipe: a run's folder may come from anybody."""
+    """Refuse links and pipes, since a run's folder is untrusted."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
@@ -93,7 +93,7 @@ def _is_cut(log: Path) -> bool:
         with opened(log) as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
-    except OSError:  # there is none, or nothing in it
+    except OSError:  # no log, or an empty one
         return False
 
 

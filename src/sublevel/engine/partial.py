@@ -44,13 +44,13 @@ class Partial:
         """
         began = time.monotonic()
         rest = json.dumps({"key": self._key, **about}).encode() + b"\n" + data
-        with store_errors(f"cannot keep a training in {self._files.where}"):
+        with store_errors(f"cannot save a training in {self._files.where}"):
             self._files.write(self._name, digest(rest).encode() + b"\n" + rest)
         now = time.monotonic()
         self._next = now + max(self._every, SHARE * (now - began))
 
     def read(self) -> tuple[Document, bytes] | None:
-        """The last save; None if there is none, or a damaged one. StoreError if it cannot be read."""
+        """The last save; None if it is missing or damaged. StoreError if it cannot be read."""
         with store_errors(f"cannot read the store in {self._files.where}"):
             return read_or_none(self._files, self._name, self._parsed)
 

@@ -156,7 +156,7 @@ class RunProgress:
         """Seconds left; None while there is no basis for an estimate.
 
         A running cell keeps the pace of its own reports. A cell without reports takes as long per unit of work as cells
-        of its kind have taken. The number of cells at once stays what it has been.
+        of its kind have taken. The number of cells at once stays the same.
         """
         if now - self.began < SOON:
             return None

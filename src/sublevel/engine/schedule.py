@@ -35,7 +35,7 @@ MakeJob = Callable[[Node, str, Any], Job]
 class Schedule:
     """Settles every node of a graph: reads stored entries, computes the others, each key once.
 
-    ``keyed(node, inputs)`` is a cell's key, ``cost(node)`` its cost in any unit; ``tell`` takes every event.
+    ``keyed(node, inputs)`` is a cell's key, ``cost(node)`` its cost in any unit; ``tell`` receives every event.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Schedule:
         self._running = Running(lambda node, row: tell(Event("progress", node, {"said": row})))
 
     def look(self) -> list[Node]:
-        """Settle all cached nodes; return the others, as far as they are known to run."""
+        """Settle all cached nodes; return the others."""
         if not self._readiness.keys:
             self._settle(*filter(None, map(self._found, self._readiness.first())))
         return [node for node in self.graph.nodes.values() if node.id not in self.outcomes]

@@ -58,7 +58,7 @@ def _entry(job: Job, progress: Progress, compute: Compute, started: float) -> Do
     try:
         result, tensors = compute(job, store, partial, progress)
         found = finite(result) | {"objects": {name: store.put_tensors(each) for name, each in tensors.items()}}
-    except Diverged as error:  # it would happen again, so it is a result: kept, and not tried again
+    except Diverged as error:  # it would happen again, so it is a stored result
         found = {"values": {}, "objects": {}, "failure": {"kind": "diverged", "message": str(error)}}
     about = {"key": job.key, "kind": job.kind, "inputs": job.inputs, "labels": job.labels}
     body = {**about, **found, "seconds": round(time.perf_counter() - started, 3)}
@@ -113,7 +113,7 @@ def main() -> None:
 def _lines(jobs: TextIO) -> Iterator[str]:
     """Lines of ``jobs``; when it ends, so does the process, even in the middle of a job: the parent is gone.
 
-    What the process has forked goes with it, where it has a session of its own.
+    If the process leads a session, its forked children end too.
     """
     lines: Queue[str] = Queue()
 

@@ -17,7 +17,7 @@ class NotDeterministic(ModelError, ValueError):
 
 
 def require_field(field: object, who: str) -> None:
-    """Require a deterministic field; a `Stochastic` is none.
+    """Require a deterministic field, not a `Stochastic`.
 
     Raises TypeError with the type of the object.
     """

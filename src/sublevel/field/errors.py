@@ -1,4 +1,4 @@
-"""The error of a field as a function of its own, for sublevel sets of the error."""
+"""The error of a field as a function, for sublevel sets of the error."""
 
 from __future__ import annotations
 

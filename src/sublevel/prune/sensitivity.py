@@ -28,7 +28,7 @@ ROUNDS = 100
 def loss_of(field: Field | None, name: str) -> Field:
     """Return the field; raise ConfigError if a criterion that needs one has none."""
     if field is None:
-        raise ConfigError(f"criterion {name!r} looks at the loss, and was given no field")
+        raise ConfigError(f"criterion {name!r} needs the loss, but got no field")
     return field
 
 

@@ -95,7 +95,7 @@ class Workers:
         worker = self._idle.get()
         try:
             future.set_result(worker.ask(job, progress))
-        except Exception as error:  # whatever went wrong, the future must end
+        except Exception as error:  # the future must end in any case
             worker.kill()
             try:
                 worker = worker if self._closing else self._start(worker.gpu)
@@ -125,7 +125,7 @@ def ending(code: int) -> str:
 def visible(device: str, count: int, said: str | None) -> tuple[str, ...]:
     """The GPUs that a study on ``device`` may use, by their names in CUDA_VISIBLE_DEVICES.
 
-    ``count`` are visible to this process, whose CUDA_VISIBLE_DEVICES is ``said``.
+    ``count`` GPUs are visible to this process, and ``said`` is its CUDA_VISIBLE_DEVICES.
 
     >>> visible("cuda", 2, None), visible("cuda", 2, "4,6"), visible("cuda:1", 2, "4,6"), visible("cpu", 0, None)
     (('0', '1'), ('4', '6'), ('6',), ())
@@ -167,9 +167,9 @@ class _Worker:
         raise WorkerDied(ending(self._death()))
 
     def _death(self) -> int:
-        """Wait until the process ends by itself, and end what it has started; its exit code.
+        """Wait until the process ends, end the processes that it has started, and return its exit code.
 
-        Until it is waited for, its number is its own: no other group of processes can have it.
+        Its number stays reserved until it is waited for, so no other group of processes can have it.
         """
         if hasattr(os, "waitid"):
             with suppress(ChildProcessError):  # waited for already
@@ -179,7 +179,7 @@ class _Worker:
 
     def end(self) -> None:
         """Kill the process and the processes of its session."""
-        if self.process.returncode is None:  # not waited for yet, so its number is still its own
+        if self.process.returncode is None:  # not waited for yet, so its number is still reserved
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
@@ -190,5 +190,5 @@ class _Worker:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                with suppress(OSError):  # what a dead process did not read is in the way of closing
+                with suppress(OSError):  # closing fails if the dead process left data unread
                     pipe.close()

@@ -136,7 +136,7 @@ class Ray:
                 self._ray.init(include_dashboard=False, **quiet)
             else:
                 self._ray.init(address, **quiet)
-        except Exception as error:  # each way of not being there has its own class
+        except Exception as error:  # there are many classes of errors
             raise ConfigError(f"Ray cannot be reached ({address}): {_first(error)}") from None
 
     def _prove(self) -> None:

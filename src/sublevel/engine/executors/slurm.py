@@ -39,7 +39,7 @@ SILENCE = 120.0
 """Seconds without a heartbeat after which a worker counts as dead, whatever Slurm reports."""
 
 STARTS = 3
-"""How many worker jobs in a row may end before they say hello."""
+"""Number of worker jobs in a row that may end before they say hello."""
 
 QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED")
 
@@ -109,7 +109,7 @@ class Slurm:
         """Cancel the worker jobs and remove the folder."""
         self._closed.set()
         self._thread.join()
-        if self._workers:  # those that are gone too: slurm may have queued them again
+        if self._workers:  # also ended ones, which slurm may have queued again
             _command("scancel", *(w.job.job_id for w in self._workers))
         self._tidy()
 
@@ -145,7 +145,7 @@ class Slurm:
                 worker.state, worker.node, self._mute = "ready", row["node"], 0
             elif "bye" in row:
                 worker.state = "gone"
-                if worker.task is not None:  # it was handed over while it left
+                if worker.task is not None:  # it received the task while it was ending
                     self._tasks.appendleft(worker.task)
                 worker.task = None
             elif worker.task is not None and row.get("task") == worker.task.name:
@@ -170,9 +170,9 @@ class Slurm:
         same = ([each] * wanted for each in (own_paths(), self._token))
         try:
             jobs = self._submitter.map_array(serve, [str(mail)] * wanted, names, *same)
-        except Exception as error:  # sbatch says why it refuses
+        except Exception as error:  # with the reason of sbatch
             said = " ".join(str(error).split())
-            raise ConfigError(f"slurm does not take the worker jobs (run.slurm): {said}") from None
+            raise ConfigError(f"slurm refuses the worker jobs (run.slurm): {said}") from None
         self._workers += [_WorkerJob(n, j, Lines(mail / f"{n}.out")) for n, j in zip(names, jobs, strict=True)]
         self._asked_at = time.monotonic()
 
@@ -191,8 +191,8 @@ class Slurm:
                 if worker.state != "gone":
                     self._lose(worker, state)
             elif worker.state == "ready" and state in QUEUED:
-                _command("scancel", worker.job.job_id)  # it would wait for minutes; a new one need not
-                self._lose(worker, "its node failed, or it had to make way")
+                _command("scancel", worker.job.job_id)  # it would wait for minutes; a new one may start at once
+                self._lose(worker, "its node failed, or it was preempted")
             elif worker.state == "ready" and now - worker.heard > SILENCE:
                 self._lose(worker, f"no sign of life for {SILENCE:.0f} s")
 
@@ -244,4 +244,4 @@ def _last_line(log: Path) -> str:
         lines = log.read_text(errors="replace").split("\n")
     except OSError:
         return f"there is no {log}"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")

@@ -58,9 +58,8 @@ def trusted(full: str, start: Path) -> str:
     """An address that the run in ``start`` names. StoreError for a URL that the user has not named on this machine."""
     if is_url(full) and full not in _named and full not in _noted():
         raise StoreError(
-            f"the run in {start} says that its results are in {ascii(full)[1:-1]}, an address that was not named on "
-            "this machine before; nothing was asked there. If you trust it, name it once: sublevel ls --stored --store "
-            "URL"
+            f"the run in {start} has its results in {ascii(full)[1:-1]}, an address that was not used on this machine "
+            "before; no request was sent there. If you trust it, use it once: sublevel ls --stored --store URL"
         )
     return full
 

@@ -3,8 +3,8 @@
     archive.json                 {"format": 1, "files": {name: [bytes, SHA-256]}}
     cells/.. objects/.. studies/..   as in a store
 
-An archive is data from anybody. Only plain files of a plain tar are read, whose names, sizes and checksums are those of
-``archive.json``; everything is checked before anything is written; no path of an archive is ever a path on this disk.
+An archive is untrusted. Only regular files of a plain tar are read, with the names, sizes and checksums in
+``archive.json``. Everything is checked before anything is written. No path in an archive becomes a path on this disk.
 """
 
 from __future__ import annotations

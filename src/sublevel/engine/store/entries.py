@@ -175,8 +175,8 @@ class Store:
             self.files.remove(name)
         if again:
             raise StoreError(
-                f"the storage of {self.where} makes a file that is there already once more: two runs could not tell "
-                "who computes what, so it cannot hold a store"
+                f"the storage of {self.where} creates an existing file again, so two runs could claim one cell: it "
+                "cannot hold a store"
             )
 
     def put_tensors(self, tensors: Mapping[str, Any]) -> str:
@@ -198,7 +198,7 @@ class Store:
             self.files.write(name, data)
 
     def _touched(self, name: str) -> bool:
-        """Touch a file; return whether it exists. Another user's file that cannot be touched stays as old as it is."""
+        """Touch a file; return whether it exists. A file of another user that cannot be touched keeps its time."""
         try:
             self.files.touch(name)
         except FileNotFoundError:

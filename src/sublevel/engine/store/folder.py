@@ -48,7 +48,7 @@ class Folder:
 
     @patient
     def write(self, name: str, data: bytes) -> None:
-        """Write beside, fsync, rename, fsync the folder."""
+        """Write a temporary file, fsync it, rename it, fsync the folder."""
         beside = uuid.uuid4().hex
         with self._at(f"{TMP}{beside}", make=True) as (tmp, _):
             try:
@@ -64,7 +64,7 @@ class Folder:
     def create(self, name: str, data: bytes) -> bool:
         """Exclusive creation (O_EXCL), without fsync: leases need not survive a power cut.
 
-        If an attempt failed and the next one finds the file, its content tells whether the first attempt created it.
+        If an attempt failed and the next one finds the file, its content shows whether the first attempt created it.
         """
         attempts = 0
 

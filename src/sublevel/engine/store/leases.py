@@ -155,7 +155,7 @@ def generation(lease: File | str) -> int:
 
 
 def seconds_of(variable: str, usual: float, least: float, most: float) -> float:
-    """The seconds that an environment variable sets, or the usual ones. ConfigError for what is out of bounds."""
+    """The seconds that an environment variable sets, or the usual ones. ConfigError if they are out of bounds."""
     said = os.environ.get(variable, "")
     try:
         seconds = float(said) if said else usual

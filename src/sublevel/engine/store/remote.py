@@ -61,8 +61,8 @@ class Bucket:
     def create(self, name: str, data: bytes) -> bool:
         """Conditional PUT.
 
-        If it is refused, the content tells whether this call created the file: the storage library retries a PUT whose
-        answer was lost, and is then refused because of its own file.
+        If it is refused, the content shows whether this call created the file: the storage library retries a PUT whose
+        answer was lost, and the retry is refused because the file exists.
         """
         try:
             with _plainly():
@@ -119,7 +119,7 @@ class Bucket:
         finally:
             self.remove(name)
         if found is None:
-            raise OSError(f"{name} is gone as soon as it is written")
+            raise OSError(f"{name} does not exist right after it was written")
         return found.modified
 
     def occupied(self) -> bool:
@@ -143,7 +143,7 @@ def _modified(about: Mapping[str, Any]) -> float:
             said = (said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp()
         if said is not None:
             return float(int(said))
-    raise OSError("this storage does not say when a file was changed")
+    raise OSError("this storage does not give the times of changes")
 
 
 @contextmanager

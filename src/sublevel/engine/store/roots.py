@@ -23,7 +23,7 @@ FIELDS = {"study", "numerics", "keys", "objects", "finished"}
 
 @dataclass(frozen=True)
 class Root:
-    """A resolved study and what it reaches: ``keys`` of entries, and ``objects`` that no entry names (the user's data).
+    """A resolved study, the ``keys`` of its entries, and ``objects`` that no entry names (your own data).
 
     A root that is not ``finished`` belongs to a run under way or killed. It also reaches every entry that was computed
     under its name.
@@ -68,7 +68,7 @@ def of_run(
 ) -> Root:
     """The root of a run; ``problem`` is the description of its problem, which may name an object with its data."""
     spec = problem or {}
-    data = spec.get("stored") or spec.get("data", {}).get("object")  # where runs before version 0.2 have it
+    data = spec.get("stored") or spec.get("data", {}).get("object")  # its place in runs before version 0.2
     return Root(study, numerics, frozenset(keys), frozenset([data] if data else []), finished)
 
 
@@ -86,7 +86,7 @@ def begin(store: Store, root: Root) -> None:
 
 
 def join(store: Store, root: Root) -> None:
-    """Add a root to what is recorded of its study; a damaged record is set aside."""
+    """Add a root to the record of its study; a damaged record is set aside."""
     before = store.find(root.file, parse_root)
     store.write(root.file, sealed(root.joined(before).document()))
 
@@ -97,7 +97,7 @@ def finish(store: Store, root: Root) -> None:
 
 
 def roots(store: Store) -> list[Root]:
-    """All roots. StoreError if one is damaged or cannot be read, since what it reaches is then unknown."""
+    """All roots. StoreError if one is damaged or cannot be read, since its keys are then unknown."""
     found = []
     for name in _names(store):
         try:
@@ -107,8 +107,8 @@ def roots(store: Store) -> list[Root]:
             continue
         except DamagedEntry:
             raise StoreError(
-                f"{name} in {store.where} is damaged: what its study reaches is not known; `sublevel verify` sets "
-                "it aside, and a run of the study writes it anew"
+                f"{name} in {store.where} is damaged, so the entries of its study are not known; `sublevel verify` "
+                "sets it aside, and a run of the study writes it again"
             ) from None
     return found
 
@@ -120,7 +120,7 @@ def check(store: Store) -> None:
 
 
 def named(found: Iterable[Root], word: str) -> list[Root]:
-    """The roots of that name, or those whose digest starts with it. ConfigError if there is none."""
+    """The roots of that name, or whose digest starts with it. ConfigError if none match."""
     known = list(found)
     chosen = [root for root in known if root.name == word]
     if not chosen and re.fullmatch(r"[0-9a-f]{6,64}", word):

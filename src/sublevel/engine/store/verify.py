@@ -26,7 +26,7 @@ class Verified:
 
 
 def verify(store: Store) -> Verified:
-    """Read every root, object and entry; set aside what is damaged."""
+    """Read every root, object and entry; set damaged files aside."""
     before = set(store.damaged())
     unreadable: dict[str, str] = {}
     roots.check(store)

@@ -114,7 +114,7 @@ def connected(
     moving(best, mask)
 
     def look(curve: Curve) -> Profile:
-        """The profile, refined only beside the maximum so that every path takes equal effort."""
+        """The profile, refined only at the maximum so that every path takes equal effort."""
         return along(field, curve.at_length, points=points, refine=refine, chord=False)
 
     first = profile = look(best)

@@ -129,7 +129,7 @@ def along(
     """Loss and error along any path.
 
     The first grid has ``points`` even alphas, including both ends. Each of ``refine`` rounds halves the two intervals
-    beside the maximum of the loss and of the error, and, with ``chord``, beside the maximum of each over its chord: on
+    next to the maximum of the loss and of the error, and, with ``chord``, to the maximum of each over its chord: on
     a rising or falling path the maximum is at an end, and the barrier elsewhere. The path gives the buffers;
     ``buffers`` is their name in the result, unless the field's policy computes them at every alpha.
 
@@ -207,7 +207,7 @@ def barrier(
 
 
 def _beside(seen: dict[float, Evaluation], of: str, chord: bool) -> list[float]:
-    """The midpoints of the intervals beside the largest value, and beside the largest height over the chord."""
+    """The midpoints of the intervals next to the largest value, and next to the largest height over the chord."""
     alphas = np.array(sorted(seen))
     values = np.array([getattr(seen[alpha], of) for alpha in alphas])
     if not np.isfinite(values).all():

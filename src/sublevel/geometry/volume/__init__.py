@@ -5,7 +5,7 @@ orders of magnitude, so all volumes are in nats. Compare volumes of different di
 (V / omega_n)^(1/n), never by V: log V_n - log V_k contains (n-k)/2 log 2 eps and changes its sign with eps.
 omega_n = pi^(n/2) / Gamma(n/2 + 1) is the volume of the unit ball.
 
-| method | what it gives | source |
+| method | result | source |
 |---|---|---|
 | ``top-k`` | the ellipsoid of the k steepest directions | |
 | ``logdet`` | the ellipsoid of the whole damped curvature | Laplace's method |

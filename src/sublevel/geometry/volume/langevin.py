@@ -302,7 +302,7 @@ def _noise(of: Operator, length: int, seed: int, chain: int) -> Iterator[Float[T
 def pieces(numbers: int, most: int = PIECE) -> Iterator[int]:
     """Sizes of draws of at most about ``most`` normal numbers, which together are one draw of ``numbers``.
 
-    torch makes them in groups of 16, and the last 16 anew where a draw is no multiple of 16.
+    torch draws in groups of 16, and draws the last 16 again if their number is no multiple of 16.
 
     >>> list(pieces(75, 32))
     [32, 43]
