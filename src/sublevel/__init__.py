@@ -67,36 +67,10 @@ if TYPE_CHECKING:
     from sublevel.train.recipe import Recipe
 
 __all__ = [
-    "EmpiricalRisk",
-    "ErrorRate",
-    "EveryExample",
-    "Field",
-    "Likelihood",
-    "MiniBatches",
-    "Point",
-    "Problem",
-    "Quadratic",
-    "Recipe",
-    "Result",
-    "Space",
-    "Stochastic",
-    "Study",
-    "SublevelError",
-    "Ticket",
-    "Tickets",
-    "Wells",
-    "answer",
-    "compare",
-    "curvature",
-    "distance",
-    "load_ticket",
-    "measure",
-    "open",
-    "paths",
-    "planes",
-    "topology",
-    "volume",
-]
+    "EmpiricalRisk", "ErrorRate", "EveryExample", "Field", "Likelihood", "MiniBatches", "Point", "Problem", "Quadratic",
+    "Recipe", "Result", "Space", "Stochastic", "Study", "SublevelError", "Ticket", "Tickets", "Wells", "answer",
+    "compare", "curvature", "distance", "load_ticket", "measure", "open", "paths", "planes", "topology", "volume",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,18 +10,6 @@ from sublevel.data.sources import Dataset, check, load, names, source
 from sublevel.data.splits import Part, Splits, split, stratified
 
 __all__ = [
-    "Dataset",
-    "EpochPlan",
-    "Part",
-    "Splits",
-    "check",
-    "epoch_plan",
-    "gather",
-    "load",
-    "names",
-    "share",
-    "shared",
-    "source",
-    "split",
-    "stratified",
-]
+    "Dataset", "EpochPlan", "Part", "Splits", "check", "epoch_plan", "gather", "load", "names", "share", "shared",
+    "source", "split", "stratified",
+]  # fmt: skip

@@ -13,21 +13,7 @@ from sublevel.field.errors import ErrorRate
 from sublevel.field.products import hessian_products
 
 __all__ = [
-    "Autograd",
-    "ErrorRate",
-    "Evaluation",
-    "EveryExample",
-    "Field",
-    "Likelihood",
-    "NotDeterministic",
-    "PointLike",
-    "Quadratic",
-    "Restricted",
-    "Stochastic",
-    "Sum",
-    "Wells",
-    "check_deterministic",
-    "hessian_products",
-    "plus_weight_decay",
-    "require_field",
-]
+    "Autograd", "ErrorRate", "Evaluation", "EveryExample", "Field", "Likelihood", "NotDeterministic", "PointLike",
+    "Quadratic", "Restricted", "Stochastic", "Sum", "Wells", "check_deterministic", "hessian_products",
+    "plus_weight_decay", "require_field",
+]  # fmt: skip

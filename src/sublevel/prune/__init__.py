@@ -11,16 +11,6 @@ for found in iter_modules(__path__):  # every module registers its criteria
     import_module(f"{__name__}.{found.name}")
 
 __all__ = [
-    "SCORES",
-    "Criterion",
-    "Pruning",
-    "ScoreContext",
-    "Scores",
-    "counts",
-    "counts_at",
-    "layer_counts",
-    "prune",
-    "score",
-    "score_function",
-    "select",
-]
+    "SCORES", "Criterion", "Pruning", "ScoreContext", "Scores", "counts", "counts_at", "layer_counts", "prune", "score",
+    "score_function", "select",
+]  # fmt: skip

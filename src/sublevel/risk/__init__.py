@@ -19,18 +19,6 @@ from sublevel.risk.losses import LABELS, LOSSES, Labels, Loss, counting, cross_e
 from sublevel.risk.minibatches import MiniBatches
 
 __all__ = [
-    "LABELS",
-    "LOSSES",
-    "POLICIES",
-    "Calibration",
-    "EmpiricalRisk",
-    "Labels",
-    "Loss",
-    "MiniBatches",
-    "counting",
-    "cross_entropy",
-    "fixed_mode",
-    "loss_function",
-    "named",
-    "squared",
-]
+    "LABELS", "LOSSES", "POLICIES", "Calibration", "EmpiricalRisk", "Labels", "Loss", "MiniBatches", "counting",
+    "cross_entropy", "fixed_mode", "loss_function", "named", "squared",
+]  # fmt: skip

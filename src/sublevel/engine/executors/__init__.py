@@ -8,18 +8,9 @@ from sublevel.engine.job import Compute
 from sublevel.errors import unknown
 
 __all__ = [
-    "LOCAL",
-    "NAMES",
-    "TORCHRUN",
-    "Executor",
-    "InProcess",
-    "Setting",
-    "WorkerDied",
-    "Workers",
-    "check",
-    "make",
+    "LOCAL", "NAMES", "TORCHRUN", "Executor", "InProcess", "Setting", "WorkerDied", "Workers", "check", "make",
     "visible",
-]
+]  # fmt: skip
 
 LOCAL = "local"
 TORCHRUN = "torchrun"

@@ -16,17 +16,6 @@ from sublevel.engine.store.names import cell_name, object_name
 from sublevel.engine.store.roots import Root
 
 __all__ = [
-    "Document",
-    "Folder",
-    "Leases",
-    "Root",
-    "Store",
-    "canonical",
-    "cell_name",
-    "digest",
-    "object_name",
-    "opened",
-    "serialised",
-    "store_errors",
-    "user_address",
+    "Document", "Folder", "Leases", "Root", "Store", "canonical", "cell_name", "digest", "object_name", "opened",
+    "serialised", "store_errors", "user_address",
 ]  # fmt: skip

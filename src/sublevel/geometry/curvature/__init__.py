@@ -36,32 +36,10 @@ from sublevel.geometry.curvature.traces import trace
 from sublevel.numerics import ieee_functions
 
 __all__ = [
-    "OPERATORS",
-    "Diagonal",
-    "EigenspaceOverlap",
-    "FewestWeights",
-    "Operator",
-    "SpectralDensity",
-    "Spectrum",
-    "along",
-    "diagonal",
-    "diagonal_entries",
-    "effective_dimension",
-    "effective_dimension_of",
-    "eigenspace_overlap",
-    "fewest_weights",
-    "filter_norms",
-    "fisher",
-    "ggn",
-    "hessian",
-    "layer_masks",
-    "log_determinant",
-    "log_determinant_of",
-    "matched_sets",
-    "spectral_density",
-    "subspace_dimension",
-    "top_eigenvalues",
-    "trace",
-]
+    "OPERATORS", "Diagonal", "EigenspaceOverlap", "FewestWeights", "Operator", "SpectralDensity", "Spectrum", "along",
+    "diagonal", "diagonal_entries", "effective_dimension", "effective_dimension_of", "eigenspace_overlap",
+    "fewest_weights", "filter_norms", "fisher", "ggn", "hessian", "layer_masks", "log_determinant",
+    "log_determinant_of", "matched_sets", "spectral_density", "subspace_dimension", "top_eigenvalues", "trace",
+]  # fmt: skip
 
 ieee_functions(globals())

@@ -15,23 +15,8 @@ from sublevel.geometry.paths.segments import BUFFERS, Barrier, Profile, along, b
 from sublevel.numerics import ieee_functions
 
 __all__ = [
-    "BUFFERS",
-    "Alignment",
-    "Barrier",
-    "Connection",
-    "Curve",
-    "CurveTraining",
-    "Profile",
-    "TrainedCurve",
-    "along",
-    "barrier",
-    "connected",
-    "infer_spec",
-    "over_chord",
-    "permute_point",
-    "segment",
-    "train_curve",
-    "weight_matching",
-]
+    "BUFFERS", "Alignment", "Barrier", "Connection", "Curve", "CurveTraining", "Profile", "TrainedCurve", "along",
+    "barrier", "connected", "infer_spec", "over_chord", "permute_point", "segment", "train_curve", "weight_matching",
+]  # fmt: skip
 
 ieee_functions(globals())

@@ -15,21 +15,8 @@ from sublevel.geometry.planes.seams import Seam
 from sublevel.numerics import ieee_functions
 
 __all__ = [
-    "Frame",
-    "Line",
-    "Mesh",
-    "Plane",
-    "Projection",
-    "Seam",
-    "Width",
-    "adaptive_scan",
-    "eigen_plane",
-    "plane_through",
-    "profile",
-    "random_direction",
-    "random_plane",
-    "scan",
-    "width",
-]
+    "Frame", "Line", "Mesh", "Plane", "Projection", "Seam", "Width", "adaptive_scan", "eigen_plane", "plane_through",
+    "profile", "random_direction", "random_plane", "scan", "width",
+]  # fmt: skip
 
 ieee_functions(globals())

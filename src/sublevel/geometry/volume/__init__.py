@@ -33,29 +33,10 @@ from sublevel.geometry.volume.thermodynamic_integration import thermodynamic
 from sublevel.numerics import ieee_functions
 
 __all__ = [
-    "METHODS",
-    "Estimator",
-    "LearningCoefficient",
-    "Option",
-    "Preconditioner",
-    "RaySearch",
-    "Rays",
-    "Volume",
-    "dimension_slope",
-    "ellipsoid",
-    "estimator",
-    "identity",
-    "importance",
-    "learning_coefficient",
-    "llc",
-    "log_unit_ball",
-    "log_volume",
-    "logdet",
-    "radial",
-    "sweep",
-    "thermodynamic",
-    "top_k",
-]
+    "METHODS", "Estimator", "LearningCoefficient", "Option", "Preconditioner", "RaySearch", "Rays", "Volume",
+    "dimension_slope", "ellipsoid", "estimator", "identity", "importance", "learning_coefficient", "llc",
+    "log_unit_ball", "log_volume", "logdet", "radial", "sweep", "thermodynamic", "top_k",
+]  # fmt: skip
 
 for found in iter_modules(__path__):  # every module registers its estimators
     import_module(f"{__name__}.{found.name}")
