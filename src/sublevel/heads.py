@@ -1,10 +1,10 @@
 """Large output layers: their scores are computed where they are needed, and cross-entropy takes them in chunks.
 
 The scores of a language model, [N, T, V] with a vocabulary V of 50,000, are larger than all other activations together.
-Inside `deferred`, a linear layer with `LARGE` outputs or more returns `Scores`, a tensor that holds the layer's input
-and weights instead. `Scores.losses` is the cross-entropy in chunks of tokens, with first and second derivatives that
-compute each chunk again. Every other operation computes the scores, so a network that does more with them is still the
-same function.
+Inside `deferred`, a linear layer with `LARGE` outputs or more returns `DeferredScores`, a tensor that holds the layer's
+input and weights instead. `DeferredScores.losses` is the cross-entropy in chunks of tokens, with first and second
+derivatives that compute each chunk again. Every other operation computes the scores, so a network that does more with
+them is still the same function.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _DESCRIBE = {
 
 @contextmanager
 def deferred(heads: Sequence[nn.Linear]) -> Iterator[None]:
-    """Inside the block, these layers return `Scores`."""
+    """Inside the block, these layers return `DeferredScores`."""
     for head in heads:
-        head.forward = lambda x, head=head: Scores.of(x, head.weight, head.bias)  # type: ignore[method-assign]
+        head.forward = lambda x, head=head: DeferredScores.of(x, head.weight, head.bias)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -57,11 +57,11 @@ def large_heads(module: nn.Module) -> list[nn.Linear]:
     return [m for m in every if m.out_features >= LARGE]
 
 
-class Scores(torch.Tensor):
+class DeferredScores(torch.Tensor):
     """The scores ``x W^T + b`` [..., V] of a linear layer, not computed yet.
 
     >>> x, head = torch.ones(2, 3), nn.Linear(3, 5)
-    >>> scores = Scores.of(x, head.weight, head.bias)
+    >>> scores = DeferredScores.of(x, head.weight, head.bias)
     >>> scores.shape, bool((scores + 0 == head(x)).all())
     (torch.Size([2, 5]), True)
     """
@@ -72,10 +72,10 @@ class Scores(torch.Tensor):
     _known: Tensor | None = None
 
     @staticmethod
-    def of(x: Float[Tensor, "*N d"], weight: Float[Tensor, "V d"], bias: Float[Tensor, "V"] | None) -> Scores:
+    def of(x: Float[Tensor, "*N d"], weight: Float[Tensor, "V d"], bias: Float[Tensor, "V"] | None) -> DeferredScores:
         """Scores from the input and the parameters of a layer."""
         shape = (*x.shape[:-1], len(weight))
-        found = torch.Tensor._make_wrapper_subclass(Scores, shape, dtype=x.dtype, device=x.device)  # type: ignore[attr-defined]
+        found = torch.Tensor._make_wrapper_subclass(DeferredScores, shape, dtype=x.dtype, device=x.device)  # type: ignore[attr-defined]
         found.inputs, found.weight, found.bias = x, weight, bias
         return found
 
@@ -123,7 +123,7 @@ class Scores(torch.Tensor):
 
 def _computed(value: Any) -> Any:
     """The value with all scores in it computed."""
-    if isinstance(value, Scores):
+    if isinstance(value, DeferredScores):
         return value.computed()
     if isinstance(value, dict):
         return {key: _computed(each) for key, each in value.items()}

@@ -20,7 +20,7 @@ MULTIPLYING = (*PRUNABLE, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.
 
 Prunable = Callable[[str, nn.Module, nn.Parameter], bool]
 Choice = Prunable | str | Sequence[str]
-"""Which weights are prunable: a function, or names of parameters (with wildcards), module classes, or `WORDS`."""
+"""Selects the prunable weights: a function, or names of parameters (with wildcards), module classes, or `WORDS`."""
 
 WORDS = {
     "default": "the weights of every convolution and linear layer",
@@ -150,7 +150,7 @@ def _owners(module: nn.Module) -> dict[nn.Parameter, list[nn.Module]]:
 
 def _chooser(module: nn.Module, owners: dict[nn.Parameter, list[nn.Module]], chosen: Choice | None) -> Prunable:
     if chosen is None:
-        return _default
+        return lambda name, owner, parameter: isinstance(owner, PRUNABLE) and parameter is _weight(owner)
     if callable(chosen):
         return chosen
     names = [chosen] if isinstance(chosen, str) else list(chosen)
@@ -181,10 +181,6 @@ def _matches(pattern: str, name: str, owner: nn.Module, parameter: nn.Parameter)
         return False
     own = _weight(owner)
     return parameter is own or (own is None and _is_matrix(name, parameter))
-
-
-def _default(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-    return isinstance(owner, PRUNABLE) and parameter is _weight(owner)
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -1,6 +1,6 @@
 """Intervals, bounds and tests over a few seeds; corrections for several of them.
 
-Everything rests on Student's t, which is exact for normal differences at any n, beside the exact sign-flip test. There
+Everything rests on Student's t, which is exact for normal differences at any n, and the exact sign-flip test. There
 is no bootstrap: its percentile "95%" interval covers 49% at n = 2, 75% at 3 and 84% at 5.
 
 Two sources of error are crossed where per-example results are there: seeds and test examples (`crossed`). A threshold

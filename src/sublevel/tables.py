@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SOLUTION = ("branch", "level", "seed")
-"""What identifies a solution. The dense network is branch ``dense``, level 0."""
+"""Columns that identify a solution. The dense network is branch ``dense``, level 0."""
 
 SPECTRUM = (*SOLUTION, "space", "operator", "part", "buffers")
-"""What identifies a spectrum."""
+"""Columns that identify a spectrum."""
 
 PATH = ("path", "branch", "level_from", "level_to", "seed", "order", "split", "buffers")
-"""What identifies a path under one buffer policy.
+"""Columns that identify a path under one buffer policy.
 
 ``path`` is ``successive`` (level_from = level_to - 1, level 0 is the dense solution), ``to-dense`` (level_from = 0),
 ``from-start`` (the rewound start m * theta_k to the end of the same level), ``orders`` (two data orders from the same

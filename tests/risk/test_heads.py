@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import sublevel as sl
 from sublevel import heads
-from sublevel.heads import Scores, deferred, large_heads
+from sublevel.heads import DeferredScores, deferred, large_heads
 
 F64 = torch.float64
 V, WIDTH, T = 17, 5, 3
@@ -67,7 +67,7 @@ def test_derivatives_are_exact():
     y = torch.tensor([0, 1, -100, 3, 4, 2, 2])
 
     def losses(h, w, b):
-        return Scores.of(h, w, b).losses(y)
+        return DeferredScores.of(h, w, b).losses(y)
 
     assert torch.autograd.gradcheck(losses, (h, w, b))
     assert torch.autograd.gradgradcheck(losses, (h, w, b))
@@ -80,8 +80,8 @@ def test_scores_describe_themselves_and_are_computed_for_all_else():
     assert large_heads(nn.Sequential(net, nn.Linear(V, 2))) == [net]
     with deferred([net]):
         scores = net(x)
-    assert isinstance(scores, Scores)
+    assert isinstance(scores, DeferredScores)
     assert (scores.shape, scores.ndim, len(scores), scores._known) == ((2, T, V), 3, 2, None)
     assert torch.equal(scores.answers(), net(x).argmax(-1))
     assert torch.equal(scores.movedim(-1, 1)[:, 3], net(x)[..., 3])
-    assert not isinstance(net(x), Scores)
+    assert not isinstance(net(x), DeferredScores)

@@ -20,7 +20,7 @@ FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Suffixes of checkpoints in a folder."""
 
 BESIDE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
-"""How the names of files begin that a training writes beside its weights."""
+"""Prefixes of files that a training writes next to its weights."""
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LARGEST_HEADER = 100_000_000

@@ -22,21 +22,18 @@ def doctor() -> int:
     about = versions() | machine(device) | {"engine": "eager (train.engine = auto)", "precision": "float32, TF32 off"}
     for name, value in about.items():
         say(f"{name:12} {value}")
-    problems = [*_broken_torchvision(), *_wrong_curvature(), *_unused_gpu()]
+    problems = [*_wrong_curvature(), *_unused_gpu()]
+    if find_spec("torchvision") is not None:
+        try:
+            __import__("torchvision")
+        except Exception as error:
+            problems.append(f"torchvision is installed but cannot be imported ({error}); packages that use it fail")
     if device != "cpu":
         problems += _wrong_gpu(device)
     for problem in problems:
         say(f"problem: {problem}", style="red")
     say("no problems" if not problems else f"{len(problems)} problems")
     return 1 if problems else 0
-
-
-def _broken_torchvision() -> Iterator[str]:
-    if find_spec("torchvision") is not None:
-        try:
-            __import__("torchvision")
-        except Exception as error:
-            yield f"torchvision is installed but does not import ({error}); packages that look for it will break"
 
 
 def _wrong_curvature() -> Iterator[str]:

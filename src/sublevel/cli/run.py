@@ -115,17 +115,17 @@ def _table(frame: DataFrame, percent: Collection[str] = ()) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in frame.columns:
         table.add_column(name.replace("_", " "), no_wrap=True)
+
+    def shown(name: str, value: object) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if not isinstance(value, float):
+            return str(value)
+        return "" if value != value else f"{100 * value:.1f}%" if name in percent else f"{value:.4g}"
+
     for row in frame.to_dict("records"):
-        table.add_row(*(_shown(value, str(name) in percent) for name, value in row.items()))
+        table.add_row(*(shown(str(name), value) for name, value in row.items()))
     return table
-
-
-def _shown(value: object, percent: bool) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, float):
-        return str(value)
-    return "" if value != value else f"{100 * value:.1f}%" if percent else f"{value:.4g}"
 
 
 def _folder(checkpoint: Path) -> str:

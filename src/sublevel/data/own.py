@@ -91,7 +91,7 @@ LABELS = ("labels", "label", "targets", "target", "y")
 def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
     if isinstance(source, Mapping):  # of columns, one of them the labels
         source = _pair(source)
-    if isinstance(source, tuple) and len(source) == 2 and _are_arrays(source[0]) and _are_labels(*source):
+    if isinstance(source, tuple) and len(source) == 2 and _are_examples(*source):
         try:
             return _typed(_inputs(source[0]), torch.as_tensor(_array(source[1])), dtype, split)
         except TypeError as error:
@@ -170,17 +170,11 @@ def _array(value: Any) -> Any:
     return np.array(value) if hasattr(value, "getbands") else value  # an image of Pillow
 
 
-def _are_arrays(value: Any) -> bool:
-    """Whether a value is one array, or a sequence or dict of arrays."""
-    several = isinstance(value, tuple | list | Mapping)
-    return all(map(_is_array, value.values() if isinstance(value, Mapping) else value)) if several else _is_array(value)
-
-
-def _are_labels(x: Any, y: Any) -> bool:
-    """Whether ``y`` is an array, or a list with one label per example of ``x``."""
-    if not isinstance(y, list):
-        return _is_array(y)
+def _are_examples(x: Any, y: Any) -> bool:
+    """Whether ``x`` is one or several arrays, and ``y`` an array, or a list with one label per example."""
     columns = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else [x]
+    if not all(map(_is_array, columns)) or not isinstance(y, list):
+        return all(map(_is_array, (*columns, y)))
     return not any(map(_is_array, y)) and bool(columns) and len(columns[0]) == len(y)
 
 

@@ -11,7 +11,7 @@ from sublevel.strict import Strict
 
 
 class DataSpec(Strict):
-    """Which data, and how much of them. ``mean`` and ``std`` normalise images, one number per channel (absent: those of
+    """The data, and their number. ``mean`` and ``std`` normalise images, one number per channel (absent: those of
     the training examples). ``options`` are those of the source (such as a folder's ``size``).
     """
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sublevel._types import Float, Int, Tensor
 from sublevel.data.sources import IGNORED
 from sublevel.errors import ModelError, unknown
-from sublevel.heads import Scores
+from sublevel.heads import DeferredScores
 
 Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
 
@@ -26,7 +26,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
     >>> cross_entropy(torch.zeros(2, 5, 8), torch.zeros(2, 5, dtype=torch.int64)).div(torch.tensor(8.0).log())
     tensor([1., 1.])
     """
-    if isinstance(outputs, Scores) and outputs.shape[:-1] == targets.shape:
+    if isinstance(outputs, DeferredScores) and outputs.shape[:-1] == targets.shape:
         losses = outputs.losses(targets)
     else:
         losses = F.cross_entropy(by_class(outputs, targets), targets, reduction="none")
@@ -123,7 +123,7 @@ def wrong(outputs: Tensor, targets: Int[Tensor, "batch *tokens"]) -> Float[Tenso
     """
     if one_logit(outputs, targets):
         missed = (outputs.reshape(targets.shape) > 0) != (targets > 0)
-    elif isinstance(outputs, Scores) and outputs.shape[:-1] == targets.shape:
+    elif isinstance(outputs, DeferredScores) and outputs.shape[:-1] == targets.shape:
         missed = outputs.answers() != targets
     else:
         missed = by_class(outputs, targets).argmax(dim=1) != targets

@@ -27,10 +27,13 @@ def machine(device: str) -> dict[str, Any]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = None
+    with suppress(ValueError, OSError, AttributeError):
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     return {
         "processor": processor(),
         "cores": cores,
-        "memory_gib": _memory(),
+        "memory_gib": memory,
         "system": f"{platform.system()} {platform.machine()}",
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
     }
@@ -44,10 +47,3 @@ def processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None

@@ -18,7 +18,7 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs run at once. It may change during a run, as machines come and go."""
+        """The number of jobs at once. It may change during a run, as machines come and go."""
         ...
 
     def submit(self, job: str, progress: Progress) -> Future[str]:

@@ -24,7 +24,7 @@ from sublevel.engine.worker import run_job, take_part
 from sublevel.errors import StoreError
 
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others: the first one may measure alone for days."""
+"""Time that a process waits for the others, since the first one may measure alone for days."""
 
 
 def started() -> int:

@@ -40,7 +40,7 @@ LONGEST = 3600.0
 """The most seconds of silence, whatever a lease names."""
 
 BEATS = 6
-"""How many times a lease is touched in its seconds of silence."""
+"""Number of times that a lease is touched in its seconds of silence."""
 
 
 class Leases:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,10 @@ def verify(store: Store) -> Verified:
     _absent(store.object_whole, list(store.objects()), unreadable)
     keys = list(store.keys())
     broken = _absent(store.read_entry, keys, unreadable)
-    incomplete = {key: _name_of_cell(store, key) for key in broken}
+    incomplete = dict.fromkeys(broken, "")
+    for key in broken:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            incomplete[key] = json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
     return Verified(len(keys), sorted(set(store.damaged()) - before), incomplete, unreadable)
 
 
@@ -47,10 +51,3 @@ def _absent(look: Callable[[str], Any], names: Iterable[str], unreadable: dict[s
         except StoreError as error:
             unreadable[name] = str(error)
     return found
-
-
-def _name_of_cell(store: Store, key: str) -> str:
-    try:
-        return json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

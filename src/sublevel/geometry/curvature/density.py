@@ -255,7 +255,7 @@ def spectral_density(
 
 
 def rounding(operator: Operator, largest: float) -> float:
-    """How far rounding may move an eigenvalue: 100 units in the last place of the largest |eigenvalue|."""
+    """Largest shift of an eigenvalue by rounding: 100 units in the last place of the largest |eigenvalue|."""
     return 100 * torch.finfo(operator.like.dtype).eps * largest
 
 

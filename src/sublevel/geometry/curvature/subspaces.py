@@ -9,7 +9,7 @@ import torch
 from sublevel._types import Bool, Float, Int, Tensor
 from sublevel.field import PointLike
 from sublevel.rng import generator
-from sublevel.space import Layer, Space, as_point
+from sublevel.space import Space, as_point
 
 
 def filter_norms(space: Space, theta: PointLike) -> Float[Tensor, "D"]:
@@ -69,18 +69,17 @@ def matched_sets(
     if bool((after & ~before).any()):
         raise ValueError(f"the mask after restores {int((after & ~before).sum())} coordinates that were pruned before")
     kinds = {"pruned": before & ~after, "kept": after, "random": before}
-    drawn = {kind: [_sample(layer, i, kind, kinds, seed) for i, layer in enumerate(space.layers)] for kind in kinds}
+    drawn: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+    for i, layer in enumerate(space.layers):
+        own = {kind: mask[layer.coordinates].nonzero().squeeze(1) + layer.start for kind, mask in kinds.items()}
+        count = min(len(own["pruned"]), len(own["kept"])) if layer.prunable else 0
+        for kind, places in own.items():
+            order = torch.randperm(len(places), generator=generator(seed, f"probe:matched:{kind}", i))
+            drawn[kind].append(places[order[:count]].sort().values)
     sets = {kind: torch.cat(parts) for kind, parts in drawn.items()}
     if not len(sets["pruned"]):
         raise ValueError("no layer has both pruned and kept weights: there is nothing to match")
     return sets
-
-
-def _sample(layer: Layer, number: int, kind: str, kinds: dict[str, Tensor], seed: int) -> Tensor:
-    own = {name: mask[layer.coordinates].nonzero().squeeze(1) + layer.start for name, mask in kinds.items()}
-    count = min(len(own["pruned"]), len(own["kept"])) if layer.prunable else 0
-    order = torch.randperm(len(own[kind]), generator=generator(seed, f"probe:matched:{kind}", number))
-    return own[kind][order[:count]].sort().values
 
 
 @dataclass(frozen=True, eq=False)

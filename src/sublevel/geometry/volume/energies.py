@@ -48,7 +48,7 @@ CHAINS = {
     "burn_in": Option(200, least=0),
     "gamma": Option(100.0),
 }
-"""What a study may ask of chains."""
+"""Options of chains in a study."""
 
 RESCALED = 20
 """Steepest directions along which the chains of a study take shorter steps than along the others."""

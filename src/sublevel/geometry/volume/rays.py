@@ -56,7 +56,7 @@ def _cost(options: Mapping[str, Any], heights: int) -> float:
 
 
 RAYS = {"radius": Option(100.0), "rays": Option(64, least=2, argument="samples")}
-"""What a study may ask of rays."""
+"""Options of rays in a study."""
 
 
 @estimator("radial", options=RAYS, cost=_cost)

@@ -1,4 +1,4 @@
-"""What a solution's steep directions are made of: pruned and kept weights, magnitudes, distances moved."""
+"""The steep directions of a solution: their pruned and kept weights, magnitudes, and distances moved."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ANATOMY = table(
     'reason'
     """,
 )
-"""How much of a solution's curvature lies on what pruning keeps and removes, beside what a random set would have."""
+"""The share of a solution's curvature on kept and on pruned weights, and on random sets for comparison."""
 
 LAYER_RANKS = table(
     "layer_ranks",

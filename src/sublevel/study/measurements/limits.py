@@ -1,4 +1,4 @@
-"""How far one step may prune, as predicted from the spectrum and the magnitudes of the weights."""
+"""The limit of one pruning step, predicted from the spectrum and the magnitudes of the weights."""
 
 from __future__ import annotations
 

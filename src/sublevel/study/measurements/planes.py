@@ -15,7 +15,7 @@ from pydantic import Field
 from sublevel.engine.graph import Node, Ref
 from sublevel.errors import ConfigError, nearest
 from sublevel.geometry.curvature import top_eigenvalues
-from sublevel.geometry.planes import Frame, Mesh, adaptive_scan, eigen_plane, plane_through, random_plane
+from sublevel.geometry.planes import Mesh, adaptive_scan, eigen_plane, plane_through, random_plane
 from sublevel.geometry.topology import persistence
 from sublevel.study.builder import Solution
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
@@ -147,7 +147,11 @@ def _persistence(mesh: Mesh) -> list[dict[str, float | str | None]]:
     """
     plane = mesh.plane(mesh.xs, mesh.ys)
     found = persistence(np.where(np.isfinite(plane.loss), plane.loss, np.inf))
-    beside = _beside(plane.frame, plane.xs, plane.ys) if mesh.seams else np.zeros(plane.loss.shape, dtype=bool)
+    beside = np.zeros(plane.loss.shape, dtype=bool)  # points with a neighbour that has another solution's statistics
+    if mesh.seams:
+        owner = np.array([[plane.frame.nearest(float(x), float(y)) for x in plane.xs] for y in plane.ys])
+        around = np.lib.stride_tricks.sliding_window_view(np.pad(owner, 1, mode="edge"), (3, 3))
+        beside = around.min(axis=(2, 3)) != around.max(axis=(2, 3))
     jump = max((seam.jump for seam in mesh.seams), default=0.0)
     doubtful = beside[found.row, found.column] | (beside[found.death_row, found.death_column] & (found.death_row >= 0))
     doubtful |= found.persistence <= jump
@@ -160,13 +164,6 @@ def _persistence(mesh: Mesh) -> list[dict[str, float | str | None]]:
         "reason": [SEAM if doubt else "" for doubt in doubtful],
     }
     return [dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)]
-
-
-def _beside(frame: Frame, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Points [ny, nx] of a grid that have a neighbour with the statistics of another solution."""
-    owner = np.pad(np.array([[frame.nearest(float(x), float(y)) for x in xs] for y in ys]), 1, mode="edge")
-    around = np.lib.stride_tricks.sliding_window_view(owner, (3, 3))
-    return around.min(axis=(2, 3)) != around.max(axis=(2, 3))
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, create_model
 
 from sublevel.geometry.curvature import subspace_dimension
-from sublevel.geometry.volume import METHODS, Option, Volume, sweep
+from sublevel.geometry.volume import METHODS, Option, sweep
 from sublevel.study.cells import Context, Output, Row, Rows, cell, used
 from sublevel.study.measurements.base import Scene, measurement
 from sublevel.study.measurements.spectra import living
@@ -103,14 +103,13 @@ def compute(
     n, examples = subspace_dimension(at, space), len(c.problem.part("train"))
     whole = {**options, **STUDIED[method].derived(options, n, examples)}
     found = sweep(field, at, method=method, eps=block.eps, mask=space, **whole)
-    volumes = [_plain(v) for v in found]
+    kinds = bool | int | float | str
+    diagnostics = [{k: d for k, d in v.diagnostics.items() if isinstance(d, kinds)} for v in found]
+    volumes = [
+        {name: getattr(v, name) for name in (*NUMBERS, "n")} | {"diagnostics": kept}
+        for v, kept in zip(found, diagnostics, strict=True)
+    ]
     return Output({"buffers": field.policy, "method": method, "dimension": n, "volumes": volumes})
-
-
-def _plain(v: Volume) -> dict[str, Any]:
-    """A volume as JSON, with its diagnostics that are numbers or text."""
-    kept = {k: d for k, d in v.diagnostics.items() if isinstance(d, bool | int | float | str)}
-    return {name: getattr(v, name) for name in (*NUMBERS, "n")} | {"diagnostics": kept}
 
 
 def rows(study: Mapping[str, Any], labels: Row, entry: Row) -> Rows:
