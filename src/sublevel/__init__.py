@@ -47,10 +47,12 @@ _NAMES = {
     "topology": "sublevel.geometry.topology:",
     "volume": "sublevel.geometry.volume:",
     "distance": "sublevel.geometry.distance:",
+    "plot": "sublevel.plot:",
 }
 """Public names and where they are defined; imported when first used, so that ``sublevel --help`` is quick."""
 
 if TYPE_CHECKING:
+    from sublevel import plot
     from sublevel.errors import SublevelError
     from sublevel.field import ErrorRate, EveryExample, Field, Likelihood, Quadratic, Stochastic, Wells
     from sublevel.geometry import curvature, distance, paths, planes, topology, volume
@@ -69,7 +71,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EmpiricalRisk", "ErrorRate", "EveryExample", "Field", "Likelihood", "MiniBatches", "Point", "Problem", "Quadratic",
     "Recipe", "Result", "Space", "Stochastic", "Study", "SublevelError", "Ticket", "Tickets", "Wells", "answer",
-    "compare", "curvature", "distance", "load_ticket", "measure", "open", "paths", "planes", "topology", "volume",
+    "compare", "curvature", "distance", "load_ticket", "measure", "open", "paths", "planes", "plot", "topology",
+    "volume",
 ]  # fmt: skip
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan, sqrt
 
+from sublevel.display import Shown, with_error
+
 SKEWED = 6
 """If fewer eigenvalues than this carry the error, a 95% t interval from a few probes covers less than 95%."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """The mean of ``draws`` independent estimates, with its standard error.
 
     ``se`` is s / sqrt(draws) with the sample deviation s; it belongs to a t interval with draws - 1 degrees of freedom.
@@ -25,6 +27,9 @@ class Estimate:
     products: int = 0
     reason: str = ""
     diagnostics: Mapping[str, object] = field(default_factory=dict)
+
+    def _facts(self) -> dict[str, object]:
+        return {"": with_error(self.value, self.se), "draws": self.draws, "caution:": self.reason}
 
 
 def mean_and_se(values: Sequence[float]) -> tuple[float, float]:

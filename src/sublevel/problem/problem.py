@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from sublevel.checkpoints import Checkpoint, Source
 from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.data.sources import IGNORED
+from sublevel.display import Shown
 from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
 from sublevel.own_code import contained
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Shown):
     """A network factory with training and test data and a loss.
 
     ``model`` is a registered name, an import path ``module:function``, a function that returns an ``nn.Module``, a
@@ -109,6 +111,21 @@ class Problem:
             return f"Problem({self.name}, {data}: {sizes} examples; {self.space.describe_prunable()})"
         except SublevelError as error:
             return f"Problem({self.name}, {data}: {error})"
+
+    def _facts(self) -> dict[str, object]:
+        """The facts of the one line, and what a table has room for; named data are not read for them."""
+        read = self.train is not None or "splits" in self.__dict__
+        facts: dict[str, object] = {
+            "network": self.name,
+            "data": "own" if self.train is not None else self.data,
+            "loss": identity.path(self.loss),
+            "device": self.device,
+        }
+        if read:
+            with suppress(SublevelError):
+                facts |= {name: f"{len(part):,} examples" for name, part in self.splits.parts.items()}
+                facts |= {"parameters": self.space.dim, "prunable": self.space.describe_prunable()}
+        return facts
 
     @cached_property
     def unused(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class Series:
     interval, drawn as ``bars`` or as a ``band``. ``hollow`` marks the points that should not be trusted in full;
     ``hover`` adds a text to each, ``about`` one to all. A line is broken at every y that is not finite. ``z``: the
     heights of the points in a solid landscape. ``branch``: whose it is, where the label does not say so. ``note``: a
-    text that stands at the first point of a series on a landscape, instead of a line in the legend.
+    text that stands above (or ``below``) the first point of a series on a landscape, instead of a line in the legend.
     ``samples``: the single seeds of a mean; ``seeds``: the seed of each point, where points are single networks.
     """
 
@@ -99,6 +99,7 @@ class Series:
     samples: PerSeed | None = None
     seeds: Numbers = ()
     note: str = ""
+    below: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +159,9 @@ class Landscape:
     def stops(self, low: float, high: float) -> list[tuple[float, str]]:
         """The colours from ``low`` to ``high`` as (share, colour), with a leap from colour to grey at ``level``."""
         share = 1.0 if self.level is None else min(max((self.level - low) / (high - low), 0.0), 1.0)
-        inside = [(share * i / (len(HEAT) - 1), c) for i, c in enumerate(HEAT)] if share > 0 else []
-        last = len(OUTSIDE) - 1
-        return inside + [(share + (1 - share) * i / last, c) for i, c in enumerate(OUTSIDE) if share < 1]
+        inside = [(share * (i / (len(HEAT) - 1)), c) for i, c in enumerate(HEAT)] if share > 0 else []
+        steps = [i / (len(OUTSIDE) - 1) for i in range(len(OUTSIDE))] if share < 1 else []
+        return inside + [(share * (1 - s) + s, c) for s, c in zip(steps, OUTSIDE, strict=False)]
 
     @property
     def lift(self) -> float:
@@ -213,6 +214,12 @@ class Figure:
     columns: int = 2
     printed: int = 1
     pooled: bool = False
+
+    def titled(self, view: View) -> str:
+        """The title, with the choices of a view that not all views share and that cannot be seen."""
+        varying = [k for k in view.choice if k != "view" and len({v.choice.get(k) for v in self.views}) > 1]
+        words = ", ".join(f"{k} {view.choice[k]}" for k in varying if view.choice[k])
+        return f"{self.title}{'' if self.title.endswith('?') else ':'} {words}" if words else self.title
 
 
 @dataclass(frozen=True, kw_only=True)

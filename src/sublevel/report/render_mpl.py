@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from sublevel.errors import ConfigError
 from sublevel.files import replacing
 from sublevel.report.describe import SHARE, Axis, Heat, Landscape, LegendEntry, Panel, Series, View, legend
 from sublevel.report.palette import HEAT
@@ -34,7 +37,7 @@ STYLE = {
 }  # fmt: skip
 MARKERS = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "x": "X",
-    "star": "*", "hexagon": "h", "cross": "P", "pentagon": "p", "x-thin": "x", "star-triangle-up": "^",
+    "star": "*", "hexagon": "h", "cross": "P", "pentagon": "p", "x-thin": "x", "line-ns": "|", "star-triangle-up": "^",
     "bowtie": ">", "hourglass": "<", "diamond-tall": "d",
 }  # fmt: skip
 DASHES: dict[str, Any] = {"solid": "-", "dash": "--", "dot": ":"}
@@ -70,6 +73,42 @@ def still(view: View) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+class Shown(Canvas):
+    """A figure that a notebook shows whether or not pyplot is in use."""
+
+    def _repr_png_(self) -> bytes:
+        with io.BytesIO() as file:
+            self.savefig(file, format="png", bbox_inches="tight", dpi=110)
+            return file.getvalue()
+
+
+def shown(view: View, title: str, columns: int = 2, caption: str = "") -> Canvas:
+    """A figure of one view for a notebook or a script, with a caption below it."""
+    with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+        canvas = draw(view, title, columns)
+        if caption:
+            wide = int(canvas.get_figwidth() * 19)
+            canvas.text(0.02, -0.01, plain_text(textwrap.fill(caption, wide)), ha="left", va="top", fontsize=7)
+    return canvas
+
+
+def draw_on(axes: Axes | Sequence[Axes], view: View) -> Any:
+    """Draw the panels of a view on axes that are given, one each, the first where there is one; return their figure."""
+    given = [axes] if isinstance(axes, Axes) else list(np.ravel(np.asarray(axes, dtype=object)))
+    with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+        for one, panel in zip(given, view.panels, strict=False):
+            if panel.landscape is not None and panel.landscape.solid:
+                if one.name != "3d":
+                    raise ConfigError("a surface needs an axes in three dimensions: subplot_kw={'projection': '3d'}")
+                _solid(one, panel, panel.landscape)
+            else:
+                _panel(one, panel)
+            handles = [_handle(e) for e in legend(View(panels=[panel]))]
+            if handles:
+                one.legend(handles=handles, fontsize=7)
+    return given[0].figure
+
+
 def draw(view: View, title: str, columns: int = 2) -> Canvas:
     """A matplotlib figure of one view: panels in a grid, one legend below them all.
 
@@ -83,11 +122,9 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     per_row = max(1, int((wide * columns - 0.2) / (0.55 + 0.062 * longest)))  # what the longest label leaves room for
     below = 0.1 + 0.19 * math.ceil(len(handles) / per_row)
     width, height = wide * columns, high * rows + below + ABOVE
-    canvas = Canvas(figsize=(width, height))
-    choice = ", ".join(f"{k} {v}" for k, v in view.choice.items() if v)
-    text = f"{title}{'' if title.endswith('?') else ':'} {choice}" if choice else title
-    size = min(9.5, 9.5 * 14.5 * (width - 0.24) / max(1, len(text)))  # about 14.5 letters an inch
-    canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(text), ha="left", va="top", fontsize=size)
+    canvas = Shown(figsize=(width, height))
+    size = min(9.5, 9.5 * 14.5 * (width - 0.24) / max(1, len(title)))  # about 14.5 letters an inch
+    canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(title), ha="left", va="top", fontsize=size)
     for index, panel in enumerate(view.panels):
         row, column = divmod(index, columns)
         left, right, _ = _room(panel)
@@ -98,7 +135,15 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
         else:
             _panel(canvas.add_axes(box), panel)
     if handles:
-        canvas.legend(handles=handles, loc="lower center", ncols=per_row, fontsize=7.5, borderpad=0.2)
+        canvas.legend(
+            handles=handles,
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=canvas.transFigure,
+            ncols=per_row,
+            fontsize=7.5,
+            borderpad=0.2,
+        )
     return canvas
 
 
@@ -133,8 +178,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
     for series in panel.series:
         _series(axes, series)
         if series.note:
-            axes.annotate(plain_text(series.note), (series.x[0], series.y[0]), (0, 6), textcoords="offset points",
-                          ha="center", va="bottom", fontsize=7, bbox=NOTE)  # fmt: skip
+            offset, side = ((0, -6), "top") if series.below else ((0, 6), "bottom")
+            axes.annotate(plain_text(series.note), (series.x[0], series.y[0]), offset, textcoords="offset points",
+                          ha="center", va=side, fontsize=7, bbox=NOTE)  # fmt: skip
     _axis(axes, panel.x, "x")
     _axis(axes, panel.y, "y")
 

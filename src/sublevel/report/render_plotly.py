@@ -54,6 +54,11 @@ def _view(view: View, known: Collection[str]) -> dict[str, Any]:
     }
 
 
+def panel_data(panel: Panel, view: View) -> dict[str, Any]:
+    """The traces and the axes of one panel: ``data`` and ``layout``."""
+    return _panel(panel, owner(view.choice), set(BRANCHES))
+
+
 def _panel(panel: Panel, owned: str, known: Collection[str]) -> dict[str, Any]:
     named: dict[str, Any] = {"title": panel.title, "words": words(panel)}
     axes = {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y)}
@@ -124,7 +129,7 @@ def _look(series: Series) -> dict[str, Any]:
     out: dict[str, Any] = {"line": {"color": colour, "width": 1.8, "dash": series.style.dash}}
     if series.mode != "line":
         symbol: str | list[str] = marker
-        if marker.endswith("-thin"):
+        if marker.endswith(("-thin", "-ns")):
             symbol = f"{marker}-open"
         elif any(series.hollow):
             symbol = [f"{marker}-open" if h else marker for h in series.hollow]
@@ -251,4 +256,5 @@ def _note(series: Series, landscape: Landscape) -> dict[str, Any]:
     look = {"bgcolor": "rgba(255,255,255,0.85)", "font": {"color": "#111111", "size": 11.5}, "borderpad": 2}
     lines = series.note.split("\n")[: 1 if landscape.solid else None]  # on a surface there is little room
     text = "<br>".join(map(safe, lines))
-    return {**place, **look, "text": text, "showarrow": False, "yshift": 12, "yanchor": "bottom", "align": "left"}
+    return {**place, **look, "text": text, "showarrow": False, "yshift": -12 if series.below else 12,
+            "yanchor": "top" if series.below else "bottom", "align": "left"}  # fmt: skip

@@ -80,7 +80,7 @@ def write_figures(drawn: Drawn, stems: Mapping[str, list[str]], folder: Path) ->
             path
             for figure in drawn.all
             for view, stem in zip(figure.views, stems[figure.key], strict=False)
-            for path in save(view, figure.title, folder / stem, figure.columns)
+            for path in save(view, figure.titled(view), folder / stem, figure.columns)
         ]
     for path in stale(folder, written):
         path.unlink(missing_ok=True)

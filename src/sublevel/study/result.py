@@ -9,6 +9,7 @@ sublevel-runs/NAME/report.html, figures/
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sublevel.claims import claims, verdicts
+from sublevel.display import Shown
 from sublevel.engine.store import Store, canonical, digest
 from sublevel.engine.store.address import resolved, trusted
 from sublevel.errors import ConfigError, StoreError, SublevelError
@@ -37,8 +39,14 @@ from sublevel.tickets import Ticket
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sublevel.report.describe import Figure
 
-class Result:
+
+LIVE: dict[str, Problem] = {}
+"""The problems of this process's runs that no other process can build, by the folder of the run."""
+
+
+class Result(Shown):
     """A finished run, read from its folder. ``result.levels`` is the table of that name; so for every table.
 
     Reading runs no code; `problem`, `identity` and `ticket` import the study's own network, loss and loop. ``trusted``
@@ -51,7 +59,8 @@ class Result:
     def __init__(
         self, folder: str | Path, *, problem: Problem | None = None, trusted: Collection[str] | None = None
     ) -> None:
-        self.folder, self._trusted, self._problem = Path(folder), trusted, problem
+        self.folder, self._trusted = Path(folder), trusted
+        self._problem = problem or LIVE.get(str(self.folder.resolve()))
         self.document = manifest.read(self.folder)
 
     @cached_property
@@ -77,6 +86,64 @@ class Result:
             return self.tables[name]
         raise AttributeError(f"a result has no {name!r}; its tables are {', '.join(TABLES)}")
 
+    @cached_property
+    def described(self) -> dict[str, Figure]:
+        """The figures of the report by key, as descriptions that `sublevel.plot` draws."""
+        from sublevel.report.figures import figures
+
+        return {one.key: one for one in figures(self.tables).all}
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """What the report shows: the key of each figure, its title, and the choices that it offers."""
+        import pandas as pd
+
+        rows = []
+        for key, one in self.described.items():
+            words = {word: dict.fromkeys(v.choice.get(word, "") for v in one.views) for word in one.views[0].choice}
+            offered = "; ".join(f"{word}: {', '.join(found)}" for word, found in words.items() if len(found) > 1)
+            rows.append({"figure": key, "title": one.title, "choices": offered})
+        return pd.DataFrame(rows, columns=["figure", "title", "choices"]).set_index("figure")
+
+    def figure(self, key: str, **how: Any) -> Any:
+        """One figure of the report by its key, ``result.figure("accuracy", branch="imp")``; see `sublevel.plot`."""
+        from sublevel import plot
+
+        return plot.figure(self, key, **how)
+
+    def _facts(self) -> dict[str, object]:
+        cells = self.document["cells"]
+        failed = sum(cell["status"] == "failed" for cell in cells)
+        about = self.document["study"]
+        return {
+            "": about["name"],
+            "network": (about.get("model") or {}).get("name") or "own",
+            "data": (about.get("data") or {}).get("name") or "own",
+            "branches": sorted({c["labels"]["branch"] for c in cells if c["kind"] in ("train", "given")}),
+            "seeds": len({c["labels"]["seed"] for c in cells if c["kind"] in ("train", "given")}),
+            "cells": f"{len(cells)}, {failed} failed" if failed else len(cells),
+            "test error (%):": self._errors(),
+            "report": os.path.relpath(self.folder / "report.html"),
+        }
+
+    def _errors(self) -> list[str]:
+        """The mean test error of the dense networks and of each branch's sparsest level, with 95% t intervals."""
+        from sublevel.report.numbers import estimate, percent
+        from sublevel.report.prepare import over_seeds
+
+        try:
+            levels = self.tables["levels"]
+        except SublevelError:
+            return []
+        means = over_seeds(levels, "test_error", ["branch", "level"], 100)
+        density = levels.groupby(["branch", "level"])["density"].mean()
+        last = means.loc[means.groupby("branch")["level"].idxmax()].sort_values("level")
+        return [
+            (f"{r.branch} at {percent(float(density[r.branch, r.level]))}: " if r.level else f"{r.branch} ")
+            + estimate(r.mean, r.low, r.high)
+            for r in last.itertuples()
+        ]
+
     @property
     def failures(self) -> pd.DataFrame:
         """The cells that did not finish, with the reasons."""
@@ -86,27 +153,39 @@ class Result:
     def problem(self) -> Problem:
         """The problem of the study, built again; this imports the study's own code, if it has any."""
         if self._problem is not None:
+            self._check_fits(self._problem)
             return self._problem
         if self.document["problem"] is None:
             raise ConfigError(
-                "this run's network was defined in its own script or notebook and cannot be built from here"
+                "this run's network was defined in its own script or notebook and cannot be built from here; define it "
+                f"again and pass it: sl.open({str(self.folder)!r}, problem=sl.Problem(...))"
             )
         check_trusted(self.document["problem"], self._trusted, f"the run in {self.folder}")
         with reading(f"the parts of the problem in {self.folder}"):
             spec = ProblemSpec.of({**self.document["problem"], "device": "cpu"})
             return Problem.of(spec, self.store.get_tensors)
 
+    def _check_fits(self, problem: Problem) -> None:
+        """ConfigError where a problem has other data or another number of parameters than the run."""
+        about = self.document["about"]
+        for what, here, there in (
+            ("parameters", problem.space.dim, about["model"]["parameters"]),
+            ("data", problem.splits.digest, about["data"]["digest"]),
+        ):
+            if here != there:
+                raise ConfigError(f"the problem has other {what} than the run in {self.folder}: {here}, not {there}")
+
     @cached_property
     def identity(self) -> dict[str, Any] | None:
         """The problem's part of a cell's key, from its current code and data (see `Problem.fingerprint`)."""
         return self.problem.fingerprint()
 
-    def point(self, branch: str, level: int = 0, *, seed: int = 0) -> Point:
+    def point(self, branch: str = "dense", level: int = 0, seed: int = 0) -> Point:
         """The end point of a solution; level 0 of any branch is the dense one."""
         found = stored_point(self.store, self._end(self._training(branch, level, seed)))
         return found if self._problem is None else found.to(self._problem.device)
 
-    def ticket(self, branch: str, level: int, *, seed: int = 0) -> Ticket:
+    def ticket(self, branch: str, level: int, seed: int = 0) -> Ticket:
         """A solution as a portable ticket: mask, start, end, recipe and provenance (see `sublevel.tickets`)."""
         entry = self._training(branch, level, seed)
         if "start" not in entry["inputs"]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sublevel.display import Shown
 from sublevel.engine.events import Listener, Stream
 from sublevel.engine.executors import LOCAL, TORCHRUN, Executor, Workers
 from sublevel.engine.graph import Graph, Node, Outcome
@@ -41,15 +42,16 @@ from sublevel.study.memory_limit import limited, parse_memory
 from sublevel.study.notes import notes
 from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
-from sublevel.study.result import Result
+from sublevel.study.result import LIVE, Result
 from sublevel.study.shortened import read_with_levels
 from sublevel.study.spec import parse
 from sublevel.study.trackers import check_trackers, trackers
+from sublevel.study.watching import summary, watcher
 
 RUNS = "sublevel-runs"
 
 
-class Study:
+class Study(Shown):
     """A study: what is trained, pruned and measured.
 
     ``Study("demo")`` and ``Study("my.toml")`` read a preset or a file; ``Study(problem, levels=10, ...)`` takes a
@@ -114,6 +116,17 @@ class Study:
         """The numerics class of every cell."""
         return numerics(self.problem.device, self.spec.train.dtype, self.spec.threads, self.spec.processes)
 
+    def _facts(self) -> dict[str, object]:
+        s = self.spec
+        return {
+            "": s.name,
+            "network": self.problem.name,
+            "branches": [b.label or b.name for b in s.branches],
+            "levels": s.levels,
+            "seeds": len(s.seeds),
+            "folder": os.path.relpath(self.folder),
+        }
+
     def plan(self, jobs: int | None = None) -> Plan:
         """The plan of a run; nothing is written."""
         placement.check(self.spec, self.problem, LOCAL, jobs)
@@ -136,6 +149,7 @@ class Study:
         max_hours: float | None = None,
         report: bool = True,
         figures: bool = True,
+        progress: bool = True,
     ) -> Result:
         """Compute the cells that are not in the store, write tables and report, and return the result.
 
@@ -144,7 +158,8 @@ class Study:
         on the ``executor``: worker processes here, ``ray``, ``ray://HOST:PORT``, ``slurm``, or your own. A failed cell
         is reported, and only the cells that need it are skipped. A ``listener`` is called with every `Event`, and so
         are the trackers named in ``track`` (``tensorboard``, ``wandb``). After ``max_hours`` no cell starts; running
-        cells finish.
+        cells finish. In a notebook or on a terminal a bar shows the ``progress`` and the time left, unless
+        there is a ``listener``.
         """
         started = time.time()
         placement.check(self.spec, self.problem, executor, jobs, max_hours)
@@ -157,7 +172,8 @@ class Study:
         problem, history = self._description(store), self._cost_history()
         called = executor if isinstance(executor, str) else type(executor).__name__
         log = Log(self.folder, {"study": self.spec.name, "executor": called})
-        others = [*trackers(track, self.folder, self.spec), *([listener] if listener else [])]
+        bar = watcher() if progress and listener is None else None
+        others = [*trackers(track, self.folder, self.spec), *(each for each in (listener, bar) if each is not None)]
         schedule = self._schedule(store, history, Stream(log, history, *others))
         waiting = schedule.look()
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
@@ -172,8 +188,14 @@ class Study:
         if home.device != self._home:
             home = home.on(self._home, self.spec.train.dtype)
         result = Result(self.folder, problem=home)
+        if problem is None:
+            LIVE[str(self.folder.resolve())] = home
         if report:
             result.write(figures=figures)
+        if bar is not None:
+            failed, last = sum(c["status"] == "failed" for c in result.unfinished), result.document["last_run"]
+            words = summary(last["computed"], len(result.document["cells"]), last["seconds"], failed)
+            bar.end(words, result.folder / "report.html" if report else None)
         return result
 
     def _writable_store(self) -> Store:

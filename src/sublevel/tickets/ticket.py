@@ -15,14 +15,15 @@ from torch.nn.utils import prune
 from sublevel._types import Bool, Tensor
 from sublevel.checkpoints import Source
 from sublevel.checkpoints import read as read_checkpoint
+from sublevel.display import Shown
 from sublevel.errors import DataError, ModelError
 from sublevel.space import Choice, Point, Space
 from sublevel.tickets import file
 from sublevel.tickets.architecture import check_fits, owners
 
 
-@dataclass(frozen=True, eq=False)
-class Ticket:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ticket(Shown):
     """A self-contained sparse solution, from a study or a file.
 
     ``mask`` [D] is 1 where a weight remains. ``points`` holds ``start``, the unmasked rewind point, and ``end`` if
@@ -188,6 +189,16 @@ class Ticket:
                 + (" (a file has the end weights if it was saved with end=True)" if at == "end" else "")
             )
         return self.points[at]
+
+    def _facts(self) -> dict[str, object]:
+        prunable = self.space.prunable
+        whose = [f"{name} {self.about[name]}" for name in ("branch", "level", "seed") if name in self.about]
+        return {
+            "": ", ".join(whose),
+            "weights:": f"{int(self.mask[prunable].sum()):,} of {int(prunable.sum()):,} left ({self.density:.3%})",
+            "points:": list(self.points),
+            "network:": "" if self.network else "not known: give it, as module(net)",
+        }
 
 
 def _types(point: Point) -> dict[str, tuple[object, ...]]:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.display import Shown, with_error
 from sublevel.errors import unknown
 from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.batched_lanczos import Deflation, Tridiagonal, batched_lanczos, deflations
@@ -36,8 +37,8 @@ METHODS = ("lanczos", "exact")
 Function = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
-class Smoothed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Smoothed(Shown):
     """A spectral density on a ``grid`` [G] of eigenvalues: ``density`` [G], with integral 1, and its ``se`` [G]."""
 
     grid: np.ndarray
@@ -45,9 +46,16 @@ class Smoothed:
     se: np.ndarray
     width: float
 
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": f"density at {len(self.grid):,} places",
+            "from": f"{self.grid[0]:.4g} to {self.grid[-1]:.4g}",
+            "width": self.width,
+        }
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralDensity(Shown):
     """The spectrum of an operator on R^n as Gauss rules, one from each probe.
 
     ``nodes`` and ``weights`` hold an array of at most ``steps`` entries for every probe; weights sum to 1. The method
@@ -203,6 +211,18 @@ class SpectralDensity:
     def highest(self) -> float:
         """The highest node: a lower bound on the largest eigenvalue."""
         return float(max(x[-1] for x in self.nodes))
+
+    def _facts(self) -> dict[str, object]:
+        trace, below = self.integrate(lambda x: x), self.negative_mass
+        return {
+            "": f"{self.dimension:,} eigenvalues" + (", exact" if self.exact else ""),
+            "from": f"{self.lowest:.4g} to {self.highest:.4g}",
+            "trace": with_error(trace.value, trace.se),
+            "negative share": with_error(below.value, below.se),
+            "probes:": None if self.exact else len(self.nodes),
+            "products:": self.products,
+            "caution:": join_reasons({self.reason: True, below.reason: True}),
+        }
 
 
 def spectral_density(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sublevel._types import Bool, Float, Tensor
+from sublevel.display import Shown, with_error
 from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.curvature.missed import MISSED
 from sublevel.geometry.curvature.operators import check_counts, curvature_operator, subspace_dimension
@@ -16,8 +17,8 @@ from sublevel.geometry.curvature.top_eigenpairs import top_eigenpairs
 from sublevel.space import as_point
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(Shown):
     """The largest algebraic eigenvalues of a curvature operator, with their diagnostics.
 
     ``values`` [k] descending (float64), ``vectors`` [k, D] (zero outside the mask), ``residuals`` [k] =
@@ -50,6 +51,17 @@ class Spectrum:
     smallest_residuals: Float[Tensor, "low"]
     negative_count: int
     negative_mass: float
+
+    def _facts(self) -> dict[str, object]:
+        sure = "" if self.converged else f"{sum(self.pair_converged)} of {len(self.values)} converged ({self.stop})"
+        return {
+            "": f"{len(self.values)} largest of {self.dimension:,} eigenvalues",
+            "largest": with_error(float(self.values[0]), float(self.residuals[0])) if len(self.values) else "",
+            "k-th": float(self.values[-1]) if len(self.values) > 1 else None,
+            "lowest Ritz value": float(self.smallest[0]) if len(self.smallest) else None,
+            "converged:": sure or True,
+            "products:": self.products,
+        }
 
 
 def top_eigenvalues(

@@ -14,6 +14,7 @@ from math import inf, isnan, nan
 import numpy as np
 
 from sublevel._types import Bool, Tensor
+from sublevel.display import Shown
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.estimate import join_reasons
 from sublevel.geometry.paths.curve_training import CurveTraining, moving, train_curve
@@ -35,8 +36,8 @@ class Attempt:
     reason: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Connection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Connection(Shown):
     """The result of a search for a path between two points in the sublevel set {L <= ``threshold``}.
 
     ``found`` is ``segment``, ``curve`` or ``not found``, which does not prove the opposite. ``path`` is the best path
@@ -66,6 +67,15 @@ class Connection:
         """
         with np.errstate(invalid="ignore"):
             return self.lowest_maximum - np.asarray(thresholds, dtype=float)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": f"joined by a {self.found}" if self.inside else "no path found (which proves nothing)",
+            "lowest maximum": self.lowest_maximum,
+            "threshold": self.threshold,
+            "gradient steps:": self.effort.get("gradient_steps"),
+            "caution:": self.reason,
+        }
 
 
 def connected(

@@ -13,6 +13,7 @@ from math import isfinite, isnan
 
 import numpy as np
 
+from sublevel.display import Shown
 from sublevel.errors import unknown
 from sublevel.field import Evaluation, Field, PointLike, require_field
 from sublevel.space import Point, lerp
@@ -23,8 +24,8 @@ Path = Callable[[float], Point]
 """Maps alpha in [0, 1] to a point; alpha = 0 and 1 give the end points."""
 
 
-@dataclass(frozen=True)
-class Barrier:
+@dataclass(frozen=True, repr=False)
+class Barrier(Shown):
     """The maximum of a quantity q along a path, and its height by every definition in use.
 
     ``maximum`` is at ``alpha``; ``height`` = max - max(start, end); ``barrier`` = max over alpha of
@@ -51,9 +52,19 @@ class Barrier:
             return ""
         return f"not finite on the path: {self.start:.3g} at its start, {self.maximum:.3g} at alpha = {self.alpha:.3g}"
 
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": f"{self.barrier:.4g}",
+            "height": self.height,
+            "maximum": f"{self.maximum:.4g} at alpha = {self.alpha:.3g}",
+            "ends": f"{self.start:.4g} and {self.end:.4g}",
+            "gained by refining": self.barrier_margin,
+            "caution:": self.reason,
+        }
 
-@dataclass(frozen=True, eq=False)
-class Profile:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profile(Shown):
     """Loss and error along a path: arrays of shape [points], sorted by alpha in [0, 1]."""
 
     alphas: np.ndarray
@@ -110,6 +121,18 @@ class Profile:
             raise unknown("quantity of a profile", of, ("loss", "error"))
         q = self.loss if of == "loss" else self.error
         return np.where(np.isneginf(q), np.nan, q)
+
+    def _facts(self) -> dict[str, object]:
+        over = self.barrier()
+        return {
+            "": f"{len(self.alphas)} points",
+            "loss barrier": over.barrier,
+            "error barrier": self.barrier("error").barrier if np.isfinite(self.error).all() else None,
+            "maximum": f"{over.maximum:.4g} at alpha = {over.alpha:.3g}",
+            "ends": f"{over.start:.4g} and {over.end:.4g}",
+            "statistics:": self.policy if self.policy != "none" else "",
+            "caution:": self.reason,
+        }
 
 
 def over_chord(alphas: np.ndarray, q: np.ndarray) -> np.ndarray:

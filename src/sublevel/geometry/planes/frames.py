@@ -57,6 +57,12 @@ class Frame:
         if self.buffers not in RULES:
             raise unknown("buffers of a plane", self.buffers, RULES)
 
+    @property
+    def words(self) -> str:
+        """How the axes were made, for a reader."""
+        of = {"points": "through three points", "directions": "along two directions"}
+        return of.get(self.kind, f"along two {self.kind} directions")
+
     def seen_by(self, field: Field) -> Field:
         """The field with the frame's rule for statistics."""
         return field.recomputed() if self.buffers == "recomputed" else field

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sublevel._types import Float, Tensor
+from sublevel.display import Shown
 from sublevel.field import Field, PointLike, require_field
 from sublevel.rng import generator
 from sublevel.space import Point, as_point
@@ -44,8 +45,8 @@ def random_direction(coordinates: Tensor, dim: int, *, seed: int = 0, draw: int 
     return out
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
+@dataclass(frozen=True, eq=False, repr=False)
+class Line(Shown):
     """Loss and error at the signed distances ``radii`` from a point along a unit vector: arrays [radii].
 
     ``rise`` is the loss minus that of the point itself. ``reason`` names losses that are not finite.
@@ -57,6 +58,14 @@ class Line:
     rise: np.ndarray
     policy: str
     reason: str = ""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": f"{len(self.radii)} distances from {self.radii.min():.4g} to {self.radii.max():.4g}",
+            "largest rise": float(np.nanmax(self.rise)),
+            "statistics:": self.policy if self.policy != "none" else "",
+            "caution:": self.reason,
+        }
 
 
 def profile(field: Field, theta: PointLike, direction: Float[Tensor, "D"], radii: Sequence[float] | np.ndarray) -> Line:
@@ -87,8 +96,8 @@ def profile(field: Field, theta: PointLike, direction: Float[Tensor, "D"], radii
     return Line(r, loss, np.array([e.error for e in seen]), rise, field.policy, reason)
 
 
-@dataclass(frozen=True)
-class Width:
+@dataclass(frozen=True, repr=False)
+class Width(Shown):
     """The distances at which the loss has risen by ``rise``: ``left`` against the direction, ``right`` along it.
 
     A side is ``capped`` if the loss has not risen within the largest radius, which is then its value: the true width is
@@ -107,6 +116,11 @@ class Width:
     def total(self) -> float:
         """The sum of both sides, a lower bound if one is capped."""
         return self.left + self.right
+
+    def _facts(self) -> dict[str, object]:
+        sides = [("left", self.left, self.left_capped), ("right", self.right, self.right_capped)]
+        shown = {name: f"{'at least ' if capped else ''}{value:.4g}" for name, value, capped in sides}
+        return {**shown, "at a rise of": self.rise, "caution:": self.reason}
 
 
 def width(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sublevel.display import Shown
 from sublevel.field import Evaluation, Field, PointLike, require_field
 from sublevel.geometry.planes.frames import Frame
 from sublevel.geometry.planes.scans import Plane, ascending, doubts, places, policy_of
@@ -18,8 +19,8 @@ Cell = tuple[int, int, int]
 """(column, row, side) on the finest lattice."""
 
 
-@dataclass(frozen=True, eq=False)
-class Mesh:
+@dataclass(frozen=True, eq=False, repr=False)
+class Mesh(Shown):
     """Loss and error at scattered points of a plane: arrays [n], with the refinement ``level`` that added each point.
 
     ``cells`` [cells, 3] are the leaves (column, row, side) on the lattice ``xs`` times ``ys`` of the finest level.
@@ -80,6 +81,15 @@ class Mesh:
         corners = np.moveaxis(values[self.corners[leaf]], -1, 0)
         with np.errstate(invalid="ignore"):  # a corner without a share may be inf
             return np.where(shares > 0, shares * corners, 0.0).sum(axis=0)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": f"{len(self.loss):,} points, refined {int(self.level.max())} times, {self.frame.words}",
+            "loss": f"{np.nanmin(self.loss):.4g} to {np.nanmax(self.loss):.4g}",
+            "points:": list(self.points),
+            "statistics:": self.policy if self.policy != "none" else "",
+            "caution:": self.reason,
+        }
 
 
 def adaptive_scan(

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sublevel.display import Shown
 from sublevel.field import Field, PointLike, require_field
 from sublevel.geometry.estimate import join_reasons
 from sublevel.geometry.planes.frames import Frame
 from sublevel.geometry.planes.seams import Seam
 
 
-@dataclass(frozen=True, eq=False)
-class Plane:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plane(Shown):
     """Loss and error on a grid of a plane: arrays [ny, nx] at (``xs``, ``ys``).
 
     ``points`` holds the coordinates of named points as (x, y, residual distance). ``policy`` is the rule of the
@@ -32,6 +33,15 @@ class Plane:
     evaluations: int
     reason: str = ""
     seams: tuple[Seam, ...] = ()
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": f"{len(self.xs)} x {len(self.ys)} points {self.frame.words}",
+            "loss": f"{np.nanmin(self.loss):.4g} to {np.nanmax(self.loss):.4g}",
+            "points:": list(self.points),
+            "statistics:": self.policy if self.policy != "none" else "",
+            "caution:": self.reason,
+        }
 
 
 def scan(

@@ -14,6 +14,8 @@ from functools import cached_property
 from math import inf, isfinite, isnan
 from typing import Any
 
+from sublevel.display import Shown
+
 ROUNDING = 1e-9
 """Rounding of a path's maximum: how far it may lie below a leaf, relative to the leaf's height."""
 
@@ -47,8 +49,8 @@ class Pair:
     death: float
 
 
-@dataclass(frozen=True)
-class MergeTree:
+@dataclass(frozen=True, repr=False)
+class MergeTree(Shown):
     """The merge tree of sublevel sets: ``nodes`` with the leaves first, then the joins by height.
 
     ``roots`` are the nodes without a join above them: more than one if some solutions have no known path.
@@ -148,6 +150,16 @@ class MergeTree:
             yield node.name
         for child in sorted(node.children, key=self._age):
             yield from self._in_order(child)
+
+    def _facts(self) -> dict[str, object]:
+        leaves = [node.height for node in self.nodes if not node.children]
+        joins = [node.height for node in self.nodes if node.children]
+        return {
+            "": f"{len(leaves)} solutions",
+            "heights": f"{min(leaves):.4g} to {max(leaves):.4g}",
+            "joins": f"{min(joins):.4g} to {max(joins):.4g} (upper bounds)" if joins else "",
+            "parts that no path joins:": len(self.roots) if len(self.roots) > 1 else None,
+        }
 
 
 def disconnectivity(leaves: Mapping[str, float], joins: Mapping[tuple[str, str], float]) -> MergeTree:

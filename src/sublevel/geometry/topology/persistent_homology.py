@@ -8,9 +8,11 @@ from math import inf
 
 import numpy as np
 
+from sublevel.display import Shown
 
-@dataclass(frozen=True, eq=False)
-class Persistence:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Persistence(Shown):
     """Features of the sublevel sets of a grid [ny, nx], the most persistent first: arrays [features].
 
     ``dimension`` 0 is a component, 1 a ring around a hill. ``birth`` and ``death`` are values of the grid (inf: never).
@@ -30,6 +32,14 @@ class Persistence:
     def persistence(self) -> np.ndarray:
         """Death - birth."""
         return self.death - self.birth
+
+    def _facts(self) -> dict[str, object]:
+        finite = self.persistence[np.isfinite(self.persistence)]
+        return {
+            "basins:": int((self.dimension == 0).sum()),
+            "rings:": int((self.dimension == 1).sum()),
+            "most persistent that ends:": float(finite.max()) if len(finite) else None,
+        }
 
 
 def persistence(values: np.ndarray | Sequence[Sequence[float]]) -> Persistence:

@@ -12,6 +12,7 @@ from inspect import Parameter, signature
 from math import exp, isfinite, lgamma, log, nan, pi
 from typing import Any
 
+from sublevel.display import Shown, with_error
 from sublevel.errors import ConfigError, unknown
 from sublevel.field import Field, PointLike
 
@@ -25,8 +26,8 @@ def log_unit_ball(n: int) -> float:
     return n / 2 * log(pi) - lgamma(n / 2 + 1)
 
 
-@dataclass(frozen=True)
-class Volume:
+@dataclass(frozen=True, repr=False)
+class Volume(Shown):
     """A volume in nats with its diagnostics.
 
     ``log_volume`` is nan if the estimator is undefined. ``reason`` says why, and also warns of a value that is defined
@@ -42,6 +43,15 @@ class Volume:
     se: float = 0.0
     reason: str = ""
     diagnostics: Mapping[str, object] = field(default_factory=dict)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "log volume": with_error(self.log_volume, self.se, "nats"),
+            "radius": self.effective_radius,
+            "dimension": self.n,
+            "eps": self.eps,
+            "caution:": self.reason,
+        }
 
 
 VolumeAtHeight = Callable[[float], Volume]

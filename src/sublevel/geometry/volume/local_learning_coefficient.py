@@ -12,6 +12,7 @@ from math import log, nan
 from typing import Any
 
 from sublevel._types import Bool, Tensor
+from sublevel.display import Shown, with_error
 from sublevel.field import EveryExample, Field, PointLike, Stochastic, require_field
 from sublevel.geometry.curvature.operators import subspace_dimension
 from sublevel.geometry.estimate import join_reasons
@@ -21,8 +22,8 @@ from sublevel.geometry.volume.langevin import ChainOptions
 from sublevel.geometry.volume.laplace import laplace_approximation
 
 
-@dataclass(frozen=True)
-class LearningCoefficient:
+@dataclass(frozen=True, repr=False)
+class LearningCoefficient(Shown):
     """A local learning coefficient with its standard error over the chains and its diagnostics.
 
     ``se`` is at least half of the difference between the two kinds of start, and includes the bias of the step (see
@@ -39,6 +40,15 @@ class LearningCoefficient:
     draws: int
     reason: str = ""
     diagnostics: Mapping[str, object] = member(default_factory=dict)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "": with_error(self.value, self.se),
+            "R-hat": self.r_hat,
+            "effective sample size": self.ess,
+            "chains": self.chains,
+            "caution:": self.reason,
+        }
 
 
 def learning_coefficient(

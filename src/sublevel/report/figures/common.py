@@ -11,7 +11,7 @@ from sublevel.report.describe import Axis, Panel, Series, View, view
 from sublevel.report.figures.measured import each_branch, measured
 from sublevel.report.frame import Frame
 from sublevel.report.numbers import estimate, percent
-from sublevel.report.palette import PLAIN, Style, dashed, ramp
+from sublevel.report.palette import OWN, PLAIN, Style, dashed, ramp
 from sublevel.report.prepare import choices, where
 from sublevel.report.terms import shown
 
@@ -25,6 +25,23 @@ def views(
     """A view of the rows of each combination of some columns, sorted by ``by`` (these columns)."""
     found = [(c, where(table, **c)) for c in choices(table, columns, by)]
     return [view(panels(rows), **{k: shown(k, v) for k, v in c.items()}) for c, rows in found]
+
+
+def networks(
+    table: Frame, columns: Sequence[str], panels: Callable[[Frame], Sequence[Panel]], by: Sequence[str] = ()
+) -> list[View]:
+    """`beside_dense` of figures with a line for each network: in one view where no branch has several levels.
+
+    Checkpoints that were trained elsewhere are such networks, and are to be compared.
+    """
+    if not by_name(table):
+        return beside_dense(table, columns, panels, by)
+    return views(table, [c for c in columns if c != "branch"], panels, [c for c in by if c != "branch"])
+
+
+def by_name(table: Frame) -> bool:
+    """Whether the branch alone tells one network from the others."""
+    return bool((table.groupby("branch")["level"].nunique() < 2).all())
 
 
 def beside_dense(
@@ -120,6 +137,15 @@ def by_branch(frame: Frame, value: str, scale: float = 1.0, *, log: bool = False
 def bare(series: Iterable[Series], **changes: object) -> list[Series]:
     """Lines with no markers, no interval and nothing under the pointer but their place."""
     return [replace(s, mode="line", low=None, high=None, hover=(), **changes) for s in series]  # pyright: ignore
+
+
+def network(branch: str, level: float, shown: Frame) -> tuple[str, Style]:
+    """The name and the look of a network among those that are shown: its branch's, or its level's."""
+    if by_name(shown):
+        return branch, OWN
+    return "dense" if branch == "dense" else f"level {level:g}", level_look(
+        branch, level, sorted(shown["level"].unique())
+    )
 
 
 def level_look(branch: str, level: float, levels: Sequence[float]) -> Style:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from sublevel.report.describe import Axis, Figure, Panel, Series
-from sublevel.report.figures.common import beside_dense, by_branch, density_axis, level_axis, level_look, views
+from sublevel.report.figures.common import by_branch, density_axis, level_axis, network, networks, views
 from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
@@ -96,7 +96,7 @@ def spectra(tables: Tables) -> Figure:
     return Figure(
         key="spectra",
         title="The ends of the spectrum",
-        views=beside_dense(table, ["branch", "operator", "buffers"], _spectra),
+        views=networks(table, ["branch", "operator", "buffers"], _spectra),
         how=(
             "The largest eigenvalues by index in each space, one line for each level from cold to warm, the dense "
             "network in grey. The last panel has the smallest ones in the original space."
@@ -112,16 +112,15 @@ def spectra(tables: Tables) -> Figure:
 
 def _spectra(frame: Frame) -> list[Panel]:
     """A branch's levels, with the dense network."""
-    levels = sorted(frame["level"].unique())
     panels = []
     for space, end in [*((s, "largest") for s in SPACES), ("all", "smallest")]:
         rows, log = where(frame, space=space, end=end), end == "largest"
         title, axis = f"{end.capitalize()}, {SPACES[space]}", level_axis(rows["index"], "index")
-        panels.append(Panel(title=title, x=axis, y=Axis(log=log), series=_lines(rows, levels, log)))
+        panels.append(Panel(title=title, x=axis, y=Axis(log=log), series=_lines(rows, log)))
     return panels
 
 
-def _lines(frame: Frame, levels: list[float], log: bool) -> list[Series]:
+def _lines(frame: Frame, log: bool) -> list[Series]:
     means = over_seeds(frame, "eigenvalue", ["branch", "level", "index"], log=log)
     converged = frame.groupby(["branch", "level", "index"])["converged"].min()
     pairs = means[["branch", "level"]].drop_duplicates().sort_values("level").itertuples(index=False)
@@ -129,10 +128,10 @@ def _lines(frame: Frame, levels: list[float], log: bool) -> list[Series]:
     for branch, level in pairs:
         mine = where(means, branch=branch, level=level)
         loose = [bool(converged[branch, level, index] == 0) for index in mine["index"]]
+        label, style = network(branch, level, frame)
         found.append(Series(
-            label="dense" if branch == "dense" else f"level {level:g}", x=list(mine["index"]), y=list(mine["mean"]),
-            hollow=loose, style=level_look(branch, level, levels), hover=["not converged" if v else "" for v in loose],
-            branch="dense" if branch == "dense" else "",
+            label=label, x=list(mine["index"]), y=list(mine["mean"]), hollow=loose, style=style,
+            hover=["not converged" if v else "" for v in loose], branch=branch if label == branch else "",
         ))  # fmt: skip
     return found
 
@@ -150,7 +149,7 @@ def layers_curvature(tables: Tables) -> Figure:
     return Figure(
         key="layer-curvature",
         title="The largest eigenvalue in each layer",
-        views=beside_dense(table, ["branch", "operator", "buffers"], partial(_blocks, order=order)),
+        views=networks(table, ["branch", "operator", "buffers"], partial(_blocks, order=order)),
         how=(
             "The largest eigenvalue of the block that belongs to one layer's remaining weights, from input to "
             "output. One line for each level from cold to warm, the dense network in grey."
@@ -174,11 +173,9 @@ def _blocks(frame: Frame, order: Sequence[str]) -> list[Panel]:
     place = {name: i + 1.0 for i, name in enumerate(order)}
     rows = frame.assign(place=frame["space"].str.removeprefix(LAYER).map(place))
     rows = rows.assign(doubtful=rows["converged"] == 0, reason="not converged")
-    levels = sorted(rows["level"].unique())
     found: list[Series] = []
     for c in choices(rows, ["branch", "level"]):
-        label = "dense" if c["branch"] == "dense" else f"level {c['level']:g}"
-        style = level_look(c["branch"], c["level"], levels)
+        label, style = network(c["branch"], c["level"], rows)
         for s in measured(where(rows, **c), "largest", label, style, x="place", log=True):
             texts = [f"{order[int(x) - 1]}: {h}" for x, h in zip(s.x, s.hover, strict=True)]
             found.append(replace(s, hover=texts))

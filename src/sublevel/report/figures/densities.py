@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
-from sublevel.report.figures.common import beside_dense, density_axis, level_look
+from sublevel.report.figures.common import density_axis, network, networks
 from sublevel.report.figures.curvature import control_note
 from sublevel.report.figures.measured import each_branch, errors_note
 from sublevel.report.figures.registry import figure
@@ -25,6 +25,7 @@ PLACES = 130
 FINE = 8  # bins between two places of a curve
 WIDTH = 0.012  # of the kernel, as a share of the axis
 ROOM = 0.13  # of the axis between two labels: enough on a telephone
+FEW = 3  # networks whose Ritz values are drawn too
 FLOOR = 1e-5  # of the highest point of a view: below it a curve says nothing
 
 
@@ -38,7 +39,7 @@ def densities(tables: Tables) -> Figure:
     return Figure(
         key="densities",
         title="The density of the eigenvalues",
-        views=beside_dense(table, columns, partial(_densities, unit=unit), ["branch", "operator", "buffers", "space"]),
+        views=networks(table, columns, partial(_densities, unit=unit), ["branch", "operator", "buffers", "space"]),
         how=(
             "The density of all eigenvalues by stochastic Lanczos quadrature: the bulk around zero, outliers to "
             f"the right, negative curvature to the left. The axis is linear within about ±{plain(unit)} and "
@@ -51,7 +52,7 @@ def densities(tables: Tables) -> Figure:
         ),
         notes=[
             "Means over probes and seeds, smoothed with a Gaussian. A node represents a group of "
-            "eigenvalues, so ripples of the bulk come from the method."
+            "eigenvalues, so ripples of the bulk come from the method. Marks below the curves are Ritz values."
         ]
         if len(table)
         else [],
@@ -72,12 +73,12 @@ def _unit(table: Frame) -> float:
 
 
 def _densities(frame: Frame, unit: float) -> list[Panel]:
-    levels = sorted(frame["level"].unique())
-    networks = [(c["branch"], c["level"]) for c in choices(frame, ["branch", "level"])]
-    groups = [("dense" if b == "dense" else f"level {v:g}", where(frame, branch=b, level=v)) for b, v in networks]
+    every = [(c["branch"], c["level"]) for c in choices(frame, ["branch", "level"])]
+    looks = [network(b, v, frame) for b, v in every]
+    groups = [(label, where(frame, branch=b, level=v)) for (label, _), (b, v) in zip(looks, every, strict=True)]
     series, axis = smoothed(frame, groups, unit)
-    looks = [level_look(b, v, levels) for b, v in networks]
-    series = [replace(s, style=look) for s, look in zip(series, looks, strict=True)]
+    look = dict(looks)
+    series = [replace(s, style=replace(look[s.label], marker=s.style.marker or look[s.label].marker)) for s in series]
     return [Panel(title="Density per unit of the axis", x=axis, y=Axis(log=True, hover=".3~g"), series=series)]
 
 
@@ -95,7 +96,21 @@ def smoothed(frame: Frame, groups: Sequence[tuple[str, Frame]], unit: float = 0.
         Series(label=label, x=list(grid), y=list(np.where(h > floor, h, np.nan)), style=OWN, mode="line", hover=texts)
         for (label, _), h in zip(groups, heights, strict=True)
     ]
+    if len(groups) <= FEW:
+        curves += [
+            _ritz(label, rows, np.arcsinh(rows["node"] / unit), floor / 2 ** (i + 1))
+            for i, (label, rows) in enumerate(groups)
+        ]
     return curves, Axis(title="eigenvalue", ticks=_ticks(low, high, unit), hover="")
+
+
+def _ritz(label: str, rows: Frame, place: Frame, height: float) -> Series:
+    """The Ritz values of one network as marks below the curves: between them nothing was seen."""
+    texts = [
+        f"Ritz value {plain(v, 3)}, weight {plain(w, 2)}" for v, w in zip(rows["node"], rows["weight"], strict=True)
+    ]
+    return Series(label=label, x=list(place), y=[height] * len(rows), mode="points", hover=texts, legend=False,
+                  style=replace(OWN, marker="line-ns"))  # fmt: skip
 
 
 def _smooth(frame: Frame, grid: np.ndarray) -> np.ndarray:

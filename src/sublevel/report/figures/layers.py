@@ -36,7 +36,7 @@ def _map(frame: Frame) -> list[Panel]:
     mean = frame.groupby(["index", "layer", "level"])["density"].mean().unstack("level")
     names = [str(layer) for _, layer in mean.index]
     z = [[float(np.log10(v)) if v > 0 else float("nan") for v in row] for row in mean.to_numpy(dtype=float)]
-    low = min((v for row in z for v in row if np.isfinite(v)), default=-1.0)
+    low = min((v for row in z for v in row if np.isfinite(v) and v < 0), default=-1.0)  # -1 where all are whole
     heat = Heat(x=list(mean.columns), rows=names, z=z, title="weights remaining", low=low, high=0.0)
     return [Panel(title="Weights remaining", x=level_axis(mean.columns), heat=heat)]
 

@@ -91,6 +91,13 @@ def _kind(table: Frame, kind: str) -> Figure:
     )
 
 
+def along(tables: Tables) -> Figure:
+    """Loss and error along paths that no study made: one line for each."""
+    table = tables["profiles"].assign(density=np.nan, branch="")
+    made = _kind(table, "given")
+    return replace(made, title="Loss and error along a path", how=made.how.replace("straight segment ", "path "))
+
+
 def _profiles(frame: Frame, few: bool) -> list[Panel]:
     axis = Axis(title="alpha", hover=".3~g")
     rounded = frame.assign(alpha=frame["alpha"].round(6))
@@ -110,7 +117,7 @@ def _lines(frame: Frame, column: str, scale: float, few: bool) -> list[Series]:
         seeds = rows.groupby("alpha")["seed"].transform("size")
         n = int(seeds.max())
         left = percent(float(rows["density"].mean()))
-        about = f"{left} left, " * bool(left) + (f"mean of {n} seeds" if n > 1 else "one seed")
+        about = f"{left} left, " * bool(left) + (f"mean of {n} seeds" if n > 1 else "one seed" * bool(left))
         style = level_look("", level, levels)
         lines = measured(rows[seeds == n], column, f"level {level:g}", style, x="alpha", scale=scale, dots=False)
         found += [replace(s, samples=s.samples if few else None) for s in bare(lines, about=about)]

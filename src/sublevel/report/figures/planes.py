@@ -50,7 +50,7 @@ def landscape(tables: Tables) -> Figure:
             continue
         panel = _panel(own, marks, where(tables["seams"], **c), heights, "Train loss", log=True, around=around)
         noted = partial(_noted, marks=marks, levels=levels, around=around)
-        panel = replace(panel, series=[noted(s) for s in panel.series])
+        panel = replace(panel, series=_apart([noted(s) for s in panel.series], heights))
         drawn = [view([panel], view="contour"), view([_solid(panel)], view="surface")]
         if around is not None:
             notes.append(f"The border is at {plain(around.height, 3)}: {around.rule}.")
@@ -63,10 +63,11 @@ def landscape(tables: Tables) -> Figure:
         how=(
             "The train loss on the plane through three trained networks. "
             + (
-                "Colour is the sublevel set of the dense network, grey is outside. A network in the same coloured "
-                "region is reached from the dense one without leaving the set."
+                "Colour is the dense network's sublevel set and grey the outside: the dense network reaches what lies "
+                "in its region without leaving the set."
+                if any(p.landscape is not None and p.landscape.level is not None for v in drawn for p in v.panels)
+                else "The border of the dense network's sublevel set does not cross this part."
             )
-            * any(p.landscape is not None and p.landscape.level is not None for v in drawn for p in v.panels)
         ),
         trap=(
             "A plane is a slice of measure zero. Two regions that are apart on it may be joined outside it, and a "
@@ -100,15 +101,32 @@ def _noted(series: Series, marks: Frame, levels: Frame, around: SublevelSet | No
     return replace(series, note="\n".join(lines), legend=False)
 
 
+def _apart(series: list[Series], heights: Grid) -> list[Series]:
+    """The texts of two near points one above and one below their points."""
+    wide, high = float(np.ptp(heights[0])), float(np.ptp(heights[1]))
+    found: list[Series] = []
+    for s in series:
+        near = [
+            o
+            for o in found
+            if o.note and s.note and abs(o.x[0] - s.x[0]) < 0.3 * wide and abs(o.y[0] - s.y[0]) < 0.15 * high
+        ]
+        found.append(replace(s, below=any(not o.below for o in near)))
+    return found
+
+
 @figure("Planes", "planes", "planes", of="both")
-def planes(tables: Tables) -> Figure:
-    """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them."""
+def planes(tables: Tables, around: SublevelSet | None = None) -> Figure:
+    """Loss and error on planes, as contours and as a surface, with the solutions and the dense run on them.
+
+    ``around`` is the sublevel set that is drawn; by default that of the dense network.
+    """
     table, marks = tables["planes"], tables["landmarks"]
     found = choices(table, ["plane", "seed"], ["seed", "plane"])
     drawn = []
     for c in found[:SHOWN]:
         own, points, seams = (where(t, **c) for t in (table, marks, tables["seams"]))
-        drawn += _plane(own, points, seams, c, sublevel_set(points, tables["levels"]))
+        drawn += _plane(own, points, seams, c, around or sublevel_set(points, tables["levels"]))
     statistics = sorted(set(table["buffers"]) - {"", "none"})
     groups = dict(list(table.groupby(["plane", "seed"])))
     known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
@@ -119,8 +137,8 @@ def planes(tables: Tables) -> Figure:
         views=drawn,
         how=(
             "Train loss and error on a plane through three solutions, along two random directions, or along the "
-            "two steepest eigenvectors. Markers are solutions and the line is the dense run; choose the surface "
-            "to turn the same heights. Where a sublevel set is drawn, grey lies outside it."
+            "two steepest eigenvectors. Markers are solutions, the line is the dense run, and grey lies outside the "
+            "sublevel set; choose the surface to turn the same heights."
         ),
         trap=(
             "A plane is a slice of measure zero: a wall seen on it may have a way round it. A point off the plane "
