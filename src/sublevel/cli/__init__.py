@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib.resources import files
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from sublevel._version import __version__
 from sublevel.cli.doctor import doctor
@@ -19,11 +20,16 @@ from sublevel.cli.tickets import ticket
 from sublevel.errors import ModelError, SublevelError
 from sublevel.foreign import plain
 
+PRESETS = sorted(
+    path.name.removesuffix(".toml") for path in files("sublevel.presets").iterdir() if path.name.endswith(".toml")
+)
+
 app = App(
     name="sublevel",
     version=__version__,
     help="Why winning tickets win: sparse subnetworks, dissected through the geometry of the loss landscape.",
-    help_epilogue="Presets: demo (a laptop, minutes), mini, paper, paper-vgg16.",
+    help_epilogue=f"Presets: {', '.join(PRESETS)}. The demo takes minutes on a laptop.",
+    default_parameter=Parameter(negative_iterable=()),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
@@ -32,6 +38,7 @@ app.command(ticket)
 for command in (verify, gc, export):
     app.command(command)
 app.command(take_in, name="import")
+app.register_install_completion_command()
 for command in (run, plan, measure, report, compare, ls, status, doctor):
     app.command(command)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sublevel.study.study import Study
 
 Set = Annotated[
-    tuple[str, ...], Parameter(name="--set", negative=(), help="Override a key of the study: train.lr=0.05")
+    tuple[str, ...], Parameter(name="--set", show_default=False, help="Override a key of the study: train.lr=0.05")
 ]
 Out = Annotated[Path, Parameter(help="Folder of runs")]
 StoreAt = Annotated[
@@ -28,7 +28,7 @@ Memory = Annotated[
 Where = Annotated[
     str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")
 ]
-Track = Annotated[tuple[str, ...], Parameter(negative=(), help="Also log to tensorboard or wandb")]
+Track = Annotated[tuple[str, ...], Parameter(show_default=False, help="Also log to tensorboard or wandb")]
 Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 RUNS = Path("sublevel-runs")
 

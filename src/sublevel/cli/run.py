@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
 
 from sublevel.cli.options import RUNS, Device, Memory, Out, Set, StoreAt, Track, Where, announce, near, raw_study
@@ -41,7 +42,7 @@ def run(
     Parameters
     ----------
     study
-        A preset (demo, mini, paper, paper-vgg16) or a study file.
+        A preset (`sublevel --help` lists them) or a study file.
     jobs
         Cells at once; results do not depend on it. Default: cores / threads of the study, or the room on a cluster.
     max_hours
@@ -64,7 +65,7 @@ def measure(
     data: str,
     model: str | None = None,
     root: str | None = None,
-    mask: tuple[Path, ...] = (),
+    mask: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
     name: str = "measured",
     overrides: Set = (),
     jobs: int | None = None,
