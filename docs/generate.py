@@ -111,6 +111,42 @@ def identity() -> str:
     return "\n\n".join(said[name] for name in ("SOLUTION", "SPECTRUM", "PATH"))
 
 
+# --- The notebooks of examples/, as they were run.
+
+
+@generated("notebook-own-network")
+def notebook_own_network() -> str:
+    """``examples/own_network.ipynb``."""
+    return notebook("own_network")
+
+
+@generated("notebook-checkpoints")
+def notebook_checkpoints() -> str:
+    """``examples/checkpoints.ipynb``."""
+    return notebook("checkpoints")
+
+
+def notebook(name: str) -> str:
+    """A notebook with its outputs as Markdown; pictures lie in the page itself."""
+    cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    parts = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts += [_output(output) for output in cell.get("outputs", ())]
+    whole = f"The notebook is `examples/{name}.ipynb`."
+    return "\n\n".join([parts[0], whole, *(part for part in parts[1:] if part)])
+
+
+def _output(output: Mapping[str, Any]) -> str:
+    data = output.get("data", {})
+    if "image/png" in data:
+        return f'<img alt="what the code above draws" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
+    text = "".join(data.get("text/html") or "").replace("\n", " ")
+    plain = "".join(data.get("text/plain") or output.get("text", ""))
+    return text if text and "<script" not in text else f"```text\n{plain.strip()}\n```" if plain.strip() else ""
+
+
 # --- The commands.
 
 
