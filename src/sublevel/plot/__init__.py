@@ -39,6 +39,15 @@ BACKENDS = ("plotly", "matplotlib")
 _default = BACKENDS[0]
 
 
+CHECKPOINTS = {
+    "accuracy": "checkpoints-accuracy",
+    "densities": "checkpoints-densities",
+    "spectra": "checkpoints-eigenvalues",
+    "volume-methods": "checkpoints-volumes",
+}
+"""What the report of checkpoints from elsewhere has in place of a figure of a study."""
+
+
 def use(backend: str) -> None:
     """Draw by this back end from now on where a call names none.
 
@@ -119,7 +128,7 @@ def path(of: Any, path: str = "", **how: Any) -> Any:
     Of a result ``path`` is the kind: ``successive``, ``to-dense``, ``from-start``, ... (the first that was measured).
     """
     if isinstance(of, HasTables):
-        first = next((k for k in of.described if k.startswith("paths-")), "paths-successive")
+        first = next((k for k in of.described if k.startswith(("paths-", "checkpoints-profiles"))), "paths-successive")
         return figure(of, f"paths-{path}" if path else first, **how)
     return _of(of, "profiles", **how)
 
@@ -158,7 +167,9 @@ def masks(of: Any, **how: Any) -> Any:
 
 
 def _either(of: Any, key: str, **how: Any) -> Any:
-    return figure(of, key, **how) if isinstance(of, HasTables) else _of(of, key, **how)
+    if not isinstance(of, HasTables):
+        return _of(of, key, **how)
+    return figure(of, CHECKPOINTS.get(key, key) if key not in of.described else key, **how)
 
 
 def _of(of: Any, key: str, *, level: float | None = None, **how: Any) -> Any:
