@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import chdtri, gammaln, ndtri, stdtr, stdtrit
+from scipy.special import chdtri, ndtri, stdtr, stdtrit
 
 from sublevel.errors import ConfigError
 
@@ -243,14 +243,6 @@ class Paired:
     p_exact: float
 
 
-@dataclass(frozen=True)
-class EffectSize:
-    """A mean difference in standard deviations of the differences: Cohen's d_z, and Hedges' g without its bias."""
-
-    d: float
-    g: float
-
-
 def mean_interval(x: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of ``x`` and mean ± t s / sqrt(n), with t of n - 1 degrees of freedom.
 
@@ -337,11 +329,6 @@ def equivalence(x: ArrayLike, margin: float) -> float:
     return within(x, -margin, margin)
 
 
-def non_inferiority(x: ArrayLike, margin: float) -> float:
-    """Return the p value of the claim that the mean of (ours - reference), less being better, is below ``margin``."""
-    return within(x, high=margin)
-
-
 def prediction_bound(x: ArrayLike, level: float = 0.95) -> float:
     """Return the upper bound of one new value: mean + t_{n-1, level} s sqrt(1 + 1/n) (Hahn and Meeker 1991, 4.8).
 
@@ -356,24 +343,6 @@ def prediction_bound(x: ArrayLike, level: float = 0.95) -> float:
     if n < 2:
         return np.nan
     return float(values.mean() + stdtrit(n - 1, level) * values.std(ddof=1) * np.sqrt(1 + 1 / n))
-
-
-def effect_size(x: ArrayLike) -> EffectSize:
-    """Return d_z = mean / s of paired differences, and g = J(n - 1) d_z.
-
-    J(m) = Gamma(m / 2) / (sqrt(m / 2) Gamma((m - 1) / 2)) takes the bias out (Hedges 1981); g is NaN at two values,
-    where d has no mean. Both are NaN below two values and where all values are equal.
-
-    >>> effect_size([1.0, 2.0, 3.0]).d
-    2.0
-    """
-    values = finite(x)
-    m = len(values) - 1
-    if m < 1 or no_spread(values):
-        return EffectSize(np.nan, np.nan)
-    d = float(values.mean() / values.std(ddof=1))
-    bias = float(np.exp(gammaln(m / 2) - gammaln((m - 1) / 2)) / np.sqrt(m / 2)) if m > 1 else np.nan
-    return EffectSize(d, d * bias)
 
 
 def fixed_sequence(p: ArrayLike, alpha: float = 0.05) -> int:

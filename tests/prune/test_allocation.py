@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cases import convolution
 from sublevel.errors import ConfigError
 from sublevel.models import build
-from sublevel.prune.allocation import apportion, counts, erk, from_densities, protected
+from sublevel.prune.allocation import apportion, counts, erk, protected
 from sublevel.prune.select import layer_counts, open_lth, select
 from sublevel.space import Layer, Space
 
@@ -175,12 +175,3 @@ def test_totals_too_small_for_what_is_spared() -> None:
         select(SPACE, torch.rand(SPACE.dim), SPACE.full_mask(), [5], floor=2)
     with pytest.raises(ConfigError, match="900 weights cannot be shared out among layers that hold 0 to 183"):
         erk(SPACE, 900)
-
-
-def test_densities_by_pattern() -> None:
-    assert from_densities(SPACE, {"0": 0.5, "*": 0.1}) == [14, 11, 5]
-    assert from_densities(SPACE, {"7": 0.0}) == [27, 108, 0]
-    with pytest.raises(ConfigError, match=r"'fc' matches no prunable layer; allowed: 0.weight"):
-        from_densities(SPACE, {"fc": 0.5})
-    with pytest.raises(ConfigError, match=r"a density lies between 0 and 1, got 2 for '0'"):
-        from_densities(SPACE, {"0": 2})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
@@ -151,25 +151,6 @@ def apportion(total: int, shares: Sequence[float], low: Sequence[int], high: Seq
     for i, more in enumerate(at(above)):
         found[i] += min(more - found[i], total - sum(found))
     return found
-
-
-def from_densities(space: Space, densities: Mapping[str, float]) -> list[int]:
-    """Counts per prunable layer from densities by pattern: the first pattern that matches a layer; 1 without a match.
-
-    Raises ConfigError for a density outside [0, 1] or a pattern that matches no layer.
-
-    >>> net = Space((Layer("a", (10,), 0, True), Layer("b", (30,), 10, True)), (), ())
-    >>> from_densities(net, {"b": 0.1})
-    [10, 3]
-    """
-    layers = list(space.prunable_layers)
-    for pattern, density in densities.items():
-        if not 0 <= density <= 1:
-            raise ConfigError(f"a density lies between 0 and 1, got {density} for {pattern!r}")
-        if not any(_matches(layer, pattern) for layer in layers):
-            raise ConfigError(f"{pattern!r} matches no prunable layer{nearest(pattern, [x.name for x in layers])}")
-    chosen = [next((d for p, d in densities.items() if _matches(layer, p)), 1.0) for layer in layers]
-    return [math.floor(Fraction(str(d)) * x.size + Fraction(1, 2)) for d, x in zip(chosen, layers, strict=True)]
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

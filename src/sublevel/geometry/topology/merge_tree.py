@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite, isnan
-from typing import Any
 
 from sublevel.display import Shown
 
@@ -111,20 +110,6 @@ class MergeTree(Shown):
                 lines.append(Segment(x[child], self.nodes[child].height, x[child], node.height))
                 lines.append(Segment(x[child], node.height, x[-1], node.height))
         return places, lines
-
-    def plain(self) -> dict[str, Any]:
-        """The tree and its drawing as plain JSON values, the leaves in the order of the drawing."""
-        places, lines = self.layout()
-        return {
-            "leaves": [{"name": name, "height": self.minimax(name, name), "x": x} for name, x in places.items()],
-            "joins": [
-                {"height": node.height, "children": list(node.children), "leaves": list(node.leaves)}
-                for node in self.nodes
-                if node.children
-            ],
-            "roots": list(self.roots),
-            "segments": [[line.x0, line.y0, line.x1, line.y1] for line in lines],
-        }
 
     def _collect(self, number: int, c: float, out: list[list[str]]) -> None:
         node = self.nodes[number]
