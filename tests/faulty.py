@@ -84,7 +84,7 @@ class Between:
 
             def pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                answer = between._answer(self.command, self.path, dict(self.headers))
+                answer = between.answer(self.command, self.path, dict(self.headers))
                 if answer not in (None, "cut"):
                     self._reply(int(answer), {}, b"" if self.command == "HEAD" else _refusal(int(answer)))
                     return
@@ -128,7 +128,8 @@ class Between:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, method: str, path: str, headers: dict[str, str]) -> int | str | None:
+    def answer(self, method: str, path: str, headers: dict[str, str]) -> int | str | None:
+        """The answer to a request in place of the storage's; None to pass it on."""
         names = {name.lower() for name in headers}
         kind = "LIST" if method == "GET" and "list-type=" in path else method
         if method == "PUT":

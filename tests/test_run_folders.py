@@ -14,8 +14,11 @@ from sublevel.cli import main
 from sublevel.engine.events import Event
 from sublevel.engine.log import Log, read_log
 from sublevel.engine.store import Store, roots
-from sublevel.errors import DataError, StoreError
+from sublevel.errors import ConfigError, DataError, StoreError
+from sublevel.foreign import LARGEST
 from sublevel.report.writer import stale
+from sublevel.study import manifest as manifests
+from tiny_runs import furnish
 
 
 def command(*words: object) -> int:
@@ -112,3 +115,23 @@ def test_a_file_of_the_store_that_does_not_fit_into_the_memory_stays(tmp_path: P
     with pytest.raises(StoreError, match="cannot read the store"):
         store.read_entry(key)
     assert store.damaged() == []
+
+
+def test_a_study_whose_manifest_could_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(furnish(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(manifests, "LARGEST", 2**16 + 5_000)
+    for go in (lambda study: study.run(jobs=1), lambda study: study.plan()):
+        with pytest.raises(ConfigError, match=r"the study has 18 cells: its study.json would have .* split the study"):
+            go(sl.Study("small.toml"))
+    assert not (tmp_path / "sublevel-runs").exists()
+
+
+def test_messages_are_cut_where_the_manifest_would_be_too_large() -> None:
+    long = {"kind": "error", "message": "x" * 10**6, "digest": "", "traceback": "y" * 10**6}
+    cells = [{"cell": f"train/{i}", "error": long} for i in range(20)] + [{"cell": "mask"}]
+    found = json.loads(text := manifests.text({"cells": cells}))["cells"]
+    assert len(text) < LARGEST
+    assert found[0] == {"cell": "train/0", "error": {"kind": "error", "message": "x" * 9_997 + "..."}}
+    assert found[-1] == {"cell": "mask"}
+    assert json.loads(manifests.text({"cells": cells[:3]}))["cells"][0]["error"] == long

@@ -52,13 +52,13 @@ class Workshop:
         assert self.entries
         assert self.tables
 
-    def command(self, out: str, jobs: int, store: Path | None = None) -> list[str]:
+    def command(self, out: str, jobs: int, store: Path | str | None = None) -> list[str]:
         """The study as a command; ``out`` is the folder of its run and, unless told otherwise, of its store."""
         at = [] if store is None else ["--store", str(store)]
         run = ["run", "faults.toml", "--no-figures", "--out", out, "--jobs", str(jobs)]
         return [sys.executable, "-m", "sublevel.cli", *run, *at]
 
-    def start(self, out: str, jobs: int, store: Path | None = None) -> subprocess.Popen[str]:
+    def start(self, out: str, jobs: int, store: Path | str | None = None) -> subprocess.Popen[str]:
         """Begin a run, in a process group of its own."""
         return subprocess.Popen(
             self.command(out, jobs, store),
@@ -70,7 +70,7 @@ class Workshop:
             start_new_session=True,
         )
 
-    def run(self, out: str, jobs: int, store: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(self, out: str, jobs: int, store: Path | str | None = None) -> subprocess.CompletedProcess[str]:
         """Run to the end."""
         return ended(self.start(out, jobs, store))
 

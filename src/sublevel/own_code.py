@@ -1,17 +1,18 @@
 """Run the user's code inside this process, and contain its side effects.
 
-The code may print, import, train and raise. It may not end the process, read the terminal, change the working folder
-for good, or return twice after a fork.
+The code may print, import, train and raise. It may not end or replace the process, read the terminal, change the
+working folder for good, or return twice after a fork.
 """
 
 from __future__ import annotations
 
 import bdb
 import os
+import posix
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,7 +21,10 @@ from sublevel.errors import ModelError
 WAIT = 2.0
 """Seconds to wait for a forked child to return; the wait stops when the child ends."""
 
-_forks = 0
+ENDS = ("_exit", "execv", "execve")
+"""Functions of ``os`` that end or replace the process at once; the others are made of these."""
+
+_leave, _forks = os._exit, 0
 
 
 def _count_fork() -> None:
@@ -36,13 +40,13 @@ def contained() -> Iterator[None]:
     """Run the user's code so that it ends with a result or an exception.
 
     Standard input is empty unless it is a terminal. The working folder is restored. Raises ModelError if the code ends
-    the process (``sys.exit``), stops at ``breakpoint()`` without a terminal, or forks and the child returns too; the
-    child then exits here. A Ctrl-C of the user passes through.
+    the process (``sys.exit``, ``os._exit``, ``os.execv``), stops at ``breakpoint()`` without a terminal, or forks and
+    the child returns too; the child then exits here. A Ctrl-C of the user passes through.
     """
     me, forks, here = os.getpid(), _forks, _folder()
     read_end, write_end = os.pipe()
     try:
-        with _without_input():
+        with _without_input(), _without_ends(me) as ended:
             try:
                 yield
             except BaseException as error:
@@ -54,6 +58,8 @@ def contained() -> Iterator[None]:
                     raise
                 raise ModelError(f"the code ended the program: {type(error).__name__}: {error}") from error
             _end_child(me, write_end)
+            if ended:  # in a thread, or in a try statement
+                raise ModelError(f"the code ended the program: {ended[0]}")
         write_end = _close(write_end)  # the pipe ends when all children have exited
         if _forks > forks and select.select([read_end], [], [], WAIT)[0] and os.read(read_end, 1) == b"!":
             raise ModelError("the code forked and its child returned: two processes would compute one cell")
@@ -70,7 +76,7 @@ def _end_child(parent: int, pipe: int) -> None:
     if os.getpid() != parent:
         with suppress(OSError):
             os.write(pipe, b"!")
-        os._exit(70)
+        _leave(70)
 
 
 def _close(descriptor: int) -> int:
@@ -84,6 +90,33 @@ def _folder() -> str:
         return os.getcwd()
     except OSError:
         return ""
+
+
+@contextmanager
+def _without_ends(me: int) -> Iterator[list[str]]:
+    """Make `ENDS` raise SystemExit in this process, and yield the list of such calls. A forked child keeps them."""
+    called: list[str] = []
+    before = {name: getattr(os, name) for name in ENDS}
+
+    def guarded(name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def end(*arguments: Any, **named: Any) -> None:
+            if os.getpid() != me:
+                real(*arguments, **named)
+            called.append(f"os.{name}({', '.join(map(repr, arguments[:1]))})")
+            raise SystemExit(called[-1])
+
+        return end
+
+    try:
+        for name, real in before.items():
+            wrapped = guarded(name, real)
+            setattr(os, name, wrapped)
+            setattr(posix, name, wrapped)
+        yield called
+    finally:
+        for name, real in before.items():
+            setattr(os, name, real)
+            setattr(posix, name, real)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -93,12 +95,12 @@ def test_own_code_that_raises_at_some_weights(workshop: Path) -> None:
 @pytest.mark.full
 def test_a_worker_that_dies_every_time_is_a_failed_cell(workshop: Path) -> None:
     """As by running out of memory: three attempts, then the reason, and the others go on."""
-    done = cli(*own(workshop, "os._exit(7)"), "--jobs", 2, cwd=workshop, timeout=180)
+    done = cli(*own(workshop, "os.kill(os.getpid(), 9)"), "--jobs", 2, cwd=workshop, timeout=180)
     assert done.returncode == 1, done.stderr
     run = workshop / "sublevel-runs" / "small"
     failures = {row["cell"]: row for row in table(run, "failures")}
     assert failures["train/imp/L2/s0"]["kind"] == "worker"
-    assert "exit code 7" in failures["train/imp/L2/s0"]["error"]
+    assert "SIGKILL" in failures["train/imp/L2/s0"]["error"]
     assert len(table(run, "levels")) == 2
 
 
@@ -130,6 +132,40 @@ resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
 from sublevel.cli import main
 main(sys.argv[1:])
 """
+
+
+ONLY_WORKERS = """
+import os, resource, sys
+if "sublevel.engine.worker" in sys.orig_argv:
+    resource.setrlimit(resource.RLIMIT_AS, (int(os.environ["LIMIT"]) * 2**20,) * 2)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("limit", [40, 300, 550, 650, 1500])
+def test_workers_alone_under_a_limit_of_memory(workshop: Path, tmp_path: Path, limit: int) -> None:
+    """The command is free: the cell fails with a reason where its libraries or its weights do not fit; others go on."""
+    (tmp_path / "sitecustomize.py").write_text(ONLY_WORKERS)
+    more = {"LIMIT": str(limit), "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = own(workshop, "__import__('torch').ones(2**32, dtype=__import__('torch').uint8)")
+    done = cli(*command, "--jobs", 2, cwd=workshop, timeout=300, **more)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    run = workshop / "sublevel-runs" / "small"
+    (reason,) = [row["error"] for row in table(run, "failures") if row["kind"] != "skipped"]
+    assert reason
+    assert limit < 1000 or ("memory" in reason and {row["branch"] for row in table(run, "levels")} == {"dense", "imp"})
+    own(workshop, "pass")
+    assert cli(*command, "--jobs", 2, cwd=workshop).returncode == 0
+    assert table(run, "failures") == []
+
+
+@pytest.mark.parametrize("kib", [40_000, 300_000])
+def test_a_limit_too_small_for_the_libraries_is_one_sentence(workshop: Path, kib: int) -> None:
+    limited = LIMITED.replace("8 * 2**30", str(kib * 1024))
+    done = python("-c", limited, "plan", "small.toml", cwd=workshop)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert re.fullmatch(r"sublevel: not enough memory( in the \d+ MiB of this process.*)?\n", done.stderr)
 
 
 @pytest.mark.full

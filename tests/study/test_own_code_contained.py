@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,9 @@ def exits(theta, mask, steps):
 def exits_with_words(theta, mask, steps):
     sys.exit("the licence is over")
 
+def exits_at_once(theta, mask, steps):
+    os._exit(0)
+
 def closes(theta, mask, steps):
     raise GeneratorExit
 
@@ -73,6 +77,7 @@ def silent(theta, mask, steps):
 REASONS = {
     "exits": "the code ended the program: SystemExit: 0",
     "exits_with_words": "the code ended the program: SystemExit: the licence is over",
+    "exits_at_once": "the code ended the program: SystemExit: os._exit(0)",
     "closes": "the code ended the program: GeneratorExit",
     "asks": "EOFError",
     "stops": "breakpoint(), and there is no terminal",
@@ -81,8 +86,8 @@ REASONS = {
     "silent": "AssertionError",
 }
 WHERE = {
-    0: "exits closes asks forks leaves",
-    1: "exits_with_words stops asks forks_and_exits silent sound helped leaves",
+    0: "exits exits_at_once closes asks forks leaves",
+    1: "exits_with_words exits_at_once stops asks forks_and_exits silent sound helped leaves",
 }
 SCRIPT = """
 import json, sys, sublevel as sl
@@ -159,6 +164,68 @@ def test_the_command_never_ends_well_without_tables(workshop: Path, name: str, m
     note = f"note: own code that would run: {name}:build (network, {workshop / name}.py)\n"
     assert (end.value.code, said.out) == (2, note)
     assert "SystemExit: 0" in said.err
+
+
+ENDINGS = """
+import multiprocessing, os, posix, subprocess, threading
+from sublevel.errors import ModelError
+from sublevel.own_code import contained
+
+def swallowed():
+    try:
+        os._exit(0)
+    except BaseException:
+        pass
+
+def in_a_thread():
+    thread = threading.Thread(target=os._exit, args=(0,))
+    thread.start()
+    thread.join()
+
+def nested():
+    with contained():
+        os._exit(0)
+
+def imported():
+    from os import _exit
+    _exit(0)
+
+def helped():
+    child = multiprocessing.get_context("fork").Process(target=print, args=("a child",))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    if os.fork() == 0:
+        os.execv("/bin/sh", ["sh", "-c", "exit 7"])
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+    subprocess.run(["/bin/sh", "-c", "true"], check=True)
+
+before = os._exit, os.execv, posix.execve
+for end in [
+    lambda: os._exit(0), lambda: posix._exit(0), lambda: os.execv("/bin/true", ["true"]),
+    lambda: os.execlp("true", "true"), lambda: os.execvpe("true", ["true"], {}),
+    swallowed, in_a_thread, nested, imported,
+]:
+    try:
+        with contained():
+            end()
+    except ModelError as error:
+        print(error)
+with contained():
+    helped()
+assert before == (os._exit, os.execv, posix.execve)
+print("here")
+os._exit(3)
+"""
+
+
+def test_what_ends_or_replaces_the_process_at_once_fails() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDINGS], capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, len(lines)) == (3, 11), (done.stdout, done.stderr)
+    called = re.compile(r"the code ended the program: .*os\.(_exit\(0\)|execve?\(b?'.*true'\))")
+    assert all(map(called.match, lines[:9])), lines
+    assert lines[9:] == ["a child", "here"]
 
 
 def test_a_child_ends_where_its_parent_goes_on(tmp_path: Path) -> None:

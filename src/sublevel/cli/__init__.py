@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from importlib.resources import files
@@ -19,6 +20,7 @@ from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
 from sublevel.errors import ModelError, SublevelError
 from sublevel.foreign import plain
+from sublevel.memory import limit
 
 PRESETS = sorted(
     path.name.removesuffix(".toml") for path in files("sublevel.presets").iterdir() if path.name.endswith(".toml")
@@ -65,6 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = _refuse(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except MemoryError:
         code = _refuse("not enough memory")
+    except (ImportError, SystemError) as error:  # a library that the system does not map, or half of it
+        if limit() == math.inf:
+            raise
+        first = next(iter(str(error).split("\n")), "")
+        code = _refuse(f"not enough memory in the {limit() / 2**20:,.0f} MiB of this process (ulimit): {first}")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sublevel.data.bounds import check_fits, check_wide
 from sublevel.data.own import inputs_in, joined, real
 from sublevel.data.sources import Dataset, integers, numbered, source
 from sublevel.errors import DataError
@@ -54,15 +55,24 @@ def _read(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
+            check_fits(path.stat().st_size)
             return load(path.read_bytes())
         if path.suffix != ".npz":
             raise ValueError(f"its name ends in {path.suffix!r}")
         check_zip(path)
         with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
+            found = {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in file.files}
+        check_wide(sum(map(_width, found.values())), path.stat().st_size)
+        return found
     except Exception as problem:  # untrusted files raise many kinds: MemoryError, ...
         why = str(problem) or type(problem).__name__
         raise DataError(f"{path} cannot be read as .npz or .safetensors: {why}") from problem
+
+
+def _width(t: Tensor) -> int:
+    """Bytes of an array as it is used: tokens and labels become int64, half precision becomes float32."""
+    widest = 4 if t.is_floating_point() else 8 if t.ndim <= 2 else 1
+    return t.numel() * max(t.element_size(), widest)
 
 
 def _samples(x: Tensor, where: str) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import IO
 
 from sublevel.foreign import FREE, RATIO
+from sublevel.memory import free
 
 LARGEST_FILE = 2**28
 """Bytes of one image file, unpacked. An uncompressed 16-bit colour image of `LARGEST_IMAGE` pixels is smaller."""
@@ -38,6 +39,19 @@ class Allowance:
         allowed = max(FREE, self._ratio * self._size)
         if self._taken > allowed:
             raise ValueError(f"{self._size:,} bytes become more than {allowed:,}: this is a compression bomb")
+
+
+def check_fits(n: int) -> None:
+    """Raise ValueError for ``n`` bytes that do not fit into the free memory, such as those of a file with holes."""
+    room = free()
+    if n > room:
+        raise ValueError(f"it takes {n:,} bytes, and {room:,.0f} bytes of memory are free")
+
+
+def check_wide(n: int, size: int) -> None:
+    """Raise ValueError for ``n`` bytes in memory from a file of ``size`` bytes if that is a compression bomb."""
+    Allowance(size).take(n)
+    check_fits(n)
 
 
 class Counted(io.RawIOBase):

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from sublevel.cache import cache_dir
-from sublevel.data.bounds import PIXELS_RATIO, Allowance
-from sublevel.data.images import decode, stack
+from sublevel.data.images import Budget, decode, stack
 from sublevel.data.sources import Dataset, source
 from sublevel.data.splits import stratified
 from sublevel.data.trees import listing_digest, read_files
@@ -62,7 +61,7 @@ def _check_options(channels: int | None, size: int | None, test_fraction: float)
 
 
 def _decode_all(root: Path, channels: int | None, size: int | None) -> tuple[list[str], Tensor]:
-    budget = Allowance(ratio=PIXELS_RATIO)
+    budget = Budget()
     images = {name: decode(content, name, channels, size, budget) for name, content in read_files(root)}
     if not images:
         raise DataError(f"{root} has no image that Pillow can read; expected train/<class>/* and test/<class>/*")

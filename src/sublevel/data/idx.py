@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sublevel.cache import file_hash
+from sublevel.data.bounds import check_fits
 from sublevel.data.download import Remote, obtain
 from sublevel.data.sources import Dataset, source
 from sublevel.errors import DataError
@@ -71,6 +72,9 @@ def _read(name, root, classes, urls, hashes, inside) -> Dataset:
 def assemble(name: str, arrays: list[Tensor], classes: tuple[str, ...], origin: str) -> Dataset:
     """The data set of train images, train labels, test images, test labels: uint8 ``[N, H, W]``, ``[N]``."""
     train_x, train_y, test_x, test_y = arrays
+    for part, x, y in (("train", train_x, train_y), ("test", test_x, test_y)):
+        if len(x) != len(y) or not x.numel():
+            raise DataError(f"{name}: the {part} files have images {list(x.shape)} and {len(y):,} labels")
     return Dataset(name, train_x[:, None], train_y.long(), test_x[:, None], test_y.long(), classes, origin)
 
 
@@ -81,6 +85,7 @@ def read_idx(path: Path, axes: int, *, published: str = "") -> Tensor:
     published file, for the message.
     """
     try:
+        check_fits(path.stat().st_size)
         raw = path.read_bytes()
         raw = _unpacked(raw) if raw[:2] == b"\x1f\x8b" else raw
         array, end = parse_idx(raw, axes)

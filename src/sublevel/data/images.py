@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sublevel.data.bounds import LARGEST_IMAGE, Allowance
+from sublevel.data.bounds import LARGEST_IMAGE, PIXELS_RATIO, Allowance, check_fits
 from sublevel.errors import DataError
+from sublevel.foreign import FREE
 
 Pixels = np.ndarray
 
@@ -47,9 +48,28 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
-def decode(
-    content: bytes, name: str, channels: int | None, size: int | None, budget: Allowance | None = None
-) -> Pixels:
+class Budget:
+    """Limits on the images of a data set, whose pixels are all kept in memory; counted before an image is decoded.
+
+    Images that are not resized expand as other compressed files may (`Allowance`). Images that are resized are in
+    memory one at a time, and may have `PIXELS_RATIO` pixels a byte. What is kept has to fit into the memory once more,
+    since it is copied.
+    """
+
+    def __init__(self) -> None:
+        self._pixels, self._bytes, self._kept = Allowance(ratio=PIXELS_RATIO), Allowance(), 0
+
+    def take(self, pixels: int, channels: int, size: int | None, file: int) -> None:
+        """Count an image from a file of so many bytes. ValueError where it is too much."""
+        self._pixels.take(pixels, file)
+        if size is None:
+            self._bytes.take(pixels * channels, file)
+        self._kept += channels * (pixels if size is None else size * size)
+        if self._kept > FREE:
+            check_fits(self._kept)
+
+
+def decode(content: bytes, name: str, channels: int | None, size: int | None, budget: Budget | None = None) -> Pixels:
     """Pixels of one image file: uint8 ``[H, W]`` if grey, ``[H, W, 3]`` if colour.
 
     The format is one of `FORMATS`, recognised by the content. ``channels`` 1 or 3 converts; None keeps the file's
@@ -67,9 +87,10 @@ def decode(
             if file.width * file.height > LARGEST_IMAGE:
                 raise ValueError(f"it has {file.width} x {file.height} pixels; allowed: {LARGEST_IMAGE:,} in all")
             if budget is not None:
-                budget.take(file.width * file.height, len(content))
+                kept = channels or (1 if _grey(file.mode) else 3)
+                budget.take(file.width * file.height, kept, size, len(content))
             image = _eight_bit(file)
-            mode = {1: "L", 3: "RGB", None: "L" if image.mode in ("1", "L", "LA", "La") else "RGB"}[channels]
+            mode = {1: "L", 3: "RGB", None: "L" if _grey(image.mode) else "RGB"}[channels]
             image = image if image.mode == mode else image.convert(mode)
             if size is not None and image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -87,6 +108,10 @@ def _formats(suffix: str) -> list[str]:
 
     first = Image.registered_extensions().get(suffix)
     return sorted((kind for kind in FORMATS if kind in Image.OPEN), key=lambda kind: kind != first)
+
+
+def _grey(mode: str) -> bool:
+    return mode in ("1", "L", "LA", "La") or mode.startswith("I")
 
 
 def _eight_bit(image: Any) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sublevel.data.bounds import check_fits
 from sublevel.data.sources import Dataset, integers, numbered, source
 from sublevel.data.streamed import Streamed
 from sublevel.errors import DataError
@@ -55,6 +56,10 @@ def _arrays(root: Path, name: str, allowed: Sequence[type]) -> list[np.ndarray]:
                 f"{path} holds {array.dtype} {list(array.shape[1:])}, {paths[0].name} holds {found[0].dtype} "
                 f"{list(found[0].shape[1:])}; all shards of an array are alike"
             )
+    try:  # labels as int64, with a copy; of examples their rows, and the order of an epoch
+        check_fits(16 * sum(array.size if name.endswith("_y") else len(array) for array in found))
+    except ValueError as problem:
+        raise DataError(f"{name}-*.npy in {root} cannot be read: {problem}") from problem
     return found
 
 

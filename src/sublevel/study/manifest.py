@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sublevel.engine.graph import Outcome
+from sublevel.engine.graph import Graph, Outcome
 from sublevel.errors import ConfigError, StoreError, SublevelError
-from sublevel.foreign import read_json
+from sublevel.foreign import LARGEST, read_json
 from sublevel.problem import Problem
 from sublevel.study.machine import machine, versions
 
 MANIFEST = "study.json"
 
 Status = Literal["done", "failed", "skipped", "waiting"]
+SHORT = (10_000, 1_000, 200)
+"""Characters to which the messages of failed cells are cut, one after the other, until the manifest can be read."""
+
 EXPECTED = {
     "string": "a text",
     "int": "a whole number",
@@ -135,6 +139,42 @@ def cell(outcome: Outcome) -> dict[str, Any]:
     status = "done" if outcome.good else outcome.status
     found = {"cell": node.id, "kind": node.kind, "labels": dict(node.labels), "key": outcome.key, "status": status}
     return found if outcome.good else found | {"error": outcome.error}
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The manifest as JSON. Where it would be too large to be read again, the messages of failed cells are cut."""
+    out = _dumped(document)
+    for longest in SHORT:
+        if len(out) <= LARGEST:
+            break
+        out = _dumped({**document, "cells": [_cut(each, longest) for each in document["cells"]]})
+    return out
+
+
+def check_size(study: Mapping[str, Any], problem: Problem, graph: Graph) -> None:
+    """ConfigError for a study whose manifest would be too large to be read, even if every cell fails."""
+    error = {"kind": "x" * 20, "message": "x" * min(SHORT)}
+    cells = [cell(Outcome(node, "waiting", "0" * 64, error=error)) for node in graph.nodes.values()]
+    size = len(_dumped({"study": study, "about": about_problem(problem), "cells": cells})) + 2**16
+    if size > LARGEST:
+        raise ConfigError(
+            f"the study has {len(cells):,} cells: its {MANIFEST} would have {size:,} bytes, and one of more than "
+            f"{LARGEST:,} is not read; split the study, which may share a store"
+        )
+
+
+def _dumped(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def _cut(cell: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """A cell of the manifest with a short message and without its traceback."""
+    if "error" not in cell:
+        return dict(cell)
+    error = cell["error"]
+    message = error.get("message", "")
+    short = message if len(message) <= longest else f"{message[: longest - 3]}..."
+    return {**cell, "error": {"kind": error.get("kind", ""), "message": short}}
 
 
 def about_problem(problem: Problem) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -109,6 +108,7 @@ class Study(Shown):
             check(self.problem, self.spec)
         graph, solutions = assemble(self.spec, self.problem.space, len(self.problem.splits.train), self._given)
         check_loop(self.problem, graph)
+        manifest.check_size(self.spec.document(), self.problem, graph)
         return graph, solutions
 
     @cached_property
@@ -277,7 +277,7 @@ class Study(Shown):
             },
             "last_run": {"seconds": round(seconds, 3), "computed": computed, "damaged": list(damaged)},
         }
-        write_text(self.folder / manifest.MANIFEST, json.dumps(document, indent=1, sort_keys=True) + "\n")
+        write_text(self.folder / manifest.MANIFEST, manifest.text(document))
 
     def _cost_history(self) -> CostHistory:
         """The run times of such cells on this machine."""

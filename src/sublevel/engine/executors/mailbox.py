@@ -23,7 +23,7 @@ from typing import Any
 from sublevel.engine.executors import visibility
 from sublevel.engine.executors.base import import_from
 from sublevel.engine.store.content import finite
-from sublevel.engine.worker import run_job
+from sublevel.engine.worker import leave, run_job
 
 BEAT = 5.0
 """Seconds between two heartbeats."""
@@ -82,7 +82,7 @@ def serve(folder: str, name: str, paths: list[str], token: str, idle: float = ID
             try:
                 say()
             except OSError:  # the driver has ended and removed the folder
-                os._exit(0)
+                leave(0)
 
     say(hello=uuid.uuid4().hex, node=socket.gethostname(), sees=visibility.sees(token))
     threading.Thread(target=live, daemon=True).start()
