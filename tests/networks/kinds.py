@@ -6,8 +6,12 @@ the usual: the loss, the prunable weights, the precision, how a dense Hessian is
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -299,6 +303,23 @@ def llama():
     return folders.network("llama", "causal-lm")
 
 
+def character_model():
+    return example("char_lm").Transformer((5,), 7, dim=8, depth=1, heads=2)
+
+
+@cache
+def example(name: str) -> Any:
+    """The module of an example."""
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 class Wrapped(nn.Module):
     """A transformer in a class of the user's own."""
 
@@ -394,5 +415,6 @@ KINDS = [
     Kind("GPT-2 for classes", gpt2_classes, TEXT, _classes(3), prunable="matrices",
          pretrained=("gpt2", "sequence-classification")),
     Kind("Llama", llama, TEXT, NEXT, of_tokens, pretrained=("llama", "causal-lm")),
+    Kind("character model", character_model, TOKENS, TOKENS.roll(-1, 1), of_tokens),
     Kind("BERT in a class of its user's", Wrapped, {"ids": TEXT["input_ids"], "there": THERE}, _classes(3)),
 ]  # fmt: skip
