@@ -55,7 +55,7 @@ def test_it_learns_is_pruned_and_measured(text: Path):
     assert field.loss(ticket.end) == pytest.approx(own, rel=1e-5)
 
     given = {"dense": saved(ticket_of(p, result), text / "dense"), "pruned": saved(net, text / "pruned")}
-    blocks = {name: None for name in ("paths", "density", "overlaps", "volumes")}
+    blocks = dict.fromkeys(("paths", "density", "overlaps", "volumes"))
     blocks |= {"spectra": {"k": 1, "spaces": ["all"], "size": 64}, "topology": {"points": 11, "size": 64}}
     measured = sl.measure(
         given, p, masks={"pruned": "zeros"}, geometry=blocks, out=text / "runs", jobs=1, figures=False
