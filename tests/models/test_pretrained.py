@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import sublevel as sl
 from networks.folders import LENGTH, VOCABULARY, folder, network, saved
-from sublevel.errors import ConfigError, ModelError
+from sublevel.errors import ConfigError, DataError, ModelError
 
 pytest.importorskip("transformers")
 N = 12
@@ -183,3 +183,35 @@ def test_an_index_to_ignore_other_than_the_usual_one():
         batch_size=5,
     )
     assert direct.loss(p.init(0)) == pytest.approx(own.item(), rel=1e-9)
+
+
+def test_the_same_tensors_in_another_configuration_are_refused(tmp_path: Path):
+    name = folder("gpt2", "causal-lm")
+    data = (IDS[:, :-1], IDS[:, 1:])
+    p = problem(f"hf:{name}", data)
+    other = saved(network("gpt2", "causal-lm", n_head=4), tmp_path / "other")
+    for source in (other, Path(other) / "model.safetensors"):
+        with pytest.raises(ModelError, match=r"config.json has n_head = 4, the network 2: that is another function"):
+            p.point(source)
+    wet = saved(network("gpt2", "causal-lm", attn_pdrop=0.3), tmp_path / "wet")
+    assert torch.equal(p.point(wet).theta, p.init(0).theta)
+
+
+def test_tokens_outside_the_vocabulary_are_refused():
+    name = f"hf:{folder('gpt2', 'causal-lm')}"
+    for data in ((IDS[:, :-1] + 1, IDS[:, 1:]), ({"input_ids": IDS[:, :-1] + 1}, IDS[:, 1:])):
+        with pytest.raises(DataError, match=r"the inputs have the token 13; the network has 0..12"):
+            _ = problem(name, data).module
+
+
+def test_a_loss_of_its_users_takes_the_whole_scores():
+    name = f"hf:{folder('gpt2', 'causal-lm')}"
+
+    def margin(scores, y):
+        return (1 + scores.logsumexp(-1) - scores.gather(-1, y[..., None])[..., 0]).square().mean(1)
+
+    data = (IDS[:, :-1], IDS[:, 1:])
+    p = problem(name, data, loss=margin)
+    net = network("gpt2", "causal-lm").double()
+    own = margin(net(IDS[:, :-1]).logits, IDS[:, 1:]).mean()
+    assert p.field("train", batch_size=5).loss(p.init(0)) == pytest.approx(own.item(), rel=1e-9)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sublevel.errors import ConfigError, ModelError, nearest, unknown
+from sublevel.errors import ConfigError, DataError, ModelError, nearest, unknown
 from sublevel.foreign import read_json
 
 PREFIX = "hf:"
@@ -29,6 +29,14 @@ AUTO = {"sequence-classification": "AutoModelForSequenceClassification", "causal
 WEIGHTS = ("folder", "random")
 RESERVED = ("quantization_config", "auto_map", "architectures", "model_type", "use_cache", "dtype", "torch_dtype")
 FAILURES = (ValueError, OSError, RuntimeError, KeyError, ImportError, AttributeError, TypeError)
+FILES = ("model.safetensors", "model.safetensors.index.json")
+INERT = (
+    "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "finetuning_task", "id2label",
+    "initializer_range", "label2id", "output_attentions", "output_hidden_states", "problem_type", "return_dict",
+    "task_specific_params", "tokenizer_class", "torch_dtype", "transformers_version", "use_cache",
+)  # fmt: skip
+"""Keys of a configuration that do not change the logits in evaluation mode."""
+
 FRESH = "_sublevel_fresh"
 """The attribute with the names of weights that the folder lacks."""
 
@@ -112,6 +120,41 @@ def build(name: str, *, classes: int = 0, complete: bool = False, **options: Any
 def fresh_weights(net: nn.Module) -> tuple[str, ...]:
     """The weights of a network that its folder lacks, so that they were drawn."""
     return getattr(net, FRESH, ())
+
+
+def opened(source: Path, network: nn.Module, options: Mapping[str, Any]) -> nn.Module | None:
+    """The network of a checkpoint that lies beside its configuration, with the ``options`` of ``network``; else None.
+
+    Raises ModelError if it is another function than ``network`` of the same tensors, such as one with more heads.
+    """
+    if source.name in FILES:
+        source = source.parent
+    if not (source / "config.json").is_file():
+        return None
+    found = build(f"{PREFIX}{source}", complete=True, **{k: v for k, v in options.items() if k != "weights"})
+    theirs, own = _settings(found), _settings(network)
+    for key in sorted(theirs.keys() | own.keys()):
+        if theirs.get(key) != own.get(key):
+            raise ModelError(
+                f"{source / 'config.json'} has {key} = {theirs.get(key)!r}, the network {own.get(key)!r}: that is "
+                "another function of the same tensors; compare checkpoints of one configuration"
+            )
+    return found
+
+
+def _settings(net: Any) -> dict[str, Any]:
+    """The keys of a network's configuration that its function in evaluation mode may depend on."""
+    found = net.config.to_dict()
+    return {k: v for k, v in found.items() if k not in INERT and "drop" not in k and not k.startswith("_")}
+
+
+def check_tokens(net: Any, x: Any) -> None:
+    """Raise DataError for tokens in a tensor that the network's vocabulary does not have."""
+    size = getattr(net.config, "vocab_size", None)
+    if size is not None and isinstance(x, torch.Tensor) and x.dtype == torch.int64 and x.numel():
+        low, high = int(x.min()), int(x.max())
+        if low < 0 or high >= size:
+            raise DataError(f"the inputs have the token {low if low < 0 else high}; the network has 0..{size - 1}")
 
 
 def fingerprint(net: Any) -> dict[str, Any]:

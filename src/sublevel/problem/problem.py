@@ -205,9 +205,19 @@ class Problem(Shown):
     def module(self) -> nn.Module:
         """A network for computation; its weights have no meaning."""
         module = in_precision(self.build(0, "template"), self.torch_dtype, self.name)
+        if self.pretrained:
+            self._check_tokens(module)
         losses = self.per_example_loss()
         check_output(module, self.name, self.splits, self.torch_dtype, self.loss, losses, roomy=self.pretrained)
         return module.to(self.device)
+
+    def _check_tokens(self, module: nn.Module) -> None:
+        """Refuse tokens outside the vocabulary of a transformer, where the examples are in memory."""
+        for part in self.splits.parts.values():
+            if len(part) and isinstance(part.x, Tensor):
+                layout = self.splits.layout
+                columns = dict(zip(layout.names, layout.unpack(part.x), strict=False)) if layout else {"": part.x}
+                models.pretrained.check_tokens(module, columns.get("input_ids", columns.get("")))
 
     @cached_property
     def space(self) -> Space:
@@ -240,13 +250,12 @@ class Problem(Shown):
 
         Raises DataError if the point would compute another function (see `sublevel.checkpoints.read`).
         """
-        if self.pretrained and isinstance(source, str | Path) and (Path(source) / "config.json").is_file():
-            options = {name: value for name, value in self.options.items() if name != "weights"}
+        beside = None
+        if self.pretrained and isinstance(source, str | Path):
             with seeded(0, "template"):
-                own_net = models.pretrained.build(f"hf:{source}", complete=True, **options)
-            found = read_checkpoint(own_net, self.module, self.space, mask, name=str(source))
-        else:
-            found = read_checkpoint(source, self.module, self.space, mask)
+                beside = models.pretrained.opened(Path(source), self.module, self.options)
+        network: Source = source if beside is None else beside
+        found = read_checkpoint(network, self.module, self.space, mask, name=str(source)[:200])
         return replace(found, point=found.point.to("cpu"))
 
     def point(self, source: Source, mask: Source | None = None) -> Point:
