@@ -2,13 +2,13 @@
 
 Each side runs in a process of its own, and its peak is VmHWM of /proc/self/status after everything is imported.
 
-- ``vocabulary``: loss, gradient and a Hessian product of a language model with 50,257 tokens, with the scores in one
-  tensor and in chunks. The numbers must agree to 1e-6 of their size.
-- ``eigenvalues``: the 20 largest eigenvalues of a GPT-2 of 10 million parameters, without a limit and within the share
-  of 16 GB that 10 of 124 million parameters have (beside what a process takes in any case).
+- ``plain``, ``chunks``: loss, gradient and a Hessian product of a language model with 50,257 tokens, with the scores in
+  one tensor and in chunks. The numbers must agree to 1e-6 of their size.
+- ``free``, ``limited``: the 20 largest eigenvalues of a GPT-2 of 10 million parameters, without a limit and within the
+  share of 16 GB that 10 of 124 million parameters have (beside what a process takes in any case).
 - ``plan``: what `sublevel plan --memory 16GB` says of GPT-2 with 124 million parameters.
 
-    python benchmarks/transformer_memory.py [vocabulary] [eigenvalues] [plan]
+    python benchmarks/transformer_memory.py [plain] [chunks] [free] [limited] [plan]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import record
+from common import RECORDS, record
 
 LIMIT, LARGE = 16e9, 124_439_808
 """Bytes of the limit, and parameters of the network that it is for."""
@@ -54,7 +55,7 @@ class Words(nn.Module):
 
 
 def vocabulary(side: str) -> dict[str, Any]:
-    """One pass of each kind over 8 examples of 128 tokens in one batch."""
+    """One pass of each kind over 8 examples of 64 tokens in one batch."""
     import sublevel as sl
     from sublevel import heads
 
@@ -62,7 +63,7 @@ def vocabulary(side: str) -> dict[str, Any]:
         heads.LARGE = 10**9
     torch.manual_seed(0)
     net = Words()
-    x, y = torch.randint(0, 50_257, (2, 8, 128))
+    x, y = torch.randint(0, 50_257, (2, 8, 64))
     field = sl.EmpiricalRisk(sl.Space.of(net), net, x, y, batch_size=8)
     at, v = field.space.point(net), torch.randn(field.dim)
     before, out = resident("VmRSS"), {}
@@ -70,7 +71,7 @@ def vocabulary(side: str) -> dict[str, Any]:
     out["gradient"] = float(field.grad(at).double() @ v.double())
     out["product"] = float(field.hvp(at, v).double() @ v.double())
     out["norms"] = [float(field.grad(at).double().norm()), float(field.hvp(at, v).double().norm())]
-    return {**out, "peak_above_start_gb": (resident() - before) / 1e9, "scores_gb": 8 * 128 * 50_257 * 4 / 1e9}
+    return {**out, "peak_above_start_gb": (resident() - before) / 1e9, "scores_gb": 8 * 64 * 50_257 * 4 / 1e9}
 
 
 def folder(path: Path, **sizes: Any) -> str:
@@ -91,7 +92,7 @@ def problem(path: Path, length: int) -> Any:
     """The problem of a folder."""
     import sublevel as sl
 
-    how = {"length": length, "windows": 4}
+    how = {"length": length, "windows": 2}
     name = f"hf:{path / 'net'}"
     return sl.Problem(name, data="tokens", root=path / "tokens", data_options=how, validation=0, prunable="matrices")
 
@@ -104,7 +105,7 @@ def eigenvalues(path: str, side: str) -> dict[str, Any]:
     from sublevel.train.recipe import Recipe
 
     torch.set_num_threads(1)
-    p = problem(Path(path), 32)
+    p = problem(Path(path), 16)
     base = costs.process(p)
     limit = base + (LIMIT - base) * p.space.dim / LARGE
     at, rows, batch = p.init(0), None, p.field_batch
@@ -149,21 +150,22 @@ def child(*arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+PARTS = ("plain", "chunks", "free", "limited", "plan")
+
+
 def main(*parts: str) -> None:
-    """Run the parts that are named, or all, and write the record."""
-    out: dict[str, Any] = {}
-    if not parts or "vocabulary" in parts:
-        out["vocabulary"] = {side: child("vocabulary", side) for side in ("plain", "chunks")}
-    with tempfile.TemporaryDirectory() as place:
-        if not parts or "eigenvalues" in parts:
-            small = Path(place) / "small"
-            folder(small, vocab_size=2048, n_positions=64, n_embd=320, n_layer=8, n_head=8)
-            out["eigenvalues"] = {side: child("eigenvalues", str(small), side) for side in ("free", "limited")}
-        if not parts or "plan" in parts:
-            large = Path(place) / "large"
-            folder(large)
-            out["plan"] = child("plan", str(large))
-    record("transformer-memory", __file__, out)
+    """Run the parts that are named, or all, and add them to the record of today."""
+    before = RECORDS / f"{date.today().isoformat()}-transformer-memory.json"
+    out: dict[str, Any] = json.loads(before.read_text())["parts"] if before.exists() else {}
+    for part in parts or PARTS:
+        if part in ("plain", "chunks"):
+            out[part] = child("vocabulary", part)
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            sizes = {"vocab_size": 2048, "n_positions": 64, "n_embd": 320, "n_layer": 8, "n_head": 8}
+            folder(Path(place), **(sizes if part != "plan" else {}))
+            out[part] = child(*(("plan", place) if part == "plan" else ("eigenvalues", place, part)))
+    record("transformer-memory", __file__, {"parts": out})
 
 
 if __name__ == "__main__":
