@@ -24,9 +24,8 @@ from sublevel.data.sources import IGNORED
 from sublevel.display import Shown
 from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
-from sublevel.own_code import contained
 from sublevel.probes import EXAMPLES, Probe
-from sublevel.problem import identity
+from sublevel.problem import identity, source
 from sublevel.problem.checks import check_device, check_output, in_precision, unused
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import count_activations, count_saved, field_batch
@@ -137,32 +136,15 @@ class Problem(Shown):
         """The data as read."""
         if (self.train is None) != (self.test is None):
             raise DataError("own data need both train and test")
-        if self.train is None and ":" not in self.data:
-            found = datasets.load(self.data, root=self.root, **self.data_options)
-        else:
-            train, test = (self.train, self.test) if self.train is not None else self._own_data()
-            found = own.dataset(train, test, self.torch_dtype, self.data_options.get("ignored", IGNORED))
-            found = own.of_bits(found) if self.loss == "binary-cross-entropy" else found
-        causal = self.pretrained and models.pretrained.task_of(self.name, self.options) == "causal-lm"
-        return own.shifted(found) if causal else found
-
-    def _own_data(self) -> tuple[Any, Any]:
-        """The training and the test data that the user's function ``module:function`` returns."""
-        options = {name: value for name, value in self.data_options.items() if name != "ignored"}
-        if self.root is not None:
-            options["root"] = str(self.root)
-        try:
-            function = identity.function(self.data)
-            with contained():
-                found = function(**options)
-        except Exception as error:  # the user's code
-            raise DataError(f"data {self.data!r}: {str(error).removeprefix('model ')}") from error
-        if not isinstance(found, tuple | list) or len(found) != 2:
-            raise DataError(
-                f"data {self.data!r} gives {type(found).__name__}; expected the pair (train, test), each as Problem "
-                "takes it"
-            )
-        return found[0], found[1]
+        return source.read(
+            self.data,
+            self.root,
+            self.data_options,
+            None if self.train is None else (self.train, self.test),
+            dtype=self.torch_dtype,
+            bits=self.loss == "binary-cross-entropy",
+            causal=self.pretrained and models.pretrained.task_of(self.name, self.options) == "causal-lm",
+        )
 
     @property
     def pretrained(self) -> bool:
@@ -206,18 +188,10 @@ class Problem(Shown):
         """A network for computation; its weights have no meaning."""
         module = in_precision(self.build(0, "template"), self.torch_dtype, self.name)
         if self.pretrained:
-            self._check_tokens(module)
+            source.check_tokens(module, self.splits)
         losses = self.per_example_loss()
         check_output(module, self.name, self.splits, self.torch_dtype, self.loss, losses, roomy=self.pretrained)
         return module.to(self.device)
-
-    def _check_tokens(self, module: nn.Module) -> None:
-        """Refuse tokens outside the vocabulary of a transformer, where the examples are in memory."""
-        for part in self.splits.parts.values():
-            if len(part) and isinstance(part.x, Tensor):
-                layout = self.splits.layout
-                columns = dict(zip(layout.names, layout.unpack(part.x), strict=False)) if layout else {"": part.x}
-                models.pretrained.check_tokens(module, columns.get("input_ids", columns.get("")))
 
     @cached_property
     def space(self) -> Space:
