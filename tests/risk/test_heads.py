@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import sublevel as sl
 from sublevel import heads
 from sublevel.heads import DeferredScores, deferred, large_heads
+from sublevel.train.recipe import Duration, Recipe
 
 F64 = torch.float64
 V, WIDTH, T = 17, 5, 3
@@ -59,6 +60,21 @@ def test_a_field_of_a_large_head_is_that_of_the_plain_loss(bias: bool, soft: boo
     monkeypatch.setattr(heads, "LARGE", V + 1)
     for a, b in zip(found, measured(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_training_is_that_of_the_plain_loss(monkeypatch: pytest.MonkeyPatch):
+    x, y = torch.randint(0, V, (2, 12, T), generator=torch.Generator().manual_seed(0))
+    y[3, 1:] = -100
+    recipe = Recipe(length=Duration(3, "it"), batch_size=5, lr=0.5, dtype="float64")
+
+    def trained():
+        p = sl.Problem(Words, train=(x, y), test=(x, y), validation=0, dtype="float64",
+                       options={"bias": False, "soft": False})  # fmt: skip
+        return p.trained(p.init(0), recipe=recipe, seed=0).end.theta
+
+    found = trained()
+    monkeypatch.setattr(heads, "LARGE", V + 1)
+    torch.testing.assert_close(found, trained(), rtol=1e-10, atol=1e-12)
 
 
 def test_derivatives_are_exact():
