@@ -17,7 +17,7 @@ def studied(tables: Tables, summary: dict[str, Any]) -> str:
     levels = tables["levels"]
     if levels.empty:
         return "No network has been evaluated in this study."
-    data, model = nested(summary, "study", "data", "name"), nested(summary, "model", "name")
+    data, model = _data(summary), nested(summary, "model", "name")
     setting = " on ".join(str(v) for v in (model, data) if v) or "one network"
     seeds, networks = counted(levels["seed"].nunique(), "seed"), counted(len(levels), "network")
     if only_measured(levels):
@@ -29,6 +29,16 @@ def studied(tables: Tables, summary: dict[str, Any]) -> str:
     by = f"{first} and {counted(others, 'other method')}" if others else first
     down = percent(float(levels["density"].min()))
     return f"{by} pruned {setting} down to {down} of its weights: {networks} trained, {seeds}."
+
+
+def _data(summary: dict[str, Any]) -> str:
+    """The data in words: what a source calls itself, else its name.
+
+    >>> _data({"study": {"data": {"name": "fashion-mnist-small"}}, "data": {"origin": "Fashion-MNIST (Zalando SE), 2"}})
+    'Fashion-MNIST'
+    """
+    name, origin = (str(nested(summary, *keys) or "") for keys in (("study", "data", "name"), ("data", "origin")))
+    return origin if name == "folder" and origin else origin.partition(" (")[0] if " (" in origin else name
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:
