@@ -1,6 +1,6 @@
 """Three findings in plain words, for a reader who has a minute: does the ticket match, what makes it, where it lies.
 
-They are read with the tests of the claims, so they cannot contradict a verdict; below three seeds they only report.
+They use the tests of the claims, and a verdict where one answers the question. Below three seeds they only report.
 """
 
 from __future__ import annotations
@@ -85,25 +85,30 @@ def _matches(tables: Indexed, design: Design) -> Finding | None:
 
 def _controls(tables: Indexed, design: Design) -> Finding | None:
     parts = [worse_than_imp(tables, b) for b in ("reinit", first_measured(tables, "levels", RANDOM))]
-    return _costs(tables, design, "Are its mask and its weights both needed?", parts)
+    return _costs(tables, design, "C2", "Are its mask and its weights both needed?", parts)
 
 
 def _iterative(tables: Indexed, design: Design) -> Finding | None:
-    return _costs(tables, design, "Is pruning level by level needed?", [worse_than_imp(tables, "oneshot")])
+    return _costs(tables, design, "C3", "Is pruning level by level needed?", [worse_than_imp(tables, "oneshot")])
 
 
 def _finetuning(tables: Indexed, design: Design) -> Finding | None:
     parts = [worse_than_imp(tables, b) for b in ("finetune", "finetune-mask")]
-    return _costs(tables, design, "Is rewinding needed?", parts)
+    return _costs(tables, design, "C4a", "Is rewinding needed?", parts)
 
 
-def _costs(tables: Indexed, design: Design, question: str, parts: Sequence[ClaimPart]) -> Finding | None:
-    """What the controls cost over IMP, at one density that all measured ones share: needed if each costs something."""
+def _costs(tables: Indexed, design: Design, claim: str, question: str, parts: Sequence[ClaimPart]) -> Finding | None:
+    """What the controls cost over IMP, at one density that all measured ones share.
+
+    The answer is the claim's verdict, which corrects for the number of claims; without verdicts it is the tests'.
+    """
     tests = _at_one_level(parts, design)
     if not tests:
         return None
-    answers = ["yes" if t.p <= ALPHA else "no" if t.p_contrary <= ALPHA else "inconclusive" for t in tests]
-    number = answers[0] if len(set(answers)) == 1 else "in part"
+    answers = {"yes" if t.p <= ALPHA else "no" if t.p_contrary <= ALPHA else "inconclusive" for t in tests}
+    number = answers.pop() if len(answers) == 1 else "in part"
+    if verdict := next(iter(look(tables, "verdicts", claim=claim).words("verdict")), ""):
+        number = {"supported": "yes", "contradicted": "no"}.get(verdict, "inconclusive")
     few = _few(tests[0])
     said = f"At {_left(tests[0])}, {listed([_cost(t) for t in tests])}. {few}".strip()
     return Finding(question, "not decided" if few else number, said)
@@ -169,7 +174,8 @@ def _rise(tables: Indexed, design: Design, path: str, where: str) -> Finding | N
 def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool = False) -> list[Tested]:
     """The parts that were measured, at a level that they share.
 
-    The sparsest fixed density at which the ticket matches; else the ``densest`` of those measured, or the middle one.
+    The sparsest fixed density at which the ticket matches. Else, of the densities at which all parts hold, or of all,
+    the ``densest`` or the middle one.
     """
     here = [p for p in parts if p.present]
     shared = sorted(set.intersection(*(set(p.present) for p in here)) - {0}) if here else []
@@ -178,7 +184,8 @@ def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool =
     if not usable:
         return []
     matched = [level for level in usable if level in design.matching]
-    level = matched[-1] if matched else usable[0 if densest else len(usable) // 2]
+    holding = [level for level in usable if all(assess(p, level).p <= ALPHA for p in here)] or usable
+    level = matched[-1] if matched else holding[0 if densest else len(holding) // 2]
     return [assess(p, level) for p in here]
 
 
