@@ -74,6 +74,10 @@ def solution(rows: Rows, key: Key, density: float, layers: tuple[str, ...]) -> N
             }
         )
         rows["membership"].append(key | part | _membership(key["branch"], level))
+        rows["anatomy"].append(key | part | {"k": 10, "set": "kept", "share": 0.5, "eigenspace": 0.8, "trace": 0.7,
+                                             "trace_matched": 0.5, "reason": ""})  # fmt: skip
+        rows["limits"].append(key | part | {"eps": 0.1, "fraction": 0.6, "effective_dimension": 50.0, "reason": ""})
+        rows["exits"].append(key | {"space": "own", "of": "loss", "height": 0.1, "radius": 2.0, "reason": ""})
     else:
         rows["training"] += [key | part | t for t in _training()]
 

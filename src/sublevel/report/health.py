@@ -24,7 +24,7 @@ def faults(tables: dict[str, Frame]) -> list[str]:
     n = int(levels["seed"].nunique())
     what = "no interval and no test" if n < 2 else "nothing is decided"
     found = [
-        f"{counted(n, 'seed')} {what}. Set seeds = {FEWEST_SEEDS} or more; finished cells are kept."
+        f"{counted(n, 'seed')}: {what}. Set seeds = {FEWEST_SEEDS} or more; finished cells are kept."
         * (n < FEWEST_SEEDS),
         "The dense network is missing, so nothing is compared with it." * (not (levels["branch"] == "dense").any()),
         _absent(levels),

@@ -1,4 +1,4 @@
-"""What solutions are made of, how far one step may prune, and sets of the loss beside sets of the error."""
+"""Steep directions on kept weights, the largest pruning step, and sublevel sets of loss and error."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from sublevel.report.prepare import doubts_note, first_part, seeds_note, where, 
 
 @figure("Curvature", "steep directions on kept and pruned weights", "anatomy")
 def anatomy(tables: Tables) -> Figure:
-    """Shares of the eigenspace and of the curvature on what pruning keeps and removes, beside a random set's."""
+    """Shares of the eigenspace and of the curvature on kept and pruned weights, with those of a random set."""
     table = first_part(with_density(tables["anatomy"], tables["levels"]))
     return Figure(
         key="anatomy",
         title="Steep directions on kept and pruned weights",
         views=views(table, ["set"], _anatomy),
         how=(
-            "kept: weights that the solution's mask keeps, out of all prunable weights. next: weights that the next "
-            "level would prune, out of those that are left. Left, their share of the k steepest directions; middle, "
-            "of the diagonal of the curvature; dotted, what a random set of as many weights has. Right, the share of "
-            "the k steepest directions in common with the level before."
+            "The share of the k steepest directions (left) and of the curvature's diagonal (middle) on the weights that "
+            "the mask keeps, or that the next level would prune; dotted, a random set. Right, the overlap of the steepest "
+            "directions with the level before."
         ),
         trap=(
-            "The diagonal ignores how weights act together. A mask that keeps the steep weights and a training that "
-            "makes the kept weights steep look alike here: compare with a random mask's solution."
+            "The diagonal ignores how weights act together. A mask that keeps steep weights and a training that makes "
+            "the kept ones steep look alike: compare with a random mask's solution."
         ),
         notes=[seeds_note(table)],
         columns=3,
@@ -56,13 +55,11 @@ def limits(tables: Tables) -> Figure:
         title="How far one step may prune, as predicted",
         views=views(table, ["eps"], _limits),
         how=(
-            "The largest fraction of the weights left that one step of magnitude pruning may remove, so that the "
-            "subspace of the others still reaches a train loss eps above the solution's: where their number falls "
-            "below the effective dimension of the quadratic basin, seen from the pruned point."
+            "The largest fraction that one step of magnitude pruning may remove, so that the subspace of the others "
+            "still reaches a train loss eps above the solution's. There their number equals the effective dimension of "
+            "the quadratic basin."
         ),
-        trap=(
-            "A prediction from a quadratic and a random subspace. Hold it against one-shot tickets that were retrained."
-        ),
+        trap=("The prediction assumes a quadratic and a random subspace. Compare it with retrained one-shot tickets."),
         notes=[seeds_note(table), doubts_note(table, "predictions")],
         columns=2,
     )
@@ -92,9 +89,8 @@ def exits(tables: Tables) -> Figure:
             "error or the test error is at most a height above the solution's. All three sets share their rays."
         ),
         trap=(
-            "Rays in many dimensions see the typical direction only. An error moves in steps of one example, and may "
-            "fall below the solution's along a ray. Heights in nats and in points do not compare: compare the order of "
-            "solutions, not the distances of two sets."
+            "Rays in many dimensions see the typical direction only. An error moves in steps of one example. Heights in "
+            "nats and points differ in kind: compare the order of solutions, not the distances of two sets."
         ),
         notes=[seeds_note(table, ["branch", "level", "of", "height"])],
         columns=3,
