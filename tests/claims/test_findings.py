@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,7 @@ def test_below_three_seeds_nothing_is_claimed(seeds):
 
 def test_both_controls_have_to_cost_something():
     own = NOISE[[0, 0, 1]]  # not the noise of the others: equal differences have no spread
-    tables = {"levels": levels(imp=[0.0] * 3, reinit=[0.02] * 3, random_prune=[0.05] * 3)}
+    tables: dict[str, Any] = {"levels": levels(imp=[0.0] * 3, reinit=[0.02] * 3, random_prune=[0.05] * 3)}
     of = tables["levels"]["branch"] == "imp"
     tables["levels"].loc[of, "test_error"] += own[tables["levels"].loc[of, "seed"]]
     asked = "Are its mask and its weights both needed?"

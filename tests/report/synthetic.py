@@ -88,7 +88,8 @@ def given() -> dict[str, pd.DataFrame]:
     """The tables of three checkpoints that were trained elsewhere: a study's networks under names of their own."""
     names = {0: "first", 1: "pruned", 2: "other"}
     found = {}
-    for name, table in make(1, 2, ("imp",)).items():
+    made: dict[str, Any] = make(1, 2, ("imp",))  # pyright: ignore[reportAssignmentType]
+    for name, table in made.items():
         if "branch" in table and len(table):
             table = table[table["branch"].isin(["dense", "imp"])]
             table = table.assign(branch=table["level_to" if "level_to" in table else "level"].map(names))

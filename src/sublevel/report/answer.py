@@ -10,7 +10,7 @@ from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
 
 PERCENT = ("density", "train_error", "test_error", "rise")
-NAMES = {
+NAMES: dict[str, str] = {
     "a": "from",
     "b": "to",
     "rise": "rise over the higher end",
@@ -33,7 +33,7 @@ class Answered:
 
 def answered(tables: Tables) -> Answered:
     """Whether measured checkpoints share a basin along straight lines."""
-    found = answer(tables)
+    found: Any = answer(tables)
     pairs, joined = found.pairs, int(found.pairs["joined"].sum())
     word = "yes" if joined == len(pairs) else "no" if not joined else f"{joined} of {len(pairs)} pairs do"
     parts = [("Checkpoints", found.checkpoints, 1), ("Pairs", pairs, 2)]
@@ -42,7 +42,7 @@ def answered(tables: Tables) -> Answered:
 
 
 def _names(frame: Frame) -> list[str]:
-    return [NAMES.get(column, column.replace("_", " ")) for column in frame]
+    return [NAMES.get(str(column), str(column).replace("_", " ")) for column in frame]
 
 
 def _rows(frame: Frame) -> list[list[str]]:

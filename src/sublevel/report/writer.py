@@ -64,7 +64,7 @@ def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     schemas = declared(summary.get("tables") or {})
     found = {}
     for path in sorted((Path(folder) / "tables").glob("*.csv")):
-        words = dict.fromkeys(schemas[path.stem].words, object) if path.stem in schemas else None
+        words: Any = dict.fromkeys(schemas[path.stem].words, object) if path.stem in schemas else None
         found[path.stem] = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
     return found, summary
 

@@ -18,9 +18,9 @@ def anatomy(tables: Tables) -> Figure:
         title="Steep directions on kept and pruned weights",
         views=views(table, ["set"], _anatomy),
         how=(
-            "The share of the k steepest directions (left) and of the curvature's diagonal (middle) on the weights that "
-            "the mask keeps, or that the next level would prune; dotted, a random set. Right, the overlap of the steepest "
-            "directions with the level before."
+            "The share of the k steepest directions (left) and of the curvature's diagonal (middle) on the weights "
+            "that the mask keeps, or that the next level would prune; dotted, a random set. Right, the overlap of the "
+            "steepest directions with the level before."
         ),
         trap=(
             "The diagonal ignores how weights act together. A mask that keeps steep weights and a training that makes "
@@ -89,8 +89,8 @@ def exits(tables: Tables) -> Figure:
             "error or the test error is at most a height above the solution's. All three sets share their rays."
         ),
         trap=(
-            "Rays in many dimensions see the typical direction only. An error moves in steps of one example. Heights in "
-            "nats and points differ in kind: compare the order of solutions, not the distances of two sets."
+            "Rays in many dimensions see the typical direction only. An error moves in steps of one example. Heights "
+            "in nats and points differ in kind: compare the order of solutions, not the distances of two sets."
         ),
         notes=[seeds_note(table, ["branch", "level", "of", "height"])],
         columns=3,

@@ -71,7 +71,7 @@ def losses(tables: Tables) -> Figure:
 @figure("Paths and barriers", "segments between checkpoints", "joins", of="checkpoints")
 def segments(tables: Tables) -> Figure:
     """The rise of the train loss on the segment between every two checkpoints, with the margin."""
-    found = pairs(tables["joins"], tables["levels"])
+    found: Frame = pairs(tables["joins"], tables["levels"])
     labels = [f"{row.a} to {row.b}" for row in found.itertuples()]
     rises = [
         Series(label=label, x=[i], y=[POINTS * rise], style=Style("#1f78c8", "circle"), mode="points", legend=False,
