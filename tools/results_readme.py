@@ -117,13 +117,13 @@ class Results:
         return f"{row['statement']} **{row['verdict'].capitalize()}.** {row['sentence']}"
 
     def means(self, name: str, by: Sequence[str], columns: Mapping[str, str], **where: object) -> str:
-        """A table of means over seeds with 95% t intervals: a row for each group of ``by``, a column for each value."""
+        """A table of means over seeds with 90% t intervals: a row for each group of ``by``, a column for each value."""
         rows = self.table(name)
         for column, value in where.items():
             rows = rows[rows[column] == value]
         body = []
         for key, group in rows.groupby(list(by), sort=False, dropna=False):
-            found = [mean_interval(group[column].to_numpy(dtype=float)) for column in columns]
+            found = [mean_interval(group[column].to_numpy(dtype=float), INTERVAL) for column in columns]
             body.append([*map(str, key), *(f"{f.mean:.3g} [{f.low:.3g}, {f.high:.3g}]" for f in found)])
         return markdown([*by, *columns.values()], body)
 
@@ -131,7 +131,7 @@ class Results:
         """A table of test errors over the dense network's, paired by seed: a row for each branch's rewind step."""
         body = []
         for branch, step in steps.items():
-            found = [mean_interval(100 * self.over_dense(branch, level)) for level in levels]
+            found = [mean_interval(100 * self.over_dense(branch, level), INTERVAL) for level in levels]
             body.append([str(step), *(interval(f.mean, f.low, f.high, 1.0, 2) for f in found)])
         return markdown(["rewind step", *(self.density(level) for level in levels)], body)
 
@@ -150,18 +150,19 @@ class Results:
         """A table of the height of the error between two data orders, by the step at which they part."""
         body = []
         for step, group in self.unstable.groupby("step"):
-            f = mean_interval(100 * group["error_height"].to_numpy())
+            f = mean_interval(100 * group["error_height"].to_numpy(), INTERVAL)
             body.append([f"{step:g}", f"{f.mean:.2f} [{f.low:.2f}, {f.high:.2f}]"])
         return markdown(["step", "height of the test error, points"], body)
 
     def rewind_answer(self, steps: Mapping[str, int], level: int, margin: float = 0.5) -> str:
         """The first step at which each interval lies below the margin, in a sentence."""
-        matching = [at for name, at in steps.items() if mean_interval(100 * self.over_dense(name, level)).high < margin]
+        worse = {at: mean_interval(100 * self.over_dense(name, level), INTERVAL) for name, at in steps.items()}
+        matching = [at for at, found in worse.items() if found.high < margin]
         heights = {step: 100 * g["error_height"].to_numpy() for step, g in self.unstable.groupby("step")}
-        stable = [int(step) for step, found in heights.items() if mean_interval(found).high < margin]
+        stable = [int(step) for step, found in heights.items() if mean_interval(found, INTERVAL).high < margin]
         named = [f"step {min(found)}" if found else "none of the steps" for found in (matching, stable)]
         return (
-            f"At {self.density(level)} of the weights the ticket is shown to match (95% interval below {margin:g} "
+            f"At {self.density(level)} of the weights the ticket is shown to match (90% interval below {margin:g} "
             f"points) from {named[0]} on; the dense run is shown to be stable from {named[1]} on ({self.seeds} seeds)."
         )
 
@@ -178,7 +179,7 @@ class Results:
             cells = []
             for method in methods:
                 mine = group[group["method"] == method]
-                found = mean_interval(mine["value"].to_numpy(dtype=float))
+                found = mean_interval(mine["value"].to_numpy(dtype=float), INTERVAL)
                 flag = f", {mine['flagged'].sum()} of {len(mine)} flagged" if mine["flagged"].any() else ""
                 cells.append(f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]{flag}")
             body.append([f"{branch} {level}", *cells])
