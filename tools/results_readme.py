@@ -1,7 +1,7 @@
 """Write verdicts and README of every published result from its tables, by the template next to them.
 
     python tools/results_readme.py            every folder of results/ that has a README.md.j2, and the findings in
-                                              the project's own README.md
+                                              the project's own README.md, with its picture
     python tools/results_readme.py FOLDER     one folder
 
 No number of a README is typed: a template names what it shows (`Results`), and the tables say it. The tables
@@ -25,6 +25,9 @@ import pandas as pd
 from sublevel.claims import claims, verdicts
 from sublevel.claims.margins import INTERVAL
 from sublevel.engine.store import digest
+from sublevel.report.describe import Figure
+from sublevel.report.figures import figures
+from sublevel.report.render_mpl import shown
 from sublevel.report.writer import read
 from sublevel.stats import mean_interval
 from sublevel.study.result import to_csv
@@ -33,6 +36,8 @@ from sublevel.tables import schemas
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "README.md.j2"
 FINDINGS = ("<!-- findings: made by tools/results_readme.py from results/demo -->", "<!-- end of findings -->")
+LANDSCAPE = ("<!-- landscape: made by tools/results_readme.py from results/demo -->", "<!-- end of landscape -->")
+PICTURE = "docs/landscape.png"
 SCALES = {"test error": (100.0, "points"), "error barrier": (100.0, "points"), "train error": (100.0, "points")}
 """Units that are fractions in the tables and points in the text."""
 
@@ -300,10 +305,34 @@ Some claims of the paper do not hold on this network. After correction for multi
 """
 
 
+def plane() -> Figure | None:
+    """The demo's plane through the dense network and two tickets; None where the demo has none."""
+    tables, _ = read(ROOT / "results" / "demo")
+    return next((one for one in figures(tables).all if one.key == "landscape"), None)
+
+
+def landscape() -> str:
+    """What the project's README shows first: the demo's plane, or the gallery's while the demo has none."""
+    one = plane()
+    if one is None:
+        picture = "docs/figures/gallery/plane.png"
+        words = (
+            "The train loss on the plane through a dense network, its ticket (`imp`) and the same mask from a new "
+            "initialisation (`reinit`). Colour is a sublevel set of the dense network, grey is outside: the ticket "
+            "lies in the dense network's region, the re-initialised network in another basin. The code is in the "
+            "[gallery](docs/gallery.md)."
+        )
+    else:
+        picture, words = PICTURE, f"{one.how} {' '.join(one.notes)} {one.trap}"
+    return f"![The loss landscape around a winning ticket]({picture})\n\n{textwrap.fill(words, 118)}\n"
+
+
 def with_findings(readme: str) -> str:
     """The project's README with its findings written again. ValueError where it has no place for them."""
-    begin, end = (readme.index(mark) for mark in FINDINGS)
-    return f"{readme[:begin]}{FINDINGS[0]}\n{findings()}{readme[end:]}"
+    for marks, text in ((FINDINGS, findings()), (LANDSCAPE, landscape())):
+        begin, end = (readme.index(mark) for mark in marks)
+        readme = f"{readme[:begin]}{marks[0]}\n{text}{readme[end:]}"
+    return readme
 
 
 def main(folders: Sequence[str]) -> None:
@@ -319,6 +348,8 @@ def main(folders: Sequence[str]) -> None:
         (folder / "README.md").write_text(render(folder), encoding="utf-8")
         sys.stdout.write(f"{folder / 'README.md'}\n")
     if not folders:
+        if (one := plane()) is not None:
+            shown(one.views[0], one.title, one.columns).savefig(ROOT / PICTURE, dpi=130, metadata={"Software": None})
         whole = ROOT / "README.md"
         whole.write_text(with_findings(whole.read_text(encoding="utf-8")), encoding="utf-8")
 

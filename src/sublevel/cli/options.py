@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from sublevel.study.study import Study
 
 Set = Annotated[
-    tuple[str, ...], Parameter(name="--set", show_default=False, help="Override a key of the study: train.lr=0.05")
+    tuple[str, ...],
+    Parameter(name="--set", negative=(), show_default=False, help="Override a key of the study: train.lr=0.05"),
 ]
 Out = Annotated[Path, Parameter(help="Folder of runs")]
 StoreAt = Annotated[
@@ -28,7 +29,7 @@ Memory = Annotated[
 Where = Annotated[
     str, Parameter(name="--executor", help="Where cells run: local, ray, ray://HOST:PORT, slurm, torchrun")
 ]
-Track = Annotated[tuple[str, ...], Parameter(show_default=False, help="Also log to tensorboard or wandb")]
+Track = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False, help="Also log to tensorboard or wandb")]
 Shape = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 RUNS = Path("sublevel-runs")
 

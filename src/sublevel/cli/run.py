@@ -65,7 +65,7 @@ def measure(
     data: str,
     model: str | None = None,
     root: str | None = None,
-    mask: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
+    mask: Annotated[tuple[Path, ...], Parameter(negative=(), show_default=False)] = (),
     name: str = "measured",
     overrides: Set = (),
     jobs: int | None = None,
