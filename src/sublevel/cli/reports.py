@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -10,7 +11,7 @@ from sublevel.cli.options import folder
 from sublevel.cli.output import say
 
 
-def report(run: Path, *, figures: bool = True) -> None:
+def report(run: Path, *, figures: bool = True, views: Literal["first", "all"] = "first") -> None:
     """Write the tables, figures and report of a finished run again.
 
     Parameters
@@ -19,11 +20,13 @@ def report(run: Path, *, figures: bool = True) -> None:
         The folder of a run, or its name in sublevel-runs.
     figures
         Also write every figure for print, as SVG and PDF.
+    views
+        Of each figure the first view, or all that its menus offer (half a second each).
     """
     from sublevel.study.result import Result
 
     result = Result(folder(run))
-    result.write(force=True, figures=figures)
+    result.write(force=True, figures=figures, views=views)
     say(f"report: {result.folder / 'report.html'}")
 
 

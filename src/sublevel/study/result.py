@@ -197,9 +197,10 @@ class Result(Shown):
         """The cells that failed, that were skipped because of a failure, or that the time limit left."""
         return [cell for cell in self.document["cells"] if cell["status"] != "done"]
 
-    def write(self, force: bool = False, *, figures: bool = True) -> bool:
+    def write(self, force: bool = False, *, figures: bool = True, views: str = "first") -> bool:
         """Write tables, summary, report and ``figures``, unless they are up to date; return whether they were written.
 
+        ``views="all"`` writes every menu choice of every figure for print, ``"first"`` the first one.
         Raises StoreError if a folder of the run is a link, since the run may be untrusted.
         """
         keys = {cell["cell"]: [cell["key"], cell["status"]] for cell in self.document["cells"]}
@@ -215,7 +216,7 @@ class Result(Shown):
             write_text(self.folder / "tables" / f"{name}.csv", to_csv(table))
         summary = self.summary()
         summary |= {"written_with": versions()}
-        self.report(self.folder / "report.html", summary, figures=figures)
+        self.report(self.folder / "report.html", summary, figures=figures, views=views)
         summary |= {"state": state, "files": self._digests()}
         write_text(path, json.dumps(summary, indent=1, sort_keys=True) + "\n")
         return True
@@ -257,7 +258,9 @@ class Result(Shown):
             "sublevel": versions()["sublevel"],
         }
 
-    def report(self, path: str | Path, summary: dict[str, Any] | None = None, *, figures: bool = True) -> Path:
+    def report(
+        self, path: str | Path, summary: dict[str, Any] | None = None, *, figures: bool = True, views: str = "first"
+    ) -> Path:
         """Write the report as one HTML file, and its ``figures`` for print in a folder next to it."""
         from sublevel import report
 
@@ -265,7 +268,8 @@ class Result(Shown):
         try:
             tables = self.tables
             with reading(f"the results of {self.folder}"):
-                return report.write(tables, summary or self.summary(), path.parent, page=path.name, figures=figures)
+                about = summary or self.summary()
+                return report.write(tables, about, path.parent, page=path.name, figures=figures, views=views)
         except OSError as error:
             raise StoreError(f"cannot write the report in {path.parent}: {error.strerror or error}") from error
 
