@@ -13,7 +13,7 @@ from torch import nn
 from sublevel._types import Bool, Tensor
 from sublevel.checkpoints.files import load
 from sublevel.errors import DataError, nearest
-from sublevel.space import Layer, Point, Space
+from sublevel.space import Point, Space
 
 Source = str | Path | Mapping[str, Tensor] | nn.Module
 """A checkpoint: its path, its state dict, or a network that holds its weights."""
@@ -270,17 +270,13 @@ def _mask(masks: State, network: nn.Module, space: Space, where: str) -> Bool[Te
             raise DataError(f"{where}: the mask {name!r} of shape {list(tensor.shape)} fits no weight of the network")
         kept = (tensor.to_dense() if tensor.layout != torch.strided else tensor).cpu().reshape(-1) != 0
         if not layer.prunable and not bool(kept.all()):
-            raise DataError(f"{where}: {_unprunable(layer, kept)}")
+            raise DataError(
+                f"{where}: the mask removes {int((~kept).sum())} of the {layer.size} entries of {layer.name!r}, which "
+                f"is not prunable here; make it so with prunable=['default', {layer.name!r}] "
+                f'(--set \'model.prunable=["default", "{layer.name}"]\')'
+            )
         out[layer.coordinates] = kept
     return out
-
-
-def _unprunable(layer: Layer, kept: Tensor) -> str:
-    return (
-        f"the mask removes {int((~kept).sum())} of the {layer.size} entries of {layer.name!r}, which is not prunable "
-        f"here; make it so with prunable=['default', {layer.name!r}] (--set 'model.prunable=[\"default\", "
-        f'"{layer.name}"]\')'
-    )
 
 
 def _separate(masks: State, network: nn.Module, where: str) -> dict[str, Tensor]:

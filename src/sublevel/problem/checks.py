@@ -54,7 +54,9 @@ def check_output(
     except ModelError:
         raise
     except Exception as error:
-        hint = _channels(splits.input_shape) or _tokens(x)
+        hint = _channels(splits.input_shape)
+        if not hint and x.dtype == torch.int64:
+            hint = "; whole numbers count as tokens: give x.float() for measurements"
         raise ModelError(
             f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: {error}{hint}"
         ) from error
@@ -83,9 +85,11 @@ def check_output(
             f"but the data have {classes} classes; expected {[*target, classes]}{_void(splits, output)}"
         )
     if not classes and prod(each) != prod(target):
+        y = splits.train.y
+        whole = y.is_floating_point() and y.ndim == 1 and bool((y == y.round()).all())
         raise ModelError(
             f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}"
-            + ("; labels of classes are whole numbers: give y.long()" if _whole(splits.train.y) else "")
+            + ("; labels of classes are whole numbers: give y.long()" if whole else "")
         )
     _check_loss(loss, losses, output[:2], y[:2], "class labels" if splits.classes else "real targets")
 
@@ -124,15 +128,6 @@ def _channels(shape: Shapes) -> str:
     """A hint if images seem to have channels last."""
     last = [s for s in parts(shape) if len(s) == 3 and s[2] in (1, 3, 4) and s[0] > 4]
     return "; are the channels last? give x.permute(0, 3, 1, 2)" if last else ""
-
-
-def _tokens(x: Tensor) -> str:
-    """A hint if the inputs are whole numbers, which count as tokens."""
-    return "; whole numbers count as tokens: give x.float() for measurements" if x.dtype == torch.int64 else ""
-
-
-def _whole(y: Tensor) -> bool:
-    return y.is_floating_point() and y.ndim == 1 and bool((y == y.round()).all())
 
 
 def _void(splits: Splits, output: Tensor) -> str:

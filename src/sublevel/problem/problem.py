@@ -397,25 +397,20 @@ class Problem(Shown):
         from sublevel.problem.spec import DataSpec, ModelSpec, ProblemSpec
 
         given = self.train is not None
+        name = f"hf:{models.pretrained.folder_of(self.name).resolve()}" if self.pretrained else self.name
         chosen = () if self.prunable is None or callable(self.prunable) else self.prunable
         prunable = ((chosen,) if isinstance(chosen, str) else tuple(chosen)) or None
         return ProblemSpec(
-            model=ModelSpec(name=self._located, options=dict(self.options), prunable=prunable,
-                            version=self.version),
+            model=ModelSpec(name=name, options=dict(self.options), prunable=prunable, version=self.version),
             data=DataSpec(
                 name="own" if given else self.data,
                 root=None if given or self.root is None else str(Path(self.root).resolve()),
                 options={} if given else dict(self.data_options),
-                **{name: getattr(self, name) for name in ("validation", "train_size", "test_size", "mean", "std")},
+                **{key: getattr(self, key) for key in ("validation", "train_size", "test_size", "mean", "std")},
             ),
             loss=identity.path(self.loss), loop=None if self.loop is None else identity.path(self.loop),
             stored=stored, device=self.device, dtype=self.dtype,
         )  # fmt: skip
-
-    @property
-    def _located(self) -> str:
-        """The name of the network for other processes: a folder by its absolute path."""
-        return f"hf:{models.pretrained.folder_of(self.name).resolve()}" if self.pretrained else self.name
 
     def own_tensors(self) -> dict[str, Tensor] | None:
         """Data passed in Python, as tensors by name, for a store; None for named data."""

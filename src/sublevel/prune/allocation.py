@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from sublevel.errors import ConfigError, nearest, unknown
-from sublevel.space import Layer, Space
+from sublevel.space import Space
 
 SCOPES = ("global", "layer", "erk")
 ROUNDINGS = ("exact", "open_lth")
@@ -103,7 +103,7 @@ def protected(space: Space, patterns: Sequence[str]) -> list[str]:
     """
     layers, found = list(space.prunable_layers), set()
     for pattern in patterns:
-        hit = {layer.name for layer in layers if _matches(layer, pattern)}
+        hit = {x.name for x in layers if any(fnmatchcase(n, pattern) for n in (x.name, x.name.rpartition(".")[0]))}
         if not hit:
             raise ConfigError(
                 f"protect: {pattern!r} matches no prunable layer{nearest(pattern, [layer.name for layer in layers])}"
@@ -151,7 +151,3 @@ def apportion(total: int, shares: Sequence[float], low: Sequence[int], high: Seq
     for i, more in enumerate(at(above)):
         found[i] += min(more - found[i], total - sum(found))
     return found
-
-
-def _matches(layer: Layer, pattern: str) -> bool:
-    return fnmatchcase(layer.name, pattern) or fnmatchcase(layer.name.rpartition(".")[0], pattern)

@@ -73,7 +73,7 @@ def still(view: View) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-class Shown(Canvas):
+class NotebookCanvas(Canvas):
     """A figure that a notebook shows whether or not pyplot is in use."""
 
     def _repr_png_(self) -> bytes:
@@ -122,7 +122,7 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     per_row = max(1, int((wide * columns - 0.2) / (0.55 + 0.062 * longest)))  # what the longest label leaves room for
     below = 0.1 + 0.19 * math.ceil(len(handles) / per_row)
     width, height = wide * columns, high * rows + below + ABOVE
-    canvas = Shown(figsize=(width, height))
+    canvas = NotebookCanvas(figsize=(width, height))
     size = min(9.5, 9.5 * 14.5 * (width - 0.24) / max(1, len(title)))  # about 14.5 letters an inch
     canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(title), ha="left", va="top", fontsize=size)
     for index, panel in enumerate(view.panels):

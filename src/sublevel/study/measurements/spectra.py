@@ -127,7 +127,10 @@ def compute(
     chosen |= {"operator": "hessian" if operator == "adaptive" else operator}
     found = curvature.top_eigenvalues(field, at, mask=space, rows=rows, **chosen)
     gradient = field.grad(at)
-    slopes = found.vectors.double() @ gradient.double() if rows is None else _slopes(found.vectors, gradient)
+    if rows is None:
+        slopes = found.vectors.double() @ gradient.double()
+    else:  # without copies of the vectors in float64
+        slopes = torch.tensor([dot(v, gradient) for v in found.vectors], dtype=torch.float64)
     row = {
         "buffers": field.policy,
         "dimension": found.dimension,
@@ -152,11 +155,6 @@ def compute(
         for i, (value, residual, ok) in enumerate(zip(values.tolist(), residuals.tolist(), converged, strict=True))
     ]
     return Output({"row": row, "pairs": pairs, "slopes": slopes.tolist()})
-
-
-def _slopes(vectors: Tensor, gradient: Tensor) -> Tensor:
-    """The slopes along vectors, without copies of them in float64."""
-    return torch.tensor([dot(v, gradient) for v in vectors], dtype=torch.float64)
 
 
 def living(
