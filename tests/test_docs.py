@@ -99,7 +99,9 @@ def registries_kept() -> Iterator[None]:
             (registry.extend if isinstance(registry, list) else registry.update)(kept)
 
 
-def no_report(tables: object, summary: object, out: Path, *, page: str, figures: bool = True) -> Path:
+def no_report(
+    tables: object, summary: object, out: Path, *, page: str, figures: bool = True, views: str = "first"
+) -> Path:
     """The report has tests of its own; the pages say nothing about its bytes."""
     (out / page).touch()
     return out / page
