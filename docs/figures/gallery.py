@@ -8,9 +8,12 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import sublevel.plot
 
 DOCS = Path(__file__).parent.parent
 SECTION = re.compile(r"!\[[^\]]*\]\(figures/gallery/([\w-]+)\.png\)\n\n```python\n(.*?)```", re.DOTALL)
@@ -22,7 +25,10 @@ def main() -> None:
     names: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        Path("small_net.py").write_text(re.findall(r'```python title="small_net.py"\n(.*?)```', page, re.DOTALL)[0])
+        sys.path.insert(0, folder)
         exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+        sublevel.plot.use("matplotlib")
         for name, code in SECTION.findall(page):
             *before, last = ast.parse(code).body
             assert isinstance(last, ast.Expr)
