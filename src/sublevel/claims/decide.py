@@ -14,11 +14,11 @@ from sublevel.claims.accuracy import matching
 from sublevel.claims.combine import Combined, sequence
 from sublevel.claims.levels import Design, tested_levels
 from sublevel.claims.margins import ALPHA, DENSITIES
-from sublevel.claims.parts import ClaimPart, Tested, assess
+from sublevel.claims.parts import ClaimPart, assess
 from sublevel.claims.query import Tables, indexed
 from sublevel.claims.registry import CLAIMS, Claim, registered
 from sublevel.claims.sentence import quotable
-from sublevel.claims.words import filled, probability, reading, seeds_text
+from sublevel.claims.words import probability, reading, seeds_text
 from sublevel.errors import ConfigError, unknown
 from sublevel.stats import holm, paired
 from sublevel.tables import table
@@ -223,17 +223,5 @@ def _comparisons(part: ClaimPart) -> Iterator[dict[str, Any]]:
             "comparison": part.name, "level": level, "density": density, "unit": part.unit, "n": found.n,
             "effect": found.mean, "low": low, "high": high, "p": two_sided, "p_exact": flips.p_exact,
             "margin": part.margin, "margin_flip": found.flips, "interval": found.found.kind,
-            "reading": _reading(part, found, low, high),
+            "reading": reading(found, ALPHA) if found.reason or isfinite(part.margin) else "shown, not tested",
         }  # fmt: skip
-
-
-def _reading(part: ClaimPart, found: Tested, low: float, high: float) -> str:
-    """Read an interval: wholly inside what the claim says, wholly outside, or neither."""
-    if found.reason:
-        return f"not decided: {found.reason}"
-    if not isfinite(part.margin):
-        return "shown, not tested"
-    inside = part.low < low and high < part.high
-    if inside or high < part.low or part.high < low:
-        return filled(part.holds if inside else part.fails, found)
-    return f"inconclusive with {found.n} seeds"

@@ -62,7 +62,7 @@ def render(
     levels = ready["levels"]
     measured = only_measured(levels)
     branches, seeds = known_first(levels["branch"]), sorted(levels["seed"].dropna().unique().tolist())
-    first = pictures(drawn)
+    first = pictures(drawn)[:: -1 if measured else 1]
     shown = [*first, *drawn.all]
     payloads = {f.key: payload(f, branches) for f in shown}
     for key, files_of in (stems or {}).items():

@@ -1,11 +1,12 @@
 // The bar: branches and seeds on and off in every figure, the theme, and what can be copied.
 const switches = [...document.querySelectorAll(".controls [data-branch], .controls [data-seed]")];
 const keyOf = (button) => (button.dataset.branch !== undefined ? ["branch", button.dataset.branch] : ["seed", Number(button.dataset.seed)]);
+const all = document.getElementById("shown")?.textContent;
 function tell(sentence) {
   const names = [...off.branch, ...[...off.seed].map((s) => `seed ${s}`)];
   document.getElementById("said").textContent = sentence;
   if (!switches.length) return;
-  document.getElementById("shown").textContent = names.length ? `all but ${names.join(", ")}` : "every branch and seed";
+  document.getElementById("shown").textContent = names.length ? `all but ${names.join(", ")}` : all;
   document.getElementById("everything").disabled = !names.length;
 }
 function press(button, on) {
