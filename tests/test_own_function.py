@@ -144,7 +144,7 @@ def test_images_get_their_channels_first():
     grey = problem(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), (IMAGES[..., 0], np.array(LABELS)))
     assert tuple(grey.splits.train.x.shape) == (12, 1, 6, 6)
     small = torch.zeros(12, 3, 6, 3, dtype=torch.uint8)
-    with pytest.raises(DataError, match="which axis C is cannot be seen"):
+    with pytest.raises(DataError, match="since the shape does not tell which axis C is"):
         _ = problem(flat, (small, LABELS)).splits
     with pytest.raises(ModelError, match="are the channels last"):
         problem(lambda: nn.Sequential(nn.Conv2d(3, 2, 3)), (IMAGES.float(), LABELS)).field("train")
@@ -156,7 +156,7 @@ def test_what_no_network_takes_is_named():
         _ = problem(train=texts).splits
     with pytest.raises(DataError, match="it needs inputs, and the label under one of labels, label"):
         _ = problem(train=[{"x": X[0]}, {"x": X[1]}]).splits
-    with pytest.raises(DataError, match="and -100 for what does not count"):
+    with pytest.raises(DataError, match="and -100 for labels that do not count"):
         _ = problem(train=(X, torch.where(Y == 0, -1, Y))).splits
 
 

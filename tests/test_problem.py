@@ -90,7 +90,7 @@ def test_an_iterable_that_gives_other_batches_the_second_time_is_refused():
     with pytest.raises(DataError, match="two readings of the train data differ: 60 examples, then 30"):
         own(train=Batches(60, 0, again=30)).splits
     shuffled = torch.utils.data.DataLoader(Pairs(60, 0), batch_size=7, shuffle=True)
-    with pytest.raises(DataError, match="two readings of the train data differ: take shuffling"):
+    with pytest.raises(DataError, match="two readings of the train data differ: remove shuffling"):
         own(train=shuffled).splits
     with pytest.raises(DataError, match=r"train data must give pairs.*there is no batch"):
         own(train=Batches(0, 0)).splits

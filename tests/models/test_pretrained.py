@@ -139,7 +139,7 @@ def test_a_folder_that_needs_more_is_refused(tmp_path: Path):
         with pytest.raises(ModelError, match=match):
             _ = problem(name, data).module
 
-    refused(f"hf:{tmp_path / 'none'}", "there is no such folder; a model on the Hub is downloaded first")
+    refused(f"hf:{tmp_path / 'none'}", "there is no such folder; download a model of the Hub first")
     refused(f"hf:{tmp_path}", r"has no config.json")
     name = _edited(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
     refused(name, "holds quantised weights, which have no Hessian")

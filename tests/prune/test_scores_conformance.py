@@ -166,7 +166,7 @@ def test_what_a_criterion_lacks_is_named() -> None:
     smooth = Quadratic(torch.ones(case.space.dim))
     with pytest.raises(ConfigError, match="'fisher' needs the gradient of every example, which Quadratic lacks"):
         prune("fisher", case.point, smooth, rng, bare, [3])
-    with pytest.raises(ConfigError, match="a point of 83 and a mask of 2 coordinates, of 83"):
+    with pytest.raises(ConfigError, match="the point has 83 and the mask 2 coordinates; the network has 83"):
         prune("magnitude", case.point, None, rng, ScoreContext(case.space, torch.ones(2, dtype=torch.bool)), [3])
 
 

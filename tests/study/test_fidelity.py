@@ -192,8 +192,8 @@ def test_images_are_normalised_by_the_constants_that_are_given() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "sentence"),
     [
-        ([0.1], None, r"are 1 numbers each, one a channel; got \[0.1\] and None"),
-        ([0.1] * 3, [1.0] * 3, r"are 1 numbers each, one a channel; got \[0.1, 0.1, 0.1\]"),
+        ([0.1], None, r"are 1 numbers each, one per channel; got \[0.1\] and None"),
+        ([0.1] * 3, [1.0] * 3, r"are 1 numbers each, one per channel; got \[0.1, 0.1, 0.1\]"),
         ([0.1], [0.0], r"std positive and finite; got \[0.1\] and \[0.0\]"),
         ([float("nan")], [1.0], r"data.mean is finite .* got \[nan\]"),
     ],

@@ -113,7 +113,7 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
     alike = (a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)
     if any(a.dtype != b.dtype for a, b in pairs) or not all(alike):
         raise DataError(
-            f"two readings of the {split} data differ: take shuffling and random augmentation out of it "
+            f"two readings of the {split} data differ: remove shuffling and random augmentation "
             "(the data order is the study's own, train.crop and train.flip augment)"
         )
     return _typed(*first, dtype, split)
@@ -220,7 +220,8 @@ def _images(x: Tensor, split: str) -> Tensor:
         return x
     if x.shape[1] in (3, 4):
         raise DataError(
-            f"{split} images are {list(x.shape)}: give them as [N, C, H, W], which axis C is cannot be seen"
+            f"{split} images are {list(x.shape)}: give them as [N, C, H, W], "
+            "since the shape does not tell which axis C is"
         )
     return x.permute(0, 3, 1, 2).contiguous()
 

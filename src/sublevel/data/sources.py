@@ -199,7 +199,7 @@ def _check_labels(where: str, y: Tensor, classes: tuple[str, ...]) -> None:
         index = at[0] if len(at) == 1 else at
         raise DataError(
             f"{where}: label {int(y[tuple(at)])} at index {index}; allowed: 0..{len(classes) - 1}, and {IGNORED} for "
-            "what does not count"
+            "labels that do not count"
         )
     if not bool((y != IGNORED).any()):
         raise DataError(f"{where}: every label is {IGNORED}, so none counts")

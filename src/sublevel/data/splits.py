@@ -202,7 +202,7 @@ def _given_moments(
     if not channels:
         raise DataError("data.mean and data.std need images of 8 bits, but no input is one")
     if mean is None or std is None or not len(mean) == len(std) == channels:
-        raise DataError(f"data.mean and data.std are {channels} numbers each, one a channel; got {mean} and {std}")
+        raise DataError(f"data.mean and data.std are {channels} numbers each, one per channel; got {mean} and {std}")
     if not all(-inf < m < inf for m in mean) or not all(0 < s < inf for s in std):
         raise DataError(f"data.mean is finite and data.std positive and finite; got {list(mean)} and {list(std)}")
     return tuple(map(float, mean)), tuple(map(float, std))
@@ -239,7 +239,7 @@ def _subset(part: Part, size: int | None, name: str, note: str = "") -> Part:
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= len(part):
         raise DataError(
             f"{name}_size is {size!r} (data.{name}_size); allowed: 1 to {len(part)}, "
-            f"since {len(part)} {name} samples are there{note}"
+            f"because there are {len(part)} {name} samples{note}"
         )
     keep = stratified(part.y, size, generator(0, f"split:{name}"))
     return Part(select_rows(part.x, keep), part.y[keep])

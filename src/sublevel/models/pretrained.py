@@ -172,9 +172,9 @@ def fingerprint(net: Any) -> dict[str, Any]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The configuration of a folder. Raises ModelError if it is absent or asks for what is not done here."""
+    """The configuration of a folder. Raises ModelError if it is absent or unsupported."""
     if not folder.is_dir():
-        raise ModelError(f"{PREFIX}{folder}: there is no such folder; a model on the Hub is downloaded first")
+        raise ModelError(f"{PREFIX}{folder}: there is no such folder; download a model of the Hub first")
     if (folder / "adapter_config.json").exists():
         raise ModelError(
             f"{folder} holds an adapter (LoRA), which is no network of its own: merge it where you have peft, "

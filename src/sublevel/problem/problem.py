@@ -96,7 +96,7 @@ class Problem(Shown):
         object.__setattr__(self, "device", check_device(str(self.device)))
         for group, known in ((self.options, {"input_shape", "classes"}), (self.data_options, {"root"})):
             if said := known & set(group):
-                raise ConfigError(f"{min(said)} is no option: it is known from the data, or a key of its own")
+                raise ConfigError(f"{min(said)} is not an option: it follows from the data, or has a key of its own")
         if isinstance(self.model, nn.Module):
             object.__setattr__(self, "model", models.copied(self.model))
 

@@ -57,7 +57,9 @@ def prune(
     chosen = criterion if isinstance(criterion, Criterion) else score_function(criterion)
     space, mask, looks = context.space, context.mask, 0
     if len(mask) != space.dim or len(point.theta) != space.dim:
-        raise ConfigError(f"a point of {len(point.theta)} and a mask of {len(mask)} coordinates, of {space.dim}")
+        raise ConfigError(
+            f"the point has {len(point.theta)} and the mask {len(mask)} coordinates; the network has {space.dim}"
+        )
     before = layer_counts(space, mask) if len(keep) > 1 else [space.remaining(mask)]
     at, found = point.project(mask), Scores(point.theta)
     for left in schedule(before, keep, chosen.rounds):

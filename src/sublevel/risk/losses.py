@@ -188,7 +188,7 @@ class ByExample:
                 "reduction='none' to have the mean of the weighted losses"
             )
         if (index := ignore_index(loss)) != IGNORED:
-            raise ModelError(f"loss {self.name}(ignore_index={index}): label what does not count {IGNORED}")
+            raise ModelError(f"loss {self.name}(ignore_index={index}): give ignored labels the value {IGNORED}")
         self.loss.reduction = "none"  # type: ignore[assignment]
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
