@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+import sublevel
 from sublevel.cli import app
 from sublevel.study.spec import GeometrySpec, StudySpec
 from sublevel.tables import PATH, SOLUTION, SPECTRUM, TABLES
@@ -72,6 +73,20 @@ def test_every_command_and_every_key_is_there(generate):
     assert [key for key in StudySpec.model_fields if f"| `{key}` |" not in keys] == []
     assert "| `fraction` | `0.2` |" in keys
     assert [block for block in GeometrySpec.model_fields if f"### `geometry.{block}`" not in blocks] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    documented = set(re.findall(r"^::: ([\w.]+)", text, re.MULTILINE))
+    homes = {name: sublevel._NAMES[name].rstrip(":").replace(":", ".") for name in sublevel.__all__}
+    assert [n for n, home in homes.items() if not {home, home.rpartition(".")[0]} & documented] == []
+
+
+def test_the_notebooks_are_pages_with_their_pictures(generate):
+    for page in (generate.notebook_own_network(), generate.notebook_checkpoints()):
+        assert page.startswith("# ")
+        assert page.count("data:image/png;base64,") >= 4
+        assert "```python" in page
 
 
 def test_words_that_markdown_would_misread_are_escaped(generate):

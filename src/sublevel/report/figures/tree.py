@@ -19,6 +19,7 @@ from sublevel.report.numbers import plain
 from sublevel.report.palette import OWN, PLAIN, Style, dashed, known_first
 from sublevel.report.prepare import where
 
+LETTERS = 60  # of the names of leaves that fit below the graph
 LEAF = re.compile(r"(.*?)(?: L(\d+))?(?: s(\d+))?", re.DOTALL)
 SCALES = {"loss": ("Train loss", 1.0), "error": ("Train error (%)", POINTS)}
 
@@ -72,7 +73,10 @@ def _graph(tree: Frame, of: str) -> View:
     marks = [flat("dense threshold", level, tips["x0"], dashed(PLAIN, "dash"))] if math.isfinite(level) else []
     top = float((lines["y1"] if lines["y1"].notna().any() else tips["y0"]).max())
     log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and top / float(tips["y0"].min()) > 30)
-    axis = Axis(title="solutions, side by side where they merge first", bare=True, hover="")
+    names = tips["name"].str.replace(r" s\d+$", "", regex=True) if tips["seed"].nunique() < 2 else tips["name"]
+    few = int(names.str.len().sum()) <= LETTERS
+    ticks = tuple(zip(tips["x0"].tolist(), names, strict=True)) if few else ()
+    axis = Axis(title="solutions, side by side where they merge first", bare=not few, ticks=ticks, hover="")
     return view([Panel(title=title, x=axis, y=Axis(log=log), series=[stems, *marks, *_tips(tips, scale)])], quantity=of)
 
 
