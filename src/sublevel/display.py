@@ -21,7 +21,8 @@ class Shown:
         raise NotImplementedError
 
     def _lines(self) -> list[tuple[str, str]]:
-        return [(name, text) for name, value in self._facts().items() if (text := short(value))]
+        lines = [(name, short(value)) for name, value in self._facts().items()]
+        return [(name, "".join(c if c.isprintable() else " " for c in text)) for name, text in lines if text]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {', '.join(f'{n} {t}'.strip() for n, t in self._lines())}>"

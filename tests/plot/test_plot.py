@@ -39,6 +39,9 @@ def objects() -> dict[str, object]:
         "Plane": plane,
         "Mesh": sl.planes.adaptive_scan(BOWL, frame, SIDES, SIDES, points=points, tolerance=0.5, levels=1),
         "SpectralDensity": sl.curvature.spectral_density(SADDLE, ORIGIN, probes=2, steps=6),
+        "Smoothed": sl.curvature.spectral_density(SADDLE, ORIGIN, probes=2, steps=6).density(
+            np.linspace(-2, 6, 9), 0.5
+        ),
         "Spectrum": sl.curvature.top_eigenvalues(SADDLE, ORIGIN, k=3),
         "Profile": sl.paths.segment(BOWL, -a, a, points=5, refine=0),
         "Connection": sl.paths.connected(BOWL, a, b, 9.0),

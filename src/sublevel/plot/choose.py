@@ -15,7 +15,7 @@ from sublevel.report.describe import Figure, Panel, Series, View
 from sublevel.report.figures import with_looks
 from sublevel.report.figures.coordinates import slices
 from sublevel.report.figures.curvature import spectra
-from sublevel.report.figures.densities import densities
+from sublevel.report.figures.densities import curves, densities
 from sublevel.report.figures.layers import layer_density
 from sublevel.report.figures.paths import along
 from sublevel.report.figures.planes import persistence, planes
@@ -31,6 +31,7 @@ MAKERS = {
     "planes": ("planes", planes),
     "spectra": ("spectra", spectra),
     "densities": ("densities", densities),
+    "smoothed": ("smoothed", curves),
     "profiles": ("profiles", along),
     "persistence": ("persistence", persistence),
     "disconnectivity": ("tree", disconnectivity),
@@ -63,6 +64,7 @@ def described(of: Any, key: str, *, level: float | None = None) -> Figure:
     frames = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
     ready = clean(frames | {name: pd.DataFrame(made) for name, made in tables.items() if made})
     around = None if level is None else SublevelSet(level, f"sublevel set: loss ≤ {plain(level, 3)}", "the level given")
+    key = "smoothed" if key == "densities" and tables["smoothed"] else key
     table, make = MAKERS.get(key, ("", None))
     kinds = ", ".join(sorted({type(o).__name__ for o in objects.values()}))
     if make is None or not tables.get(table):

@@ -15,6 +15,7 @@ import numpy as np
 
 from sublevel.errors import ConfigError
 from sublevel.geometry.curvature import SpectralDensity, Spectrum
+from sublevel.geometry.curvature.density import Smoothed
 from sublevel.geometry.paths import Connection, Profile
 from sublevel.geometry.planes import Line, Mesh, Plane
 from sublevel.geometry.topology import MergeTree, Persistence
@@ -31,6 +32,7 @@ PLOTS: dict[type, str] = {
     Plane: "plane",
     Mesh: "plane",
     SpectralDensity: "spectrum",
+    Smoothed: "spectrum",
     Spectrum: "eigenvalues",
     Profile: "path",
     Connection: "path",
@@ -87,6 +89,13 @@ def _(of: SpectralDensity, name: str, number: int) -> Rows:
             for node, weight in zip(nodes, weights, strict=True)
         ]
     }
+
+
+@rows.register
+def _(of: Smoothed, name: str, number: int) -> Rows:
+    columns = zip(of.grid, of.density, of.se, strict=True)
+    about = {"branch": name or "density"}
+    return {"smoothed": [about | {"eigenvalue": float(x), "density": float(y), "se": float(e)} for x, y, e in columns]}
 
 
 @rows.register

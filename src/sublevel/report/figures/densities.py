@@ -16,7 +16,7 @@ from sublevel.report.figures.measured import each_branch, errors_note
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.palette import OWN
+from sublevel.report.palette import OWN, known_first
 from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where, with_density
 from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
@@ -102,6 +102,28 @@ def smoothed(frame: Frame, groups: Sequence[tuple[str, Frame]], unit: float = 0.
             for i, (label, rows) in enumerate(groups)
         ]
     return curves, Axis(title="eigenvalue", ticks=_ticks(low, high, unit), hover="")
+
+
+def curves(tables: Tables) -> Figure:
+    """Densities that are smoothed already, on the scale of the eigenvalues: a line with two standard errors for each.
+
+    The table ``smoothed`` has the columns branch, eigenvalue, density and se.
+    """
+    table = tables["smoothed"]
+    series = []
+    for b in known_first(table["branch"]):
+        rows = where(table, branch=b)
+        low, high = rows["density"] - 2 * rows["se"], rows["density"] + 2 * rows["se"]
+        series.append(Series(label=b, x=list(rows["eigenvalue"]), y=list(rows["density"]), style=OWN, mode="line",
+                             low=list(low.clip(lower=0)), high=list(high), interval="band"))  # fmt: skip
+    return Figure(
+        key="smoothed",
+        title="The density of the eigenvalues",
+        views=[view([Panel(title="Density", x=Axis(title="eigenvalue"), series=series)])],
+        how="The density of all eigenvalues, smoothed with a Gaussian. The band is two standard errors of the probes.",
+        trap="A peak narrower than the Gaussian looks as wide as it is. Ripples of the bulk are the method's.",
+        columns=1,
+    )
 
 
 def _ritz(label: str, rows: Frame, place: Frame, height: float) -> Series:
