@@ -42,7 +42,7 @@ def test_one_input_is_left_as_it_is():
     ("inputs", "message"),
     [
         ((TOKENS, IMAGE[:5]), "the inputs have 6, 5 examples"),
-        ((TOKENS, torch.zeros(6, 0)), "not be empty"),
+        ((TOKENS, torch.zeros(6, 0)), "and none may be empty"),
         ({"two words": TOKENS}, r"the names \['two words'\]"),
         ({}, r"the names \[\]"),
     ],

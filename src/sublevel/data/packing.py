@@ -68,7 +68,7 @@ def pack(inputs: Inputs) -> tuple[Tensor, Layout | None]:
     lengths = [len(t) if t.ndim else 0 for t in tensors]
     if len(set(lengths)) > 1 or not all(t.numel() for t in tensors):
         raise DataError(
-            f"the inputs have {', '.join(map(str, lengths))} examples; all must have the same number, at least 1"
+            f"the inputs have {', '.join(map(str, lengths))} examples; all need the same number, and none may be empty"
         )
     rows = [t.contiguous().reshape(len(t), -1).view(torch.uint8) for t in tensors]
     return torch.cat(rows, dim=1), Layout(
