@@ -76,13 +76,17 @@ def schemas() -> dict[str, dict[str, str]]:
 
 
 def declared(schemas: Mapping[str, Mapping[str, str]]) -> dict[str, Table]:
-    """Tables from their schemas.
+    """Tables from their schemas, which may come from anybody: what has another shape is left out.
 
     >>> declared({"shapes": {"text": "name", "number": "area width"}})["shapes"]
     Table(columns={'name': '', 'area': '', 'width': ''}, words=frozenset({'name'}))
+    >>> declared({"shapes": 3}), declared(["shapes"])
+    ({}, {})
     """
     found = {}
-    for name, each in schemas.items():
+    for name, each in schemas.items() if isinstance(schemas, Mapping) else ():
+        if not isinstance(each, Mapping):
+            continue
         words, numbers = (str(each.get(kind, "")).split() for kind in ("text", "number"))
         found[name] = Table(dict.fromkeys([*words, *numbers], ""), frozenset(words))
     return found
