@@ -202,7 +202,7 @@ def estimators_agree(tables: Tables) -> Iterator[ClaimPart]:
         low=0.0,
         levels=(OVER_ALL,),
         holds="two estimators rank alike (rank correlation {})",
-        fails="two estimators rank in opposite orders (rank correlation {})",
+        fails="two estimators rank in opposite orders: the rank correlation is negative by {}",
     )
 
 
@@ -280,5 +280,5 @@ def _ranked(name: str, a: Values, b: Values, rows: Selection, *, decisive: bool,
         levels=None if by_level else (OVER_ALL,),
         decisive=decisive,
         holds="the two rise together (rank correlation {})",
-        fails="one falls as the other rises (rank correlation {})",
+        fails="one falls as the other rises: the rank correlation is negative by {}",
     )
