@@ -110,8 +110,10 @@ def eigenvalues(path: str, side: str) -> dict[str, Any]:
     limit = base + (LIMIT - base) * p.space.dim / LARGE
     at, rows, batch = p.init(0), None, p.field_batch
     if side == "limited":
-        study = sl.Study(p, name="m", given=[], geometry={"spectra": {"k": 20, "negative": 0}})
-        spectra = limited(study.spec, p, int(limit))[0].geometry.spectra
+        study = sl.Study(
+            p, name="m", given=[{"name": "a", "path": str(path)}], geometry={"spectra": {"k": 20, "negative": 0}}
+        )
+        spectra = limited(study.spec, p, int(limit)).spec.geometry.spectra
         rows, batch = spectra.rows, spectra.batch or batch
     field, began, started = p.field("train", batch_size=batch), time.process_time(), resident("VmRSS")
     found = sl.curvature.top_eigenvalues(field, at, k=20, negative=0, rows=rows)

@@ -215,3 +215,23 @@ def test_a_loss_of_its_users_takes_the_whole_scores():
     net = network("gpt2", "causal-lm").double()
     own = margin(net(IDS[:, :-1]).logits, IDS[:, 1:]).mean()
     assert p.field("train", batch_size=5).loss(p.init(0)) == pytest.approx(own.item(), rel=1e-9)
+
+
+def test_labels_that_are_the_tokens_are_refused_where_the_users_function_builds_the_network():
+    with pytest.raises(ModelError, match=r"would shift: give inputs tokens\[:, :-1\] and labels tokens\[:, 1:\]"):
+        _ = problem(lambda: network("gpt2", "causal-lm"), (IDS, IDS), version="1").module
+
+
+def test_damaged_weights_are_refused(tmp_path: Path):
+    name, data = _edited(tmp_path), (IDS[:, :-1], IDS[:, 1:])
+    (tmp_path / "edited" / "model.safetensors").write_bytes(b"abc")
+    with pytest.raises(ModelError, match="cannot be read"):
+        _ = problem(name, data).module
+    lost = network("gpt2", "causal-lm")
+    with torch.no_grad():
+        lost.transformer.wpe.weight[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="the weight 'transformer.wpe.weight' is not finite"):
+        _ = problem(f"hf:{saved(lost, tmp_path / 'lost')}", data).module
+    shutil.rmtree(tmp_path / "edited")
+    with pytest.raises(ModelError, match=r"do not fit config.json: a tensor has another shape"):
+        _ = problem(_edited(tmp_path, n_inner=16), data).module

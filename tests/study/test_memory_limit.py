@@ -9,6 +9,7 @@ import own_net
 import sublevel as sl
 from sublevel.errors import ConfigError
 from sublevel.study import costs
+from sublevel.study.cells import KEEP
 from sublevel.study.memory_limit import limited
 
 
@@ -32,15 +33,18 @@ def test_the_vectors_that_fit_and_what_is_left_out(problem: sl.Problem, tmp_path
     vector, each = costs.vector_bytes(problem, free.spec.train), costs.batch_bytes(problem, free.spec.train, 1)
     fixed = costs.process(problem) + costs.PRODUCT_VECTORS * vector
     tight = fixed + problem.field_batch * each + 6 * vector
-    spec, notes = limited(free.spec, problem, tight)
+    found = limited(free.spec, problem, tight)
+    spec, notes = found.spec, found.notes
     assert (spec.geometry.spectra.rows, spec.geometry.spectra.batch) == (6, None)
     assert spec.geometry.density is None
     assert len(notes) == 1
     assert notes[0].startswith("density is left out: it needs ")
-    smaller = limited(free.spec, problem, fixed + 7 * each + 5 * vector)[0].geometry.spectra
+    smaller = limited(free.spec, problem, fixed + 7 * each + 5 * vector).spec.geometry.spectra
     assert (smaller.rows, smaller.batch) == (5, 7)
-    wide, none = limited(free.spec, problem, 10**10)
-    assert (wide.geometry, none) == (free.spec.geometry, [])
+    wide = limited(free.spec, problem, 10**10)
+    assert (wide.spec.geometry, wide.notes, wide.keep_bytes) == (free.spec.geometry, [], KEEP)
+    between = limited(free.spec, problem, fixed + problem.field_batch * each + 500 * vector)
+    assert (between.spec.geometry, between.keep_bytes) == (free.spec.geometry, 20 * vector)
     with pytest.raises(
         ConfigError, match=r"2 eigenvalues of this network do not fit in .* 6 vectors of .* 5 for the eig"
     ):

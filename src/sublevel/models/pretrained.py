@@ -88,6 +88,8 @@ def build(name: str, *, classes: int = 0, complete: bool = False, **options: Any
     saved = any(str(each).endswith(TASKS[task]) for each in document.get("architectures") or ())
     if task == "sequence-classification" and not saved and classes:
         options.setdefault("num_labels", classes)
+    from safetensors import SafetensorError
+
     with _quiet() as transformers:
         _check_known(name, document)
         try:
@@ -110,8 +112,14 @@ def build(name: str, *, classes: int = 0, complete: bool = False, **options: Any
                 net, about = auto.from_pretrained(
                     folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
                 )
-        except FAILURES as error:
-            raise ModelError(f"{name} cannot be read: {_line(error)}") from error
+        except (*FAILURES, SafetensorError) as error:
+            misfit = "the weights do not fit config.json: a tensor has another shape"
+            raise ModelError(
+                f"{name} cannot be read: {misfit if 'mismatched_sizes' in str(error) else _line(error)}"
+            ) from error
+    for key, parameter in net.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ModelError(f"{name}: the weight {key!r} is not finite")
     if weights == "folder":
         setattr(net, FRESH, _fresh(name, net, about, saved=saved, complete=complete))
     return net.train()

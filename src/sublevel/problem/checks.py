@@ -13,6 +13,7 @@ from torch import nn
 
 from sublevel._types import Tensor
 from sublevel.data import Part, Splits
+from sublevel.data.sources import IGNORED
 from sublevel.errors import ConfigError, ModelError
 from sublevel.heads import large_heads
 from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
@@ -55,7 +56,8 @@ def check_output(
         raise
     except Exception as error:
         hint = _channels(splits.input_shape)
-        if not hint and x.dtype == torch.int64:
+        takes_tokens = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
+        if not hint and x.dtype == torch.int64 and not takes_tokens:
             hint = "; whole numbers count as tokens: give x.float() for measurements"
         raise ModelError(
             f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: {error}{hint}"
@@ -73,6 +75,7 @@ def check_output(
             "for one input differ), so it is no function of its weights; make it depend on self.training, as "
             "nn.Dropout does"
         )
+    _check_next(module, name, splits, x, y)
     each, target = list(output.shape[1:]), list(y.shape[1:])
     if classes == 2 and one_logit(output, y):
         if loss == "cross-entropy":
@@ -128,6 +131,18 @@ def _channels(shape: Shapes) -> str:
     """A hint if images seem to have channels last."""
     last = [s for s in parts(shape) if len(s) == 3 and s[2] in (1, 3, 4) and s[0] > 4]
     return "; are the channels last? give x.permute(0, 3, 1, 2)" if last else ""
+
+
+def _check_next(module: nn.Module, name: str, splits: Splits, x: Tensor, y: Tensor) -> None:
+    """Refuse a causal language model of transformers whose labels are its tokens: its own code shifts them."""
+    causal = any(type(m).__name__.endswith(("ForCausalLM", "LMHeadModel")) for m in module.modules())
+    columns = splits.layout.unpack(x) if splits.layout else [x]
+    alike = (t for t in columns if t.shape == y.shape and t.dtype == torch.int64)
+    if causal and y.ndim == 2 and any(bool(((t == y) | (y == IGNORED)).all()) for t in alike):
+        raise ModelError(
+            f"model {name} predicts the next token, and the labels are the tokens themselves, which its own code would "
+            "shift: give inputs tokens[:, :-1] and labels tokens[:, 1:]"
+        )
 
 
 def _void(splits: Splits, output: Tensor) -> str:

@@ -59,6 +59,7 @@ class Context:
     store: Store
     progress: Callable[[dict[str, Json]], None] = lambda row: None
     checkpointer: Checkpointer | None = None
+    keep_bytes: int = KEEP
 
     def point(self, name: str, mask: str | None = None) -> Point:
         """A stored point on the problem's device, projected if a mask is given."""
@@ -77,7 +78,7 @@ class Context:
 
     def field(self, options: Examples, part: int, **how: Any) -> EmpiricalRisk:
         """The loss on a part of the training examples, by the options of a measurement, ready for Hessian products."""
-        how = {"keep_bytes": KEEP, **how}
+        how = {"keep_bytes": self.keep_bytes, **how}
         return self.problem.field("train", size=options.size, policy=options.policy, part=part, **how)
 
 

@@ -22,7 +22,7 @@ from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.problem.spec import ProblemSpec
 from sublevel.study.catalogue import KINDS
-from sublevel.study.cells import Context
+from sublevel.study.cells import KEEP, Context
 from sublevel.train import resume
 from sublevel.train.resume import Snapshot
 
@@ -42,7 +42,8 @@ def compute(
             text = canonical(about["problem"]).decode()
             problem = _problem(text, about["identity"], about["splits"], store.get_tensors)
         kind = KINDS[job.kind]
-        output = kind.run(Context(problem, store, progress, CellCheckpointer(partial)), job.inputs)
+        keep = about.get("keep_bytes", KEEP)
+        output = kind.run(Context(problem, store, progress, CellCheckpointer(partial), keep), job.inputs)
     return {"version": kind.version, "values": output.values}, output.objects
 
 

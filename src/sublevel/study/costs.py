@@ -57,33 +57,40 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
     return steps * recipe.batch_size / took
 
 
-def memory(problem: Problem, recipe: Recipe, waiting: list[Node]) -> dict[str, int]:
+def memory(problem: Problem, recipe: Recipe, waiting: list[Node], keep: int | None = None) -> dict[str, int]:
     """Bytes of a worker by purpose, without the data, which all workers share.
 
     They hold the vectors of training and products, a batch's activations, points that are evaluated together, and the
     basis and graphs of Lanczos. A Lanczos run holds ``rows`` vectors if that is set; otherwise half of its steps is the
-    estimate.
+    estimate. Within a limit, where cells keep ``keep`` bytes of graphs, it is all of its steps.
     """
-    vector = vector_bytes(problem, recipe)
-    asked = [(n.inputs.get("options", n.inputs), n) for n in waiting if n.kind in ("spectrum", "volume-pair")]
-    held = max(
-        (o.get("rows") or o["steps"] * min(o.get("probes", 1), TOGETHER) / 2 for o, _ in asked if "steps" in o),
-        default=0,
-    )
-    limited = [n for n in waiting if n.inputs.get("rows")]
-    graphs = KEEP if any(KINDS[n.kind].products and not n.inputs.get("rows") for n in waiting) else 0
+    vector, limit = vector_bytes(problem, recipe), keep is not None
+    held = max((_held(n, limit) for n in waiting), default=0)
+    batches = [n.inputs["batch"] for n in waiting if n.inputs.get("batch")]
+    products = any(KINDS[n.kind].products and not n.inputs.get("rows") for n in waiting)
     trained = any(KINDS[n.kind].trains for n in waiting)
-    vectors = TRAINING_VECTORS if trained or not limited else PRODUCT_VECTORS
-    batch = min((n.inputs.get("batch") or problem.field_batch for n in limited), default=problem.field_batch)
-    points = 0 if limited else vector * together(problem.space.dim)
+    vectors = TRAINING_VECTORS if trained or not limit else PRODUCT_VECTORS
+    batch = min(batches, default=problem.field_batch)
     return {
         "the process": process(problem),
         f"{vectors} vectors of training and products": vectors * vector,
         f"a batch of {batch} examples": batch_bytes(problem, recipe, batch),
         f"{held:.0f} vectors of Lanczos": int(held * vector),
-        "points that are evaluated together": points,
-        "graphs of gradients": graphs,
+        "points that are evaluated together": 0 if limit else vector * together(problem.space.dim),
+        "graphs of gradients": (KEEP if keep is None else keep) if products else 0,
     }
+
+
+def _held(node: Node, limit: bool) -> float:
+    """The vectors that a cell's Lanczos runs hold."""
+    o = node.inputs.get("options", node.inputs)
+    if o.get("rows"):
+        return o["rows"]
+    if node.kind in ("spectrum", "volume-pair") and "steps" in o:
+        return o["steps"] * min(o.get("probes", 1), TOGETHER) * (1.0 if limit else 0.5)
+    if not limit:
+        return 0
+    return o["steps"] * min(o["probes"], TOGETHER) if node.kind == "density" else STEPS * (node.kind == "eigenvectors")
 
 
 def vector_bytes(problem: Problem, recipe: Recipe) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sublevel.errors import ConfigError
 from sublevel.geometry.curvature.restarted import fewest_rows
 from sublevel.problem import Problem
 from sublevel.study import costs
+from sublevel.study.cells import KEEP
 from sublevel.study.spec import StudySpec
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -39,45 +41,61 @@ def parse_memory(text: str) -> int:
     return int(float(found[1]) * UNITS[unit])
 
 
-def limited(spec: StudySpec, problem: Problem, memory: int) -> tuple[StudySpec, list[str]]:
-    """The study with spectra that fit in ``memory`` bytes of a worker, without the blocks that do not, and notes.
+@dataclass(frozen=True)
+class Limited:
+    """A study within a limit: its spec, what is left out, and the bytes of graphs that a cell may keep."""
+
+    spec: StudySpec
+    notes: list[str]
+    keep_bytes: int
+
+
+def limited(spec: StudySpec, problem: Problem, memory: int) -> Limited:
+    """The study with spectra that fit in ``memory`` bytes of a worker, without the blocks that do not.
 
     Lanczos restarts within the vectors that fit (`spectra.rows`), and a field takes smaller batches (`spectra.batch`)
-    where a usual one leaves too little room. Raises ConfigError with the fewest bytes if not even these fit.
+    where a usual one leaves too little room. What is left keeps graphs of gradients. Raises ConfigError with the fewest
+    bytes if not even these fit.
     """
     vector, block = costs.vector_bytes(problem, spec.train), spec.geometry.spectra  # type: ignore[attr-defined]
-    fixed = costs.process(problem) + costs.PRODUCT_VECTORS * vector
-    each = costs.batch_bytes(problem, spec.train, 1)
-    changes, notes = {}, []
-    least = 0
+    vectors = costs.PRODUCT_VECTORS if spec.given else costs.TRAINING_VECTORS
+    fixed, each = costs.process(problem) + vectors * vector, costs.batch_bytes(problem, spec.train, 1)
+    changes, notes, batch, held = {}, [], problem.field_batch, 0
     if block is not None:
-        low = min(block.negative, max(problem.space.dim - 1, 0))
-        k = min(block.k, problem.space.dim)
+        k, low = min(block.k, problem.space.dim), min(block.negative, max(problem.space.dim - 1, 0))
         least = fewest_rows(k, low)
         room = memory - fixed - least * vector
         if room < each:
-            needed = fixed + least * vector + each
             raise ConfigError(
-                f"{block.k} eigenvalues of this network do not fit in {_gb(memory)}: at least {_gb(needed)}, which are "
-                f"{_gb(costs.process(problem))} for the process, {costs.PRODUCT_VECTORS} vectors of {_gb(vector)} for "
-                f"a product, {least} for the eigenvectors, and {_gb(each)} for one example; ask for fewer "
-                "(geometry.spectra.k, geometry.spectra.negative), or for blocks alone"
+                f"{block.k} eigenvalues of this network do not fit in {_gb(memory)}: at least "
+                f"{_gb(fixed + least * vector + each)}, which are {_gb(costs.process(problem))} for the process, "
+                f"{vectors} vectors of {_gb(vector)} for a product, {least} for the eigenvectors, and {_gb(each)} for "
+                "one example; ask for fewer (geometry.spectra.k, geometry.spectra.negative), or for blocks alone"
             )
-        batch = min(problem.field_batch, max(1, room // each))
-        room = memory - fixed - batch * each
-        rows = room // vector
-        if rows < block.steps:
-            changes["spectra"] = block.model_copy(update={"rows": int(rows)})
-        if batch < problem.field_batch:
-            changes["spectra"] = changes.get("spectra", block).model_copy(update={"batch": int(batch)})
-    room = (memory - fixed - problem.field_batch * each) // vector
-    for name, held in HELD.items():
+        batch = min(problem.field_batch, room // each)
+        rows = (memory - fixed - batch * each) // vector
+        held = min(rows, block.steps)
+        new = {
+            "rows": int(rows) if rows < block.steps else None,
+            "batch": batch if batch < problem.field_batch else None,
+        }
+        if new != {"rows": None, "batch": None}:
+            changes["spectra"] = block.model_copy(update=new)
+    room = memory - fixed - problem.field_batch * each
+    for name, needs in HELD.items():
         asked = getattr(spec.geometry, name, None)
-        if asked is not None and held(asked) > room:
-            changes[name] = None
-            needed = fixed + problem.field_batch * each + held(asked) * vector
-            notes.append(f"{name} is left out: it needs {_gb(needed)} of memory, and the limit is {_gb(memory)}")
-    return spec.model_copy(update={"geometry": spec.geometry.model_copy(update=changes)}), notes
+        if asked is None:
+            continue
+        if needs(asked) * vector <= room:
+            held = max(held, needs(asked))
+            continue
+        changes[name] = None
+        needed = memory - room + needs(asked) * vector
+        notes.append(f"{name} is left out: it needs {_gb(needed)} of memory, and the limit is {_gb(memory)}")
+    keep = max(0, min(KEEP, memory - fixed - batch * each - held * vector))
+    return Limited(
+        spec.model_copy(update={"geometry": spec.geometry.model_copy(update=changes)}), notes, 0 if changes else keep
+    )
 
 
 def _gb(size: float) -> str:

@@ -47,12 +47,13 @@ class Plan:
 
 
 def make(
-    spec: StudySpec, problem: Problem, schedule: Schedule, *, jobs: int, history: CostHistory, notes: list[str]
-) -> Plan:
+    spec: StudySpec, problem: Problem, schedule: Schedule, *, jobs: int, history: CostHistory, notes: list[str],
+    keep: int | None = None,
+) -> Plan:  # fmt: skip
     """The plan of a study, from the entries in the store and the run times of earlier cells."""
     p, waiting = problem, schedule.look()
     alone = p.device == "cpu" or jobs > len(gpus(p.device)) or p.space.dim > SMALL
-    parts = {name: size for name, size in costs.memory(p, spec.train, waiting).items() if size}
+    parts = {name: size for name, size in costs.memory(p, spec.train, waiting, keep).items() if size}
     cells: dict[str, dict[str, int]] = {}
     for node in schedule.graph.nodes.values():
         row = cells.setdefault(node.kind, {"all": 0, "cached": 0, "failed": 0, "to run": 0})

@@ -37,7 +37,7 @@ from sublevel.study.compute import FUNCTION
 from sublevel.study.cost_history import CostHistory
 from sublevel.study.documents import merged
 from sublevel.study.given import Given, files, gathered
-from sublevel.study.memory_limit import limited, parse_memory
+from sublevel.study.memory_limit import Limited, limited, parse_memory
 from sublevel.study.notes import notes
 from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
@@ -89,10 +89,11 @@ class Study(Shown):
                 document = dict(source)
             self.spec = parse(merged(document, keys), source if isinstance(source, str) else "")
             self.problem, self._home = Problem.of(self.spec.problem(device_for(device))), "cpu"
-        self._left_out: list[str] = []
+        self._limited: Limited | None = None
         if limit is not None:
             with contained():
-                self.spec, self._left_out = limited(self.spec, self.problem, limit)
+                self._limited = limited(self.spec, self.problem, limit)
+            self.spec = self._limited.spec
         self.out = Path(os.path.abspath(out))  # the user's code may change the working folder
         self.store_at = user_address(store if store is not None else self.out / ".store")
 
@@ -132,7 +133,9 @@ class Study(Shown):
         placement.check(self.spec, self.problem, LOCAL, jobs)
         history = self._cost_history()
         schedule = self._schedule(Store(self.store_at), history)
-        return make(self.spec, self.problem, schedule, jobs=jobs or self.jobs, history=history, notes=self.notes())
+        keep = None if self._limited is None else self._limited.keep_bytes
+        how: dict[str, Any] = {"jobs": jobs or self.jobs, "history": history, "notes": self.notes(), "keep": keep}
+        return make(self.spec, self.problem, schedule, **how)
 
     @property
     def jobs(self) -> int:
@@ -224,7 +227,7 @@ class Study(Shown):
     def notes(self) -> list[str]:
         """Notes for the user on how this study runs."""
         found = notes(self.spec, self.problem, self._given, cached=self._fingerprint is not None)
-        return [*self._left_out, *found]
+        return [*(self._limited.notes if self._limited else ()), *found]
 
     @cached_property
     def _given(self) -> list[Given]:
@@ -296,6 +299,8 @@ class Study(Shown):
         """The function that makes the job of a cell, for processes that find the ``splits`` by name."""
         identity = self._fingerprint and digest(canonical(self._fingerprint))
         context = {"problem": problem, "identity": identity, "splits": splits, "threads": self.spec.threads}
+        if self._limited is not None:
+            context["keep_bytes"] = self._limited.keep_bytes
 
         def job(node: Node, name: str, inputs: Any) -> Job:
             labels = {**node.labels, "cell": node.id, "study": self.spec.name}
