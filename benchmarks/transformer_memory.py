@@ -110,9 +110,8 @@ def eigenvalues(path: str, side: str) -> dict[str, Any]:
     limit = base + (LIMIT - base) * p.space.dim / LARGE
     at, rows, batch = p.init(0), None, p.field_batch
     if side == "limited":
-        study = sl.Study(
-            p, name="m", given=[{"name": "a", "path": str(path)}], geometry={"spectra": {"k": 20, "negative": 0}}
-        )
+        given = [{"name": "a", "path": str(path)}]
+        study = sl.Study(p, name="m", given=given, geometry={"spectra": {"k": 20, "negative": 0}})
         spectra = limited(study.spec, p, int(limit)).spec.geometry.spectra
         rows, batch = spectra.rows, spectra.batch or batch
     field, began, started = p.field("train", batch_size=batch), time.process_time(), resident("VmRSS")

@@ -230,7 +230,7 @@ def test_damaged_weights_are_refused(tmp_path: Path):
     lost = network("gpt2", "causal-lm")
     with torch.no_grad():
         lost.transformer.wpe.weight[0, 0] = torch.nan
-    with pytest.raises(ModelError, match="the weight 'transformer.wpe.weight' is not finite"):
+    with pytest.raises(ModelError, match=r"the weight 'transformer.wpe.weight' is not finite"):
         _ = problem(f"hf:{saved(lost, tmp_path / 'lost')}", data).module
     shutil.rmtree(tmp_path / "edited")
     with pytest.raises(ModelError, match=r"do not fit config.json: a tensor has another shape"):

@@ -75,10 +75,8 @@ def limited(spec: StudySpec, problem: Problem, memory: int) -> Limited:
         batch = min(problem.field_batch, room // each)
         rows = (memory - fixed - batch * each) // vector
         held = min(rows, block.steps)
-        new = {
-            "rows": int(rows) if rows < block.steps else None,
-            "batch": batch if batch < problem.field_batch else None,
-        }
+        smaller = batch if batch < problem.field_batch else None
+        new = {"rows": int(rows) if rows < block.steps else None, "batch": smaller}
         if new != {"rows": None, "batch": None}:
             changes["spectra"] = block.model_copy(update=new)
     room = memory - fixed - problem.field_batch * each
