@@ -4,7 +4,7 @@ Each side runs in a process of its own, and its peak is VmHWM of /proc/self/stat
 
 - ``plain``, ``chunks``: loss, gradient and a Hessian product of a language model with 50,257 tokens, with the scores in
   one tensor and in chunks. The numbers must agree to 1e-6 of their size.
-- ``free``, ``limited``: the 20 largest eigenvalues of a GPT-2 of 10 million parameters, without a limit and within the
+- ``free``, ``limited``: the 8 largest eigenvalues of a GPT-2 of 10 million parameters, without a limit and within the
   share of 16 GB that 10 of 124 million parameters have (beside what a process takes in any case).
 - ``plan``: what `sublevel plan --memory 16GB` says of GPT-2 with 124 million parameters.
 
@@ -31,6 +31,9 @@ from common import RECORDS, record
 
 LIMIT, LARGE = 16e9, 124_439_808
 """Bytes of the limit, and parameters of the network that it is for."""
+
+K = 8
+"""Eigenvalues within the share of the limit."""
 
 
 def resident(name: str = "VmHWM") -> int:
@@ -98,24 +101,24 @@ def problem(path: Path, length: int) -> Any:
 
 
 def eigenvalues(path: str, side: str) -> dict[str, Any]:
-    """The 20 largest eigenvalues, in a process whose memory is read."""
+    """The largest eigenvalues, in a process whose memory is read."""
     import sublevel as sl
     from sublevel.study import costs
     from sublevel.study.memory_limit import limited
     from sublevel.train.recipe import Recipe
 
     torch.set_num_threads(1)
-    p = problem(Path(path), 16)
+    p = problem(Path(path), 8)
     base = costs.process(p)
     limit = base + (LIMIT - base) * p.space.dim / LARGE
     at, rows, batch = p.init(0), None, p.field_batch
     if side == "limited":
         given = [{"name": "a", "path": str(path)}]
-        study = sl.Study(p, name="m", given=given, geometry={"spectra": {"k": 20, "negative": 0}})
+        study = sl.Study(p, name="m", given=given, geometry={"spectra": {"k": K, "negative": 0}})
         spectra = limited(study.spec, p, int(limit)).spec.geometry.spectra
         rows, batch = spectra.rows, spectra.batch or batch
     field, began, started = p.field("train", batch_size=batch), time.process_time(), resident("VmRSS")
-    found = sl.curvature.top_eigenvalues(field, at, k=20, negative=0, rows=rows)
+    found = sl.curvature.top_eigenvalues(field, at, k=K, negative=0, rows=rows)
     return {
         "parameters": p.space.dim, "limit_gb": limit / 1e9, "rows": rows, "batch": batch,
         "values": found.values.tolist(), "bounds": found.bounds.tolist(), "residuals": found.residuals.tolist(),
