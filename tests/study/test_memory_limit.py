@@ -66,8 +66,6 @@ def test_a_plan_says_what_its_memory_is_made_of_and_a_run_keeps_to_it(problem: s
 
 
 def test_without_need_the_keys_are_those_without_a_limit(problem: sl.Problem, tmp_path):
-    names = [set(study(problem, tmp_path, memory).plan(jobs=1).memory_parts) for memory in (None, "100GB")]
-    assert names[0] == names[1]
     nodes = [study(problem, tmp_path, memory).cells[0].nodes for memory in (None, "100GB")]
     assert {name: node.inputs for name, node in nodes[0].items()} == {
         name: node.inputs for name, node in nodes[1].items()
