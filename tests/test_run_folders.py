@@ -135,3 +135,16 @@ def test_messages_are_cut_where_the_manifest_would_be_too_large() -> None:
     assert found[0] == {"cell": "train/0", "error": {"kind": "error", "message": "x" * 9_997 + "..."}}
     assert found[-1] == {"cell": "mask"}
     assert json.loads(manifests.text({"cells": cells[:3]}))["cells"][0]["error"] == long
+
+
+def test_a_store_that_no_manifest_can_name_is_refused_before_training(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(furnish(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    odd = os.fsdecode(b"st\xff")
+    assert command("run", "small.toml", "--store", odd) == 2
+    assert "st\\udcff' cannot be named in a manifest: it holds text that is not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "sublevel-runs").exists()
+    Store(tmp_path / odd).write("tmp/x", b"x")
+    assert command("ls", "--stored", "--store", odd) == 0
+    assert command("verify", "--store", odd) == 0
+    assert sl.Study("small.toml", out=odd).store_at == f"{tmp_path / odd}/.store"

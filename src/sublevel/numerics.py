@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -145,8 +147,40 @@ THREADS = 1024
 """Largest number of threads of a cell."""
 
 
+FOUND = re.compile(r"([\w:]+) does not have a deterministic implementation")
+"""The warning of PyTorch for an operation that has no kernel with a fixed order of its sums; its name."""
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+"""The environment variable by which cuBLAS gives every stream a workspace of its own, as fixed orders require."""
+
+
 @contextmanager
-def arithmetic(threads: int) -> Iterator[None]:
+def deterministic(device: str, *, warns: bool = True) -> Iterator[None]:
+    """On a GPU, use kernels that add in a fixed order, where PyTorch has them (`torch.use_deterministic_algorithms`).
+
+    Those are ``index_add``, ``scatter_add`` and others of the kind. An operation without one computes as usual, with a
+    warning if ``warns``. On a CPU nothing changes.
+    """
+    if torch.device(device).type == "cpu":
+        yield
+        return
+    os.environ.setdefault(CUBLAS, ":4096:8")
+    memory = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills, memory.fill_uninitialized_memory = memory.fill_uninitialized_memory, False  # which takes time
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            if not warns:
+                warnings.filterwarnings("ignore", message=FOUND.pattern)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = fills
+
+
+@contextmanager
+def arithmetic(threads: int, device: str = "cpu") -> Iterator[None]:
     """Use the study's arithmetic settings inside the block; restore the process's settings afterwards.
 
     The threads are torch's and those of numpy's BLAS, if threadpoolctl knows it: the last bits of the eigenvalues of a
@@ -159,7 +193,7 @@ def arithmetic(threads: int) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     flushes = bool(torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0)  # torch sets it, and does not tell
     before = torch.get_num_threads(), flushes, bool(cudnn.deterministic), bool(cudnn.benchmark)
-    with tf32(False), _blas().limit(limits=threads):
+    with tf32(False), deterministic(device, warns=False), _blas().limit(limits=threads):
         try:
             _set(threads, True, True, False)
             yield

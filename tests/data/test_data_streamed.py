@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sublevel.data.splits import moments
 from sublevel.data.streamed import Streamed
 from sublevel.errors import ConfigError, DataError
 from sublevel.train.recipe import Duration, Recipe
-from tiny_runs import arrays, cli, furnish, python, tables
+from tiny_runs import arrays, cli, furnish, python, tables, until
 
 
 @pytest.fixture
@@ -41,6 +42,55 @@ def test_rows_are_those_of_the_arrays(tmp_path: Path) -> None:
     assert torch.equal(chosen[:], torch.from_numpy(whole)[mask])
     assert torch.equal(chosen.keep(torch.arange(len(chosen)) > 5)[:], torch.from_numpy(whole)[mask][6:])
     assert (chosen.shape, chosen.dtype, chosen.ndim, chosen.numel()) == ((17, 3), torch.float32, 2, 51)
+
+
+class File:
+    """An array that notes who reads which rows; one row cannot be read."""
+
+    def __init__(self, array: np.ndarray, broken: int = -1) -> None:
+        self.array, self.broken, self.seen = array, broken, list[tuple[int, list[int]]]()
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self.seen.append((threading.get_ident(), rows.tolist()))
+        if self.broken in rows:
+            raise OSError(5, "Input/output error")
+        return self.array[rows]
+
+
+def test_the_next_batches_are_read_while_one_is_used() -> None:
+    file = File(np.arange(20).reshape(10, 2))
+    batches = Streamed([file]).ahead(torch.arange(10).split(2))  # type: ignore[list-item]
+    found = [next(batches)]
+    until(lambda: len(file.seen) == 3)
+    found.append(next(batches))
+    until(lambda: len(file.seen) == 4)
+    assert {who for who, _ in file.seen}.isdisjoint({threading.get_ident()})
+    assert torch.equal(torch.cat([*found, *batches]), torch.arange(20).view(10, 2))
+    assert [rows for _, rows in file.seen] == [[i, i + 1] for i in range(0, 10, 2)]
+
+
+def test_an_error_of_the_reader_is_raised_where_its_rows_are_due() -> None:
+    before = threading.active_count()
+    batches = Streamed([File(np.arange(20).reshape(10, 2), broken=4)]).ahead(torch.arange(10).split(2))  # type: ignore
+    assert torch.equal(next(batches), torch.tensor([[0, 1], [2, 3]]))
+    assert torch.equal(next(batches), torch.tensor([[4, 5], [6, 7]]))
+    with pytest.raises(OSError, match="Input/output error"):
+        next(batches)
+    assert threading.active_count() == before
+
+
+def test_a_training_that_cannot_read_fails_and_leaves_no_thread(tmp_path: Path) -> None:
+    problem = Problem("lenet-300-100", data="shards", root=sharded(tmp_path, arrays()), validation=40)
+    rows = problem.splits.train.x
+    rows._arrays = [File(rows._arrays[0], broken=7), *rows._arrays[1:]]
+    before = threading.active_count()
+    with pytest.raises(OSError, match="Input/output error"):
+        problem.trained(problem.init(0), recipe=Recipe(length=Duration(8, "it"), batch_size=20, lr=0.1), seed=0)
+    assert threading.active_count() == before
 
 
 def test_parts_and_their_digest_are_the_same(both) -> None:

@@ -101,4 +101,5 @@ class Capturing:
         with suppress(KeyError):
             self._recorder.end()
         if self._recorder.failed:
+            self.machine.caught = True
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")

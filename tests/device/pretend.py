@@ -52,6 +52,17 @@ def _patch_cuda(torch: Any, machine: Any) -> None:
         return machine.current if index is None else index
 
     generator = torch.default_generator
+
+    class Generator:
+        """The generator of a card: a state that is in no capture ends what a failed capture has left."""
+
+        def clone_state(self) -> Any:
+            return generator.get_state()
+
+        def graphsafe_set_state(self, state: Any) -> None:
+            generator.set_state(state)
+            machine.caught = False
+
     said = {
         "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
         "device_count": lambda: 2, "current_device": lambda: machine.current, "device": device,
@@ -59,6 +70,7 @@ def _patch_cuda(torch: Any, machine: Any) -> None:
         "manual_seed_all": lambda seed: None, "manual_seed": lambda seed: None,
         "get_rng_state": lambda *which: generator.get_state(),
         "set_rng_state": lambda state, *which: generator.set_state(state),
+        "default_generators": (Generator(), Generator()),
         "Stream": Stream, "current_stream": lambda which=None: Stream(which), "stream": lambda s: nullcontext(),
         "CUDAGraph": Graph, "graph": Capturing, "synchronize": lambda *which: None, "empty_cache": lambda: None,
         "set_stream": lambda s: None, "get_sync_debug_mode": lambda: machine.waits_are,
@@ -82,3 +94,4 @@ def _patch_makers(torch: Any) -> None:
         return made(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     torch.tensor, torch.Tensor.new_tensor = made, like
+    torch.Tensor.pin_memory = lambda self, *_: self

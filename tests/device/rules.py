@@ -19,11 +19,20 @@ WAITS = _aten(
 """A number goes to the host, or the size of the result depends on the data."""
 
 UNORDERED = _aten(
-    "cumsum index_add index_add_ scatter_add scatter_add_ put_ histc bincount median kthvalue "
-    "_adaptive_avg_pool2d_backward adaptive_max_pool2d_backward reflection_pad2d_backward "
-    "upsample_bilinear2d_backward grid_sampler_2d_backward"
+    "cumsum put_ histc bincount median nll_loss2d_forward max_unpool2d _adaptive_avg_pool2d_backward "
+    "_adaptive_avg_pool3d_backward adaptive_max_pool2d_backward avg_pool3d_backward fractional_max_pool2d_backward "
+    "reflection_pad1d_backward reflection_pad2d_backward upsample_linear1d_backward upsample_bilinear2d_backward "
+    "upsample_bicubic2d_backward upsample_trilinear3d_backward grid_sampler_2d_backward _ctc_loss_backward"
 )
-"""Sums in no fixed order: `torch.use_deterministic_algorithms` refuses these on CUDA for floating-point numbers."""
+"""Sums in no fixed order for which PyTorch has no other kernel: `torch.use_deterministic_algorithms` warns of these on
+CUDA for floating-point numbers, or refuses them."""
+
+ORDERED_ON_REQUEST = _aten(
+    "index_add index_add_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ index_put_ _index_put_impl_ "
+    "_unsafe_index_put gather_backward replication_pad1d_backward replication_pad2d_backward "
+    "replication_pad3d_backward max_pool3d_with_indices_backward"
+)
+"""Sums that have a fixed order under `torch.use_deterministic_algorithms`."""
 
 INDEXING = _aten("index index_put index_put_ _index_put_impl_ _unsafe_index")
 

@@ -7,6 +7,7 @@ generators of the host), counts what makes the host wait for the device, and run
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Machine:
     def __init__(self, exchange: Callable[[int], int]) -> None:
         self.exchange, self.seen = exchange, Seen()
         self.recorder: Any = None
+        self.caught = False
+        """Whether a capture has failed and left the generators in it: nothing can be drawn."""
         self.waits_are = "default"
         """The mode of `torch.cuda.set_sync_debug_mode`: where it is "error", a wait raises."""
 
@@ -175,6 +178,8 @@ class Everywhere(TorchDispatchMode):
         """Run the operation on what the tensors hold."""
         machine = self.machine
         machine.seen.launched += 1
+        if machine.caught and torch.Tag.nondeterministic_seeded in func.tags:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
         plain = {**kwargs, **({"device": CPU} if "device" in kwargs else {})}
         plain.pop("pin_memory", None)
         inner = tree_map(held, (args, plain))
@@ -214,10 +219,18 @@ class Everywhere(TorchDispatchMode):
             self.machine.wait(name)
         if name in rules.FUSED:
             rules.check_fused(name, args, kwargs)
-        if name in rules.UNORDERED and on and on[0].is_floating_point():
-            self.machine.seen.unordered[f"{line()} {name}"] += 1
+        if on and on[0].is_floating_point():
+            self._ordered(name)
         if name in rules.PRODUCTS and on and on[0].dtype == torch.float32 and rules.tf32(name):
             self.machine.seen.tf32[f"{line()} {name}"] += 1
+
+    def _ordered(self, name: str) -> None:
+        """Count sums in no fixed order; PyTorch warns of those for which it has no other kernel."""
+        fixed = torch.are_deterministic_algorithms_enabled()
+        if name in rules.UNORDERED or (name in rules.ORDERED_ON_REQUEST and not fixed):
+            self.machine.seen.unordered[f"{line()} {name}"] += 1
+        if name in rules.UNORDERED and fixed:
+            warnings.warn(f"{name} does not have a deterministic implementation, but you set ...", stacklevel=2)
 
     def _indexed(self, name: str, args: Any) -> None:
         indexed: torch.Tensor = args[0]

@@ -43,7 +43,7 @@ QUICK = [
     *("tiny:eager", "tiny:graph", "small:4", "small:16", "snippets:README.md"),
     *(f"check:{name}" for name in CHECKS if name != BENCHMARK),
 ]
-PAGES = ["own-network.md"]
+PAGES = ["own-network.md", "ticket.md", "checkpoints.md"]
 SLOW = [f"check:{BENCHMARK}", *(f"snippets:{page}" for page in PAGES)]
 MUTANTS = ["mutant:host", "mutant:none", *(f"mutant:{name}" for name in mutants.MUTANTS)]
 

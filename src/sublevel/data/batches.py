@@ -99,11 +99,17 @@ def gather(x: Rows, plan: EpochPlan, start: int, stop: int) -> Tensor:
     is padded, so ``x`` may be files or shared memory. Without shifts and flips ``x`` may have any shape ``[N, ...]``.
     With them it must be images ``[N, C, H, W]``; otherwise a DataError is raised.
     """
-    rows = x.index_select(0, plan.index[start:stop])
+    return augmented(x.index_select(0, plan.index[start:stop]), plan, start, stop)
+
+
+def augmented(rows: Tensor, plan: EpochPlan, start: int, stop: int) -> Tensor:
+    """The samples ``start`` to ``stop`` of the plan, as stored, shifted and flipped (see `gather`)."""
     if plan.pad == 0 and not plan.flips:
         return rows
     if rows.dim() != 4:
-        raise DataError(f"a plan that shifts or flips is for images [N, C, H, W]; samples have shape {list(x.shape)}")
+        raise DataError(
+            f"a plan that shifts or flips is for images [N, C, H, W]; samples have shape {list(rows.shape)}"
+        )
     height, width = rows.shape[2:]
     i, j = (torch.arange(size, device=rows.device) for size in (height, width))
     down = plan.dy[start:stop, None] + i

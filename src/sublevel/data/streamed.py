@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
+
+AHEAD = 2
+"""Batches that are read while the program works on another one."""
 
 BLOCK_BYTES = 2**24
 """Approximate number of bytes per read when all rows are read in order."""
@@ -54,7 +60,11 @@ class Streamed:
         return self.dtype.is_floating_point
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        at = self._chosen[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+        return self._on_device(self.read(rows if isinstance(rows, slice) else rows.cpu()))
+
+    def read(self, rows: slice | Tensor) -> Tensor:
+        """The rows of an index on the host, in page-locked memory if they go to a GPU."""
+        at = self._chosen[rows if isinstance(rows, slice) else rows.numpy()]
         out = np.empty((len(at), *self.shape[1:]), torch.empty(0, dtype=self.dtype).numpy().dtype)
         shard = np.searchsorted(self._ends, at, side="right")
         for s in np.unique(shard):
@@ -62,7 +72,28 @@ class Streamed:
             inside = at[here] - (self._ends[s] - len(self._arrays[s]))
             order = np.argsort(inside, kind="stable")  # a disk reads forward
             out[here[order]] = self._arrays[s][inside[order]]
-        return torch.from_numpy(out).to(self.device)
+        found = torch.from_numpy(out)
+        return found if self.device.type == "cpu" else found.pin_memory()
+
+    def ahead(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The rows of each index (int64, on the host), in turn; a thread reads the next ones meanwhile.
+
+        An error of the reader is raised in place of its rows.
+        """
+        todo = iter(indices)
+        with ThreadPoolExecutor(1) as reader:
+            reading = deque[Future[Tensor]](reader.submit(self.read, index) for index in islice(todo, AHEAD))
+            try:
+                while reading:
+                    found = reading.popleft().result()
+                    reading += (reader.submit(self.read, index) for index in islice(todo, 1))
+                    yield self._on_device(found)
+            finally:
+                for each in reading:
+                    each.cancel()
+
+    def _on_device(self, found: Tensor) -> Tensor:
+        return found.to(self.device, non_blocking=True)
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The rows of an index; ``dim`` is 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 from math import prod
@@ -17,7 +18,7 @@ from sublevel.data.sources import IGNORED
 from sublevel.errors import ConfigError, ModelError
 from sublevel.heads import large_heads
 from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
-from sublevel.numerics import ieee
+from sublevel.numerics import FOUND, deterministic, ieee
 from sublevel.own_code import contained
 from sublevel.risk.losses import Loss, by_class, one_logit
 from sublevel.rng import seeded
@@ -189,17 +190,37 @@ def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind:
         )
 
 
-@ieee
 def unused(
     space: Space, module: nn.Module, part: Part, prepare: Callable[[Tensor], Inputs], losses: Loss
 ) -> tuple[str, ...]:
     """The trainable parameters that do not affect the loss of a training batch; empty if the check fails."""
+    gradients = _gradients(space, module, part, prepare, losses)
+    return tuple(name for name, gradient in gradients.items() if gradient is None)
+
+
+def unordered(
+    space: Space, module: nn.Module, part: Part, prepare: Callable[[Tensor], Inputs], losses: Loss
+) -> tuple[str, ...]:
+    """The operations of a training step that add in no fixed order on this device, as PyTorch names them."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with deterministic(str(part.x.device)):
+            _gradients(space, module, part, prepare, losses)
+    found = (FOUND.match(str(each.message)) for each in said)
+    return tuple(sorted({re.sub("^aten::|_(cuda|out|kernel)", "", each[1]) for each in found if each}))
+
+
+@ieee
+def _gradients(
+    space: Space, module: nn.Module, part: Part, prepare: Callable[[Tensor], Inputs], losses: Loss
+) -> dict[str, Tensor | None]:
+    """The gradient of the training loss of two examples, by parameter; empty if the user's code fails."""
     point = space.point(module)
     leaves = {name: value.detach().requires_grad_() for name, value in space.views(point.theta).items()}
     try:
         with seeded(0, "probe:unused"):
             outputs = call(module.train(), {**leaves, **point.buffers}, prepare(part.x[:2]))
         found = torch.autograd.grad(losses(outputs, part.y[:2].clone()).sum(), list(leaves.values()), allow_unused=True)
-    except Exception:  # the user's code; a training reports its error
-        return ()
-    return tuple(name for name, gradient in zip(leaves, found, strict=True) if gradient is None)
+    except Exception:  # a training reports its error
+        return {}
+    return dict(zip(leaves, found, strict=True))

@@ -26,7 +26,7 @@ from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
 from sublevel.inputs import Inputs
 from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import identity, source
-from sublevel.problem.checks import check_device, check_output, in_precision, unused
+from sublevel.problem.checks import check_device, check_output, in_precision, unordered, unused
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import count_activations, count_saved, field_batch
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
@@ -130,6 +130,13 @@ class Problem(Shown):
     def unused(self) -> tuple[str, ...]:
         """Trainable parameters that do not affect the training loss: their gradient is 0."""
         return unused(self.space, self.module, self.splits.train, self.prepare, self.per_example_loss())
+
+    @cached_property
+    def unordered(self) -> tuple[str, ...]:
+        """Operations of a training step on a GPU that add in no fixed order, as PyTorch names them."""
+        if self.device == "cpu":
+            return ()
+        return unordered(self.space, self.module, self.splits.train, self.prepare, self.per_example_loss())
 
     @cached_property
     def dataset(self) -> Dataset:

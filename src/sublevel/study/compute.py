@@ -34,10 +34,9 @@ def compute(
 ) -> tuple[dict[str, Any], Mapping[str, Mapping[str, Tensor]]]:
     """Compute a cell in the study's arithmetic; ``problem`` is passed if this process has it already."""
     about = job.context
-    with (
-        arithmetic(about["threads"]),
-        contained(),
-    ):  # if the code forks or exits in here, one process still writes the result
+    device = about["problem"]["device"] if problem is None else problem.device
+    # if the code forks or exits in here, one process still writes the result
+    with arithmetic(about["threads"], device), contained():
         if problem is None:
             text = canonical(about["problem"]).decode()
             problem = _problem(text, about["identity"], about["splits"], store.get_tensors)

@@ -47,7 +47,7 @@ def rate(problem: Problem, recipe: Recipe, threads: int, seconds: float = 0.5) -
 
     def spent() -> float:
         began = time.perf_counter()
-        with arithmetic(threads):
+        with arithmetic(threads, problem.device):
             problem.trained(start, recipe=recipe, seed=0, rates=[1e-6] * steps)
         return time.perf_counter() - began
 

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch.nn import modules
-
 from sublevel.models import pretrained
 from sublevel.problem import Problem
 from sublevel.study.given import Given
 from sublevel.study.spec import StudySpec
-
-UNORDERED = (
-    modules.AdaptiveAvgPool2d, modules.AdaptiveAvgPool3d, modules.AdaptiveMaxPool2d, modules.AvgPool3d,
-    modules.MaxPool3d, modules.FractionalMaxPool2d, modules.FractionalMaxPool3d, modules.Upsample,
-    *(getattr(modules.padding, f"{kind}Pad{n}d") for kind in ("Reflection", "Replication") for n in (1, 2, 3)),
-)  # fmt: skip
-"""Layers whose gradients CUDA adds up in no fixed order (see `torch.use_deterministic_algorithms`)."""
 
 
 def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: bool) -> list[str]:
@@ -35,11 +26,10 @@ def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: 
             f"only {space.describe_prunable()}; a density is a share of the prunable ones; prunable = 'matrices' "
             "(--set 'model.prunable=[\"matrices\"]') adds recurrent weights, attention's in_proj and GPT-2's Conv1D"
         )
-    layers = {type(m).__name__ for m in problem.module.modules() if isinstance(m, UNORDERED)}
-    if problem.device != "cpu" and layers:
+    if problem.loop is None and problem.unordered:
         found.append(
-            f"a GPU adds up the gradients of {', '.join(sorted(layers))} in no fixed order: two runs of this network "
-            "may differ in their last digits"
+            f"PyTorch has no kernel with a fixed order of its sums on a GPU for {', '.join(problem.unordered)}: two "
+            "runs of this network may differ in their last digits"
         )
     if not cached:
         own = ["network"]

@@ -25,6 +25,7 @@ from sublevel.engine.store import Document, Store, canonical, digest, roots, use
 from sublevel.engine.store.address import relative
 from sublevel.errors import ConfigError
 from sublevel.files import check_writable, write_text
+from sublevel.foreign import bounded
 from sublevel.own_code import contained
 from sublevel.problem import Problem
 from sublevel.study import costs, manifest, placement
@@ -96,6 +97,10 @@ class Study(Shown):
             self.spec = self._limited.spec
         self.out = Path(os.path.abspath(out))  # the user's code may change the working folder
         self.store_at = user_address(store if store is not None else self.out / ".store")
+        try:
+            bounded(relative(self.store_at, self.folder))
+        except ValueError as error:
+            raise ConfigError(f"the store in {self.store_at!a} cannot be named in a manifest: {error}") from None
 
     @property
     def folder(self) -> Path:

@@ -101,7 +101,7 @@ def retrain(ticket: Ticket, problem: Problem) -> Point:
         raise ModelError("the ticket is for a network in which other weights may be pruned")
     if problem.splits.digest != ticket.about.get("data", {}).get("digest"):
         raise DataError("the problem's data are not those that the ticket was trained on: their digests differ")
-    with arithmetic(threads):
+    with arithmetic(threads, problem.device):
         return problem.trained(
             ticket.start.to(problem.device),
             recipe=recipe,

@@ -103,10 +103,10 @@ def descend(
         with seeded(seed, dropout, epoch), tf32(recipe.tf32):
             total = torch.full((), before[0], dtype=torch.float64, device=data.x.device)
             seen, before = before[1], (0.0, 0)
-            for i in range(inside, inside + stop - now):
+            numbers = range(inside, inside + stop - now)
+            for i, (x, y) in zip(numbers, setup.batches(plan, numbers, together), strict=True):
                 step = epoch * per_epoch + i
                 reseed(seed, dropout, step)  # independent of the step where a run begins
-                x, y = setup.batch(plan, i, together)
                 size = min(recipe.batch_size, len(data) - i * recipe.batch_size)
                 total += _stepped(run, x, y, rates[step]) * size
                 seen += size

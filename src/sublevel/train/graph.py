@@ -77,10 +77,15 @@ class Graphed(Weights):
             return Captured(at.x, at.y, at.mean, body)
         before = {name: t.clone() for name, t in self.state().items()}
         random = torch.cuda.get_rng_state(x.device)
-        with torch.cuda.device(x.device):
-            replay = _recorded(body, x.device)
-        self.restore(before)
-        torch.cuda.set_rng_state(random, x.device)
+        try:
+            with torch.cuda.device(x.device):
+                replay = _recorded(body, x.device)
+        except BaseException:
+            _free_generator(x.device)
+            raise
+        finally:
+            self.restore(before)
+            torch.cuda.set_rng_state(random, x.device)
         return Captured(at.x, at.y, at.mean, replay)
 
     def _body(self, at: Captured) -> None:
@@ -123,6 +128,16 @@ def _recorded(body: Callable[[], object], device: torch.device) -> Callable[[], 
             f"({str(error).splitlines()[0]})"
         ) from error
     return graph.replay
+
+
+def _free_generator(device: torch.device) -> None:
+    """Give the device's generator a state of its own again.
+
+    Where a capture ends in an error, `CUDAGraph::capture_end` throws before the generator's state leaves the capture,
+    and every later draw raises. Copies of a state are in no capture (`CUDAGeneratorState::clone`).
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextmanager

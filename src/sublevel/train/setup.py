@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from sublevel._types import Tensor
-from sublevel.data.batches import EpochPlan, epoch_plan, gather
+from sublevel.data.batches import EpochPlan, augmented, epoch_plan, gather
 from sublevel.data.splits import Part
 from sublevel.inputs import Inputs
 from sublevel.space import Point, Space
@@ -74,6 +74,18 @@ class TrainingSetup:
 
     def batch(self, plan: EpochPlan, i: int, team: Team = ALONE) -> tuple[Tensor, Tensor]:
         """The stored examples and labels of batch i of an epoch, or this process's share of them."""
-        size = self.recipe.batch_size
-        begin, end = team.share(i * size, min((i + 1) * size, len(self.data)))
+        begin, end = self._span(i, team)
         return gather(self.data.x, plan, begin, end), self.data.y[plan.index[begin:end]]
+
+    def batches(self, plan: EpochPlan, numbers: range, team: Team = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of these numbers, as `batch` gives them; data in files are read ahead."""
+        if isinstance(self.data.x, Tensor):
+            yield from (self.batch(plan, i, team) for i in numbers)
+            return
+        index, spans = plan.index.cpu(), [self._span(i, team) for i in numbers]
+        for rows, span in zip(self.data.x.ahead(index[b:e] for b, e in spans), spans, strict=True):
+            yield augmented(rows, plan, *span), self.data.y[plan.index[slice(*span)]]
+
+    def _span(self, i: int, team: Team) -> tuple[int, int]:
+        size = self.recipe.batch_size
+        return team.share(i * size, min((i + 1) * size, len(self.data)))

@@ -96,7 +96,9 @@ def fewest_weights(spectrum: SpectralDensity, theta: Tensor, prunable: Bool[Tens
     total = len(theta)
     if spectrum.dimension != total:
         raise ValueError(f"a spectrum of dimension {spectrum.dimension} does not fit a point of dimension {total}")
-    squares = theta[prunable.to(theta.device)].double().square().sort().values.cumsum(0).cpu().numpy()
+    squares = (
+        theta[prunable.to(theta.device)].double().square().sort().values.cpu().cumsum(0).numpy()
+    )  # a GPU adds in no order
 
     def needed(gone: int) -> Estimate:
         return effective_dimension_of(spectrum, 2 * eps / float(squares[gone - 1]))
