@@ -268,7 +268,8 @@ def categorical(outputs: Tensor, uniform: Float[Tensor, "B *T"]) -> Tensor:
     """
     scores = by_class(outputs.detach(), uniform).double().movedim(1, -1)
     p = scores.softmax(dim=-1)
-    drawn = (p.cumsum(dim=-1) <= uniform[..., None]).sum(dim=-1).clamp_(max=p.shape[-1] - 1)
+    sums = p.cpu().cumsum(dim=-1).to(p.device)  # a GPU adds in no fixed order
+    drawn = (sums <= uniform[..., None]).sum(dim=-1).clamp_(max=p.shape[-1] - 1)
     if drawn.ndim == 1:
         return drawn
     soft = p + drawn[0].numel() ** 0.5 * (F.one_hot(drawn, p.shape[-1]) - p)
