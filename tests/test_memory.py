@@ -1,12 +1,15 @@
-"""Freed memory is used again: counted in page faults, in a process of its own."""
+"""Freed memory is used again: counted in page faults, in a process of its own. How much is free is known."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 
 import pytest
+
+from sublevel import memory
 
 FAULTS = """
 import resource, sys
@@ -43,3 +46,15 @@ def test_freed_memory_is_asked_for_once() -> None:
 
 def test_what_the_environment_has_settled_stays() -> None:
     assert not faults("keep", MALLOC_TRIM_THRESHOLD_="131072")[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_free_memory_is_that_of_the_machine_and_of_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < memory.free() < machine
+    assert memory.limit() == math.inf
+    mine = 2**50
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (mine, mine))
+    assert (memory.limit(), memory.free() < machine) == (mine, True)
+    mine = 2**20
+    assert (memory.limit(), memory.free()) == (mine, 0)

@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(library)} | {name: str(tmp_path / value) for name, value in names.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_meets_stale_handles_and_then_nothing_else(
     tmp_path: Path, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
