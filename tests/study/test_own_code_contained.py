@@ -29,9 +29,6 @@ from tiny_runs import furnish, tables
 LOOPS = """
 import os, sys, time
 
-def sound(theta, mask, steps):
-    return theta
-
 def leaves(theta, mask, steps):
     os.chdir("/")
     return theta
@@ -86,8 +83,8 @@ REASONS = {
     "silent": "AssertionError",
 }
 WHERE = {
-    0: "exits exits_at_once closes asks forks leaves",
-    1: "exits_with_words exits_at_once stops asks forks_and_exits silent sound helped leaves",
+    0: "exits exits_at_once closes forks leaves silent helped",
+    1: "exits_with_words stops asks forks_and_exits leaves",
 }
 SCRIPT = """
 import json, sys, sublevel as sl
