@@ -143,14 +143,14 @@ def a_study_stays_where_its_problem_is(machine: Any) -> None:
 
 
 class Sums(nn.Module):
-    """Adds by operations for which CUDA has kernels with a fixed order on request, and by one where it has none."""
+    """Adds by operations for which CUDA has kernels with a fixed order on request, and by some where it has none."""
 
     def __init__(self, ordered: bool) -> None:
         super().__init__()
-        self.layer, self.ordered = nn.Linear(4, 2), ordered
+        self.first, self.layer, self.ordered = nn.Linear(4, 4), nn.Linear(4, 2), ordered
 
     def forward(self, x):
-        at = torch.arange(4, device=x.device) % 2
+        x, at = self.first(x), torch.arange(4, device=x.device) % 2
         x = x + torch.zeros_like(x).index_add(1, at, x).scatter_add(1, at.expand(len(x), 4), x)
         if not self.ordered:
             x = nn.functional.interpolate(x.cumsum(1).view(-1, 1, 2, 2), scale_factor=2, mode="bilinear").view(-1, 16)
@@ -184,7 +184,7 @@ def sums_without_a_fixed_order_are_named(machine: Any) -> None:
         for device in ("cuda", "cpu")
     )
     (note,) = (note for note in here.notes() if "fixed order" in note)
-    assert re.search("for _?adaptive_avg_pool2d_backward.*, cumsum.*, upsample_bilinear2d_backward.*: two runs", note)
+    assert re.search("for _?adaptive_avg_pool2d_backward, cumsum: two runs", note)  # interpolate takes other operations
     assert not any("fixed order" in note for note in host.notes())
     assert not len(here.run(jobs=1, report=False).failures)
 

@@ -94,7 +94,7 @@ class OnDevice(torch.Tensor):
         return memo[id(self)]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("a tensor of the device is pickled")
+        return self.cpu().__reduce_ex__(protocol)  # as torch.load reads it with map_location="cpu"
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         return ["held"], self.device
