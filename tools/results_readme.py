@@ -128,8 +128,10 @@ class Results:
             rows = rows[rows[column] == value]
         body = []
         for key, group in rows.groupby(list(by), sort=False, dropna=False):
-            found = [mean_interval(group[column].to_numpy(dtype=float), INTERVAL) for column in columns]
-            body.append([*map(str, key), *(f"{f.mean:.3g} [{f.low:.3g}, {f.high:.3g}]" for f in found)])
+            values = [group[column].dropna().to_numpy(dtype=float) for column in columns]
+            found = [mean_interval(v, INTERVAL) if len(v) else None for v in values]
+            cells = ("" if f is None else with_interval(f) for f in found)
+            body.append([*map(str, key), *cells])
         return markdown([*by, *columns.values()], body)
 
     def rewinds(self, steps: Mapping[str, int], levels: Sequence[int]) -> str:
@@ -142,7 +144,7 @@ class Results:
 
     def over_dense(self, branch: str, level: int) -> Any:
         """Test error minus the dense network's of the same seed."""
-        errors = self.levels.set_index(["branch", "level", "seed"])["test_error"]
+        errors = self.levels.set_index(["branch", "level", "seed"])["test_error"].sort_index()
         return (errors[branch, level] - errors["dense", 0]).to_numpy()
 
     @cached_property
@@ -186,7 +188,7 @@ class Results:
                 mine = group[group["method"] == method]
                 found = mean_interval(mine["value"].to_numpy(dtype=float), INTERVAL)
                 flag = f", {mine['flagged'].sum()} of {len(mine)} flagged" if mine["flagged"].any() else ""
-                cells.append(f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]{flag}")
+                cells.append(with_interval(found) + flag)
             body.append([f"{branch} {level}", *cells])
         return markdown(["solution", *methods], body)
 
@@ -244,6 +246,12 @@ class Results:
                 cells = {int(r.level): interval(r.effect, r.low, r.high, scale, digits) for r in part.itertuples()}
                 body.append([f"{names[name]}, {words}", *(cells.get(n, "") for n in levels)])
         return markdown(["", *at.values()], body)
+
+
+def with_interval(found: Any) -> str:
+    """``1.72 [1.39, 2.04]``; the mean alone where all values are one."""
+    middle = f"{found.mean:.3g}"
+    return middle if math.isnan(found.low) else f"{middle} [{found.low:.3g}, {found.high:.3g}]"
 
 
 def percent(share: float) -> str:

@@ -39,8 +39,8 @@ RISE_RESOLUTION = 0.01
 RANK_RESOLUTION = 0.1
 """Smallest spread over seeds of a rank correlation: one exchange of neighbours among five solutions."""
 
-LIMIT_MARGIN = 0.1
-"""How far a predicted largest fraction may be from the measured one and still count as a prediction of it."""
+LIMIT_FACTOR = 2.0
+"""How far the predicted fewest weights may be from the measured ones, as a ratio, and still count as a prediction."""
 
 PREDICTION = 0.95
 """Probability that a new dense network's loss lies below the threshold of the sublevel set."""

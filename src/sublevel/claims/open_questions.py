@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from math import isfinite, nan
+from math import isfinite, log2, nan
 
 import numpy as np
 import pandas as pd
 
 from sublevel.claims.accuracy import compared, label
-from sublevel.claims.margins import LIMIT_MARGIN, RANK_RESOLUTION
+from sublevel.claims.margins import LIMIT_FACTOR, RANK_RESOLUTION
 from sublevel.claims.parts import ClaimPart
 from sublevel.claims.query import Cells, Measured, Selection, Tables, densities, look
 from sublevel.claims.registry import claim
 
 OVER_ALL = 0
 """The level of a number that is of all solutions of a seed together."""
+
+TINY = 1e-9
+"""A predicted share of weights left is at least this."""
 
 Values = dict[tuple[int, str, int], float]
 """(seed, branch, level) -> value."""
@@ -60,7 +63,7 @@ def trained_signs_carry_more(tables: Tables) -> Iterator[ClaimPart]:
 
 @claim("Q3", "The spectrum predicts the largest fraction that one step may prune.", figure="limits", exploratory=True)
 def spectrum_predicts_the_limit(tables: Tables) -> Iterator[ClaimPart]:
-    """Predicted minus measured fraction, at the largest rise of the train loss that was asked for.
+    """Predicted over measured fewest weights, at the largest rise of the train loss that was asked for.
 
     Measured is the fraction at which one-shot tickets, rewound and trained, end at that rise above the dense network's
     train loss, linear between levels. Seeds whose sparsest ticket still ends below it are left out.
@@ -68,16 +71,19 @@ def spectrum_predicts_the_limit(tables: Tables) -> Iterator[ClaimPart]:
     rows = look(tables, "limits", branch="dense").one_view().extreme("eps", np.max, "a rise of {}")
     predicted = rows.cells("fraction")
     rise = float(np.max(rows.numbers("eps"), initial=0.0))
-    found = {(level, seed): value - measured_limit(tables, seed, rise) for (level, seed), value in predicted.items()}
+    found = {
+        (level, seed): log2(max(1 - value, TINY) / (1 - measured_limit(tables, seed, rise)))
+        for (level, seed), value in predicted.items()
+    }
     yield ClaimPart(
-        name="predicted - measured fraction",
-        unit="fraction",
+        name="predicted over measured fewest weights",
+        unit="log2 of the ratio",
         measured=Measured(found, {0: 1.0}, rows.asked, (rows.note,) if rows.note else ()),
-        low=-LIMIT_MARGIN,
-        high=LIMIT_MARGIN,
+        low=-log2(LIMIT_FACTOR),
+        high=log2(LIMIT_FACTOR),
         levels=(0,),
-        holds=f"the prediction is within {LIMIT_MARGIN:g} of the measured fraction",
-        fails=f"the prediction is off by more than {LIMIT_MARGIN:g}",
+        holds=f"the prediction is within a factor of {LIMIT_FACTOR:g} of the fewest weights that were measured",
+        fails=f"the prediction is off by more than a factor of {LIMIT_FACTOR:g}",
     )
 
 
