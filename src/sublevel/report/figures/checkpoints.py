@@ -21,7 +21,7 @@ from sublevel.report.palette import OWN, Style
 from sublevel.report.prepare import choices, first_part, where
 from sublevel.report.terms import SPACES, shown
 
-LETTERS = 60
+LETTERS = 45
 """Letters of names that fit beneath a panel; where there are more, places are numbered and named under the pointer."""
 LOSSES = (
     ("test_error", "Test error (%)", POINTS), ("train_loss", "Train loss", 1.0),
@@ -38,7 +38,8 @@ def categories(labels: Sequence[str]) -> Axis:
     """An axis with a name, or a number, at each of some places."""
     named = sum(map(len, labels)) <= LETTERS
     ticks = tuple((float(i), label if named else str(i)) for i, label in enumerate(labels, start=1))
-    return Axis(title="" if named else "number in the legend or note", ticks=ticks, hover="")
+    limits = (0.5, len(labels) + 0.5)  # room for the last name
+    return Axis(title="" if named else "number in the legend or note", ticks=ticks, hover="", limits=limits)
 
 
 def each(table: Frame, value: str, order: Sequence[str], scale: float = 1.0) -> list[Series]:

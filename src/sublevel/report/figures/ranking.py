@@ -62,7 +62,8 @@ def ordered(rows: Frame) -> Frame:
 def _view(rows: Frame) -> View:
     order = ordered(rows)
     texts = order["branch"] if sum(map(len, order["branch"])) <= LETTERS else order.index + 1
-    axis = Axis(title="place", ticks=tuple((float(i), str(text)) for i, text in enumerate(texts, start=1)), hover="")
+    ticks = tuple((float(i), str(text)) for i, text in enumerate(texts, start=1))
+    axis = Axis(title="place", ticks=ticks, hover="", limits=(0.5, len(order) + 0.5))  # room for the last name
     panels = []
     kinds = (("Test error (%)", order, ""), ("Excess over the first (points)", order.iloc[1:], "_behind"))
     for title, part, of in kinds:
