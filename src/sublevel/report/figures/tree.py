@@ -74,9 +74,12 @@ def _graph(tree: Frame, of: str) -> View:
     top = float((lines["y1"] if lines["y1"].notna().any() else tips["y0"]).max())
     log = bool(of == "loss" and len(tips) and tips["y0"].min() > 0 and top / float(tips["y0"].min()) > 30)
     names = tips["name"].str.replace(r" s\d+$", "", regex=True) if tips["seed"].nunique() < 2 else tips["name"]
+    names = tips["branch"] if tips["branch"].is_unique else names
     few = int(names.str.len().sum()) <= LETTERS
     ticks = tuple(zip(tips["x0"].tolist(), names, strict=True)) if few else ()
-    axis = Axis(title="solutions, side by side where they merge first", bare=not few, ticks=ticks, hover="")
+    limits = (float(tips["x0"].min()) - 0.5, float(tips["x0"].max()) + 0.5) if few else None  # room for the last name
+    axis = Axis(title="solutions, side by side where they merge first", bare=not few, ticks=ticks, hover="",
+                limits=limits)  # fmt: skip
     return view([Panel(title=title, x=axis, y=Axis(log=log), series=[stems, *marks, *_tips(tips, scale)])], quantity=of)
 
 
