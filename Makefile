@@ -97,6 +97,7 @@ docs: install-docs
 
 docs-figures: install
 	$(BIN)/python docs/figures/geometry.py
+	$(BIN)/python docs/figures/gallery.py
 	$(BIN)/python docs/figures/report.py
 
 clean:
