@@ -1,6 +1,6 @@
 """A fault in every call of a store's back end, and in every request to object storage: all combinations, with a record.
 
-    python benchmarks/faults/store.py           # about an hour on one core
+    python benchmarks/faults/store.py           # some eight minutes of one core
 
 The cases are those of tests/engine/test_store_faults.py, those marked full among them.
 """
