@@ -45,7 +45,7 @@ def test_it_learns_is_pruned_and_measured(text: Path):
     dense, pruned = (result.levels.query("level == @level")["test_loss"].iloc[0] for level in (0, 1))
     assert max(dense, pruned) < 0.8 * math.log(len(p.splits.classes))
 
-    ticket = Ticket.load(result.ticket("imp", 1, seed=0).save(text / "t.safetensors"))
+    ticket = Ticket.load(result.ticket("imp", 1, seed=0).save(text / "t.safetensors", end=True))
     assert ticket.density == pytest.approx(0.5, abs=1e-3)
     net = ticket.module(p.build(3, "init"))
     x, y = p.splits.test.x[:32], p.splits.test.y[:32]
