@@ -59,10 +59,13 @@ def write(
 
 
 def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The tables and the summary of a run's folder, as `write` takes them; no code of the study is run."""
+    """The tables and the summary of a run's folder, as `write` takes them; no code of the study is run.
+
+    A table that the summary knows and the folder lacks is empty.
+    """
     summary = read_json(Path(folder) / "summary.json")
     schemas = declared(summary.get("tables") or {})
-    found = {}
+    found = {name: pd.DataFrame(columns=list(each.columns)) for name, each in schemas.items()}
     for path in sorted((Path(folder) / "tables").glob("*.csv")):
         words: Any = dict.fromkeys(schemas[path.stem].words, object) if path.stem in schemas else None
         found[path.stem] = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])

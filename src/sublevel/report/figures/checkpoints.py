@@ -99,7 +99,7 @@ def segments(tables: Tables) -> Figure:
 def profiles(tables: Tables) -> Figure:
     """Loss and error along the segment from the first checkpoint to each other, one line for each."""
     table = where(tables["profiles"], path="to-dense")
-    first = names(tables["levels"])[0]
+    first = next(iter(names(tables["levels"])), "")
     return Figure(
         key="checkpoints-profiles",
         title=f"From {shortened(first, 40)} to each other checkpoint",
