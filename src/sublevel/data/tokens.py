@@ -89,8 +89,10 @@ def _windows(arrays: list[np.ndarray], length: int, windows: int | None, files: 
     counts = [max(0, (len(array) - 1) // length) for array in arrays]
     if not sum(counts):
         raise DataError(f"{files[0]} has {len(arrays[0])} tokens; a window of {length} needs {length + 1}")
-    pairs = [(a[: n * length], a[1 : n * length + 1], n) for a, n in zip(arrays, counts, strict=True) if n]
-    x, y = (Streamed([pair[i].reshape(pair[2], length) for pair in pairs], dtype=torch.int64) for i in (0, 1))
+    cut = [(array, n) for array, n in zip(arrays, counts, strict=True) if n]
+    x, y = (
+        Streamed([array[i : n * length + i].reshape(n, length) for array, n in cut], dtype=torch.int64) for i in (0, 1)
+    )
     if windows is not None and windows < len(x):
         chosen = torch.zeros(len(x), dtype=torch.bool)
         chosen[torch.linspace(0, len(x) - 1, windows, dtype=torch.float64).round().long()] = True

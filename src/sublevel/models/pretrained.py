@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _check_known(name: str, document: Mapping[str, Any]) -> None:
     """Refuse a kind of network that the installed package does not know."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import (
+        CONFIG_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]
+    )
 
     kind = document.get("model_type")
     if kind not in CONFIG_MAPPING_NAMES:
@@ -285,7 +288,7 @@ def _quiet() -> Iterator[Any]:
         what = f"a model {PREFIX}FOLDER needs the package transformers"
         raise ModelError(f"{what}: pip install 'sublevel[transformers]'") from error
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     logging.disable_progress_bar()
     try:
         yield transformers
