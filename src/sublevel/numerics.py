@@ -165,7 +165,7 @@ def deterministic(device: str, *, warns: bool = True) -> Iterator[None]:
         yield
         return
     os.environ.setdefault(CUBLAS, ":4096:8")
-    memory = torch.utils.deterministic
+    memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fills, memory.fill_uninitialized_memory = memory.fill_uninitialized_memory, False  # which takes time
     torch.use_deterministic_algorithms(True, warn_only=True)

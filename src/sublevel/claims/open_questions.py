@@ -269,7 +269,7 @@ def _correlations(a: Values, b: Values, *, by_level: bool) -> Cells:
 def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's rank correlation; NaN if one side is constant."""
     one, other = (pd.Series(v).rank() for v in (a, b))
-    return float(one.corr(other)) if one.std() and other.std() else nan
+    return float(one.corr(other)) if one.nunique() > 1 and other.nunique() > 1 else nan
 
 
 def _ranked(name: str, a: Values, b: Values, rows: Selection, *, decisive: bool, by_level: bool = False) -> ClaimPart:

@@ -99,7 +99,7 @@ def check_value(what: str, value: object, annotation: str | type) -> None:
     Only the plain types of `TYPES` are checked; others are the builder's to check.
     """
     expected = TYPES.get(annotation) if isinstance(annotation, str) else annotation
-    if expected not in TYPES.values():
+    if expected is None or expected not in TYPES.values():
         return
     if type(value) is not expected and not (expected is float and type(value) is int):
         raise ConfigError(f"{what} is {value!r}; it must be of type {expected.__name__}")

@@ -27,7 +27,7 @@ from sublevel.report.palette import BRANCHES, SPARE, Style
 from sublevel.report.prepare import clean
 from sublevel.report.terms import shown
 
-MAKERS = {
+MAKERS: Mapping[str, tuple[str, Any]] = {
     "planes": ("planes", planes),
     "spectra": ("spectra", spectra),
     "densities": ("densities", densities),

@@ -57,7 +57,7 @@ def _solid(panel: Panel) -> bool:
     return panel.landscape is not None and panel.landscape.solid
 
 
-def _add(found: go.Figure, panel: Panel, view: View, at: tuple[int, int], known: set[str]) -> None:
+def _add(found: Any, panel: Panel, view: View, at: tuple[int, int], known: set[str]) -> None:
     data, place = panel_data(panel, view), {"row": at[0], "col": at[1]}
     of = panel.landscape or panel.heat
     for trace in data["data"]:

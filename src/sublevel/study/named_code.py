@@ -20,7 +20,7 @@ def own_code(study: Mapping[str, Any]) -> dict[str, str]:
     data = study.get("data")
     said |= {"data": data.get("name") if isinstance(data, Mapping) else data}
     said |= {name: study.get(name) for name in ("loss", "loop")}
-    return {path: ROLES[role] for role, path in said.items() if is_code(path)}
+    return {path: ROLES[role] for role, path in said.items() if isinstance(path, str) and is_code(path)}
 
 
 def is_code(path: object) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sublevel.claims import claims, verdicts
 from sublevel.display import Shown
@@ -109,7 +109,7 @@ class Result(Shown):
         """One figure of the report by its key, ``result.figure("accuracy", branch="imp")``; see `sublevel.plot`."""
         from sublevel import plot
 
-        return plot.figure(self, key, **how)
+        return plot.figure(cast("Any", self), key, **how)  # the checker takes a cached property for no property
 
     def _facts(self) -> dict[str, object]:
         cells = self.document["cells"]
@@ -127,7 +127,7 @@ class Result(Shown):
         }
 
     def _errors(self) -> list[str]:
-        """The mean test error of the dense networks and of each branch's sparsest level, with 95% t intervals."""
+        """The mean test error of the dense networks and of each branch's sparsest level, with 90% t intervals."""
         from sublevel.report.numbers import estimate, percent
         from sublevel.report.prepare import over_seeds
 
@@ -136,12 +136,11 @@ class Result(Shown):
         except SublevelError:
             return []
         means = over_seeds(levels, "test_error", ["branch", "level"], 100)
-        density = levels.groupby(["branch", "level"])["density"].mean()
+        left: Any = levels.groupby(["branch", "level"])["density"].mean()
         last = means.loc[means.groupby("branch")["level"].idxmax()].sort_values("level")
         return [
-            (f"{r.branch} at {percent(float(density[r.branch, r.level]))}: " if r.level else f"{r.branch} ")
-            + estimate(r.mean, r.low, r.high)
-            for r in last.itertuples()
+            branch + (f" at {percent(left[branch, level])}: " if level else " ") + estimate(*interval)
+            for branch, level, *interval in last[["branch", "level", "mean", "low", "high"]].to_numpy().tolist()
         ]
 
     @property

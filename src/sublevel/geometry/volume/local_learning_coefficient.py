@@ -106,7 +106,7 @@ def learning_coefficient(
             raise ValueError("step_size is needed where only batches of the loss are known: their curvature is not")
         step_size = laplace.step_size(n_beta, gamma, stability)
     stability = nan if laplace is None else checked_stability(laplace.rest, step_size, n_beta, gamma)
-    counts = {"chains": chains, "burn_in": burn_in, "draws": draws, "every": every, "seed": seed}
+    counts: dict[str, Any] = {"chains": chains, "burn_in": burn_in, "draws": draws, "every": every, "seed": seed}
     options = ChainOptions(step_size=step_size, n_beta=n_beta, gamma=gamma, **counts)
     found = sampled_energy(stochastic, start, laplace, options, mask=mask, field=field)
     coarse = stability > COARSE and not isinstance(stochastic, EveryExample)

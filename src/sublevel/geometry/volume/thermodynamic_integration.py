@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp, log1p, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def thermodynamic(
     found, chain = [], stochastic or EveryExample(field)
     for rung, beta in enumerate(betas):
         step_size = laplace.step_size(beta * count, gamma, stability)
-        counts = {"chains": chains, "burn_in": burn_in, "draws": draws, "every": every}
+        counts: dict[str, Any] = {"chains": chains, "burn_in": burn_in, "draws": draws, "every": every}
         density = {"n_beta": beta * count, "gamma": gamma, "seed": seed + rung * 1_000_003}
         options = ChainOptions(step_size=step_size, **density, **counts)
         found.append(sampled_energy(chain, theta, laplace, options, mask=mask, field=field))

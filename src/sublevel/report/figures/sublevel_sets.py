@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from contourpy import contour_generator
@@ -64,11 +65,14 @@ def own_loss(mark: Frame, levels: Frame) -> float:
 def border(of: SublevelSet, landscape: Landscape) -> list[Series]:
     """The line at the height of the set, on a landscape with that ``level``; none where it does not cross."""
     x, y, z = (np.asarray(v, dtype=float) for v in (landscape.x, landscape.y, landscape.z))
-    lines = contour_generator(x, y, np.ma.masked_invalid(z)).lines(landscape.level)
+    level = landscape.level
+    if level is None:
+        return []
+    lines: Any = contour_generator(x, y, np.ma.masked_invalid(z)).lines(level)
     if not lines:
         return []
     gap = np.full((1, 2), np.nan)
     at = np.concatenate([part for line in lines for part in (line, gap)][:-1])
-    heights = np.where(np.isnan(at[:, 0]), np.nan, landscape.level)
+    heights = np.where(np.isnan(at[:, 0]), np.nan, level)
     return [Series(label=of.label, x=at[:, 0].tolist(), y=at[:, 1].tolist(), z=heights.tolist(), style=BORDER,
                    mode="line")]  # fmt: skip
