@@ -132,7 +132,7 @@ def results_lie_on_the_device_of_the_problem_that_was_given(machine: Any) -> Non
         path = ticket.save(f"{device}.safetensors", end=True)
         assert sl.Ticket.load(path).end.theta.device.type == "cpu"
         again = sl.open(study.folder).point("imp", 1)
-        assert torch.equal(again.theta, ticket.end.theta.cpu())
+        assert torch.equal(again.theta.cpu(), ticket.end.theta.cpu())
 
 
 def a_study_stays_where_its_problem_is(machine: Any) -> None:

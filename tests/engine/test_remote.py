@@ -162,7 +162,7 @@ def test_storage_without_conditions_is_refused(tmp_path: Path, monkeypatch: pyte
     files = store.files._fs  # type: ignore[attr-defined]
     careless = type(files).pipe_file
     monkeypatch.setattr(type(files), "pipe_file", lambda self, path, value, mode="", **_: careless(self, path, value))
-    with pytest.raises(StoreError, match="once more"):
+    with pytest.raises(StoreError, match="creates an existing file again"):
         store.check_writable()
 
 

@@ -54,6 +54,17 @@ size = 60
 [geometry.overlaps]
 k = 2
 size = 60
+[geometry.anatomy]
+k = 2
+size = 60
+[geometry.limits]
+probes = 2
+steps = 8
+size = 60
+[geometry.exits]
+rays = 2
+levels = [1]
+size = 60
 [geometry.training]
 branches = ["dense"]
 k = 1

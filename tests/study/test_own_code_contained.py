@@ -211,7 +211,7 @@ for end in [
 with contained():
     helped()
 assert before == (os._exit, os.execv, posix.execve)
-print("here")
+print("here", flush=True)
 os._exit(3)
 """
 

@@ -65,6 +65,7 @@ def counts_at(
 ) -> list[int]:
     """Weights left at a density, floor(density * n + 1/2) of n; everything else as in `counts`.
 
+    >>> from sublevel.space import Layer
     >>> counts_at(Space((Layer("a", (10,), 0, True), Layer("b", (30,), 10, True)), (), ()), 0.29)
     [12]
     """
@@ -120,6 +121,7 @@ def erk(space: Space, total: int, low: Sequence[int] | None = None) -> list[int]
     A layer whose density would exceed 1 keeps all its weights, and the others share the rest. ``low`` are the fewest
     weights of the layers. The counts add up to ``total`` exactly, and none falls as the total rises.
 
+    >>> from sublevel.space import Layer
     >>> net = Space((Layer("a", (10, 10), 0, True), Layer("b", (100, 100), 100, True)), (), ())
     >>> erk(net, 220), erk(net, 2200)
     ([20, 200], [100, 2100])

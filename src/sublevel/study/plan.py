@@ -45,6 +45,11 @@ class Plan:
     prunable: str
     notes: list[str]
 
+    @property
+    def to_run(self) -> int:
+        """The number of cells to run."""
+        return sum(kind["to run"] for kind in self.cells.values())
+
 
 def make(
     spec: StudySpec, problem: Problem, schedule: Schedule, *, jobs: int, history: CostHistory, notes: list[str],

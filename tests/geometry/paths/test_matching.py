@@ -29,7 +29,7 @@ from sublevel.train.recipe import Duration, Recipe
 
 F64 = torch.float64
 SHAPE = (3, 16, 16)
-OPTIONS = {"lenet-300-100": {}, "vgg-16": {"width": 4}}
+OPTIONS = {"lenet-300-100": {}, "perceptron-32": {}, "vgg-16": {"width": 4}}
 NETS = {name: OPTIONS.get(name, {"width": 4}) for name in names()}
 """Every registered network, as narrow as it may be: a new one is tested with no further code."""
 
