@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -69,7 +69,7 @@ def described(of: Any, key: str, *, level: float | None = None) -> Figure:
     kinds = ", ".join(sorted({type(o).__name__ for o in objects.values()}))
     if make is None or not tables.get(table):
         raise ConfigError(f"the figure {key!r} cannot be drawn from {kinds or 'nothing'}")
-    made = planes(ready, around) if key == "planes" else make(ready)
+    made = cast("Any", planes)(ready, around) if key == "planes" else make(ready)
     if not any(v.panels for v in made.views):
         raise ConfigError(f"there is nothing finite to draw in {kinds}")
     return _with_names(with_looks(made, _looks(made)), list(objects))
