@@ -75,6 +75,7 @@ print(json.dumps([measure(50), measure(500)]))
 """
 
 
+@pytest.mark.full
 def test_many_cells(tmp_path: Path) -> None:
     """How fast is for the record; here, that the time per cell does not grow and the memory hardly does.
 

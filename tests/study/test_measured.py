@@ -96,6 +96,7 @@ def test_masks_belong_to_checkpoints(problem, net, tmp_path: Path):
         sl.measure({}, problem, out=tmp_path)
 
 
+@pytest.mark.full
 def test_two_folders_of_a_transformer_by_one_command(tmp_path, monkeypatch, capsys):
     pytest.importorskip("transformers")
     from networks.folders import folder

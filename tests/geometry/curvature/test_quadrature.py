@@ -91,7 +91,7 @@ def test_full_steps_on_a_net(case):
 
 
 PROBES = 4
-SEEDS = pytest.mark.parametrize("seeds", [500, pytest.param(2000, marks=pytest.mark.full)])
+SEEDS = pytest.mark.parametrize("seeds", [200, pytest.param(2000, marks=pytest.mark.full)])
 
 
 def estimates_of(field, seeds, steps):
