@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -31,7 +32,9 @@ class ExampleGradients:
             return one(theta, each(x, lambda t: t[0]), y[0])[None]
         if not self._one_by_one:
             try:
-                return torch.func.vmap(one, in_dims=(None, 0, 0))(theta, x, y)
+                with warnings.catch_warnings():  # PyTorch remarks where it loops over the examples itself
+                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                    return torch.func.vmap(one, in_dims=(None, 0, 0))(theta, x, y)
             except (RuntimeError, NotImplementedError, ValueError):
                 self._one_by_one = True
         leaf = theta.detach().requires_grad_()
