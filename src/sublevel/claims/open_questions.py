@@ -16,7 +16,7 @@ import pandas as pd
 from sublevel.claims.accuracy import compared, label
 from sublevel.claims.margins import LIMIT_FACTOR, RANK_RESOLUTION
 from sublevel.claims.parts import ClaimPart
-from sublevel.claims.query import Cells, Measured, Selection, Tables, densities, look
+from sublevel.claims.query import Cells, Measured, Selection, Tables, densities, indexed, look
 from sublevel.claims.registry import claim
 
 OVER_ALL = 0
@@ -33,32 +33,17 @@ Values = dict[tuple[int, str, int], float]
        exploratory=True)  # fmt: skip
 def permuting_helps(tables: Tables) -> Iterator[ClaimPart]:
     """Test error of the mask as it is over that of the permuted one; beside it new weights under imp's own mask."""
-    for branch, words, decisive in (("other-mask", "as it is", True), ("reinit", "of imp on new weights", False)):
-        yield ClaimPart(
-            name=f"{branch} - permuted-mask",
-            unit="test error",
-            measured=compared(tables, branch, "permuted-mask", "test error"),
-            low=0.0,
-            holds=f"the mask {words} costs {{}} of test error over the permuted one",
-            fails=f"the mask {words} saves {{}} of test error over the permuted one",
-            decisive=decisive,
-        )
+    permuted = "the permuted one"
+    yield _costs(tables, "other-mask", "permuted-mask", "the mask as it is", permuted)
+    yield _costs(tables, "reinit", "permuted-mask", "the mask of imp on new weights", permuted, decisive=False)
 
 
 @claim("Q2", "Signs and normalisation of the trained ticket carry more than the signs it started from.",
        figure="accuracy", exploratory=True)  # fmt: skip
 def trained_signs_carry_more(tables: Tables) -> Iterator[ClaimPart]:
     """Test error with the start's signs over that with the trained ticket's; beside it the distance to imp."""
-    for branch, reference, decisive in (("reinit-signs", "ticket-signs", True), ("ticket-signs", "imp", False)):
-        yield ClaimPart(
-            name=f"{branch} - {reference}",
-            unit="test error",
-            measured=compared(tables, branch, reference, "test error"),
-            low=0.0,
-            holds=f"{branch} costs {{}} of test error over {reference}",
-            fails=f"{branch} saves {{}} of test error over {reference}",
-            decisive=decisive,
-        )
+    yield _costs(tables, "reinit-signs", "ticket-signs", "reinit-signs", "ticket-signs")
+    yield _costs(tables, "ticket-signs", "imp", "ticket-signs", "imp", decisive=False)
 
 
 @claim("Q3", "The spectrum predicts the largest fraction that one step may prune.", figure="limits", exploratory=True)
@@ -166,7 +151,7 @@ def geometry_ranks_criteria(tables: Tables) -> Iterator[ClaimPart]:
 
     Decided by the barrier to the dense network; beside it the loss after pruning and the largest eigenvalue.
     """
-    branches = tuple(variants(tables, "oneshot"))
+    branches = tuple(sorted(v.label for v in indexed(tables).branches.variants.values() if v.base == "oneshot"))
     errors = _solutions(look(tables, "levels", branch=branches), lambda rows: rows.numbers("test_error"))
     barrier = look(tables, "paths", path="to-dense", split="train", branch=branches).one_view()
     leg = look(tables, "legs", leg="prune", split="train", branch=branches).one_view()
@@ -232,10 +217,17 @@ def measured_limit(tables: Tables, seed: int, rise: float) -> float:
     return nan
 
 
-def variants(tables: Tables, base: str) -> list[str]:
-    """The labels of all variants of a registered branch."""
-    rows = look(tables, "levels", base=base)
-    return sorted(set(rows.words("branch")))
+def _costs(tables: Tables, branch: str, reference: str, one: str, other: str, *, decisive: bool = True) -> ClaimPart:
+    """The test error of a branch minus that of another, above 0; both with their words."""
+    return ClaimPart(
+        name=f"{branch} - {reference}",
+        unit="test error",
+        measured=compared(tables, branch, reference, "test error"),
+        low=0.0,
+        holds=f"{one} costs {{}} of test error over {other}",
+        fails=f"{one} saves {{}} of test error over {other}",
+        decisive=decisive,
+    )
 
 
 def _per_level(tables: Tables, rows: Selection, values: np.ndarray) -> Measured:
