@@ -145,8 +145,13 @@ class SpectralDensity(Shown):
         """
         if self.exact or all(run.exhausted for run in self.runs):
             return 0.0
-        rules = (run.rule() if run.exhausted else run.rule_with_a_node(0.0) for run in self.runs)
-        return float(np.mean(self.per_probe(f) - np.array([self.dimension * (w @ f(x)) for x, w in rules])))
+        radau = np.array([self.dimension * (w @ f(x)) for x, w in self._radau_rules])
+        return float(np.mean(self.per_probe(f) - radau))
+
+    @cached_property
+    def _radau_rules(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The rule of every probe with a node at 0; the same for every function."""
+        return [run.rule() if run.exhausted else run.rule_with_a_node(0.0) for run in self.runs]
 
     def bracketed(self, f: Function, *, unit: str = "", error: float | None = None) -> Estimate:
         """`integrate` with the rules' error in its ``se``: ``error``, by default `radau_error`, as a uniform deviation.
