@@ -173,55 +173,6 @@ class Results:
             f"points) from {named[0]} on; the dense run is shown to be stable from {named[1]} on ({self.seeds} seeds)."
         )
 
-    def volumes(self) -> str:
-        """A table of log effective radii (the learning coefficient for llc) by solution and method."""
-        rows = self.table("volumes")
-        rows = rows[rows["space"] == "own"].assign(value=lambda t: t["effective_radius"].map(math.log))
-        llc = self.table("estimates").query("quantity == 'learning coefficient'").assign(method="llc")
-        both = pd.concat([rows, llc])
-        both["flagged"] = both["reason"].fillna("") != ""
-        methods = list(dict.fromkeys(both["method"]))
-        body = []
-        for (branch, level), group in both.groupby(["branch", "level"]):
-            cells = []
-            for method in methods:
-                mine = group[group["method"] == method]
-                found = mean_interval(mine["value"].to_numpy(dtype=float), INTERVAL)
-                flag = f", {mine['flagged'].sum()} of {len(mine)} flagged" if mine["flagged"].any() else ""
-                cells.append(with_interval(found) + flag)
-            body.append([f"{branch} {level}", *cells])
-        return markdown(["solution", *methods], body)
-
-    def volume_ranks(self) -> str:
-        """A table of rank correlations between methods over the solutions of a seed, mean over seeds."""
-        rows = self.table("volumes").query("space == 'own'").assign(value=lambda t: t["effective_radius"])
-        llc = self.table("estimates").query("quantity == 'learning coefficient'").assign(method="llc")
-        llc["value"] = -llc["value"]  # a smaller coefficient is a larger volume
-        both = pd.concat([rows, llc]).pivot_table(index=["seed", "branch", "level"], columns="method", values="value")
-        ranks = [group.rank().corr() for _, group in both.groupby("seed")]
-        mean = sum(ranks) / len(ranks)
-        names = list(mean.columns)
-        return markdown(
-            ["", *names], [[a, *("" if a == b else f"{mean.loc[a, b]:+.2f}" for b in names)] for a in names]
-        )
-
-    def volume_reasons(self) -> str:
-        """A list of what each method's flags say, numbers left out."""
-        rows = pd.concat(
-            [
-                self.table("volumes"),
-                self.table("estimates").query("quantity == 'learning coefficient'").assign(method="llc"),
-            ]
-        )
-        rows = rows[rows["reason"].fillna("") != ""]
-        lines = []
-        for method, group in rows.groupby("method", sort=False):
-            reason = str(group["reason"].iloc[0])
-            lines.append(
-                textwrap.fill(f"- `{method}`: {len(group)} flagged, such as: {reason}.", 118, subsequent_indent="  ")
-            )
-        return "\n".join(lines) or "No estimate is flagged."
-
     def verdicts(self) -> str:
         """A table of the claims: verdict, and the sentence that the report quotes."""
         rows = self.table("verdicts")
