@@ -184,8 +184,8 @@ def arithmetic(threads: int, device: str = "cpu") -> Iterator[None]:
     """Use the study's arithmetic settings inside the block; restore the process's settings afterwards.
 
     The threads are torch's and those of numpy's BLAS, if threadpoolctl knows it: the last bits of the eigenvalues of a
-    few hundred rows depend on the number of threads. Raises ConfigError if this user cannot start so many, since the
-    libraries would crash.
+    few hundred rows depend on the number of threads. Raises ConfigError if this user cannot start ``threads``
+    threads: the libraries would crash.
     """
     if not _startable(threads):
         raise ConfigError(f"this machine does not start {threads} threads for this user (ulimit -u, or memory)")
@@ -203,7 +203,7 @@ def arithmetic(threads: int, device: str = "cpu") -> Iterator[None]:
 
 @lru_cache
 def _startable(threads: int) -> bool:
-    """Whether so many threads can run at once."""
+    """True if this number of threads can run at once."""
     over, started = Event(), list[Thread]()
     try:
         for _ in range(threads - 1):

@@ -122,7 +122,9 @@ def _fitted(
     if AVERAGED in state and AVERAGED not in names.tensors:  # torch.optim.swa_utils.AveragedModel
         state = {name: tensor for name, tensor in state.items() if name != AVERAGED}
     for extra in sorted(n for n in names.persistent if n.rpartition(".")[2] == "_extra_state"):
-        raise DataError(f"the network keeps {extra!r} outside its tensors, which no point holds: make it a buffer")
+        raise DataError(
+            f"the network keeps {extra!r} outside its tensors, and a point holds tensors only: make it a buffer"
+        )
     for renamed in _renamed(state, list(names.tensors)):
         plain, masks = _unpruned(renamed, names)
         wrong = _misfits(plain, names, own)

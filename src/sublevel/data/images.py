@@ -60,7 +60,7 @@ class Budget:
         self._pixels, self._bytes, self._kept = Allowance(ratio=PIXELS_RATIO), Allowance(), 0
 
     def take(self, pixels: int, channels: int, size: int | None, file: int) -> None:
-        """Count an image from a file of so many bytes. ValueError where it is too much."""
+        """Add an image, and the bytes of its file, to the total. Raises ValueError beyond the limit."""
         self._pixels.take(pixels, file)
         if size is None:
             self._bytes.take(pixels * channels, file)

@@ -33,7 +33,7 @@ def tokens(
     """Read windows of ``length`` tokens from the shards in the folder ``root`` (see the module).
 
     ``vocabulary`` is the number of different tokens (default: the largest one in the chosen windows, plus 1).
-    ``windows`` takes so many windows of each split, evenly spaced over its files; by default all of them. ``dtype``
+    ``windows`` is the number of windows of each split, evenly spaced over its files (default: all). ``dtype``
     is that of ``.bin`` files without a header. Raises DataError for missing, damaged or short files, and for tokens
     outside the vocabulary.
     """

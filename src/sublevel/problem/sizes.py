@@ -17,7 +17,7 @@ A GPU needs larger batches, because it launches the kernels of a small batch slo
 """
 
 LARGEST = {"cpu": 250_000_000, "cuda": 5_000_000_000}
-"""Maximum number in a batch of fewer than 50 examples, likewise."""
+"""Maximum number of values in a batch of fewer than 50 examples."""
 
 
 @ieee

@@ -86,7 +86,7 @@ COORDINATES = table(
 eigenvector. when = before (the weights that the next level will prune, at this solution) | retrained (those that
 this level pruned, in the subspace of the level before, at this solution). width = the finite distance, both ways,
 at which the loss has risen by ``rise`` along random unit vectors. All sets exclude weights of inputs that are the same
-in every example, weights of dead filters, and those on which no output depends. The ranks of pruned against kept
+in every example, weights of dead filters, and weights that no output depends on. The ranks of pruned against kept
 weights are in the row of the set pruned.
 """
 
@@ -131,7 +131,7 @@ def compute(
     """Ranks over all weights of a layer; means and widths over sets of equal count in every layer.
 
     All sets exclude weights whose input does not vary over the examples, weights of filters that are dead in ``own``,
-    and weights on which no output depends at any example (units that never fire), whose diagonal entry is exactly 0.
+    and weights that no output depends on at any example (units that never fire): their diagonal entry is exactly 0.
     The steepest direction is that of the subspace ``within`` (None: R^D).
     """
     at, space, new = c.point(point), c.problem.space, c.mask(after)
