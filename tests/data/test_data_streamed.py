@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from pathlib import Path
 
@@ -91,6 +92,46 @@ def test_a_training_that_cannot_read_fails_and_leaves_no_thread(tmp_path: Path) 
     with pytest.raises(OSError, match="Input/output error"):
         problem.trained(problem.init(0), recipe=Recipe(length=Duration(8, "it"), batch_size=20, lr=0.1), seed=0)
     assert threading.active_count() == before
+
+
+def test_slices_in_turn_are_read_ahead() -> None:
+    file = File(np.arange(20).reshape(10, 2))
+    rows = Streamed([file])  # type: ignore[list-item]
+    for _ in range(2):  # a second pass begins anew
+        file.seen.clear()
+        found = [rows[0:4], rows[4:8]]
+        until(lambda: len(file.seen) == 3)
+        assert [who == threading.get_ident() for who, _ in file.seen] == [True, True, False]
+        assert torch.equal(torch.cat([*found, rows[8:12]]), torch.arange(20).view(10, 2))
+        assert [at for _, at in file.seen] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_other_slices_are_right_whatever_was_read_ahead() -> None:
+    whole = np.arange(60).reshape(30, 2)
+    rows = Streamed([whole[:7], whole[7:]])
+    for part in (slice(0, 4), slice(4, 8), slice(4, 8), slice(9, 12), slice(8, 12), slice(12, 13), slice(-4, None)):
+        assert torch.equal(rows[part], torch.from_numpy(whole)[part])
+    twin = pickle.loads(pickle.dumps(rows))
+    assert torch.equal(twin[26:], torch.from_numpy(whole)[26:])
+
+
+def test_an_error_of_reading_ahead_is_raised_where_its_rows_are_due() -> None:
+    rows = Streamed([File(np.arange(20).reshape(10, 2), broken=9)])  # type: ignore[list-item]
+    assert (len(rows[0:4]), len(rows[4:8])) == (4, 4)
+    with pytest.raises(OSError, match="Input/output error"):
+        rows[8:12]
+
+
+def test_a_field_reads_its_next_batch_while_it_works(tmp_path: Path) -> None:
+    data = arrays()
+    np.savez(tmp_path / "data.npz", **data)
+    here = Problem("lenet-300-100", data="arrays", root=tmp_path / "data.npz", validation=40)
+    there = Problem("lenet-300-100", data="shards", root=sharded(tmp_path / "shards", data), validation=40)
+    rows = there.splits.train.x
+    rows._arrays = files = [File(array) for array in rows._arrays]
+    losses = [problem.field("train", batch_size=20).loss(here.init(0)) for problem in (here, there)]
+    assert losses[0] == losses[1]
+    assert {who for file in files for who, _ in file.seen} > {threading.get_ident()}
 
 
 def test_parts_and_their_digest_are_the_same(both) -> None:

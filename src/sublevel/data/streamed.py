@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -18,11 +19,38 @@ BLOCK_BYTES = 2**24
 """Approximate number of bytes per read when all rows are read in order."""
 
 
+class Pass:
+    """Reads slices. While each begins where the one before it ended, a thread reads the next one of that length."""
+
+    def __init__(self) -> None:
+        self._end = 0
+        self._next: tuple[int, slice, Future[Tensor]] | None = None
+
+    def read(self, read: Callable[[slice], Tensor], rows: slice, length: int) -> Tensor:
+        """The rows of a slice, by ``read``, or as they were read ahead; an error of the thread is raised here."""
+        begin, end, step = rows.indices(length)
+        rows, ahead, self._next = slice(begin, end, step), self._next, None
+        if ahead is None or ahead[:2] != (os.getpid(), rows):  # a forked process has no such thread
+            found = read(rows)
+        else:
+            found = ahead[2].result()
+        if step == 1 and 0 < begin == self._end and end < length:
+            coming, reader = slice(end, min(2 * end - begin, length), 1), ThreadPoolExecutor(1)
+            self._next = os.getpid(), coming, reader.submit(read, coming)
+            reader.shutdown(wait=False)
+        self._end = end
+        return found
+
+    def __reduce__(self) -> tuple[type[Pass], tuple[()]]:
+        return Pass, ()
+
+
 class Streamed:
     """Rows of files, ``[N, ...]``, with the indexing and shape methods of a tensor.
 
     ``rows[index]`` with a slice or an int64 tensor reads rows onto ``device``. `keep` selects rows without reading.
-    ``dtype`` is the type of the rows that are read (default: that of the files).
+    ``dtype`` is the type of the rows that are read (default: that of the files). While slices follow each other, as in
+    a pass over all examples, a thread reads the next one.
     """
 
     def __init__(
@@ -39,6 +67,7 @@ class Streamed:
         self.dtype = dtype or torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
         self.shape = torch.Size((len(self._chosen), *arrays[0].shape[1:]))
         self.ndim = len(self.shape)
+        self._pass = Pass()
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -60,7 +89,8 @@ class Streamed:
         return self.dtype.is_floating_point
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        return self._on_device(self.read(rows if isinstance(rows, slice) else rows.cpu()))
+        found = self.read(rows.cpu()) if isinstance(rows, Tensor) else self._pass.read(self.read, rows, len(self))
+        return self._on_device(found)
 
     def read(self, rows: slice | Tensor) -> Tensor:
         """The rows of an index on the host, in page-locked memory if they go to a GPU."""
