@@ -30,10 +30,8 @@ class Pass:
         """The rows of a slice, by ``read``, or as they were read ahead; an error of the thread is raised here."""
         begin, end, step = rows.indices(length)
         rows, ahead, self._next = slice(begin, end, step), self._next, None
-        if ahead is None or ahead[:2] != (os.getpid(), rows):  # a forked process has no such thread
-            found = read(rows)
-        else:
-            found = ahead[2].result()
+        ready = ahead and ahead[:2] == (os.getpid(), rows)  # a forked process has no such thread
+        found = ahead[2].result() if ahead and ready else read(rows)
         if step == 1 and 0 < begin == self._end and end < length:
             coming, reader = slice(end, min(2 * end - begin, length), 1), ThreadPoolExecutor(1)
             self._next = os.getpid(), coming, reader.submit(read, coming)
