@@ -51,7 +51,7 @@ MUTANTS = ["mutant:host", "mutant:none", *(f"mutant:{name}" for name in mutants.
 def on_device(folder: Path, parts: list[str]) -> Parts:
     """Run the parts in a process where ``cuda`` is the device."""
     tiny_runs.furnish(folder)
-    command = [sys.executable, str(HERE / "inside.py"), "found.json", *parts]
+    command = [sys.executable, "-X", "faulthandler", str(HERE / "inside.py"), "found.json", *parts]
     done = subprocess.run(
         command, cwd=folder, env=tiny_runs.with_gpus(), capture_output=True, text=True, timeout=1500, check=False
     )
