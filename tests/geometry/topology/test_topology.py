@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.optimize import brentq
 from sublevel.field import Autograd
 from sublevel.geometry.paths import barrier
 from sublevel.geometry.planes import plane_through, scan
-from sublevel.geometry.topology import disconnectivity, persistence
+from sublevel.geometry.topology import disconnectivity, merge_tree, persistence
 
 F64 = torch.float64
 
@@ -294,3 +295,31 @@ def test_grids_without_sublevel_sets_are_refused():
         persistence(np.zeros(3))
     with pytest.raises(ValueError, match="2 of 4 values are nan or -inf"):
         persistence(np.array([[0.0, math.nan], [-math.inf, 1.0]]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_basins_of_a_grid_live_as_long_as_its_components(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    grid = draw.integers(0, 6, (7, 9)).astype(float) if seed % 2 else draw.normal(size=(7, 9))
+    grid[draw.random(grid.shape) < 0.1] = np.inf
+    found = persistence(grid)
+    components = found.dimension == 0
+    expected = sorted(zip(found.birth[components], found.death[components], strict=True))
+    tree = merge_tree(grid)
+    assert sorted((pair.birth, pair.death) for pair in tree.pairs()) == expected
+    assert all(grid[tuple(json.loads(name.replace("(", "[").replace(")", "]")))] == node.height
+               for node in tree.nodes if (name := node.name))  # fmt: skip
+
+
+def test_a_join_of_basins_is_the_lowest_pass_between_them() -> None:
+    grid = np.array([[0.0, 5.0, 2.0], [3.0, 9.0, 4.0], [1.0, 8.0, 2.5]])
+    tree = merge_tree(grid)
+    assert tree.minimax("(0, 0)", "(2, 0)") == 3.0
+    assert tree.minimax("(0, 2)", "(2, 2)") == 4.0
+    assert tree.minimax("(2, 0)", "(2, 2)") == 5.0
+
+
+@pytest.mark.parametrize("grid", [[[np.inf, np.inf]] * 2, [[1.0, 2.0]], [[np.nan, 1.0]] * 2])
+def test_a_grid_without_basins_has_no_merge_tree(grid: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"sublevel sets need|lie in no sublevel set|at least one"):
+        merge_tree(grid)
