@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "study" / "golden")]
 
 REAL = os.environ.get("SUBLEVEL_REAL_GPU") == "1"
 if REAL:
@@ -71,6 +72,17 @@ def small(steps: str) -> dict[str, Any]:
     return study(name, name)
 
 
+def every(name: str) -> dict[str, Any]:
+    """The study with every measurement, branch and criterion, under ENGINE@DEVICE."""
+    from test_golden_tables import tables
+
+    from sublevel.prune.registry import SCORES
+
+    engine, _, device = name.partition("@")
+    folder = Path(f"every-{name}").resolve()
+    return {"tables": tables(folder, device, *sorted(SCORES), dtype="float32", engine=engine)}
+
+
 def mutant(name: str) -> dict[str, Any]:
     """A small study under the engine of graphs, with a fault in the package; without one where it is `none`."""
     rates = 'engine = "graph"\nwarmup = "2it"'
@@ -122,7 +134,7 @@ ON_THE_HOST = "\n## Tickets in training code"
 """From here on a page trains a network of the reader's, which lies on the CPU."""
 
 PARTS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "tiny": tiny, "small": small, "mutant": mutant, "snippets": snippets, "check": check,
+    "tiny": tiny, "small": small, "every": every, "mutant": mutant, "snippets": snippets, "check": check,
 }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ QUICK = [
 ]
 PAGES = ["own-network.md", "ticket.md", "checkpoints.md"]
 SLOW = [f"check:{BENCHMARK}", *(f"snippets:{page}" for page in PAGES)]
+EVERY = ["every:eager@cpu", "every:eager@cuda", "every:graph@cuda"]
 MUTANTS = ["mutant:host", "mutant:none", *(f"mutant:{name}" for name in mutants.MUTANTS)]
 
 
@@ -106,6 +107,20 @@ def check_snippets(found: dict[str, Any]) -> None:
 
 def test_documented_code_runs_on_the_device(quick: Parts) -> None:
     check_snippets(quick["snippets:README.md"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    return on_device(tmp_path_factory.mktemp("every"), EVERY)
+
+
+@pretended
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_every_measurement_branch_and_criterion_is_that_of_the_cpu(whole: Parts, engine: str) -> None:
+    host, found = (sound(whole[f"every:{name}"]) for name in ("eager@cpu", f"{engine}@cuda"))
+    assert found["launched"] > 1000
+    assert found["tables"] == host["tables"]
 
 
 @pytest.fixture(scope="module")

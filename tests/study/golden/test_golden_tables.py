@@ -42,13 +42,16 @@ class Net(nn.Module):
         return self.linear(self.norm(self.conv(x)).tanh().flatten(1))
 
 
-def tables(folder: Path) -> dict[str, str]:
-    """Every table of the study as text."""
+def tables(folder: Path, device: str = "cpu", *criteria: str, dtype: str = "float64", **train: str) -> dict[str, str]:
+    """Every table of the study as text, with a one-shot branch for each criterion."""
     data = tiny_runs.arrays()
     pairs = {split: (data[f"{split}_x"], data[f"{split}_y"]) for split in ("train", "test")}
-    problem = sl.Problem(Net, **pairs, validation=40, version="1", dtype="float64")
+    problem = sl.Problem(Net, **pairs, validation=40, version="1", dtype=dtype, device=device)
     chosen = [{"name": name, "levels": [1]} for name in sorted(BRANCHES) if name != "imp"]
-    study = sl.Study(problem, **RUN, branches=[*chosen, {"name": "imp", "levels": [1, 2]}], out=folder)
+    shot = {"name": "oneshot", "levels": [1]}
+    chosen += [shot | {"label": name.replace(":", " of "), "options": {"criterion": name}} for name in criteria]
+    settings = RUN | {"train": RUN["train"] | {"dtype": dtype} | train}
+    study = sl.Study(problem, **settings, branches=[*chosen, {"name": "imp", "levels": [1, 2]}], out=folder)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the network, or code of your own beside it")
         return {name: to_csv(table) for name, table in study.run(jobs=1, report=False).tables.items()}
