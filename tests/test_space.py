@@ -270,6 +270,8 @@ def test_a_plain_vector_is_a_point_without_buffers():
     assert as_point(theta).buffers == {}
     point = Point(theta)
     assert as_point(point) is point
+    with pytest.raises(TypeError, match=r"got Linear: .* space.point\(module\) give points"):
+        as_point(nn.Linear(2, 2))
 
 
 @given(st.integers(-5, 10**9), st.text(max_size=12), st.integers(0, 10**6))

@@ -48,9 +48,16 @@ class Point:
         return Point(self.theta.to(device=device, dtype=dtype), buffers)
 
 
-def as_point(at: Point | Tensor) -> Point:
-    """A `Point` from a point or a plain vector, for fields that have no buffers."""
-    return at if isinstance(at, Point) else Point(at)
+def as_point(at: object) -> Point:
+    """A `Point` from a point or a plain vector, for fields that have no buffers; TypeError for anything else."""
+    if isinstance(at, Point):
+        return at
+    if not isinstance(at, Tensor):
+        raise TypeError(
+            f"a point is a Point or a vector [D], got {type(at).__name__}: problem.init, ticket.end, result.point and "
+            "space.point(module) give points, and a training has its own in .end"
+        )
+    return Point(at)
 
 
 def project(theta: Float[Tensor, "D"], mask: Bool[Tensor, "D"]) -> Float[Tensor, "D"]:
