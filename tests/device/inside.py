@@ -104,7 +104,8 @@ def snippets(page: str) -> dict[str, Any]:
     defaults = Problem.__init__.__defaults__
     desk = Path(tempfile.mkdtemp(dir="."))
     test_docs.furnish(desk)
-    test_docs.TEXTS[page] = test_docs.TEXTS[page].partition(ON_THE_HOST)[0]
+    test_docs.TEXTS[page], _, rest = test_docs.TEXTS[page].partition(ON_THE_HOST)
+    assert rest or page != "own-network.md", f"{page} has no heading {ON_THE_HOST.strip()!r}"
     sys.path.insert(0, str(desk.resolve()))
     before, write = Path.cwd(), sublevel.report.write
     os.chdir(desk)
@@ -130,7 +131,7 @@ def check(name: str) -> dict[str, Any]:
     return {}
 
 
-ON_THE_HOST = "\n## Tickets in training code"
+ON_THE_HOST = "\n## Tickets in your own training code"
 """From here on a page trains a network of the reader's, which lies on the CPU."""
 
 PARTS: dict[str, Callable[[str], dict[str, Any]]] = {
