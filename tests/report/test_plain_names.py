@@ -10,10 +10,9 @@ NAME = "a\x1b[2J\x00\ud800\u202e"
 
 
 def test_figures_and_page_are_well_formed(tmp_path):
-    tables = synthetic.make(2, 2, ("imp", "oneshot"), curves=3)
-    for name in ("levels", "legs", "paths", "profiles", "history", "spectra"):
-        table = tables[name]
-        tables[name] = table.assign(branch=table["branch"].replace("imp", NAME))
+    made = synthetic.make(2, 2, ("imp", "oneshot"), curves=3)
+    named = ("levels", "legs", "paths", "profiles", "history", "spectra")
+    tables = {name: made[name].assign(branch=made[name]["branch"].replace("imp", NAME)) for name in named}
     page = write(tables, {**synthetic.summary(), "name": NAME}, tmp_path)
     text = page.read_text(encoding="utf-8")
     assert not any(c in text for c in "\x1b\x00\u202e")
