@@ -92,7 +92,7 @@ format: install-dev
 	$(BIN)/ruff format .
 
 docs: install-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Documentation: $(CURDIR)/build/site/index.html"
 
 docs-figures: install

@@ -88,7 +88,7 @@ def tables() -> str:
         own = columns[len(shared[what]) :] if what else columns
         said = [(f"`{column}`", prose(table.columns[column])) for column in own if table.columns[column]]
         notes = f"{rows(('column', 'meaning'), said)}\n" if said else ""
-        whose = f"Of a [{what}](#what-identifies-a-row): {listed(shared[what])}.\n\n" if what else ""
+        whose = f"Of a [{what}](#identifying-columns): {listed(shared[what])}.\n\n" if what else ""
         parts.append(f"## {name}\n\n{about[name]}\n\n{whose}Columns: {listed(own)}.\n\n{notes}")
     return "\n".join(parts)
 

@@ -58,7 +58,7 @@ def test_what_is_declared_of_a_column_is_said_beside_it(generate):
 
 def test_what_identifies_a_row_is_told_from_the_rest(generate):
     text = generate.tables()
-    assert f"Of a [path](#what-identifies-a-row): {', '.join(f'`{c}`' for c in PATH)}." in text
+    assert f"Of a [path](#identifying-columns): {', '.join(f'`{c}`' for c in PATH)}." in text
     assert "Of a [spectrum]" in text
     assert "Of a [solution]" in text
     assert len(SPECTRUM) > len(SOLUTION)
