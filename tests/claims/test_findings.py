@@ -72,6 +72,16 @@ def test_both_controls_have_to_cost_something():
     assert (one.number, "re-initialising saves 1.9" in one.sentence) == ("no", True)
 
 
+def test_controls_that_do_not_both_cost_are_told_at_the_sparsest_density():
+    table = levels(imp=[0.02] * 3, reinit=[0.02] * 3, random_prune=[0.02, 0.02, 0.2])
+    table.loc[table["branch"] == "reinit", "test_error"] += NOISE[[0, 2, 1] * 3]
+    table.loc[table["branch"] == "random-prune", "test_error"] += NOISE[[1, 0, 2] * 3]
+    found = findings({"levels": table})[1]
+    assert found.sentence.startswith("At 10% of the weights, re-initialising costs")
+    assert "inconclusive" in found.sentence
+    assert "a random mask costs 18" in found.sentence
+
+
 def test_a_solution_lies_in_the_basin_only_by_its_height_and_a_path():
     def lies(loss, top):
         tables = {"levels": levels(imp=[0.0] * 3), "membership": membership(loss, top)}

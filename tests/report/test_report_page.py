@@ -31,7 +31,7 @@ def test_the_first_screen_is_computed_from_the_tables():
     rows += [("imp", 3, s, 0.512, e) for s, e in enumerate((0.10, 0.12, 0.14))]
     levels = pd.DataFrame(rows, columns=["branch", "level", "seed", "density", "test_error"])
     text = visible(render({"levels": levels}, {"model": {"name": "lenet"}}))
-    assert "IMP pruned lenet down to 51.2% of its weights: 6 networks trained, 3 seeds." in text
+    assert "IMP pruned lenet down to 51.2% of its weights: 6 networks measured, 3 seeds." in text
     # differences 2, 3 and 4 points: half-width 2.920 * 1 / sqrt(3) = 1.69
     said = "IMP is worse than the dense network (9.0% test error) already at 51.2% of the weights: +3.0 points "
     assert f"{said}(90% CI 1.3 to 4.7; margin 0.5)." in text

@@ -174,8 +174,8 @@ def _rise(tables: Indexed, design: Design, path: str, where: str) -> Finding | N
 def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool = False) -> list[Tested]:
     """The parts that were measured, at a level that they share.
 
-    The sparsest fixed density at which the ticket matches. Else, of the densities at which all parts hold, or of all,
-    the ``densest`` or the middle one.
+    The sparsest fixed density at which the ticket matches. Else, of the densities at which all parts hold, the middle or
+    the ``densest`` one; and where there is none, the sparsest or the ``densest`` of all.
     """
     here = [p for p in parts if p.present]
     shared = sorted(set.intersection(*(set(p.present) for p in here)) - {0}) if here else []
@@ -184,8 +184,8 @@ def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool =
     if not usable:
         return []
     matched = [level for level in usable if level in design.matching]
-    holding = [level for level in usable if all(assess(p, level).p <= ALPHA for p in here)] or usable
-    level = matched[-1] if matched else holding[0 if densest else len(holding) // 2]
+    holding = [level for level in usable if all(assess(p, level).p <= ALPHA for p in here)]
+    level = (matched[-1:] or holding[0 if densest else len(holding) // 2 :] or usable[0 if densest else -1 :])[0]
     return [assess(p, level) for p in here]
 
 

@@ -28,7 +28,7 @@ def studied(tables: Tables, summary: dict[str, Any]) -> str:
     first, others = ("IMP" if names[0] == "imp" else names[0]), len(names) - 1
     by = f"{first} and {counted(others, 'other method')}" if others else first
     down = percent(float(levels["density"].min()))
-    return f"{by} pruned {setting} down to {down} of its weights: {networks} trained, {seeds}."
+    return f"{by} pruned {setting} down to {down} of its weights: {networks} measured, {seeds}."
 
 
 def _data(summary: dict[str, Any]) -> str:
