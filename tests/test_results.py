@@ -54,6 +54,13 @@ def test_the_findings_of_the_project_are_those_of_the_demo(readme: ModuleType) -
     assert readme.with_findings(text) == text
 
 
+def test_the_page_of_open_questions_has_the_published_verdicts(readme: ModuleType) -> None:
+    page = (ROOT / "docs" / "open-questions.md").read_text(encoding="utf-8")
+    assert readme.between(page, readme.KNOWN, readme.known()) == page
+    asked = {r.claim for f in FOLDERS for r in readme.Results(f).table("verdicts").itertuples() if r.claim[0] == "Q"}
+    assert all(f"| {claim} | `results/" in readme.known() for claim in asked)
+
+
 def test_what_the_tables_lack_is_an_error(readme: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
     (tmp_path / "README.md.j2").write_text("{{ r.nothing_of_the_kind }}", encoding="utf-8")

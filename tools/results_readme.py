@@ -1,7 +1,8 @@
 """Write verdicts and README of every published result from its tables, by the template next to them.
 
     python tools/results_readme.py            every folder of results/ that has a README.md.j2, and the findings in
-                                              the project's own README.md, with its picture
+                                              the project's own README.md, with its picture, and the verdicts in
+                                              docs/open-questions.md
     python tools/results_readme.py FOLDER     one folder
 
 No number of a README is typed: a template names what it shows (`Results`), and the tables say it. The tables
@@ -37,7 +38,9 @@ ROOT = Path(__file__).parent.parent
 TEMPLATE = "README.md.j2"
 FINDINGS = ("<!-- findings: made by tools/results_readme.py from results/demo -->", "<!-- end of findings -->")
 LANDSCAPE = ("<!-- landscape: made by tools/results_readme.py from results/demo -->", "<!-- end of landscape -->")
+KNOWN = ("<!-- known: made by tools/results_readme.py from results/ -->", "<!-- end of known -->")
 PICTURE = "docs/landscape.png"
+QUESTIONS = "docs/open-questions.md"
 SCALES = {"test error": (100.0, "points"), "error barrier": (100.0, "points"), "train error": (100.0, "points")}
 """Units that are fractions in the tables and points in the text."""
 
@@ -286,12 +289,27 @@ def landscape() -> str:
     return f"![The loss landscape around a winning ticket]({picture})\n\n{textwrap.fill(words, 118)}\n"
 
 
+def known() -> str:
+    """What the page of open questions shows: each question's verdict in each published result that asks it."""
+    found = []
+    for folder in sorted(p.parent for p in (ROOT / "results").glob("*/summary.json")):
+        rows = Results(folder).table("verdicts").query("family == 'exploratory'")
+        for r in rows.itertuples():
+            sentence = str(r.sentence).removesuffix(" Exploratory: not corrected for the number of claims.")
+            found.append((r.claim, folder.name, f"**{r.verdict}**", sentence))
+    body = [[claim, f"`results/{name}`", *rest] for claim, name, *rest in sorted(found)]
+    return markdown(["", "result", "verdict", "in a sentence"], body) + "\n"
+
+
+def between(page: str, marks: tuple[str, str], text: str) -> str:
+    """A page with the text between two marks written again. ValueError where it has no such marks."""
+    begin, end = (page.index(mark) for mark in marks)
+    return f"{page[:begin]}{marks[0]}\n{text}{page[end:]}"
+
+
 def with_findings(readme: str) -> str:
     """The project's README with its findings written again. ValueError where it has no place for them."""
-    for marks, text in ((FINDINGS, findings()), (LANDSCAPE, landscape())):
-        begin, end = (readme.index(mark) for mark in marks)
-        readme = f"{readme[:begin]}{marks[0]}\n{text}{readme[end:]}"
-    return readme
+    return between(between(readme, FINDINGS, findings()), LANDSCAPE, landscape())
 
 
 def main(folders: Sequence[str]) -> None:
@@ -311,6 +329,8 @@ def main(folders: Sequence[str]) -> None:
             shown(one.views[0], one.title, one.columns).savefig(ROOT / PICTURE, dpi=130, metadata={"Software": None})
         whole = ROOT / "README.md"
         whole.write_text(with_findings(whole.read_text(encoding="utf-8")), encoding="utf-8")
+        questions = ROOT / QUESTIONS
+        questions.write_text(between(questions.read_text(encoding="utf-8"), KNOWN, known()), encoding="utf-8")
 
 
 if __name__ == "__main__":
