@@ -174,8 +174,8 @@ def _rise(tables: Indexed, design: Design, path: str, where: str) -> Finding | N
 def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool = False) -> list[Tested]:
     """The parts that were measured, at a level that they share.
 
-    The sparsest fixed density at which the ticket matches. Else, of the densities at which all parts hold, the middle or
-    the ``densest`` one; and where there is none, the sparsest or the ``densest`` of all.
+    The sparsest fixed density at which the ticket matches. Else, of the densities at which all parts hold, the middle
+    or the ``densest`` one; and where there is none, the sparsest or the ``densest`` of all.
     """
     here = [p for p in parts if p.present]
     shared = sorted(set.intersection(*(set(p.present) for p in here)) - {0}) if here else []
