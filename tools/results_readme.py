@@ -94,9 +94,12 @@ class Results:
         return percent(self.mean(branch, level, "density"))
 
     def curve(self, branches: Mapping[str, str], levels: Sequence[int], column: str = "test_error") -> str:
-        """A table of means over seeds: a row for each branch, a column for each level. Errors are in points."""
+        """A table of means over seeds: a row for each branch, a column for each level. Errors are in points.
+
+        The columns are named by the densities of the first branch.
+        """
         scale, form = (100, "{:.1f}") if column.endswith("error") else (1, "{:.3f}")
-        head = ["", *(self.density(level) for level in levels)]
+        head = ["", *(self.density(level, next(iter(branches))) for level in levels)]
         body = []
         for branch, words in branches.items():
             cells = [scale * self.mean(branch, level, column) for level in levels]
