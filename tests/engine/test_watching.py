@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import sys
 import time
@@ -115,6 +117,7 @@ def test_rate_and_time_left_from_rows() -> None:
     tally.take({"event": "begin", "time": 100.0, "cells": 10, "cached": 2, "work": 8.0})
     for i in range(4):
         tally.take({"event": "started", "time": 100.0, "cell": f"{i}"})
+    for i in range(4):
         tally.take({"event": "finished", "time": 130.0, "cell": f"{i}", "status": "done", "work": 1.0})
     assert tally.left(130.0) == pytest.approx(30.0)
     assert tally.rate(130.0) == pytest.approx(8.0)
@@ -213,7 +216,7 @@ def test_the_command_says_how_to_go_on(workshop: Path) -> None:
 def test_between_two_cells_nothing_is_said_to_run_in_another_run(capsys: pytest.CaptureFixture[str]) -> None:
     watching = Watching(live=False)
     for elsewhere in ("", "train/dense/L0/s0"):
-        watching._spoke = 0.0
+        watching._spoke = -math.inf
         watching.progress.elsewhere = {elsewhere} - {""}
         watching.tick()
     alone, shared = capsys.readouterr().out.splitlines()
@@ -292,6 +295,47 @@ def test_time_left_of_trainings_that_do_not_report_falls_too(clock: Clock, jobs:
     told = followed(clock, jobs, epochs=0)
     assert all(after <= before for (before, _), (after, _) in pairwise(told))
     assert all(left == pytest.approx(true, abs=31) for left, true in told)
+
+
+@pytest.mark.parametrize("jump", [-1e5, -1e9, 1e9, 0.0], ids=["back a day", "to 1970", "from 1970", "none"])
+@pytest.mark.parametrize("at", [1, 2, 5, 7, 8])
+def test_a_clock_that_was_set_changes_no_length_of_time(at: int, jump: float) -> None:
+    """Eight rows half a minute apart, with a clock that is set before one of them, or after the last one."""
+    tally, now = RunProgress(), 1.8e9
+    rows = [{"event": "begin", "cells": 1, "cached": 0, "work": 1.0}, {"event": "started", "cell": "x", "work": 1.0}]
+    rows += [{"event": "progress", "cell": "x", "said": {"step": i, "steps": 12}} for i in range(1, 7)]
+    for i, row in enumerate(rows):
+        now += 30 + (jump if i == at else 0)
+        tally.take({**row, "time": now})
+    now += jump if at == 8 else 0
+    assert tally.at(now) - tally.began == 210 - (30 if jump and at < 8 else 0)
+    left = tally.left(now)
+    assert left is not None
+    assert 120 <= left <= 180
+    assert tally.rate(tally.at(now)) == 0.0
+    assert (tally.ago(now) is None) == (at == 8 and jump != 0)
+
+
+@pytest.mark.parametrize("time_", [-1e9, -5.0, 0.0, 30.0, 1e10, 1e14])
+@pytest.mark.parametrize("alive", [True, False])
+def test_no_time_of_a_log_makes_status_tell_a_century(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], time_: float, alive: bool
+) -> None:
+    """In the first row, in the last one, in all; also work that would take as long."""
+    log = tmp_path / "small" / "events.jsonl"
+    log.parent.mkdir()
+    now = time.time()
+    who = own() if alive else {}
+    true = [{**row, "time": now - 50 + row["time"], **(who if row["event"] == "begin" else {})} for row in GOOD]
+    for odd in ([0], [5], range(6), [3, 4]):
+        for work in (2.0, 1e14):
+            rows = [{**row, "time": time_ + i} if i in odd else row for i, row in enumerate(true)]
+            log.write_text(
+                "\n".join(json.dumps({**row, "work": work} if "work" in row else row) for row in rows) + "\n"
+            )
+            told = state(capsys, tmp_path)
+            assert not re.search(r"-\d|\d{4,} h|inf|nan", told), told
+            assert all(float(rate) < 1000 for rate in re.findall(r"([\d.]+) cells/min", told)), told
 
 
 def test_quick_cells_that_were_misjudged_do_not_make_it_grow_again_and_again(clock: Clock) -> None:
@@ -384,7 +428,7 @@ def test_a_number_that_another_process_has_now_is_not_the_run(tmp_path: Path) ->
 def test_a_loop_that_tells_no_loss_is_watched(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "loops.py").write_text("def still(theta, mask, steps):\n    return theta * mask\n")
     watching = Watching(live=False)
-    watching._spoke = 0.0
+    watching._spoke = -math.inf
     result = sl.Study("small.toml", loop="loops:still", levels=1, branches=["imp"]).run(
         jobs=1, listener=watching, report=False
     )

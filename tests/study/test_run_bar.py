@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 
 from rich.console import Console
@@ -17,9 +18,9 @@ def test_a_terminal_shows_the_cells_and_the_path_of_the_report(tmp_path):
     bar = Terminal(Console(file=text, force_terminal=True, width=100))
     node = Node("train/imp/L1/s0", "train", {}, {})
     bar(Event("begin", about={"cells": 3, "cached": 1, "work": 2.0}))
-    bar._shown = 0.0
+    bar._shown = -math.inf
     bar(Event("started", node, {"kind": "train", "work": 1.0}))
-    bar._shown = 0.0
+    bar._shown = -math.inf
     bar(finished(Outcome(node, "done", "key", {"seconds": 0.1}, None), 1.0))
     bar(Event("end", about={"why": "done"}))
     bar.end("2 of 3 cells computed in 4 s", tmp_path / "report.html")

@@ -65,14 +65,16 @@ def _print(folder: Path) -> None:
         return
     alive = lives(p, log)
     about = {name: str(p.about.get(name, "?")) for name in ("study", "host", "pid", "executor")}
-    now = time.time() if alive else p.now
+    now = p.at(time.time()) if alive else p.now
+    ago = p.ago(time.time())
+    when = "at an unknown time" if ago is None else f"{clock(ago)} ago"
     where = f"on {about['host']} (process {about['pid']}), executor {about['executor']}"
     if alive:
         state = f"running for {clock(now - p.began)} {where}"
     elif p.why is None:
-        state = f"stopped without a message {clock(time.time() - p.now)} ago, {where}; the same command resumes it"
+        state = f"stopped without a message {when}, {where}; the same command resumes it"
     else:
-        state = f"ended {clock(time.time() - p.now)} ago after {clock(now - p.began)}: {p.why}"
+        state = f"ended {when} after {clock(now - p.began)}: {p.why}"
     say(f"{about['study']}: {state}")
     rate = f"; {p.rate(now):.1f} cells/min" if p.done else ""
     ahead = f"; {left(p)}" if alive else ""

@@ -30,7 +30,7 @@ class Watching:
     def __init__(self, live: bool) -> None:
         self.live = live
         self.progress = RunProgress()
-        self._spoke = time.time()
+        self._spoke = time.monotonic()
         self._view: Live | None = None
 
     def __call__(self, event: Event) -> None:
@@ -54,8 +54,8 @@ class Watching:
         """Show the current progress."""
         if self._view is not None:
             self._view.update(self.picture())
-        elif not self.live and time.time() - self._spoke > EVERY:
-            self._spoke, p = time.time(), self.progress
+        elif not self.live and time.monotonic() - self._spoke > EVERY:
+            self._spoke, p = time.monotonic(), self.progress
             running = ", ".join(describe(name, row) for name, row in p.running.items())
             now = f"; running {running}" if running else "; running in another run" if p.elsewhere else ""
             say(f"{p.cached + p.done}/{p.cells} cells, {left(p)}{now}")
@@ -76,7 +76,7 @@ class Watching:
         elif p.cached == p.cells:
             say(f"all {p.cells} cells were in the store: nothing to compute")
         else:
-            say(f"{p.done} cells run in {clock(time.time() - p.began)}, {p.cached} from the store")
+            say(f"{p.done} cells run in {clock(p.now - p.began)}, {p.cached} from the store")
         if unfinished["failed"] or unfinished["skipped"]:
             failed, skipped = (unfinished[status] for status in ("failed", "skipped"))
             say(f"{failed} cells failed; {skipped} that need them were skipped; see the report")

@@ -24,6 +24,13 @@ SOON = 5.0
 """Seconds from the beginning of a run without an estimate of its end."""
 
 
+JUMP = 30 * 86_400.0
+"""Seconds between two readings of the clock above which it was set in between."""
+
+LONGEST = 10 * 365 * 86_400.0
+"""Seconds of the longest time that is told."""
+
+
 def number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a finite number of reasonable size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
@@ -31,7 +38,9 @@ def number(value: object) -> TypeGuard[int | float]:
 
 def proper(row: object) -> bool:
     """Whether a row is valid: a log may be truncated, or come from anybody."""
-    if not isinstance(row, dict) or not number(row.get("time")) or not isinstance(row.get("event"), str):
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        return False
+    if not number(row.get("time")) or row["time"] < 0:
         return False
     fields = FIELDS.get(row["event"])
     if fields is None:
@@ -83,11 +92,15 @@ class _Pace:
 
 
 class RunProgress:
-    """Counts the rows of a run."""
+    """Counts the rows of a run.
+
+    Its times, ``began``, ``now`` and ``since``, are those of a clock that never goes back: no time passes between two
+    rows if the machine's clock was set back between them, or ahead by more than `JUMP`.
+    """
 
     def __init__(self) -> None:
         self.cells = self.cached = self.done = self.failed = 0
-        self.began = self.now = 0.0
+        self.began = self.now = self._ahead = 0.0
         self.running: dict[str, Row] = {}
         self.elsewhere: set[str] = set()
         self.troubles: list[str] = []
@@ -103,10 +116,10 @@ class RunProgress:
         """Count a row; a row that is not `proper` is skipped."""
         if not proper(row):
             return
-        name, now = row.get("cell", ""), float(row["time"])
+        name, now = row.get("cell", ""), self.at(row["time"])
         match row["event"]:
             case "begin":
-                self.about, self.began = row, now
+                self.about, self.began = row, (now := float(row["time"]))
                 self.cells, self.cached = row["cells"], row["cached"]
                 kinds = row.get("kinds")
                 if not isinstance(kinds, dict) or not all(isinstance(k, str) and number(kinds[k]) for k in kinds):
@@ -131,7 +144,17 @@ class RunProgress:
                 self._finish(name, now, row)
             case "end":
                 self.why = row["why"]
-        self.now = now
+        self.now, self._ahead = now, now - row["time"]
+
+    def at(self, time: float) -> float:
+        """A reading of the machine's clock as a time of this run; `now` if the clock was set since the last row."""
+        time += self._ahead
+        return time if 0 <= time - self.now <= JUMP else self.now
+
+    def ago(self, time: float) -> float | None:
+        """Seconds from the last row to a reading of the machine's clock; None if they cannot be right."""
+        seconds = time + self._ahead - self.now
+        return max(seconds, 0.0) if -60 < seconds < LONGEST else None
 
     def _finish(self, name: str, now: float, row: Row) -> None:
         pace = self._drop(name)
@@ -141,7 +164,7 @@ class RunProgress:
         kind, work = _kind(row), float(row["work"])
         self._work[kind] -= work
         if row["status"] == "done" and pace is not None:
-            self._seconds[kind] += max(now - pace.since, 0.0)
+            self._seconds[kind] += now - pace.since
             self._worked[kind] += work
         if row["status"] == "failed":
             self.failed += 1
@@ -153,11 +176,12 @@ class RunProgress:
         return self._paces.pop(name, None)
 
     def left(self, now: float) -> float | None:
-        """Seconds left; None while there is no basis for an estimate.
+        """Seconds left at a reading of the machine's clock; None while there is no basis for an estimate.
 
         A running cell keeps the pace of its own reports. A cell without reports takes as long per unit of work as cells
         of its kind have taken. The number of cells at once stays the same.
         """
+        now = self.at(now)
         if now - self.began < SOON:
             return None
         rates, overall = self._rates()
@@ -172,7 +196,8 @@ class RunProgress:
             work[pace.kind] -= pace.work
         waiting = sum(max(w, 0.0) / rates.get(kind, overall) for kind, w in work.items())
         at_once = max(self._most, sum(self._seconds.values()) / (now - self.began))
-        return max((sum(own) + waiting) / at_once, *own, 0.0)
+        seconds = max((sum(own) + waiting) / at_once, *own, 0.0)
+        return seconds if seconds < LONGEST else None
 
     def _rates(self) -> tuple[dict[str, float], float | None]:
         """Work per second of a cell: by kind, and over all kinds."""
@@ -186,8 +211,8 @@ class RunProgress:
         return rates, sum(worked[kind] for kind in rates) / whole if whole > 0 else None
 
     def rate(self, now: float) -> float:
-        """Settled cells per minute."""
-        return 60 * self.done / max(now - self.began, 1e-9)
+        """Settled cells per minute, until a time of this run."""
+        return 60 * self.done / max(now - self.began, 1.0)
 
 
 def _kind(row: Row) -> str:

@@ -169,7 +169,7 @@ class Study(Shown):
         cells finish. In a notebook or on a terminal a bar shows the ``progress`` and the time left, unless
         there is a ``listener``.
         """
-        started = time.time()
+        started = time.monotonic()
         placement.check(self.spec, self.problem, executor, jobs, max_hours)
         check_trackers(track)
         _ = self.cells
@@ -187,11 +187,11 @@ class Study(Shown):
         roots.begin(store, self._root(schedule.outcomes, problem, finished=False))
         with schedule.logged():
             if waiting or executor == TORCHRUN:  # its other processes wait for a message
-                seconds = math.inf if max_hours is None else started + 3600 * max_hours - time.time()
+                seconds = math.inf if max_hours is None else started + 3600 * max_hours - time.monotonic()
                 self._compute(schedule, problem, executor, jobs, seconds)
         aside = sorted(set(store.damaged()) - damaged)
         roots.finish(store, self._root(schedule.outcomes, problem, finished=True))
-        self._write_manifest(schedule.outcomes, problem, seconds=time.time() - started, damaged=aside)
+        self._write_manifest(schedule.outcomes, problem, seconds=time.monotonic() - started, damaged=aside)
         home = self.problem
         if home.device != self._home:
             home = home.on(self._home, self.spec.train.dtype)

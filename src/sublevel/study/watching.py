@@ -6,6 +6,7 @@ In a notebook it is one line of HTML that changes; on a terminal it is a bar of 
 from __future__ import annotations
 
 import html
+import math
 import os
 import sys
 import time
@@ -29,19 +30,19 @@ class Bar(ABC):
     """A listener that counts cells and shows them at most every `EVERY` seconds."""
 
     def __init__(self) -> None:
-        self.progress, self._shown = RunProgress(), 0.0
+        self.progress, self._shown = RunProgress(), -math.inf
 
     def __call__(self, event: Event) -> None:
         """Count an event; show how far the run has come."""
         if event.what == "begin":
-            self.progress, self._shown = RunProgress(), 0.0
+            self.progress, self._shown = RunProgress(), -math.inf
         elif not self.progress.about:  # what was in the store before the run began
             return
         self.progress.take(event.row)
         if event.what == "end":
             self.stop()
-        elif time.time() - self._shown >= EVERY:
-            self._shown = time.time()
+        elif time.monotonic() - self._shown >= EVERY:
+            self._shown = time.monotonic()
             self.show()
 
     def text(self) -> str:
