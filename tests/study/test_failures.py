@@ -23,7 +23,7 @@ def test_a_branch_that_diverges_stops_no_other(workshop: Path) -> None:
     """finetune is sent to infinity; imp and the dense network are none of its business."""
     run = workshop / "sublevel-runs" / "small"
     command = ("run", "small.toml", "--set", "finetune_lr=1e38", "--jobs", 1)
-    done = cli(*command, cwd=workshop)
+    done = cli(*command, cwd=workshop, page=True)
     assert done.returncode == 1, done.stderr
     assert "failed: train/finetune/L1/s0: training diverged" in done.stdout
     failures = {row["cell"]: row for row in table(run, "failures")}
@@ -44,7 +44,9 @@ def test_a_branch_that_diverges_stops_no_other(workshop: Path) -> None:
 def test_a_dense_network_that_diverges(workshop: Path, epochs: int | str) -> None:
     """Everything needs it. With a single step the loss on the way is finite and only the end point is not."""
     length = f"train.length={epochs}" if isinstance(epochs, str) else f"train.epochs={epochs}"
-    done = cli("run", "small.toml", "--set", "train.lr=1e38", "--set", length, "--set", "rewind=0it", cwd=workshop)
+    done = cli(
+        "run", "small.toml", "--set", "train.lr=1e38", "--set", length, "--set", "rewind=0it", cwd=workshop, page=True
+    )
     run = workshop / "sublevel-runs" / "small"
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "failed: train/dense/L0/s0: training diverged" in done.stdout
@@ -80,7 +82,7 @@ def own(workshop: Path, trouble: str) -> tuple[str, ...]:
 def test_own_code_that_raises_at_some_weights(workshop: Path) -> None:
     """At level 2 only; the message of the exception is kept, and the cell is tried again after the code is mended."""
     command = own(workshop, "raise ArithmeticError('too few weights')")
-    done = cli(*command, "--jobs", 1, cwd=workshop)
+    done = cli(*command, "--jobs", 1, cwd=workshop, page=True)
     assert done.returncode == 1, done.stderr
     run = workshop / "sublevel-runs" / "small"
     failures = {row["cell"]: row for row in table(run, "failures")}
@@ -148,7 +150,7 @@ def test_workers_alone_under_a_limit_of_memory(workshop: Path, tmp_path: Path, l
     (tmp_path / "sitecustomize.py").write_text(ONLY_WORKERS)
     more = {"LIMIT": str(limit), "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     command = own(workshop, "__import__('torch').ones(2**32, dtype=__import__('torch').uint8)")
-    done = cli(*command, "--jobs", 2, cwd=workshop, timeout=300, **more)
+    done = cli(*command, "--jobs", 2, cwd=workshop, timeout=900, **more)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     run = workshop / "sublevel-runs" / "small"
@@ -158,6 +160,28 @@ def test_workers_alone_under_a_limit_of_memory(workshop: Path, tmp_path: Path, l
     own(workshop, "pass")
     assert cli(*command, "--jobs", 2, cwd=workshop).returncode == 0
     assert table(run, "failures") == []
+
+
+STANDS_STILL = """
+import re, resource, sys, time
+from sublevel.engine import worker
+worker.STILL = 1.5
+resource.setrlimit(resource.RLIMIT_AS, (eval(sys.argv[1]),) * 2)
+worker._end_if_still()
+while time.process_time() < 3:
+    pass
+re.match("(a|a)*b", "a" * int(sys.argv[2]))  # no other thread gets its turn
+"""
+
+
+@pytest.mark.parametrize(("limit", "letters", "code"), [("2**33", 40, 1), ("2**33", 2, 0), ("-1", 2, 0)])
+def test_a_worker_that_stands_still_under_a_limit_of_memory_ends(
+    tmp_path: Path, limit: str, letters: int, code: int
+) -> None:
+    """CPython does so where no memory is left for an exception: a run once waited for ever, and so did its orphans."""
+    done = python("-c", STANDS_STILL, limit, letters, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert ("Timeout" in done.stderr) == bool(code)
 
 
 @pytest.mark.parametrize("kib", [40_000, 300_000])

@@ -7,8 +7,10 @@ imported, so it works from notebooks and from scripts without a main guard.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -30,6 +32,10 @@ from sublevel.foreign import plain
 
 leave = os._exit
 """Ends the process at once; in ``os`` it is refused to code of the user's."""
+
+
+STILL = 60.0
+"""Seconds for which the interpreter of a worker under a limit of memory may stand still."""
 
 
 def run_job(text: str, progress: Progress = lambda row: None, compute: Compute | None = None) -> str:
@@ -99,6 +105,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     sys.stdin, sys.stdout = open(0, encoding="utf-8", closefd=False), sys.stderr  # noqa: SIM115 - for the whole process
+    _end_if_still()
     pipes = jobs.fileno(), answers.fileno()
     os.register_at_fork(after_in_child=lambda: [os.close(each) for each in pipes])
 
@@ -111,6 +118,25 @@ def main() -> None:
         sys.path[:] = request["path"]
         answer = run_job(request["job"], progress=lambda row: say({"progress": finite(row)}))
         say({"answer": answer})
+
+
+def _end_if_still() -> None:
+    """Under a limit of memory (ulimit -v), end the process if no thread of it gets its turn for `STILL` seconds.
+
+    Without memory for the handling of a MemoryError, CPython tries for ever and lets no other thread run, so the
+    process would outlive even its parent.
+    """
+    limits = {resource.getrlimit(each)[0] for each in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+    if limits == {resource.RLIM_INFINITY}:
+        return
+
+    def live() -> None:
+        while True:
+            faulthandler.dump_traceback_later(STILL, exit=True)
+            time.sleep(STILL / 10)
+
+    with suppress(RuntimeError):  # no memory for a thread
+        threading.Thread(target=live, daemon=True).start()
 
 
 def _lines(jobs: TextIO) -> Iterator[str]:
