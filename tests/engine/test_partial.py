@@ -9,6 +9,7 @@ import pytest
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Folder
 from sublevel.errors import ConfigError
+from sublevel.foreign import LARGEST
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 ABOUT, DATA = {"step": 5, "total": 0.1 + 0.2}, b"line\nand more\0"
@@ -37,6 +38,14 @@ def test_nothing_that_is_damaged_or_of_another_cell_is_read(tmp_path: Path) -> N
         assert partial.read() is None, at
     (tmp_path / "partial" / OTHER).write_bytes(data)
     assert Partial(Folder(tmp_path), OTHER).read() is None
+
+
+def test_a_state_larger_than_any_document_is_not_taken_apart(tmp_path: Path) -> None:
+    """Eight million empty lists once took half a gigabyte; the healthy neighbour is below the bound."""
+    partial = Partial(Folder(tmp_path), KEY)
+    for text, bound in (("x" * (LARGEST - 200), True), ("x" * LARGEST, False)):
+        partial.write({"text": text}, DATA)
+        assert (partial.read() == ({"text": text}, DATA)) == bound
 
 
 def test_it_is_time_after_so_many_seconds_and_not_again_at_once(

@@ -17,7 +17,6 @@ the result is not computed again.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from sublevel.engine.store.content import Document, canonical, digest, sealed, s
 from sublevel.engine.store.names import CELLS, DAMAGED, OBJECTS, TMP, cell_name, key_of, object_name
 from sublevel.engine.store.reading import checked_read, entry_or_none, kept_objects, object_parser, parse_entry
 from sublevel.errors import DamagedEntry, StoreError
+from sublevel.foreign import load_json
 
 FORMAT = 1
 MARKER = "format.json"
@@ -228,7 +228,7 @@ class Store:
 def _format(data: bytes) -> Any:
     """The format that a marker names; None for invalid bytes."""
     try:
-        found = json.loads(data)["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = load_json(data)["format"]
+    except (ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, int | str) else None

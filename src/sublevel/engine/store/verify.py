@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from sublevel.engine.store import roots
 from sublevel.engine.store.entries import Store
 from sublevel.engine.store.names import cell_name
 from sublevel.errors import StoreError
+from sublevel.foreign import load_json
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def verify(store: Store) -> Verified:
     incomplete = dict.fromkeys(broken, "")
     for key in broken:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            incomplete[key] = json.loads(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
+            incomplete[key] = load_json(store.files.read(cell_name(key)))["body"]["labels"].get("cell", "")
     return Verified(len(keys), sorted(set(store.damaged()) - before), incomplete, unreadable)
 
 
