@@ -289,6 +289,20 @@ def test_a_lease_that_was_made_by_a_call_that_failed_is_held(store: Store) -> No
     assert list(store.files.files("leases/")) == []
 
 
+@pytest.mark.parametrize(("call", "at"), [("scandir", 0), ("scandir", 1), ("unlink", 0)])
+def test_no_lease_is_left_where_a_claim_or_a_release_failed(store: Store, call: str, at: int) -> None:
+    """It was left to a process that lives, so that the next run in it waited for 90 seconds."""
+
+    def claimed_and_released() -> None:
+        assert leases.claim(KEY)
+        leases.release(KEY)
+
+    with failing(call, errno.EACCES, at) as fault, Leases(store.files) as leases, pytest.raises(StoreError):
+        claimed_and_released()
+    assert fault.fired
+    assert list(store.files.files("leases/")) == []
+
+
 # --- Object storage.
 
 

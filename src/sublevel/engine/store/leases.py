@@ -71,7 +71,7 @@ class Leases:
         self._over.set()
         self._heart.join()
         for key in list(self._held):
-            with suppress(OSError):
+            with suppress(OSError, StoreError):
                 self._drop(key)
 
     def claim(self, key: str) -> bool:
@@ -87,10 +87,12 @@ class Leases:
             text = sealed({"run": self._run, "seconds": self.seconds, **own()})
             if not self._files.create(name, text):
                 return False
-            if [file for file in standing(self._files, key) if file.name != name] != before:
-                self._files.remove(name)  # another run came between; both step back and come again
-                return False
             self._held[key] = name
+            if [file for file in standing(self._files, key) if file.name != name] != before:
+                with self._holding:  # another run came between; both step back and come again
+                    self._files.remove(name)
+                    del self._held[key]
+                return False
             return True
 
     def release(self, key: str) -> None:
@@ -100,10 +102,10 @@ class Leases:
 
     def _drop(self, key: str) -> None:
         with self._holding:
-            mine = self._held.pop(key)
             for file in standing(self._files, key):
-                if generation(file) <= generation(mine):
+                if generation(file) <= generation(self._held[key]):
                     self._files.remove(file.name)
+            del self._held[key]  # now that it is gone; else the end of the run tries again
 
     def _beat(self) -> None:
         while not self._over.wait(self.seconds / BEATS):
