@@ -19,7 +19,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -121,22 +121,23 @@ def one(shop: Workshop, url: str, out: str, rng: random.Random) -> tuple[int, li
 
 
 def measure(shop: Workshop, n: int, seed: int = 0) -> dict[str, Any]:
-    """All kills, with what went wrong."""
+    """All kills, or those until Ctrl-C, with what went wrong."""
     rng, found = random.Random(seed), []
     with storage(random.Random(seed)) as (bucket, failing):
         first = ended(shop.start("first", jobs=2, store=f"{bucket}/first"))
         assert first.returncode == 0, first.stderr
         assert shop.tables_of("first") == shop.tables
-        for i in range(n):
-            found.append(one(shop, f"{bucket}/{i}", f"run-{i}", rng))
-            print(found[-1], flush=True)
+        with suppress(KeyboardInterrupt):
+            for i in range(n):
+                found.append(one(shop, f"{bucket}/{i}", f"run-{i}", rng))
+                print(found[-1], flush=True)
         requests, failed = failing.requests, dict(failing.failed)
     at = sorted(there for there, _ in found)
     return {
-        "kills": n,
+        "kills": len(found),
         "kills between the first entry and the last": sum(0 < there < shop.entries for there in at),
         "entries of the study": shop.entries,
-        "entries at the kill": {"min": at[0], "median": at[n // 2], "max": at[-1]},
+        "entries at the kill": {"min": at[0], "median": at[len(at) // 2], "max": at[-1]},
         "requests": requests,
         "requests that failed": failed,
         "wrong": [sentence for _, wrong in found for sentence in wrong],
