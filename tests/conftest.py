@@ -62,9 +62,11 @@ def workshop(tmp_path: Path) -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what a module makes once run in one process, where it is made once."""
+    """Tests that share what a module, or a folder below this one, makes once run in one process."""
     for item in items:
         found = getattr(item, "_fixtureinfo", None)
-        shared = found and any(d[-1].scope == "module" for d in found.name2fixturedefs.values())
-        if shared and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        fixtures = [each[-1] for each in found.name2fixturedefs.values()] if found else []
+        made = [f.baseid for f in fixtures if f.scope == "session" and f.baseid.count("/")]
+        made += [item.nodeid.partition("::")[0] for f in fixtures if f.scope == "module"]
+        if made and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(min(made, key=len)))

@@ -18,11 +18,6 @@ from sublevel.study.documents import preset_names
 from tiny_runs import cli, entries, objects
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_runs.finished(tmp_path_factory)
-
-
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workshop where nothing has run yet, and the working directory."""

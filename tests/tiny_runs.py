@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,10 +138,36 @@ def with_gpus() -> dict[str, str]:
     return {name: value for name, value in seen.items() if value is not None}
 
 
-def cli(*arguments: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; of a study only the report, which has all figures, and none for print."""
-    quick = ("--no-figures",) if arguments[:1] == ("run",) and "--figures" not in arguments else ()
-    return python("-m", "sublevel.cli", *arguments, *quick, cwd=cwd, timeout=timeout, **more)
+WITHOUT_PAGE = """
+from pathlib import Path
+import sublevel.report
+from sublevel.cli import main
+
+
+def write(tables, summary, out, *, page, **_):
+    (Path(out) / page).touch()
+    return Path(out) / page
+
+
+sublevel.report.write = write
+main()
+"""
+"""The command, with an empty file for the page of a run: drawing its figures takes longer than a tiny study."""
+
+
+def command(*arguments: object, page: bool) -> list[object]:
+    """The arguments of Python for a command; of a study no figures for print, and a page if it is looked at."""
+    if arguments[:1] != ("run",):
+        return ["-m", "sublevel.cli", *arguments]
+    quick = () if "--figures" in arguments else ("--no-figures",)
+    return [*(("-m", "sublevel.cli") if page else ("-c", WITHOUT_PAGE)), *arguments, *quick]
+
+
+def cli(
+    *arguments: object, cwd: Path, timeout: float = 120, page: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return python(*command(*arguments, page=page), cwd=cwd, timeout=timeout, **more)
 
 
 def python(*arguments: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
@@ -156,10 +184,8 @@ class Running:
     def __init__(self, *arguments: object, cwd: Path, **more: str) -> None:
         self.environment = environment(**more)
         self.mark = self.environment["TINY_MARK"]
-        quick = ("--no-figures",) if arguments[:1] == ("run",) else ()
-        command = [sys.executable, "-m", "sublevel.cli", *map(str, arguments), *quick]
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, *map(str, command(*arguments, page=False))],
             cwd=cwd,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -223,16 +249,17 @@ def objects(store: Path) -> list[Path]:
     return sorted((store / "objects").glob("??/*"))
 
 
-FINISHED: dict[Path, Path] = {}
-
-
 def finished(factory: pytest.TempPathFactory) -> Path:
-    """A workshop in which the tiny study was run once, by one job. Copy it before changing it."""
-    base = factory.getbasetemp()
-    if base not in FINISHED:
-        folder = furnish(factory.mktemp("finished"))
-        done = cli("run", "tiny.toml", "--jobs", 1, cwd=folder)
-        assert done.returncode == 0, done.stderr + done.stdout
-        (folder / "output.txt").write_text(done.stdout)
-        FINISHED[base] = folder
-    return FINISHED[base]
+    """A workshop in which the tiny study was run once, by one job. Copy it before changing it.
+
+    It is run once for all processes of pytest-xdist; each has a copy.
+    """
+    own = factory.getbasetemp() / "finished"
+    shared = own.parent.parent / "finished" if "PYTEST_XDIST_WORKER" in os.environ else own
+    with open(f"{shared}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "output.txt").exists():
+            done = cli("run", "tiny.toml", "--jobs", 1, cwd=furnish(shared), page=True)
+            assert done.returncode == 0, done.stderr + done.stdout
+            (shared / "output.txt").write_text(done.stdout)
+        return own if own.exists() else Path(shutil.copytree(shared, own))

@@ -35,9 +35,9 @@ def shop(scripts: None) -> Iterator[Any]:
         yield made
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_kill_and_damage(shop: Any) -> None:
-    """A kill among the first entries, and six damaged files."""
+    """A kill among the first entries, and six damaged files; `test_resume.py` has a kill, and damage, of its own."""
     from kills import measure  # type: ignore[import-not-found]
 
     found = measure(shop, 1, seed=186)

@@ -167,7 +167,7 @@ def test_what_is_measured_of_them(result: sl.Result) -> None:
 def test_jobs_change_no_bit_and_the_report_tells_of_them(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = '["edge-popup", {name = "edge-popup-train", levels = [2]}, "continuous-sparsification"]'
     (workshop / "small.toml").write_text(tiny_runs.SMALL.replace('["imp", "finetune"]', lines))
-    done = tiny_runs.cli("run", "small.toml", "--jobs", 2, cwd=workshop)
+    done = tiny_runs.cli("run", "small.toml", "--jobs", 2, cwd=workshop, page=True)
     assert done.returncode == 0, done.stderr + done.stdout
     run, soft = workshop / "sublevel-runs" / "small", "continuous-sparsification"
     with (run / "tables" / "levels.csv").open() as file:

@@ -126,7 +126,7 @@ def furnish(folder: Path) -> Path:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workshop in which a study with every measurement was run by two jobs."""
     folder = furnish(tmp_path_factory.mktemp("every"))
-    done = cli("run", "every.toml", "--jobs", 2, cwd=folder)
+    done = cli("run", "every.toml", "--jobs", 2, cwd=folder, page=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
