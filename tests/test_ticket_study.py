@@ -305,7 +305,7 @@ BAD: list[tuple[tuple[object, ...], str]] = [
     (("export", "small", "--level", 2, "--seed", 3), "--out"),
     (("export", "absent", "--level", 1, "--out", "out"), "not the folder of a run"),
     (("export", "small", "--level", 9, "--seed", 3, "--out", "out"), "no solution of branch 'imp' at level 9"),
-    (("export", "small", "--branch", "impp", "--level", 1, "--seed", 3, "--out", "out"), "no solution of branch"),
+    (("export", "small", "--branch", "impp", "--level", 1, "--seed", 3, "--out", "out"), "unknown branch 'impp'"),
     (("export", "small", "--level", 2, "--seed", 3, "--out", "out"), "unless you name it too: tiny_net:tiny"),
     (("export", "small", "--level", 2, "--seed", 3, "--out", "data.npz/t", *CODE), "cannot write data.npz/t"),
     (("show", "absent"), "there is no ticket absent"),

@@ -161,6 +161,17 @@ def test_what_cannot_be_drawn_is_refused(made, result):
         sl.plot.figure(result, "acuracy")
 
 
+def test_what_a_run_did_not_measure_is_named_with_the_block_that_measures_it(result):
+    bare = SimpleNamespace(tables=result.tables, described={"accuracy": result.described["accuracy"]})
+    for plot, block in (
+        (sl.plot.plane, "planes"), (sl.plot.path, "paths"), (sl.plot.tree, "topology"), (sl.plot.spectrum, "density"),
+        (sl.plot.eigenvalues, "spectra"), (sl.plot.persistence, "planes"), (sl.plot.volumes, "volumes"),
+        (sl.plot.profile, "coordinates"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"measured nothing .* add geometry = {{'{block}'"):
+            plot(bare)
+
+
 def test_axes_that_are_given_are_drawn_on(result):
     canvas = matplotlib.figure.Figure()
     one, two = canvas.subplots(1, 2)

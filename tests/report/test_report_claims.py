@@ -104,6 +104,8 @@ def test_a_short_study_is_told_to_add_seeds_and_a_plane(ready):
     flat = ready | {"planes": ready["planes"].iloc[:0]}
     assert any('through=[["dense","imp/1","imp/5"]]' in c for _, c in next_steps(flat, {"name": "mini"}))
     assert all("my.toml" in c for _, c in next_steps(ready, {"name": "somebody's"}))
+    python = {"name": "somebody's", "study": {"data": {"name": "own"}}}
+    assert all(c.startswith("sl.Study(") for _, c in next_steps(ready, python))
     assert next_steps(clean({}), {}) == []
 
 

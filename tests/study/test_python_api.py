@@ -147,8 +147,10 @@ def test_a_stored_solution_computes_what_its_table_says(result: sl.Result) -> No
 
 
 def test_what_is_not_there(result: sl.Result) -> None:
-    with pytest.raises(sl.SublevelError, match=r"no solution of branch 'impp' at level 1.*imp"):
+    with pytest.raises(sl.SublevelError, match=r"unknown branch 'impp' \(this run\); did you mean 'imp'\?"):
         result.ticket("impp", 1, seed=3)
+    with pytest.raises(sl.SublevelError, match="unknown branch 'nonsense'"):
+        result.point("nonsense", seed=3)
     with pytest.raises(sl.SublevelError, match=r"at level 9"):
         result.point("imp", 9, seed=3)
     with pytest.raises(sl.SublevelError, match=r"with seed 0"):

@@ -37,6 +37,7 @@ def changed(**keys: Any) -> dict[str, Any]:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"level": 3}, r"unknown key 'level'; did you mean 'levels'\?"),
+    ({"epochs": 3}, r"unknown key 'epochs'; it belongs to train: train = \{ epochs = \.\.\. \}"),
     ({"train__learning_rate": 3}, r"unknown key 'train.learning_rate'"),
     ({"train__epoch": 3}, r"unknown key 'train.epoch'; did you mean 'epochs'\?"),
     ({"train__batchsize": 3}, r"unknown key 'train.batchsize'; did you mean 'batch_size'\?"),

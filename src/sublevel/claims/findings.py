@@ -140,8 +140,12 @@ def _basin(tables: Indexed, design: Design) -> Finding | None:
     else:
         number = "in the dense network's basin" if end.p <= ALPHA else "same valley, higher up"
     said = f"At {_left(path)}, the best path to the dense network rises by {_size(path, BARRIER)}."
-    none = " Failing to find a path does not prove that there is none." * (number == "no path found")
-    return Finding(WHERE, number, f"{said} The train loss is {height}.{none}")
+    sparser = (assess(path.part, level) for level in _levels(parts, design) if level > path.level)
+    later = [t for t in sparser if t.p_contrary <= ALPHA]
+    apart = f" At {_left(later[-1])} no such path was found: it rises by {_size(later[-1])}." if later else ""
+    none = " Failing to find a path does not prove that there is none." * (number == "no path found" or bool(later))
+    at = f", at {densities_text([path.density])}" if later and path.p <= ALPHA else ""
+    return Finding(WHERE, number + at, f"{said} The train loss is {height}.{apart}{none}")
 
 
 def _segment(tables: Indexed, design: Design) -> Finding | None:
@@ -177,16 +181,23 @@ def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool =
     The sparsest fixed density at which the ticket matches. Else, of the densities at which all parts hold, the middle
     or the ``densest`` one; and where there is none, the sparsest or the ``densest`` of all.
     """
-    here = [p for p in parts if p.present]
-    shared = sorted(set.intersection(*(set(p.present) for p in here)) - {0}) if here else []
-    fixed = [x.level for x in tested_levels(here, design) if x.level] if here else []
-    usable = [level for level in fixed or shared if all(assess(p, level).n for p in here)]
+    here, usable = [p for p in parts if p.present], _levels(parts, design)
     if not usable:
         return []
     matched = [level for level in usable if level in design.matching]
     holding = [level for level in usable if all(assess(p, level).p <= ALPHA for p in here)]
     level = (matched[-1:] or holding[0 if densest else len(holding) // 2 :] or usable[0 if densest else -1 :])[0]
     return [assess(p, level) for p in here]
+
+
+def _levels(parts: Sequence[ClaimPart], design: Design) -> list[int]:
+    """The levels of the fixed densities at which all parts that were measured have seeds, or all such levels."""
+    here = [p for p in parts if p.present]
+    if not here:
+        return []
+    shared = sorted(set.intersection(*(set(p.present) for p in here)) - {0})
+    fixed = [x.level for x in tested_levels(here, design) if x.level]
+    return [level for level in fixed or shared if all(assess(p, level).n for p in here)]
 
 
 def _left(t: Tested) -> str:

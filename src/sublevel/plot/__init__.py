@@ -39,6 +39,13 @@ BACKENDS = ("plotly", "matplotlib")
 _default = BACKENDS[0]
 
 
+MEASURED = {
+    "planes": "planes", "landscape": "planes", "persistence": "planes", "densities": "density", "spectra": "spectra",
+    "eigenvalues": "spectra", "disconnectivity": "topology", "slices": "coordinates", "volume": "volumes",
+    "paths": "paths",
+}  # fmt: skip
+"""The measurement that a figure is made of, by the beginning of its key."""
+
 CHECKPOINTS = {
     "accuracy": "checkpoints-accuracy",
     "densities": "checkpoints-densities",
@@ -91,6 +98,12 @@ def draw(of: Any, **how: Any) -> Any:
 def figure(result: HasTables, key: str, **how: Any) -> Any:
     """One figure of a report by its key (``result.figures`` lists them), with its choices as keywords."""
     known = result.described
+    block = next((needed for begins, needed in MEASURED.items() if key.startswith(begins)), "")
+    if block and not any(name.startswith(key.partition("-")[0]) for name in known):
+        raise ConfigError(
+            f"this run measured nothing for the figure {key!r}: add geometry = {{{block!r}: {{...}}}} to its study, or "
+            "give the plot an object of the library in place of the result"
+        )
     if key not in known:
         raise unknown("figure", key, known, "the report of this run")
     return _drawn(known[key], **how)
@@ -169,7 +182,8 @@ def masks(of: Any, **how: Any) -> Any:
 def _either(of: Any, key: str, **how: Any) -> Any:
     if not isinstance(of, HasTables):
         return _of(of, key, **how)
-    return figure(of, CHECKPOINTS.get(key, key) if key not in of.described else key, **how)
+    other = CHECKPOINTS.get(key, key)
+    return figure(of, other if other in of.described else key, **how)
 
 
 def _of(of: Any, key: str, *, level: float | None = None, **how: Any) -> Any:

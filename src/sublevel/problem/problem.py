@@ -21,8 +21,9 @@ from sublevel.checkpoints import Checkpoint, Source
 from sublevel.checkpoints import read as read_checkpoint
 from sublevel.data import Dataset, Part, Splits, own
 from sublevel.data.sources import IGNORED
+from sublevel.data.splits import PARTS
 from sublevel.display import Shown
-from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
+from sublevel.errors import ConfigError, DataError, ModelError, SublevelError, unknown
 from sublevel.inputs import Inputs
 from sublevel.probes import EXAMPLES, Probe
 from sublevel.problem import identity, source
@@ -255,8 +256,11 @@ class Problem(Shown):
     def part(self, split: str, size: int | None = None, nth: int = 0) -> Part:
         """The examples of ``train``, ``validation`` or ``test``, or a fixed stratified subset of ``size``.
 
-        ``nth`` selects another subset, disjoint from the earlier ones. Raises DataError if there are too few examples.
+        ``nth`` selects another subset, disjoint from the earlier ones. Raises DataError if there are too few examples,
+        ConfigError for an unknown split.
         """
+        if split not in PARTS:
+            raise unknown("split", split, PARTS)
         part: Part = getattr(self.splits, split)
         if size is None or size >= len(part):
             if nth:

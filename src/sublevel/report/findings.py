@@ -17,7 +17,7 @@ def studied(tables: Tables, summary: dict[str, Any]) -> str:
     levels = tables["levels"]
     if levels.empty:
         return "No network has been evaluated in this study."
-    data, model = _data(summary), nested(summary, "model", "name")
+    data, model = _data(summary), str(nested(summary, "model", "name") or "").removeprefix("__main__:")
     setting = " on ".join(str(v) for v in (model, data) if v) or "one network"
     seeds, networks = counted(levels["seed"].nunique(), "seed"), counted(len(levels), "network")
     if only_measured(levels):
@@ -38,6 +38,8 @@ def _data(summary: dict[str, Any]) -> str:
     'Fashion-MNIST'
     """
     name, origin = (str(nested(summary, *keys) or "") for keys in (("study", "data", "name"), ("data", "origin")))
+    if name == "own":
+        return "own data"
     return origin if name == "folder" and origin else origin.partition(" (")[0] if " (" in origin else name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sublevel.report.branches import described, glossary
+from sublevel.report.findings import nested
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.prepare import only_measured
 
@@ -37,14 +38,20 @@ def next_steps(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]]
     name, levels = str(summary.get("name") or ""), tables["levels"]
     if only_measured(levels) or levels.empty:
         return []
-    study = name if name in PRESETS else "my.toml"
     n, last = int(levels["seed"].nunique()), int(levels["level"].max())
+    more, plane = max(5, n + 2), f'[["dense","imp/{max(1, last // 3)}","imp/{last}"]]'
+    python = nested(summary, "study", "data", "name") == "own"
+    study = name if name in PRESETS else "my.toml"
     steps = []
     if n < 5:
-        steps.append(("More seeds (finished cells are kept)", f"sublevel run {study} --set seeds={max(5, n + 2)}"))
+        command = f"sl.Study(..., seeds={more})" if python else f"sublevel run {study} --set seeds={more}"
+        steps.append(("More seeds (finished cells are kept)", command))
     if tables["planes"].empty and last > 1 and (levels["branch"] == "imp").any():
-        through = f'--set \'geometry.planes.through=[["dense","imp/{max(1, last // 3)}","imp/{last}"]]\''
-        steps.append(("A plane through three solutions", f"sublevel run {study} {through}"))
+        through = f"--set 'geometry.planes.through={plane}'"
+        key = f'sl.Study(..., geometry={{"planes": {{"through": {plane}}}}})'
+        steps.append(("A plane through three solutions", key if python else f"sublevel run {study} {through}"))
+    if python:
+        return steps
     data = "--set data.name=folder --set data.root=my-images"
     own = f"sublevel run {study} --set model.name=my_nets:build {data}"
     return [*steps, ("Your own network and images (one folder for each class)", own)]

@@ -9,6 +9,12 @@ from sublevel.problem import Problem
 from sublevel.study.given import Given
 from sublevel.study.spec import StudySpec
 
+ALONE = (
+    "the network, or code of your own beside it, is defined where other processes cannot import it, so cells run one "
+    "at a time in this process: put it in a module of its own to use several"
+)
+"""The note on one job; there is nothing to say to who asks for one."""
+
 
 def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: bool) -> list[str]:
     """The notes on a study; ``cached`` says whether another run can find its cells again by their keys."""
@@ -40,10 +46,7 @@ def notes(spec: StudySpec, problem: Problem, given: Sequence[Given], *, cached: 
             "give Problem(version=...) to keep them"
         )
     if not problem.portable:
-        found.append(
-            "the network, or code of your own beside it, is defined where other processes cannot import "
-            "it, so cells run one at a time in this process: put it in a module of its own to use several"
-        )
+        found.append(ALONE)
     rates = spec.train.rates(len(problem.splits.train))
     rate = next((r for r in reversed(rates) if r > 0), spec.train.lr)
     tunes = any(b.name.startswith("finetune") for b in spec.branches)

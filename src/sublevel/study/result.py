@@ -20,7 +20,7 @@ from sublevel.claims import claims, verdicts
 from sublevel.display import Shown
 from sublevel.engine.store import Store, canonical, digest
 from sublevel.engine.store.address import resolved, trusted
-from sublevel.errors import ConfigError, StoreError, SublevelError
+from sublevel.errors import ConfigError, StoreError, SublevelError, unknown
 from sublevel.files import write_text
 from sublevel.foreign import csv_cell, opened, read_json
 from sublevel.problem import Problem
@@ -283,6 +283,9 @@ class Result(Shown):
         return name
 
     def _training(self, branch: str, level: int, seed: int) -> dict[str, Any]:
+        trained = [c["labels"] for c in self.document["cells"] if c["kind"] in ("train", "given")]
+        if branch not in (known := {"dense", *(labels["branch"] for labels in trained)}):
+            raise unknown("branch", branch, known, "this run")
         wanted = {"branch": branch if level else "dense", "level": level, "seed": seed}
         for cell in self.document["cells"]:
             if cell["kind"] in ("train", "given") and cell["labels"] in (wanted, wanted | {"branch": branch}):
@@ -291,9 +294,10 @@ class Result(Shown):
                     why = cell.get("error", {}).get("message", "run the study again")
                     raise StoreError(f"there is no result for {cell['cell']}: {why}")
                 return entry
-        known = sorted({c["labels"]["branch"] for c in self.document["cells"] if c["kind"] in ("train", "given")})
+        of = [labels for labels in trained if labels["branch"] == branch]
+        levels, seeds = (", ".join(map(str, sorted({labels[name] for labels in of}))) for name in ("level", "seed"))
         raise ConfigError(
-            f"no solution of branch {branch!r} at level {level} with seed {seed}; branches: {', '.join(known)}"
+            f"no solution of branch {branch!r} at level {level} with seed {seed}: it has levels {levels}, seeds {seeds}"
         )
 
 

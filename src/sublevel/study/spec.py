@@ -116,7 +116,10 @@ def _sentence(error: Any, where: str) -> str:
     path = ".".join(str(part) for part in error["loc"])
     prefix = f"{where}: " if where else ""
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{prefix}unknown key {path!r}{nearest(str(error['loc'][-1]), _allowed(error['loc'][:-1]))}"
+        key = str(error["loc"][-1])
+        if path == key and key in _allowed(("train",)):
+            return f"{prefix}unknown key {key!r}; it belongs to train: train = {{ {key} = ... }}"
+        return f"{prefix}unknown key {path!r}{nearest(key, _allowed(error['loc'][:-1]))}"
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error["input"])
     shown = shown if len(shown) <= 200 else f"{shown[:200]}..."

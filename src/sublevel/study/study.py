@@ -39,7 +39,7 @@ from sublevel.study.cost_history import CostHistory
 from sublevel.study.documents import merged
 from sublevel.study.given import Given, files, gathered
 from sublevel.study.memory_limit import Limited, limited, parse_memory
-from sublevel.study.notes import notes
+from sublevel.study.notes import ALONE, notes
 from sublevel.study.placement import device_for
 from sublevel.study.plan import Plan, make
 from sublevel.study.result import LIVE, Result
@@ -174,7 +174,8 @@ class Study(Shown):
         check_trackers(track)
         _ = self.cells
         for note in self.notes() if listener is None else ():
-            warnings.warn(note, stacklevel=2)
+            if not (note == ALONE and jobs == 1):
+                warnings.warn(note, stacklevel=2)
         store = self._writable_store()
         damaged = set(store.damaged())
         problem, history = self._description(store), self._cost_history()
