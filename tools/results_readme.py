@@ -179,6 +179,16 @@ class Results:
             f"points) from {named[0]} on; the dense run is shown to be stable from {named[1]} on ({self.seeds} seeds)."
         )
 
+    def ranks(self, runs: Mapping[str, str], claim: str) -> str:
+        """A table of a claim's rank correlations over all solutions: a row for each published run, named in words."""
+        names: dict[str, dict[str, str]] = {}
+        for run in runs:
+            other = Results(self.folder.parent / run).claims
+            for row in other[other["claim"] == claim].itertuples():
+                names.setdefault(row.comparison, {})[run] = interval(row.effect, row.low, row.high, 1.0, 2)
+        body = [[words, *(cells.get(run, "") for cells in names.values())] for run, words in runs.items()]
+        return markdown(["", *names], body)
+
     def verdicts(self) -> str:
         """A table of the claims: verdict, and the sentence that the report quotes."""
         rows = self.table("verdicts")
