@@ -3,15 +3,15 @@
 The scores of a language model, [N, T, V] with a vocabulary V of 50,000, are larger than all other activations together.
 Inside `deferred`, a linear layer with `LARGE` outputs or more returns `DeferredScores`, a tensor that holds the layer's
 input and weights instead. `DeferredScores.losses` is the cross-entropy in chunks of tokens, with first and second
-derivatives that compute each chunk again. Every other operation computes the scores, so a network that does more with
-them is still the same function.
+derivatives that compute each chunk again; `DeferredScores.curvature` is its Gauss-Newton matrix. Every other
+operation computes the scores, so a network that does more with them is still the same function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -91,7 +91,7 @@ class DeferredScores(torch.Tensor):
             (scores,) = args
             bias = None if scores.bias is None else scores.bias.detach()
             return cls.of(scores.inputs.detach(), scores.weight.detach(), bias)
-        return func(*_computed(args), **_computed(kwargs or {}))
+        return func(*computed(args), **computed(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,21 +114,65 @@ class DeferredScores(torch.Tensor):
         return _Losses.apply(rows, self.weight, bias, y, ignored).view(targets.shape)
 
     @torch.no_grad()
-    def answers(self) -> Int[Tensor, "*N"]:
-        """The class with the largest score, in chunks."""
-        rows = self.inputs.reshape(-1, self.inputs.shape[-1])
-        found = [F.linear(rows[c], self.weight, self.bias).argmax(dim=1) for c in _chunks(len(rows), len(self.weight))]
+    def by_row(self, function: Callable[..., Tensor], *others: Tensor) -> Tensor:
+        """``function(scores [n, V], *others [n])`` [n] of the rows, in chunks, as [*N]."""
+        rows, others = self.inputs.reshape(-1, self.inputs.shape[-1]), tuple(t.reshape(-1) for t in others)
+        every = _chunks(len(rows), len(self.weight))
+        found = [function(F.linear(rows[c], self.weight, self.bias), *(t[c] for t in others)) for c in every]
         return torch.cat(found).view(self.inputs.shape[:-1])
 
+    def answers(self) -> Int[Tensor, "*N"]:
+        """The class with the largest score, in chunks."""
+        return self.by_row(lambda scores: scores.argmax(dim=1))
 
-def _computed(value: Any) -> Any:
-    """The value with all scores in it computed."""
+    def curvature(
+        self, targets: Int[Tensor, "*N"], loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Float[Tensor, "n"], Callable[[Tensor], Tensor]]:
+        """The parts (x, W, b) of the scores as one vector, and the function that multiplies by ``J^T H J``, in chunks.
+
+        J is the Jacobian of the scores in the parts and H the Hessian of ``loss(scores)`` in the scores, a sum of
+        cross-entropies of the ``targets`` with constant weights.
+        """
+        weight, bias = self.weight, self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+        parts = [self.inputs, weight, bias]
+        h, g = self.inputs.detach().reshape(-1, weight.shape[1]), self._weights(targets, loss).reshape(-1)
+        sizes, w, b = [part.numel() for part in parts], weight.detach(), bias.detach()
+
+        def product(v: Tensor) -> Tensor:
+            da, dw, db = (t.view_as(part) for t, part in zip(v.split(sizes), (h, w, b), strict=True))
+            out = torch.zeros_like(v)
+            oh, ow, ob = (t.view_as(part) for t, part in zip(out.split(sizes), (h, w, b), strict=True))
+            for c in _chunks(len(h), len(w)):
+                _, q = _bent(_probabilities(h[c], w, b), h[c], w, da[c], dw, db)
+                q.mul_(g[c, None])
+                oh[c] = q @ w
+                ow.addmm_(q.t(), h[c])
+                ob += q.sum(dim=0)
+            return out
+
+        return torch.cat([part.reshape(-1) for part in parts]), product
+
+    def _weights(self, targets: Tensor, loss: Callable[[Tensor], Tensor]) -> Float[Tensor, "*N"]:
+        """The weight of every label's cross-entropy in ``loss``; 0 for those that do not count."""
+        leaf = self.weight.new_zeros(targets.shape).requires_grad_()
+        probe = self.detach()
+        probe.losses = lambda targets, ignored=IGNORED: leaf * (targets != ignored)  # type: ignore[method-assign]
+        return torch.autograd.grad(loss(probe), leaf)[0]
+
+
+def in_chunks(outputs: Tensor, targets: Tensor) -> TypeGuard[DeferredScores]:
+    """Whether outputs are scores that are not computed yet, with one label for every row."""
+    return isinstance(outputs, DeferredScores) and outputs.shape[:-1] == targets.shape
+
+
+def computed(value: Any) -> Any:
+    """The value (a tensor, or a list, tuple or dict) with all scores in it computed."""
     if isinstance(value, DeferredScores):
         return value.computed()
     if isinstance(value, dict):
-        return {key: _computed(each) for key, each in value.items()}
+        return {key: computed(each) for key, each in value.items()}
     if type(value) in (tuple, list):
-        return type(value)(map(_computed, value))
+        return type(value)(map(computed, value))
     return value
 
 
@@ -191,9 +235,8 @@ class _Slopes(torch.autograd.Function):
         dh, dw = torch.empty_like(h), torch.zeros_like(weight)
         db, dg = torch.zeros_like(bias), torch.empty_like(g)
         for c in _chunks(len(h), len(weight)):
-            u = F.linear(a[c], weight, c0).addmm_(h[c], b.t())
             p = _probabilities(h[c], weight, bias)
-            q = (u - (p * u).sum(dim=1, keepdim=True)).mul_(p)
+            u, q = _bent(p, h[c], weight, a[c], b, c0)
             r = _less_labels(p, y[c], ctx.ignored)
             dg[c] = (r * u).sum(dim=1)
             q.mul_((g[c] * (y[c] != ctx.ignored))[:, None])
@@ -206,6 +249,12 @@ class _Slopes(torch.autograd.Function):
 
 def _probabilities(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(h, weight, bias).softmax(dim=1)
+
+
+def _bent(p: Tensor, h: Tensor, weight: Tensor, a: Tensor, b: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """The change u of the scores along (a, b, c0) in (h, W, b), and ``(diag(p) - p p^T) u``."""
+    u = F.linear(a, weight, c0).addmm_(h, b.t())
+    return u, (u - (p * u).sum(dim=1, keepdim=True)).mul_(p)
 
 
 def _less_labels(p: Tensor, y: Tensor, ignored: int) -> Tensor:

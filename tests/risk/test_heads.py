@@ -62,6 +62,35 @@ def test_a_field_of_a_large_head_is_that_of_the_plain_loss(bias: bool, soft: boo
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("bias", "soft", "tokens"), [(False, False, T), (True, False, T), (True, True, T), (True, False, 0)]
+)
+def test_gauss_newton_and_fisher_products_hold_no_scores(bias, soft, tokens, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    x, y = torch.randint(0, V, (2, 6, tokens) if tokens else (2, 6))
+    net = Words(bias, soft).double()
+    field = sl.EmpiricalRisk(sl.Space.of(net), net, x, y, batch_size=4)
+    at = field.space.point(net)
+    v = torch.randn(2, field.dim, dtype=F64, generator=torch.Generator().manual_seed(2))
+    computed, whole = [], DeferredScores.computed
+    monkeypatch.setattr(DeferredScores, "computed", lambda scores: computed.append(1) or whole(scores))
+    found = field.ggn_vp(at, v), field.fisher_vp(at, v), field.fisher_vp(at, v, kind="monte-carlo")
+    assert bool(computed) == soft
+
+    def scores(theta):
+        return torch.func.functional_call(net, field.space.views(theta), (x,))
+
+    z = scores(at.theta).detach()
+    jacobian = torch.autograd.functional.jacobian(scores, at.theta).flatten(0, -2)
+    bend = torch.autograd.functional.hessian(lambda z: F.cross_entropy(z.flatten(0, -2), y.flatten()), z)
+    dense = jacobian.T @ bend.reshape(z.numel(), z.numel()) @ jacobian
+    torch.testing.assert_close(found[0], v @ dense, rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(heads, "LARGE", V + 1)
+    plain = sl.EmpiricalRisk(field.space, net, x, y, batch_size=4)
+    for kind, product in zip(("empirical", "monte-carlo"), found[1:], strict=True):
+        torch.testing.assert_close(product, plain.fisher_vp(at, v, kind=kind), rtol=1e-9, atol=1e-12)
+
+
 def test_a_training_is_that_of_the_plain_loss(monkeypatch: pytest.MonkeyPatch):
     x, y = torch.randint(0, V, (2, 12, T), generator=torch.Generator().manual_seed(0))
     y[3, 1:] = -100

@@ -16,7 +16,7 @@ from sublevel.data.streamed import Rows
 from sublevel.errors import ModelError, unknown
 from sublevel.field.base import Evaluation, Likelihood, PointLike
 from sublevel.field.products import gradient_graph, output_hessian, sandwich, second_backward
-from sublevel.heads import deferred, large_heads
+from sublevel.heads import computed, deferred, in_chunks, large_heads
 from sublevel.inputs import Inputs, each
 from sublevel.risk.batchnorm import POLICIES, Calibration, Completed, check_batch_size, fixed_mode, least_of, policy_of
 from sublevel.risk.example_gradients import ExampleGradients
@@ -187,8 +187,13 @@ class EmpiricalRisk(Likelihood):
         theta = point.theta.detach().requires_grad_()
 
         def product(rows: slice) -> Tensor:
-            outputs, y = self._forward(theta, point, rows)
-            return sandwich(outputs, theta, v, output_hessian(lambda z: self.loss_of(z, y).sum(), outputs))
+            outputs, y = self._forward(theta, point, rows, defer=True)
+            loss = lambda z: self.loss_of(z, y).sum()  # noqa: E731
+            if in_chunks(outputs, y):
+                parts, middle = outputs.curvature(y, loss)
+                return sandwich(parts, theta, v, middle)
+            outputs = computed(outputs)
+            return sandwich(outputs, theta, v, output_hessian(loss, outputs))
 
         return self._total(product) / len(self.x)
 
@@ -214,9 +219,12 @@ class EmpiricalRisk(Likelihood):
         noise = drawn and drawn.noise(self.y, generator(seed, "probe:labels")).to(self.x.device)
 
         def product(rows: slice) -> Tensor:
-            outputs, _ = self._forward(theta, point, rows)
-            y = self.y[rows] if drawn is None or noise is None else drawn.draw(outputs, noise[rows])
-            return sandwich(self._losses(outputs, y), theta, v, lambda w: w)
+            outputs, y = self._forward(theta, point, rows, defer=True)
+            if drawn is None or noise is None:
+                return sandwich(self._losses(outputs, y), theta, v, lambda w: w)
+            y = drawn.draw(outputs, noise[rows])
+            scale = y[0].numel() ** 0.5 if in_chunks(outputs, y) else 1.0  # see `sublevel.risk.losses.categorical`
+            return sandwich(scale * self._losses(outputs, y), theta, v, lambda w: w)
 
         return self._total(product) / len(self.x)
 

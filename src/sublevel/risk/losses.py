@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sublevel._types import Float, Int, Tensor
 from sublevel.data.sources import IGNORED
 from sublevel.errors import ModelError, unknown
-from sublevel.heads import DeferredScores
+from sublevel.heads import in_chunks
 
 Loss = Callable[[Tensor, Tensor], Float[Tensor, "batch"]]
 
@@ -26,7 +26,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Float[Tensor, "batch"]:
     >>> cross_entropy(torch.zeros(2, 5, 8), torch.zeros(2, 5, dtype=torch.int64)).div(torch.tensor(8.0).log())
     tensor([1., 1.])
     """
-    if isinstance(outputs, DeferredScores) and outputs.shape[:-1] == targets.shape:
+    if in_chunks(outputs, targets):
         losses = outputs.losses(targets)
     else:
         losses = F.cross_entropy(by_class(outputs, targets), targets, reduction="none")
@@ -123,7 +123,7 @@ def wrong(outputs: Tensor, targets: Int[Tensor, "batch *tokens"]) -> Float[Tenso
     """
     if one_logit(outputs, targets):
         missed = (outputs.reshape(targets.shape) > 0) != (targets > 0)
-    elif isinstance(outputs, DeferredScores) and outputs.shape[:-1] == targets.shape:
+    elif in_chunks(outputs, targets):
         missed = outputs.answers() != targets
     else:
         missed = by_class(outputs, targets).argmax(dim=1) != targets
@@ -262,18 +262,25 @@ def categorical(outputs: Tensor, uniform: Float[Tensor, "B *T"]) -> Tensor:
 
     For T > 1 the mean over T tokens is not the log-likelihood of a distribution. Labels are then soft,
     ``p + sqrt(T) (y - p)`` [B, V, *T] with y drawn; the second moment of their gradients is the GGN, as for `gaussian`.
+    Scores that are not computed yet give the classes y [B, *T] themselves; the gradient of the soft labels is sqrt(T)
+    times theirs.
 
     >>> categorical(torch.zeros(3, 2), torch.tensor([0.1, 0.4, 0.9])).tolist()
     [0, 0, 1]
     """
-    scores = by_class(outputs.detach(), uniform).double().movedim(1, -1)
-    p = scores.softmax(dim=-1)
-    sums = p.cpu().cumsum(dim=-1).to(p.device)  # a GPU adds in no fixed order
-    drawn = (sums <= uniform[..., None]).sum(dim=-1).clamp_(max=p.shape[-1] - 1)
+    if in_chunks(outputs, uniform):
+        return outputs.by_row(lambda scores, u: _inverted(scores.double().softmax(dim=-1), u), uniform)
+    p = by_class(outputs.detach(), uniform).double().movedim(1, -1).softmax(dim=-1)
+    drawn = _inverted(p, uniform)
     if drawn.ndim == 1:
         return drawn
     soft = p + drawn[0].numel() ** 0.5 * (F.one_hot(drawn, p.shape[-1]) - p)
     return soft.movedim(-1, 1).to(outputs.dtype)
+
+
+def _inverted(p: Float[Tensor, "*N V"], uniform: Float[Tensor, "*N"]) -> Int[Tensor, "*N"]:
+    sums = p.cpu().cumsum(dim=-1).to(p.device)  # a GPU adds in no fixed order
+    return (sums <= uniform[..., None]).sum(dim=-1).clamp_(max=p.shape[-1] - 1)
 
 
 def gaussian(variance: float = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
