@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from networks import folders
 
@@ -141,6 +142,16 @@ def gpt2():
 
 def weight_normed():
     return nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 6)), nn.Tanh(), nn.Linear(6, 2))
+
+
+def old_weight_normed():
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        return nn.Sequential(weight_norm(nn.Linear(4, 6)), nn.Tanh(), nn.Linear(6, 2))
+
+
+def weight_normed_convolution():
+    first = parametrizations.weight_norm(nn.Conv2d(2, 4, 3, groups=2))
+    return nn.Sequential(first, nn.Tanh(), nn.Flatten(), nn.Linear(64, 2))
 
 
 def spectral_normed():
@@ -354,8 +365,8 @@ class Kind:
     own: Callable[[Tensor, Tensor], Tensor] = entropy
     loss: Any = "cross-entropy"
     prunable: Any = None
-    symmetric: bool = True
-    """Whether PyTorch's own second derivatives are."""
+    second: bool = True
+    """Whether PyTorch's own second derivatives are right."""
     pretrained: tuple[str, str] | None = None
     """The kind and the task of a transformer in a folder: the problem's network is ``hf:FOLDER``."""
 
@@ -387,7 +398,9 @@ KINDS = [
     Kind("tied language model", Words, TOKENS, TOKENS.roll(-1, 1), of_tokens),
     Kind("padded labels", Words, TOKENS, PADDED, of_tokens, loss=nn.CrossEntropyLoss()),
     Kind("GPT-2's Conv1D", gpt2, prunable="matrices"),
-    Kind("weight_norm", weight_normed, prunable="matrices", symmetric=False),
+    Kind("weight_norm", weight_normed, prunable="matrices", second=False),
+    Kind("old weight_norm", old_weight_normed, prunable="matrices", second=False),
+    Kind("weight_norm of a grouped convolution", weight_normed_convolution, IMAGES, prunable="matrices", second=False),
     Kind("spectral_norm", spectral_normed, prunable="matrices"),
     Kind("old spectral_norm", old_spectral_normed, prunable="matrices"),
     Kind("orthogonal", orthogonal),

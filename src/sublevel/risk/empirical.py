@@ -23,6 +23,7 @@ from sublevel.risk.example_gradients import ExampleGradients
 from sublevel.risk.graph_cache import GraphCache
 from sublevel.risk.losses import Loss, counting, labels_of, loss_function, relabelled, takes_scores, wrong
 from sublevel.risk.sums import EvaluationSums, Prepared
+from sublevel.risk.weight_norm import twice_differentiable
 from sublevel.rng import generator
 from sublevel.space import Point, Space, as_point
 
@@ -43,7 +44,7 @@ class EmpiricalRisk(Likelihood):
 
     ``keep_bytes`` is memory for the graphs of gradients, kept between Hessian products at one point (see
     `kept_batches`). A product then costs only its second backward pass; no bit changes. The default is 0. Attention
-    uses the kernel with a second derivative in all products that need one.
+    uses the kernel with a second derivative in all products that need one, and weight normalisation its formula.
     """
 
     def __init__(
@@ -174,8 +175,9 @@ class EmpiricalRisk(Likelihood):
         theta = self._graphs.leaf(point, constants)
 
         def product(rows: slice) -> Tensor:
-            build = lambda: gradient_graph(self._share(theta, point, rows), theta)  # noqa: E731
-            gradient, keep = self._graphs.gradient(rows.start, build)
+            with twice_differentiable(self.module):
+                build = lambda: gradient_graph(self._share(theta, point, rows), theta)  # noqa: E731
+                gradient, keep = self._graphs.gradient(rows.start, build)
             return second_backward(gradient, theta, v, keep=keep)
 
         return self._total(product)
