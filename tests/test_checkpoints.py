@@ -197,7 +197,12 @@ def test_shards_and_folders_of_them():
     with pytest.raises(DataError, match="is no index of shards"):
         load(folder)
     index.unlink()
-    with pytest.raises(DataError, match=r"big holds model-00001.*; name one of them"):
+    with pytest.raises(DataError, match=r"big holds shards without their index: copy \*\.index\.json beside them"):
+        load(folder)
+    with pytest.raises(DataError, match=r"is one of 2 shards: name their folder or index"):
+        load(folder / "model-00001-of-00002.safetensors")
+    save_file(state, folder / "a.safetensors")
+    with pytest.raises(DataError, match=r"big holds a.safetensors, model-00001.*; name one of them"):
         load(folder)
     for file in folder.iterdir():
         file.unlink()
@@ -211,6 +216,41 @@ def test_the_content_says_what_a_file_is_and_not_its_ending():
     net = trained(normed)
     save_file(net.state_dict(), "a.bin")
     same(net, normed, "a.bin")
+    save_file(net.state_dict(), "model-00001-of-00001.safetensors", metadata={"format": "pt", "epoch": "3"})
+    same(net, normed, "model-00001-of-00001.safetensors")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_texts_in_place_of_weights(ending):
+    path = Path(f"a.{ending}")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(DataError, match="is a pointer of Git LFS in place of the file: git lfs pull fetches the file"):
+        load(path)
+    path.write_text("<!DOCTYPE html><html>Log in</html>")
+    with pytest.raises(DataError, match="it is damaged, or no ") as refusal:
+        load(path)
+    assert "weights_only" not in str(refusal.value)
+
+
+def test_what_lies_beside_the_network_is_named_with_the_part_that_fits():
+    net = trained(normed)
+    inside = {f"model._orig_mod.{name}": t for name, t in net.state_dict().items()}
+    with pytest.raises(DataError, match=r"such as 'criterion\.weight'; those under 'model\.' alone fit: save"):
+        problem(normed).point({**inside, "criterion.weight": torch.ones(2), "metric.total": torch.ones(())})
+    same(net, normed, {name.removeprefix("model."): t for name, t in inside.items()})
+    two = {f"{who}.{name}": t for name, t in net.state_dict().items() for who in ("student", "teacher")}
+    with pytest.raises(DataError, match=r"under 'student\.' or 'teacher\.' alone fit"):
+        problem(normed).point(two)
+    torch.save({**net.state_dict(), "0._extra_state": {"scale": 2.0}}, "a.pt")
+    with pytest.raises(DataError, match=r"holds '0\._extra_state' beside its tensors; .* make it a buffer"):
+        load("a.pt")
+
+
+def test_a_refusal_names_the_checkpoint_and_not_its_content():
+    for source, name in ((nn.Linear(4, 3), "the network Linear has"), ({"a.b": torch.ones(3)}, "the checkpoint has")):
+        with pytest.raises(DataError, match=name) as refusal:
+            problem(normed).point(source)
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

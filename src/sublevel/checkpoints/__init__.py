@@ -6,6 +6,6 @@ refused, with the name of the tensor.
 """
 
 from sublevel.checkpoints.files import load
-from sublevel.checkpoints.fit import ZEROS, Checkpoint, Source, read
+from sublevel.checkpoints.fit import ZEROS, Checkpoint, Source, named_tensors, read
 
-__all__ = ["ZEROS", "Checkpoint", "Source", "load", "read"]
+__all__ = ["ZEROS", "Checkpoint", "Source", "load", "named_tensors", "read"]

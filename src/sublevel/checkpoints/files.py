@@ -22,6 +22,10 @@ FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 BESIDE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
 """Prefixes of files that a training writes next to its weights."""
 
+SHARD = re.compile(r"-\d+-of-0*([2-9]|[1-9]\d+)\.\w+$")
+"""How the name of one of several shards ends."""
+
+POINTER = b"version https://git-lfs"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors itself."""
@@ -43,6 +47,13 @@ def load(path: str | Path) -> dict[str, Tensor]:
         raise DataError(f"there is no checkpoint {path}")
     if path.name.endswith(".index.json"):
         return _shards(path)
+    if several := SHARD.search(path.name):
+        raise DataError(f"{path} is one of {several[1]} shards: name their folder or index (*.index.json)")
+    return _tensors(path)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of one file."""
     found = _loaded(path)
     if not isinstance(found, Mapping):
         raise DataError(f"{path} holds {type(found).__name__}; a checkpoint is a state dict: names and tensors")
@@ -59,6 +70,8 @@ def _inside(folder: Path) -> Path:
         found = [each for each in found if not each.name.startswith(BESIDE)]
         if len(found) == 1:
             return found[0]
+        if found and all(SHARD.search(each.name) for each in found):
+            raise DataError(f"{folder} holds shards without their index: copy *.index.json beside them")
         if found:
             raise DataError(f"{folder} holds {', '.join(each.name for each in found)}; name one of them as checkpoint")
     raise DataError(f"{folder} is a folder without a checkpoint: no *.index.json and no file *{', *'.join(FILES)}")
@@ -79,7 +92,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
             raise DataError(f"{index} names the shard {file!r}; a shard lies in the folder of its index, and is none")
         if not (index.parent / file).is_file():
             raise DataError(f"{index} names the shard {file}, which is missing: copy it into the folder of the index")
-        shard = load(index.parent / file)
+        shard = _tensors(index.parent / file)
         wanted = [name for name, place in places.items() if place == file]
         for name in wanted:
             if name not in shard:
@@ -92,11 +105,13 @@ def _loaded(path: Path) -> Any:
     """The content of a file. Raises DataError if reading it fails or would run code."""
     try:
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(len(POINTER))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    if start == POINTER:
+        raise DataError(f"{path} is a pointer of Git LFS in place of the file: git lfs pull fetches the file")
     header = int.from_bytes(start[:8], "little")
-    if path.suffix == ".safetensors" or (start[8:] == b"{" and header <= LARGEST_HEADER):
+    if path.suffix == ".safetensors" or (start[8:9] == b"{" and header <= LARGEST_HEADER):
         return _safetensors(path)
     if path.suffix == ".npz":
         raise DataError(
@@ -143,7 +158,8 @@ def _why(error: Exception) -> str:
             "torch.save(found.state_dict(), 'weights.pt') if found is a network, and the same of the entry that "
             "is a state dict otherwise"
         )
-    return f"it is damaged, or no file of torch.save ({_line(error)})"
+    why = f" ({_line(error)})" if "weights_only" not in _line(error) else ""  # PyTorch advises to run its code
+    return f"it is damaged, or no file of torch.save{why}"
 
 
 def _line(error: Exception) -> str:
@@ -159,6 +175,8 @@ def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, T
     Numbers and texts next to tensors are ignored; if a mapping is next to them, the tensors are not the state dict.
     """
     inner = {str(key): value for key, value in found.items() if isinstance(value, Mapping)}
+    if extra := [key for key in inner if key.rpartition(".")[2] == "_extra_state"]:
+        raise DataError(f"{path} holds {extra[0]!r} beside its tensors; a point holds tensors only: make it a buffer")
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     if not inner and all(isinstance(key, str) for key in tensors) and (tensors or not found):
         return {str(key): value for key, value in tensors.items()}

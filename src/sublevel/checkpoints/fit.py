@@ -64,7 +64,7 @@ def read(
     Raises DataError naming the first tensor that is missing, that the network lacks, or whose shape or type differs.
     """
     where = str(source) if isinstance(source, str | Path) else name
-    state = _named(source)
+    state = named_tensors(source)
     at, masks = _fitted(state, network, space, where, own=isinstance(source, nn.Module))
     point, constants = at
     found = _mask(masks, network, space, where) if masks else None
@@ -74,7 +74,7 @@ def read(
         found = found if bool(pruned.any()) or masks else None
     elif mask is not None:
         at_mask = str(mask) if isinstance(mask, str | Path) else f"the mask of {where}"
-        found = _mask(_separate(_named(mask), network, at_mask), network, space, at_mask)
+        found = _mask(_separate(named_tensors(mask), network, at_mask), network, space, at_mask)
     if found is not None:
         point = point.project(found.to(point.theta.device))
     zeros = float((point.theta.cpu()[space.prunable] == 0).double().mean())
@@ -95,7 +95,7 @@ def _notes(where: str, theta: Tensor, mask: Bool[Tensor, "D"] | None, space: Spa
     )
 
 
-def _named(source: Source) -> dict[str, Tensor]:
+def named_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors by name; for a network also the buffers outside its state dict."""
     if isinstance(source, nn.Module):
         return {**dict(source.named_buffers(remove_duplicate=False)), **source.state_dict()}
@@ -147,7 +147,24 @@ def _fitted(
         raise DataError(
             f"{where} holds quantised weights, which have no gradient: save the network as it was before quantisation"
         )
+    if parts := _fitting(state, names, own):
+        stray = next(name for name in state if not name.startswith(f"{parts[0]}."))
+        prefixes = " or ".join(f"'{prefix}.'" for prefix in parts)
+        raise DataError(
+            f"{where} holds more than the network, such as {stray!r}; those under {prefixes} alone fit: save these"
+        )
     raise DataError(f"{where}{best[0]}{others}; the network must be the one that was trained")
+
+
+def _fitting(state: State, names: _Names, own: bool) -> list[str]:
+    """The first parts of names whose tensors alone fit the network, as in a state that has a loss or metrics beside."""
+    found = []
+    for first in dict.fromkeys(name.partition(".")[0] for name in state):
+        part = {name.partition(".")[2]: t for name, t in state.items() if name.startswith(f"{first}.")}
+        some = (_unpruned(renamed, names)[0] for renamed in _renamed(part, list(names.tensors)))
+        if 0 < len(part) < len(state) and any(not _misfits(plain, names, own) for plain in some):
+            found.append(first)
+    return found
 
 
 def _misfits(state: State, names: _Names, own: bool) -> list[str]:

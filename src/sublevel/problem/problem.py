@@ -31,6 +31,7 @@ from sublevel.problem.checks import check_device, check_output, in_precision, un
 from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import count_activations, count_saved, field_batch
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
+from sublevel.risk.batchnorm import least_of, policy_of
 from sublevel.risk.losses import counting_from, ignore_index
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
@@ -237,7 +238,9 @@ class Problem(Shown):
             with seeded(0, "template"):
                 beside = models.pretrained.opened(Path(source), self.module, self.options)
         network: Source = source if beside is None else beside
-        found = read_checkpoint(network, self.module, self.space, mask, name=str(source)[:200])
+        kind = f"the network {type(source).__name__}" if isinstance(source, nn.Module) else "the checkpoint"
+        name = str(source) if isinstance(source, str | Path) else kind
+        found = read_checkpoint(network, self.module, self.space, mask, name=name)
         return replace(found, point=found.point.to("cpu"))
 
     def point(self, source: Source, mask: Source | None = None) -> Point:
@@ -279,7 +282,8 @@ class Problem(Shown):
     def activations(self) -> int:
         """Numbers that one example leaves behind in a forward pass."""
         count = count_saved if self.pretrained else count_activations
-        return count(self.module, self.prepare(self.splits.train.x[:1]))
+        few = least_of(policy_of("stored", self.space, self.module))
+        return max(1, count(self.module, self.prepare(self.splits.train.x[:few])) // few)
 
     @property
     def field_batch(self) -> int:

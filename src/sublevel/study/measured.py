@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from sublevel._types import Tensor
-from sublevel.checkpoints import Source
+from sublevel.checkpoints import Source, named_tensors
 from sublevel.claims import checkpoints as read
 from sublevel.claims.checkpoints import Answer
 from sublevel.engine.store import serialised
@@ -71,9 +69,8 @@ def _file(source: Source, path: Path) -> str:
     """The file of a checkpoint or a mask; one in memory is written to ``path`` first."""
     if isinstance(source, str | Path):
         return str(source)
-    state = source.state_dict() if isinstance(source, nn.Module) else source
     with replacing(path) as whole:
-        whole.write_bytes(serialised({key: value for key, value in state.items() if isinstance(value, Tensor)}))
+        whole.write_bytes(serialised({k: t for k, t in named_tensors(source).items() if isinstance(t, Tensor)}))
     return str(path)
 
 
