@@ -51,6 +51,31 @@ class Hidden(Noisy):
         return {"hidden": self.a(x)}
 
 
+class Coupled(Noisy):
+    def forward(self, x):
+        return self.a(x - x.mean(0))
+
+
+class Turned(Noisy):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.LSTM(4, 4)  # without batch_first
+
+    def forward(self, x):
+        return self.a(self.inner(x)[0][:, -1])
+
+
+class Greedy(Noisy):
+    """It takes any input by name, and one of them by another way than its signature."""
+
+    def forward(self, x, **others):
+        return self.a(x * others["scale"])
+
+
+def uncounted():
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.ReLU(), nn.Linear(6, 2))
+
+
 def mixed():
     return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2).double())
 
@@ -61,7 +86,11 @@ def mixed():
         (Noisy, r"the network draws random numbers in evaluation mode, .* make it depend on self\.training"),
         (Behind, r"writes into its input by \.data or numpy, .* x = x\.clone\(\)"),
         (Complex, "parameter 'w' of Complex is complex, .* torch.view_as_real"),
-        (Hidden, r"gives a dict for a batch; expected a tensor, .* \.logits"),
+        (
+            Hidden,
+            r"gives a dict of hidden for a batch; expected a tensor, .* \.logits, or a dict with 'logits' or 'out'",
+        ),
+        (Coupled, "depends on the other examples of its batch, so the loss is no mean over examples"),
         (lambda: kinds.perceptron().bfloat16(), r"half precision \('0.weight' bfloat16\) .* return net\.float\(\)"),
         (mixed, "mixed precision"),
         (lambda: nn.Linear(4, 1), "one output for each label of two classes; take loss='binary-cross-entropy'"),
@@ -70,6 +99,39 @@ def mixed():
 def test_networks_that_are_refused_where_they_are_first_built(net, message):
     with pytest.raises(ModelError, match=message):
         problem(net).field("train")
+
+
+def test_a_batch_in_the_place_of_time_is_refused():
+    with pytest.raises(ModelError, match=r"depends on the other examples .* without batch_first=True"):
+        problem(Turned, (kinds.SERIES, Y)).field("train")
+
+
+def test_batchnorm_without_running_statistics_has_those_of_its_batch():
+    p = problem(uncounted)
+    net = p.build(0, "init").eval()
+    assert p.field("train").loss(p.point(net)) == pytest.approx(F.cross_entropy(net(X), Y).item(), rel=1e-6)
+    parts = [F.cross_entropy(net(X[i : i + 8]), Y[i : i + 8]).item() for i in range(0, len(X), 8)]
+    assert p.field("train", batch_size=8).loss(p.point(net)) == pytest.approx(sum(parts) / len(parts), rel=1e-6)
+
+
+def test_an_input_by_name_that_the_network_ignores_is_named():
+    used = {"x": X, "scale": X[:, :1]}
+    p = problem(Greedy, (used, Y))
+    own = F.cross_entropy(p.build(0, "init")(**used), Y).item()
+    assert p.field("train").loss(p.init(0)) == pytest.approx(own, rel=1e-6)
+    with pytest.raises(ModelError, match="ignores the input 'weights': leave it out"):
+        problem(Greedy, ({**used, "weights": X}, Y)).field("train")
+
+
+def test_labels_in_other_forms_have_a_remedy():
+    for y, match in (
+        (F.one_hot(Y, 2), r"give y\.argmax\(1\) if the labels are one-hot"),
+        (Y.float(), r"labels of classes are whole numbers: give y\.long\(\)"),
+    ):
+        with pytest.raises(ModelError, match=match):
+            problem(train=(X, y)).field("train")
+    with pytest.raises(DataError, match="an example has 3 parts; expected two, the input and the label"):
+        _ = problem(train=[(x, y, 0) for x, y in zip(X, Y, strict=True)]).splits
 
 
 def test_a_network_in_place_of_its_factory_is_copied():

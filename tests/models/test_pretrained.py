@@ -204,6 +204,18 @@ def test_tokens_outside_the_vocabulary_are_refused():
             _ = problem(name, data).module
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_an_input_that_the_network_ignores_is_refused(kind: str):
+    name = f"hf:{folder(kind, 'causal-lm')}"
+    data = {"input_ids": PADDED, "attention_masks": MASK}, LABELS
+    with pytest.raises(ModelError, match=r"ignores the input 'attention_masks'.*did you mean 'attention_mask'"):
+        _ = problem(name, data).module
+    places = torch.arange(LENGTH).expand(N, LENGTH)
+    p = problem(name, ({**INPUTS, "position_ids": places}, LABELS))
+    own = network(kind, "causal-lm").double()(**INPUTS, position_ids=places, labels=LABELS).loss
+    assert p.field("train").loss(p.init(0)) == pytest.approx(own.item(), rel=1e-6)
+
+
 def test_a_loss_of_its_users_takes_the_whole_scores():
     name = f"hf:{folder('gpt2', 'causal-lm')}"
 

@@ -125,6 +125,8 @@ def _pair(example: Any) -> tuple[Any, Any]:
     The other entry of the dict is the input; several entries are inputs by name. Raises ValueError for other forms.
     """
     if not isinstance(example, Mapping):
+        if isinstance(example, tuple | list) and len(example) != 2:
+            raise ValueError(f"an example has {len(example)} parts; expected two, the input and the label")
         x, y = example
         return x, y
     found = [key for key in LABELS if key in example]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -15,17 +16,21 @@ from torch import nn
 from sublevel._types import Tensor
 from sublevel.data import Part, Splits
 from sublevel.data.sources import IGNORED
-from sublevel.errors import ConfigError, ModelError
+from sublevel.errors import ConfigError, ModelError, nearest
 from sublevel.heads import large_heads
 from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
 from sublevel.numerics import FOUND, deterministic, ieee
 from sublevel.own_code import contained
+from sublevel.risk.batchnorm import STATISTICS
 from sublevel.risk.losses import Loss, by_class, one_logit
 from sublevel.rng import seeded
 from sublevel.space import Space
 
 EXAMPLES, NUMBERS = 64, 2**16
 """Maximum number of examples in a check, and approximate maximum of numbers in them."""
+
+ROUNDING = 1e-3
+"""Change of an output, as a share of the largest, that rounding explains."""
 
 
 def check_device(name: str) -> str:
@@ -50,9 +55,10 @@ def check_output(
     classes, few = len(splits.classes), max(2, min(EXAMPLES, NUMBERS // max(1, splits.train.x[:1].numel())))
     few = 2 if large_heads(module) else few
     x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
+    prepare = partial(splits.prepare, dtype=dtype)
     try:
         with contained():
-            outputs = [_output(module, name, x, partial(splits.prepare, dtype=dtype)) for _ in range(2)]
+            outputs = [_output(module, name, prepare(part)) for part in (x, x, x[len(x) // 2 :])]
     except ModelError:
         raise
     except Exception as error:
@@ -63,39 +69,53 @@ def check_output(
         raise ModelError(
             f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: {error}{hint}"
         ) from error
-    output = outputs[0]
+    output, again, half = outputs
     if not isinstance(output, Tensor):
+        got = f"dict of {', '.join(map(str, output))}" if isinstance(output, Mapping) else type(output).__name__
         raise ModelError(
-            f"model {name} gives a {type(output).__name__} for a batch; expected a tensor, a tuple that begins with "
-            "one, or"
-            " an output with .logits"
+            f"model {name} gives a {got} for a batch; expected a tensor, a tuple that begins with one, an output with "
+            ".logits, or a dict with 'logits' or 'out'"
         )
-    if len({each.shape for each in outputs}) > 1 or not _same(*outputs):
+    if output.shape != again.shape or not _same(output, again):
         raise ModelError(
             f"model {name}: the network draws random numbers in evaluation mode, or changes itself there (two outputs "
             "for one input differ), so it is no function of its weights; make it depend on self.training, as "
             "nn.Dropout does"
         )
+    norms = [m.running_mean is None for m in module.modules() if isinstance(m, STATISTICS)]
+    by_batch = bool(norms) and all(norms)  # the policy is then ``batch``
+    same = output[-len(half) :]  # the later half: a recurrence over the batch leaves the outputs before it alone
+    if not by_batch and same.shape == half.shape and bool((same - half).abs().max() > ROUNDING * output.abs().max()):
+        raise ModelError(
+            f"model {name}: the output for an example depends on the other examples of its batch, so the loss is no "
+            "mean over examples; the usual causes are a recurrent layer or attention without batch_first=True, and a "
+            "mean over the batch in forward"
+        )
+    if ignored := _ignored(module, prepare(x), None if roomy else output):
+        known = [p for p in inspect.signature(module.forward).parameters if p not in ("args", "kwargs")]
+        raise ModelError(f"model {name} ignores the input {ignored!r}: leave it out{nearest(ignored, known)}")
     _check_next(module, name, splits, x, y)
-    each, target = list(output.shape[1:]), list(y.shape[1:])
+    shape, target = list(output.shape[1:]), list(y.shape[1:])
     if classes == 2 and one_logit(output, y):
         if loss == "cross-entropy":
+            one_hot = y.ndim == 2 and y.shape[1] > 1 and bool((y.sum(dim=1) == 1).all())
             raise ModelError(
                 f"model {name} gives one output for each label of two classes; take loss='binary-cross-entropy'"
+                + (", or give y.argmax(1) if the labels are one-hot" if one_hot else "")
             )
     elif classes and not _fits(by_class(output, y), classes, (len(y), *target), vocabulary=bool(target) or roomy):
         raise ModelError(
-            f"model {name} gives outputs of shape {each} for one example, "
+            f"model {name} gives outputs of shape {shape} for one example, "
             f"but the data have {classes} classes; expected {[*target, classes]}{_void(splits, output)}"
         )
-    if not classes and prod(each) != prod(target):
-        y = splits.train.y
-        whole = y.is_floating_point() and y.ndim == 1 and bool((y == y.round()).all())
+    every = splits.train.y
+    whole = every.is_floating_point() and every.ndim == 1 and bool((every == every.round()).all())
+    hint = "; labels of classes are whole numbers: give y.long()" if whole else ""
+    if not classes and prod(shape) != prod(target):
         raise ModelError(
-            f"model {name} gives outputs of shape {each} for one example, but its target has shape {target}"
-            + ("; labels of classes are whole numbers: give y.long()" if whole else "")
+            f"model {name} gives outputs of shape {shape} for one example, but its target has shape {target}{hint}"
         )
-    _check_loss(loss, losses, output[:2], y[:2], "class labels" if splits.classes else "real targets")
+    _check_loss(loss, losses, output[:2], y[:2], "class labels" if splits.classes else "real targets", hint)
 
 
 def _fits(scores: Tensor, classes: int, labels: tuple[int, ...], *, vocabulary: bool) -> bool:
@@ -106,9 +126,24 @@ def _fits(scores: Tensor, classes: int, labels: tuple[int, ...], *, vocabulary: 
     return found[1] == classes or (vocabulary and found[1] > classes)
 
 
-def _output(module: nn.Module, name: str, x: Tensor, prepare: Callable[[Tensor], Inputs]) -> Any:
+def _ignored(module: nn.Module, inputs: Inputs, output: Tensor | None) -> str | None:
+    """An input by name that a network with a ``forward(**kwargs)`` ignores: no ``forward`` inside has the name.
+
+    With an ``output``, it must also stay the same if the examples exchange their values of the input.
+    """
+    parameters = inspect.signature(module.forward).parameters.values()
+    if not isinstance(inputs, dict) or not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    known = {name for m in module.modules() for name in inspect.signature(m.forward).parameters}
+    for key in sorted(inputs.keys() - known):
+        other = {name: t.roll(1, 0) if name == key else t.clone() for name, t in inputs.items()}
+        if output is None or (not _same(other[key], inputs[key]) and _same(_output(module, "", other), output)):
+            return key
+    return None
+
+
+def _output(module: nn.Module, name: str, inputs: Inputs) -> Any:
     """The network's output in evaluation mode. Raises ModelError if it changes its input unseen by PyTorch."""
-    inputs = prepare(x)
     before = [(t._version, t.clone()) for t in tensors_of(inputs)]
     try:
         with torch.no_grad():
@@ -176,12 +211,12 @@ def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
     return module._apply(lambda t: as_dtype(t, dtype))
 
 
-def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind: str) -> None:
+def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind: str, hint: str) -> None:
     try:
         with contained():
             found = losses(output, y)
     except (RuntimeError, TypeError, IndexError) as error:
-        raise ModelError(f"loss {loss!r} does not take {kind}: {error}") from error
+        raise ModelError(f"loss {loss!r} does not take {kind}: {error}{hint}") from error
     if not isinstance(found, Tensor) or found.shape != (len(y),):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ModelError(
