@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -81,6 +82,27 @@ def test_neighbours_share_a_basin_and_masks_are_taken(problem, net, tmp_path):
     assert sl.answer(two).sentence.startswith("Same basin: on the segment between every two, the train loss rises")
 
 
+class Scaled(nn.Module):
+    """A network with a constant of its own outside its state dict."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.inner = own_net.build()
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def forward(self, x):
+        return self.scale * self.inner(x)
+
+
+def test_a_network_with_another_constant_outside_its_state_dict_is_refused(problem, tmp_path):
+    data = problem.splits.train.x, problem.splits.train.y
+    p = sl.Problem(Scaled, train=data, test=data, validation=0)
+    one = sl.measure({"a": Scaled()}, p, geometry=FEW, out=tmp_path, name="one", jobs=1, report=False)
+    assert len(one.levels) == 1
+    with pytest.raises(DataError, match="'scale', which the network keeps out of its state dict and which differs"):
+        sl.measure({"a": Scaled(3.0)}, p, geometry=FEW, out=tmp_path, name="two", jobs=1, report=False)
+
+
 def test_one_checkpoint_and_no_segments_are_said(problem, net, tmp_path):
     few = FEW | {"topology": None}
     one = sl.measure({"a": net}, problem, geometry=few, out=tmp_path, name="one", jobs=1, report=False)
@@ -96,13 +118,38 @@ def test_masks_belong_to_checkpoints(problem, net, tmp_path: Path):
         sl.measure({}, problem, out=tmp_path)
 
 
+def test_the_answer_of_the_command_fits_into_80_columns(monkeypatch, capsys):
+    from sublevel.cli import output
+    from sublevel.cli.run import _table
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(output, "console", output.console.__wrapped__)  # one that has not read another width
+    long = "resnet20-seed-1-epoch-160-of-the-long-run"
+    losses = dict.fromkeys(("train_loss", "train_error", "test_loss", "test_error"), 0.00012345)
+    rows = [{"checkpoint": name, "density": 1.0, **losses, "lambda_1": 12345.6, "log_determinant": -172431.7}
+            for name in (long, "b")]  # fmt: skip
+    pair = {"a": long, "b": f"{long}-2", "higher_end": 0.00012345, "maximum": 1.23e-5, "rise": 12.345, "joined": False}
+    output.say(_table(pd.DataFrame(rows), names=1, percent=("density", "train_error", "test_error")))
+    output.say(_table(pd.DataFrame([pair]), names=2, percent=("rise",)))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\u2026" not in "".join(lines)
+    numbers = ["100.0%", "0.0001234", "0.0%", "0.0001234", "0.0%", "1.235e+04", "-1.724e+05"]
+    assert [line.split()[1:] for line in lines if line.startswith("b ")] == [numbers]
+    assert any(line.split()[-4:] == ["0.0001234", "1.23e-05", "1234.5%", "no"] for line in lines)
+    names = "".join(line.split()[0] for line in lines if line[0] != " ")
+    assert names.count(long) == 2
+
+
 @pytest.mark.full
 def test_two_folders_of_a_transformer_by_one_command(tmp_path, monkeypatch, capsys):
     pytest.importorskip("transformers")
     from networks.folders import folder
-    from sublevel.cli import main
+    from sublevel.cli import main, output
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(output, "console", output.console.__wrapped__)
     for name, n in (("train", 300), ("val", 60)):
         (np.arange(n) * 7 % 12).astype(np.uint16).tofile(tmp_path / f"{name}.bin")
     one, two = folder("gpt2", "causal-lm"), folder("gpt2", "causal-lm", 1)
@@ -114,7 +161,8 @@ def test_two_folders_of_a_transformer_by_one_command(tmp_path, monkeypatch, caps
     assert end.value.code == 0
     said = capsys.readouterr().out
     assert "a basin" in said or "Same basin" in said
-    assert "lambda" in said
+    assert "eigenvalue" in said
+    assert "\u2026" not in said
 
 
 def test_checkpoints_without_a_network_need_its_name(tmp_path, capsys):

@@ -104,18 +104,25 @@ def measure(
     announce(chosen)
     result = _carry_out(chosen, jobs=jobs, executor=executor)
     found = answer(result)
-    say(_table(found.checkpoints, percent=("density", "train_error", "test_error")))
+    say(_table(found.checkpoints, names=1, percent=("density", "train_error", "test_error")))
     if len(found.pairs):
-        say(_table(found.pairs, percent=("rise",)))
+        say(_table(found.pairs, names=2, percent=("rise",)))
     say(found.sentence)
     return _code(result)
 
 
-def _table(frame: DataFrame, percent: Collection[str] = ()) -> Table:
-    """A table with shares as percentages, and other numbers to four digits."""
-    table = Table(box=None, pad_edge=False)
-    for name in frame.columns:
-        table.add_column(name.replace("_", " "), no_wrap=True)
+def _table(frame: DataFrame, names: int, percent: Collection[str] = ()) -> Table:
+    """A table with shares as percentages, and other numbers to four digits, that fits into 80 columns.
+
+    Long ``names`` in the first columns are folded; headings have a word a line.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(frame.columns):
+        heading = ("largest_eigenvalue" if name == "lambda_1" else str(name)).replace("_", "\n")
+        if i < names:
+            table.add_column(heading, overflow="fold", min_width=10)
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
 
     def shown(name: str, value: object) -> str:
         if isinstance(value, bool):
