@@ -11,7 +11,7 @@ FAULTS = Path(__file__).parent.parent / "benchmarks" / "faults"
 
 
 @pytest.mark.parametrize(
-    "share", [pytest.param(0.04, id="short"), pytest.param(1.0, id="long", marks=pytest.mark.full)]
+    "share", [pytest.param(0.02, id="short"), pytest.param(1.0, id="long", marks=pytest.mark.full)]
 )
 def test_nothing_mutated_leads_to_a_traceback_a_hang_a_wrong_result_or_code_run(share, monkeypatch):
     monkeypatch.syspath_prepend(FAULTS)

@@ -22,7 +22,7 @@ def faults(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param(90, id="short"), pytest.param(5_000, id="long", marks=pytest.mark.full)]
+    "cases", [pytest.param(60, id="short"), pytest.param(5_000, id="long", marks=pytest.mark.full)]
 )
 def test_no_shape_leads_to_a_traceback_a_hang_or_out_of_the_folder(faults, cases: int) -> None:
     found = faults.shapes(cases, seed=3)

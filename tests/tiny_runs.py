@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import shutil
 import signal
@@ -11,12 +12,16 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 import gpus
+from sublevel.cli import main
+from sublevel.cli.output import console
 
 NET = '''
 import os
@@ -168,6 +173,21 @@ def cli(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return python(*command(*arguments, page=page), cwd=cwd, timeout=timeout, **more)
+
+
+def inside(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process, which need not import everything again."""
+    out, err = io.StringIO(), io.StringIO()
+    console.cache_clear()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "path", [str(cwd), *sys.path])
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, arguments)))
+    sys.modules.pop("tiny_net", None)
+    console.cache_clear()
+    return subprocess.CompletedProcess(arguments, cast(int, end.value.code), out.getvalue(), err.getvalue())
 
 
 def python(*arguments: object, cwd: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from sublevel.engine.store import Root, Store, cell_name, digest, object_name, r
 from sublevel.engine.store.archive import Archive, write_archive
 from sublevel.engine.store.merge import merge
 from sublevel.errors import StoreError
-from tiny_runs import cli, entries, tables
+from tiny_runs import cli, entries, inside, tables
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_nothing_of_a_hostile_archive_is_written(store: Store, study: Root, tmp_
     members = unpacked(path)[1:]
     path.write_bytes(packed(with_header([*members, added])))
     before = sorted(tmp_path.rglob("*"))
-    done = cli("import", "a.tar", "--store", "new", cwd=tmp_path) if what == "parent" else None
+    done = inside("import", "a.tar", "--store", "new", cwd=tmp_path) if what == "parent" else None
     with pytest.raises(StoreError, match=sentence) as caught:
         Archive(path)
     assert str(caught.value).startswith(f"{path} cannot be imported: ")

@@ -17,7 +17,7 @@ from sublevel.engine.store.archive import Archive, write_archive
 from sublevel.engine.store.garbage import collect
 from sublevel.engine.store.merge import merge
 from sublevel.errors import ConfigError, StoreError
-from tiny_runs import cli, tables
+from tiny_runs import cli, inside, tables
 
 
 @pytest.fixture
@@ -194,11 +194,11 @@ def test_a_real_run_loses_nothing_until_it_is_forgotten(copied: Path) -> None:
     store = Store(runs / ".store")
     age(store)
     before = left(store)
-    said = cli("gc", cwd=copied).stdout
+    said = inside("gc", cwd=copied).stdout
     assert "removed 0 entries, 0 objects" in said
     assert [line.split()[0] for line in said.splitlines()[:-1]] == ["tiny"]
     assert left(store) == before
-    assert cli("gc", "--forget", "tiny", cwd=copied).returncode == 0
+    assert inside("gc", "--forget", "tiny", cwd=copied).returncode == 0
     assert left(store) == (set(), set())
 
 

@@ -24,7 +24,7 @@ from sublevel.engine.store.garbage import collect
 from sublevel.engine.store.merge import merge
 from sublevel.engine.store.remote import Bucket
 from sublevel.errors import ConfigError, DamagedEntry, StoreError
-from tiny_runs import Running, cli, furnish, tables
+from tiny_runs import Running, cli, furnish, inside, tables
 
 pytestmark = pytest.mark.xdist_group("object storage")  # one server, also for those who ask for it by name
 
@@ -226,7 +226,7 @@ def test_two_runs_at_once_and_every_command(workshop: Path, url: str) -> None:
 
 def test_a_place_that_is_not_there_is_one_sentence(workshop: Path, server: str) -> None:
     for where, word in (("s3://no-such-bucket/a", "bucket"), ("nowhere://a", "nowhere")):
-        done = cli("run", "small.toml", "--store", where, cwd=workshop)
+        done = inside("run", "small.toml", "--store", where, cwd=workshop)
         assert done.returncode == 2, done.stdout + done.stderr
         assert word in done.stderr
         assert "Traceback" not in done.stderr

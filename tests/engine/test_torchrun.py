@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tiny_runs import cli, environment, paused, python, tables, until
+from tiny_runs import cli, environment, inside, paused, python, tables, until
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 RUN = ("-m", "sublevel.cli", "run", "small.toml", "--executor", "torchrun", "--no-figures")
@@ -56,8 +56,8 @@ def test_a_process_that_is_killed_takes_the_others_and_nothing_is_lost(workshop:
 
 def test_the_number_of_processes_is_the_study_s(workshop: Path) -> None:
     for run, word in (
-        (lambda: cli("run", "small.toml", "--set", "processes=2", cwd=workshop), "torchrun --nproc-per-node 2"),
-        (lambda: cli("run", "small.toml", "--executor", "torchrun", cwd=workshop), "torchrun has started"),
+        (lambda: inside("run", "small.toml", "--set", "processes=2", cwd=workshop), "torchrun --nproc-per-node 2"),
+        (lambda: inside("run", "small.toml", "--executor", "torchrun", cwd=workshop), "torchrun has started"),
     ):
         done = run()
         assert done.returncode == 2

@@ -25,7 +25,7 @@ from sublevel.engine.log import lives, read_log
 from sublevel.engine.progress import RunProgress
 from sublevel.errors import ConfigError
 from sublevel.processes import own
-from tiny_runs import Running, cli, paused, python, until
+from tiny_runs import Running, cli, inside, paused, python, until
 
 SMALL = Path("sublevel-runs") / "small"
 FEW = ("run", "small.toml", "--set", "levels=1", "--set", 'branches=["imp"]')
@@ -52,7 +52,7 @@ def test_a_run_is_seen_from_another_terminal(workshop: Path) -> None:
     running = Running(*FEW, "--jobs", 2, cwd=workshop, TINY_PAUSE=str(pause))
     (pid,) = until(lambda: paused(pause))
     until(lambda: len(rows(workshop)) >= 3)
-    seen = cli("status", cwd=workshop)
+    seen = inside("status", cwd=workshop)
     assert seen.returncode == 0, seen.stderr
     assert "small: running for " in seen.stdout
     assert f"(process {running.process.pid}), executor local" in seen.stdout
@@ -66,7 +66,7 @@ def test_a_run_is_seen_from_another_terminal(workshop: Path) -> None:
     (again,) = (row for row in rows(workshop) if row["event"] == "retried")
     assert (again["cell"], again["error"]["kind"]) == ("train/dense/L0/s0", "worker")
     assert "SIGKILL" in again["error"]["message"]
-    seen = cli("status", "small.toml", cwd=workshop)
+    seen = inside("status", "small.toml", cwd=workshop)
     assert "6/6 cells" in seen.stdout
     assert ": done" in seen.stdout
     assert "tried again: train/dense/L0/s0: a worker process died: exit code -9" in seen.stdout
@@ -79,10 +79,10 @@ def test_a_run_that_was_killed_is_not_said_to_live(workshop: Path) -> None:
     running = Running("run", "small.toml", "--jobs", 1, cwd=workshop, TINY_PAUSE=str(pause))
     until(lambda: paused(pause))
     running.kill_group()
-    seen = cli("status", "small", cwd=workshop)
+    seen = inside("status", "small", cwd=workshop)
     assert "stopped without a message" in seen.stdout
     assert "the same command resumes it" in seen.stdout
-    nothing = cli("status", "smal", cwd=workshop)
+    nothing = inside("status", "smal", cwd=workshop)
     assert nothing.returncode == 2
     assert "did you mean 'small'?" in nothing.stderr
 

@@ -160,7 +160,7 @@ def test_workers_do_not_read_data_that_they_share(tmp_path: Path, monkeypatch: p
     Path("elsewhere.npz").rename("data.npz")
     (tmp_path / "file").touch()
     monkeypatch.setenv("SUBLEVEL_CACHE", str(tmp_path / "file" / "none"))
-    alone = sl.Study("small.toml", out="alone").run(jobs=2, report=False)
+    alone = sl.Study("small.toml", out="alone").run(jobs=1, report=False)
     assert to_csv(alone.levels) == to_csv(mapped.levels)
 
     failing = sl.Study("small.toml", out="failing").run(jobs=2, listener=removing, report=False)

@@ -28,8 +28,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> sl.Result:
     data = {split: (a[f"{split}_x"][:, None], a[f"{split}_y"]) for split in ("train", "test")}
     geometry = {
         "anatomy": {"k": K, "size": SIZE},
-        "limits": {"eps": [0.05, 0.5], "probes": 8, "steps": 60, "size": SIZE},
-        "exits": {"rays": 4, "error": [0.05, 0.2], "spaces": ["own", "all"], "levels": [0, 2]},
+        "limits": {"eps": [0.05, 0.5], "probes": 8, "steps": 40, "size": SIZE},
+        "exits": {"rays": 2, "error": [0.05, 0.2], "spaces": ["own", "all"], "levels": [0, 2]},
     }
     train = {"epochs": 2, "batch_size": 50, "lr": 0.05}
     out = tmp_path_factory.mktemp("anatomy")
@@ -148,7 +148,7 @@ def test_exits_lie_where_the_loss_and_the_errors_cross_their_heights(result: sl.
         found = rows.query("level == 2 and space == 'own' and of == @of")
         assert found["value"].tolist() == pytest.approx([field.loss(at)] * len(found))
         for _, row in found.iterrows():
-            options = {"radius": 100.0, "samples": 4, "growth": 1.1}
+            options = {"radius": 100.0, "samples": 2, "growth": 1.1}
             volume = sl.volume.log_volume(field, at, method="radial", eps=row["height"], mask=mask, **options)
             assert row["log_volume"] == pytest.approx(volume.log_volume)
             assert row["dimension"] == mask.sum()

@@ -9,7 +9,7 @@ import pytest
 
 import sublevel as sl
 from sublevel.errors import ConfigError
-from tiny_runs import cli
+from tiny_runs import cli, inside
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def test_verdicts_stand_beside_each_other_and_two_seeds_decide_nothing(runs: Pat
 
 
 def test_the_command_prints_and_writes_a_page(runs: Path) -> None:
-    printed = cli("compare", "tiny", "other", cwd=runs.parent)
+    printed = inside("compare", "tiny", "other", cwd=runs.parent)
     assert printed.returncode == 0, printed.stderr
     assert "train.length" in printed.stdout
-    written = cli("compare", "tiny", "other", "--html", "both.html", cwd=runs.parent)
+    written = inside("compare", "tiny", "other", "--html", "both.html", cwd=runs.parent)
     assert written.returncode == 0, written.stderr
     page = (runs.parent / "both.html").read_text()
     assert "tiny and other, side by side" in page

@@ -36,6 +36,7 @@ size = 60
 size = 60
 draws = 2
 [geometry.spectra]
+branches = ["imp"]
 k = 2
 operators = ["hessian", "ggn", "adaptive"]
 spaces = ["own", "all"]
@@ -62,6 +63,7 @@ probes = 2
 steps = 8
 size = 60
 [geometry.exits]
+branches = ["imp"]
 rays = 2
 levels = [1]
 size = 60
@@ -70,6 +72,7 @@ branches = ["dense"]
 k = 1
 size = 60
 [geometry.volumes]
+branches = ["imp"]
 methods = ["logdet", "radial", "importance", "llc", "thermodynamic"]
 eps = [0.1, 0.2]
 spaces = ["own"]
@@ -83,6 +86,7 @@ draws = 10
 burn_in = 5
 size = 60
 [geometry.pairs]
+branches = ["imp"]
 k = 2
 size = 60
 probes = 2

@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from sublevel.study.catalogue import key, numerics
 from sublevel.study.documents import preset_names, read
 from sublevel.study.given import Given
 from sublevel.study.spec import parse
+
+pytestmark = pytest.mark.xdist_group("golden keys")
 
 ROOT = Path(__file__).parents[3]
 FROZEN = Path(__file__).with_name("keys.json")
@@ -78,6 +81,13 @@ PRESETS: dict[str, tuple[Any, int]] = {
 
 def keyed(source: Any, examples: int) -> list[tuple[str, str, str]]:
     """The kind, the readable name and the key of every cell of a study."""
+    return keyed_once(json.dumps(source), examples)
+
+
+@lru_cache
+def keyed_once(text: str, examples: int) -> list[tuple[str, str, str]]:
+    """Some studies are looked at twice."""
+    source = json.loads(text)
     spec = parse(read(source) if isinstance(source, str) else source)
     shape = (1, 28, 28) if "lenet" in spec.model.name else (3, 32, 32)
     module = models.build(spec.model.name, input_shape=shape, classes=10, **spec.model.options)
