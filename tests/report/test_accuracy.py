@@ -27,8 +27,14 @@ def test_a_collapse_leaves_the_near_view_and_stands_in_the_other():
     low, high = panel.y.limits or (0.0, 0.0)
     assert low < 13
     assert high == pytest.approx(2 * (15 + 20) / 2)
-    assert {s.label: s.y[-1] for s in panel.series}["random-prune"] == pytest.approx(80)
+    assert {s.label: s.y[-1] for s in panel.series if s.legend}["random-prune"] == pytest.approx(80)
     assert every.panels[0].y.limits is None
+    (mark,) = [s for s in panel.series if not s.legend]
+    assert (mark.label, mark.style.marker, mark.x) == ("random-prune", "triangle-up", [pytest.approx(0.1)])
+    assert mark.y[0] == pytest.approx(high, rel=0.05)
+    assert mark.y[0] < high
+    assert mark.hover == ["above the frame, at 80"]
+    assert [s for s in every.panels[0].series if not s.legend] == []
 
 
 def test_without_a_collapse_there_is_one_view():

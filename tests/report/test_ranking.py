@@ -58,6 +58,10 @@ def test_only_what_its_interval_bears_out_is_said_to_be_behind():
     assert [text for _, text in left.x.ticks] == ["best", "near", "same", "far"]
     assert [series.label for series in right.series] == ["near", "same", "far"]
     assert [series.x for series in right.series] == [[2.0], [3.0], [4.0]]
+    for panel in shown.panels:
+        ends = [v for s in panel.series for part in (s.y, s.low, s.high) for v in part if math.isfinite(v)]
+        assert panel.y.limits[0] < min(ends)  # no cap of an interval is cut
+        assert max(ends) < panel.y.limits[1]
 
 
 def test_the_last_level_comes_first_and_two_branches_make_no_order():

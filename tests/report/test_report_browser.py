@@ -76,6 +76,9 @@ def test_figures_are_parsed_when_they_come_near_and_all_are_drawn_on_white_paper
     page.emulate_media(media="print", color_scheme="dark")
     unbroken = "(s) => [...document.querySelectorAll(s)].every((n) => getComputedStyle(n).breakInside === 'avoid')"
     assert page.evaluate(unbroken, "figure, .card")
+    style = "([s, name]) => [...new Set([...document.querySelectorAll(s)].map((n) => getComputedStyle(n)[name]))]"
+    assert page.evaluate(style, [".scale .bar", "printColorAdjust"]) == ["exact"]
+    assert page.evaluate(style, ["h2, h3, h4, dt", "breakAfter"]) == ["avoid"]
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator(".controls, nav, .copy").first.is_visible()
     page.emulate_media(media="screen", color_scheme="light")

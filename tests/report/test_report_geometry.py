@@ -15,7 +15,7 @@ import sublevel.study.tables  # noqa: F401 - declares the tables of all measurem
 from sublevel.claims.basins import threshold
 from sublevel.report.describe import Figure, Landscape, Panel, Series, View
 from sublevel.report.figures import FIGURES, Drawn, figures, with_looks
-from sublevel.report.figures.planes import SIDE, grid, persistence, planes
+from sublevel.report.figures.planes import SIDE, _box, grid, persistence, planes
 from sublevel.report.figures.sublevel_sets import sublevel_set
 from sublevel.report.palette import HEAT, OUTSIDE, styles
 from sublevel.report.prepare import clean, where
@@ -372,8 +372,14 @@ def test_the_sublevel_set_of_the_dense_network_is_drawn_at_the_bound_of_the_clai
     near = [geometry.bowl(x, y) for x, y in zip(edge.x, edge.y, strict=True) if math.isfinite(x)]
     assert near == pytest.approx([expected] * len(near), rel=0.9)  # the grid is coarse there
     notes = {s.label: s.note for s in shown.series if s.note}
-    assert notes["dense"].startswith("dense\ninside")
-    assert notes["imp L5"].splitlines()[1] == "inside, loss 0.012"
+    assert notes["dense"].startswith("dense\ninside the dense set\nloss ")
+    assert notes["imp L5"].splitlines()[1:] == ["inside the dense set", "loss 0.012"]
+    heights = np.asarray(shown.landscape.x), np.asarray(shown.landscape.y)
+    assert (shown.x.limits, shown.y.limits) == tuple((v[0], v[-1]) for v in heights)  # no blank band at the edges
+    for s in (s for s in shown.series if s.note):
+        at = tuple((p - v[0]) / np.ptp(v) for p, v in zip((s.x[0], s.y[0]), heights, strict=True))
+        assert min(box := _box(s.note, at, s.below, s.align)) >= 0
+        assert max(box) <= 1
 
 
 def test_colours_leap_to_grey_at_the_level_and_contours_meet_it():
@@ -384,6 +390,12 @@ def test_colours_leap_to_grey_at_the_level_and_contours_meet_it():
     assert leap == [HEAT[-1], OUTSIDE[0]]
     assert any(v == pytest.approx(2.0) for v in land.contours)
     assert sum(v < 2.0 for v in land.contours) >= 3
+    bands = land.bands
+    assert [b[0] for b in bands] == [0.0, *land.contours]
+    assert [b[1] for b in bands] == [*land.contours, 10.0]
+    assert HEAT[-1] not in [c for *_, c in bands]  # no band has its middle at the level, so none is so bright
+    grey = [max(p) - min(p) < 20 for *_, c in bands if (p := [int(c[i : i + 2], 16) for i in (1, 3, 5)])]
+    assert grey == [start > 1.99 for start, *_ in bands]
     plain = dataclasses.replace(land, level=None)
     assert [c for _, c in plain.stops(0.0, 10.0)] == list(HEAT)
     assert len(plain.contours) == 15

@@ -200,7 +200,7 @@ def _drawn(
     if ax is not None and backend != "matplotlib":
         raise ConfigError("ax is an axes of matplotlib: it does not go with backend='plotly'")
     view, title = chosen(one, choice, panel)
-    text = f"{one.how} {one.trap}" if caption else ""
+    text = " ".join(filter(None, (one.caution, one.how, one.trap))) if caption else ""
     if backend == "plotly":
         from sublevel.plot.plotly_figure import drawn
 

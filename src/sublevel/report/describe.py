@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
+
+import numpy as np
 
 from sublevel.report.numbers import percent, plain
 from sublevel.report.palette import HEAT, OUTSIDE, Style
@@ -24,6 +27,9 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 SHARE = (-2.0, 102.0)
 """What an axis of percentages shows at most: 0 to 100, with room for a marker."""
+
+NONE = (-0.02, 1.0)
+"""What an axis of percentages shows where all of them are 0."""
 
 CONTOURS = 16
 """Steps of height between the lowest and the highest colour of a landscape."""
@@ -78,8 +84,9 @@ class Series:
     interval, drawn as ``bars`` or as a ``band``. ``hollow`` marks the points that should not be trusted in full;
     ``hover`` adds a text to each, ``about`` one to all. A line is broken at every y that is not finite. ``z``: the
     heights of the points in a solid landscape. ``branch``: whose it is, where the label does not say so. ``note``: a
-    text that stands above (or ``below``) the first point of a series on a landscape, instead of a line in the legend.
-    ``samples``: the single seeds of a mean; ``seeds``: the seed of each point, where points are single networks.
+    text that stands above (or ``below``) the first point of a series on a landscape, instead of a line in the legend;
+    ``align`` says whether it begins (left), is centred or ends (right) there. ``samples``: the single seeds
+    of a mean; ``seeds``: the seed of each point, where points are single networks.
     """
 
     label: str
@@ -100,6 +107,7 @@ class Series:
     seeds: Numbers = ()
     note: str = ""
     below: bool = False
+    align: Literal["left", "center", "right"] = "center"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +172,20 @@ class Landscape:
         return inside + [(share * (1 - s) + s, c) for s, c in zip(steps, OUTSIDE, strict=False)]
 
     @property
+    def bands(self) -> list[tuple[float, float, str]]:
+        """The bands between contours as (from, to, colour): each has the colour of its middle."""
+        first, last = self.contours[0] - self.step / 2, self.contours[-1] + self.step / 2
+        shares, colours = zip(*self.stops(first, last), strict=True)
+        parts = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours], dtype=float)
+        edges = [self.low, *self.contours, self.high]
+        found = []
+        for i, (start, end) in enumerate(pairwise(edges)):
+            share = i / len(self.contours)
+            mixed = [round(float(np.interp(share, shares, part))) for part in parts.T]
+            found.append((start, end, "#" + "".join(f"{v:02x}" for v in mixed)))
+        return found
+
+    @property
     def lift(self) -> float:
         """How far above the surface its series are drawn."""
         return LIFT * (self.high - self.low)
@@ -202,7 +224,8 @@ class Figure:
     """A figure with what a reader needs: how to read it, and the trap in it. ``notes`` come from the data.
 
     ``printed`` is how many of its views are written for print where not all are. ``pooled``: seeds cannot be
-    left out of it one by one, since it holds only what was computed from all of them.
+    left out of it one by one, since it holds only what was computed from all of them. ``caution`` stands over the
+    figure where nothing in it is reliable.
     """
 
     key: str
@@ -214,6 +237,7 @@ class Figure:
     columns: int = 2
     printed: int = 1
     pooled: bool = False
+    caution: str = ""
 
     def titled(self, view: View) -> str:
         """The title, with the choices of a view that not all views share and that cannot be seen."""
@@ -236,6 +260,17 @@ class LegendEntry:
 def view(panels: Sequence[Panel], **choice: str) -> View:
     """A view of the panels that have something to show."""
     return View(panels=tuple(_finished(p) for p in panels if not p.empty), choice=choice)
+
+
+def titles(views: Sequence[View]) -> str:
+    """The titles of all panels of some views, for a caption that names only what is drawn."""
+    return "; ".join(p.title for v in views for p in v.panels)
+
+
+def labels(views: Sequence[View], title: str = "") -> list[str]:
+    """The distinct labels of what is drawn in some views, or in their panels whose title begins with ``title``."""
+    found = (s for v in views for p in v.panels if p.title.startswith(title) for s in p.series)
+    return list(dict.fromkeys(s.label for s in found if any(map(math.isfinite, s.y))))
 
 
 def legend(drawn: View) -> list[LegendEntry]:
@@ -264,16 +299,24 @@ def _finished(panel: Panel) -> Panel:
         ends = [{k: v and [min(max(e, 0.0), 100.0) for e in v] for k, v in (("low", s.low), ("high", s.high))}
                 for s in panel.series]  # fmt: skip
         panel = replace(panel, series=[replace(s, **e) for s, e in zip(panel.series, ends, strict=True)])
+        values = {v for s in panel.series for part in (s.y, s.low or (), s.high or (), _dots(s)) for v in part}
+        if {v for v in values if math.isfinite(v)} == {0.0}:  # a back end would show negative shares
+            panel = replace(panel, y=replace(panel.y, limits=NONE))
     if panel.y.log and not panel.y.ticks:
-        values = [v for s in panel.series for part in (s.y, s.low or (), s.high or ()) for v in part]
+        values = [v for s in panel.series for part in (s.y, s.low or (), s.high or (), _dots(s)) for v in part]
         panel = replace(panel, y=replace(panel.y, ticks=log_ticks(values)))
     return panel
+
+
+def _dots(series: Series) -> Numbers:
+    """The single seeds that are drawn behind a mean."""
+    return series.samples.y if series.samples is not None and series.samples.dots else ()
 
 
 def log_ticks(values: Sequence[float]) -> Ticks:
     """At most about eight ticks at 1, 2, 5 or at powers of ten, over the range of some positive values.
 
-    Within less than half a decade they are evenly spaced, or there would be one or none.
+    They are evenly spaced where fewer than two of those lie in the range. A single value has ticks a decade around it.
 
     >>> [text for _, text in log_ticks([0.03, 2.0])]
     ['0.02', '0.05', '0.1', '0.2', '0.5', '1', '2']
@@ -281,17 +324,24 @@ def log_ticks(values: Sequence[float]) -> Ticks:
     ['10⁻⁵', '10⁻⁴', '0.001', '0.01', '0.1', '1', '10', '100']
     >>> [text for _, text in log_ticks([76.0, 116.0])]
     ['80', '90', '100', '110']
+    >>> [text for _, text in log_ticks([5.1, 16.2])]
+    ['6', '8', '10', '12', '14', '16']
+    >>> [text for _, text in log_ticks([0.228])]
+    ['0.05', '0.1', '0.2', '0.5', '1', '2']
     """
     positive = [v for v in values if math.isfinite(v) and v > 0]
     if not positive:
         return ()
     low, high = math.log10(min(positive)), math.log10(max(positive))
-    if 0 < high - low < 0.5:
-        return _even_ticks(min(positive), max(positive))
+    room = 0.31 if high > low else 1.0
     steps = (1, 2, 5) if high - low < 2.4 else (1, 3) if high - low < 4 else (1,)
     skip = max(1, math.ceil((high - low) / 8))
-    marks = [s * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for s in steps if e % skip == 0]
-    return tuple((v, _power(v)) for v in marks if low - 0.31 <= math.log10(v) <= high + 0.31)
+    marks = [
+        s * 10.0**e for e in range(math.floor(low - room), math.ceil(high + room) + 1) for s in steps if e % skip == 0
+    ]
+    if high > low and (high - low < 0.5 or sum(low <= math.log10(v) <= high for v in marks) < 2):
+        return _even_ticks(min(positive), max(positive))
+    return tuple((v, _power(v)) for v in marks if low - room <= math.log10(v) <= high + room)
 
 
 def _even_ticks(low: float, high: float) -> Ticks:
@@ -323,7 +373,7 @@ def words(panel: Panel) -> str:
         return f"{head} A map of {len(panel.heat.rows)} rows: {', '.join(panel.heat.rows[:20])}."
     if panel.landscape is not None:
         return f"{head} {_relief(panel.landscape, panel.series)}"
-    parts = [_span(s) for s in panel.series]
+    parts = [_span(s) for s in panel.series if s.legend]
     return " ".join([head, *[p for p in parts if p][:16]])
 
 

@@ -223,12 +223,29 @@ def doubts_note(table: Frame, what: str) -> str:
     '2 of 3 volumes are unreliable (hollow markers), mostly: size 3 is below 50.'
     """
     doubted = table[table["doubtful"]]
-    if doubted.empty:
+    if doubted.empty or len(doubted) == len(table):
         return ""
+    return f"{len(doubted):,} of {len(table):,} {what} are unreliable (hollow markers){_mostly(doubted)}."
+
+
+def caution(table: Frame, what: str) -> str:
+    """The sentence over a figure in which every row is ``doubtful``; empty where one is not.
+
+    >>> caution(pd.DataFrame({"doubtful": [True, True], "reason": ["a saddle", "a saddle"]}), "volumes")
+    'None of the 2 volumes of this figure is reliable, mostly: a saddle. Draw no conclusion from them.'
+    """
+    if table.empty or not table["doubtful"].all():
+        return ""
+    return (
+        f"None of the {len(table):,} {what} of this figure is reliable{_mostly(table)}. Draw no conclusion from them."
+    )
+
+
+def _mostly(doubted: Frame) -> str:
+    """The most frequent reason, of those with the same words up to the first number."""
     given = doubted.loc[doubted["reason"] != "", "reason"]
     kind = given.map(lambda r: re.split(r"[-+]?[0-9]", r, maxsplit=1)[0])
-    mostly = f", mostly: {given[kind == kind.value_counts().index[0]].iloc[0]}" if len(given) else ""
-    return f"{len(doubted):,} of {len(table):,} {what} are unreliable (hollow markers){mostly}."
+    return f", mostly: {given[kind == kind.value_counts().index[0]].iloc[0]}" if len(given) else ""
 
 
 def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles: bool = True) -> str:
@@ -240,4 +257,8 @@ def seeds_note(frame: Frame, by: Sequence[str] = ("branch", "level"), *, singles
     if high < 2:
         return "One seed: points only, no intervals."
     n = f"n = {high}" if low == high else f"n = {low} to {high}"
-    return f"Means over seeds with 90% t intervals ({n}){'; single seeds are faint dots' if singles else ''}."
+    dots = "; single seeds are faint dots" if singles else ""
+    if high < FEWEST_SEEDS:
+        return f"Means over seeds ({n}), without intervals: {FEWEST_SEEDS} seeds make one{dots}."
+    few = f", none below {FEWEST_SEEDS} seeds" if low < FEWEST_SEEDS else ""
+    return f"Means over seeds with 90% t intervals ({n}{few}){dots}."

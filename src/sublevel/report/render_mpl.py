@@ -180,7 +180,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
         if series.note:
             offset, side = ((0, -6), "top") if series.below else ((0, 6), "bottom")
             axes.annotate(plain_text(series.note), (series.x[0], series.y[0]), offset, textcoords="offset points",
-                          ha="center", va=side, fontsize=7, bbox=NOTE)  # fmt: skip
+                          ha=series.align, va=side, fontsize=7, bbox=NOTE)  # fmt: skip
     _axis(axes, panel.x, "x")
     _axis(axes, panel.y, "y")
 

@@ -177,7 +177,11 @@ def _rows(heat: Heat) -> dict[str, Any]:
 def _scale(of: Heat | Landscape) -> dict[str, Any]:
     """The colour scale, which the page draws below the panel: nothing can overlap. Marks are (percent, text)."""
     marks = [[round(100 * (v - of.low) / (of.high - of.low), 1), t] for v, t in of.ticks]
-    stops = of.stops(of.low, of.high) if isinstance(of, Landscape) else COLOURS
+    if isinstance(of, Landscape) and not of.solid:
+        # The map is drawn in bands, and so is its scale.
+        stops = [((v - of.low) / (of.high - of.low), c) for start, end, c in of.bands for v in (start, end)]
+    else:
+        stops = of.stops(of.low, of.high) if isinstance(of, Landscape) else COLOURS
     return {"title": of.title, "colours": [f"{colour} {100 * share:.4g}%" for share, colour in stops], "marks": marks}
 
 
@@ -240,7 +244,9 @@ def _mark(series: Series, landscape: Landscape) -> dict[str, Any]:
         found["hoverinfo"] = "skip"
     if series.branch:
         found["branch"] = series.branch
-    if solid:
+    if not solid:
+        found["cliponaxis"] = False
+    else:
         found["z"] = numbers(z + landscape.lift for z in series.z or ())
     rim = {"width": 1 if solid else 1.2, "color": HALO}
     small = size if series.legend or series.note else max(4, size // 2)
@@ -251,10 +257,10 @@ def _mark(series: Series, landscape: Landscape) -> dict[str, Any]:
 
 
 def _note(series: Series, landscape: Landscape) -> dict[str, Any]:
-    """The text that stands at a marker, on white: it lies on any colour."""
+    """The text that stands at a marker, on white: it lies on any colour. The page gives it the colours of its theme."""
     place = {"x": series.x[0], "y": series.y[0]} | ({"z": (series.z or (0.0,))[0]} if landscape.solid else {})
     look = {"bgcolor": "rgba(255,255,255,0.85)", "font": {"color": "#111111", "size": 11.5}, "borderpad": 2}
     lines = series.note.split("\n")[: 1 if landscape.solid else None]  # on a surface there is little room
     text = "<br>".join(map(safe, lines))
     return {**place, **look, "text": text, "showarrow": False, "yshift": -12 if series.below else 12,
-            "yanchor": "top" if series.below else "bottom", "align": "left"}  # fmt: skip
+            "yanchor": "top" if series.below else "bottom", "xanchor": series.align, "align": "left"}  # fmt: skip

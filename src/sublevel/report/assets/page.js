@@ -35,7 +35,7 @@ const font = { family: getComputedStyle(document.body).fontFamily, size: 12 };
 function axis(described, themed, narrow, x) {
   const title = { ...(described.title || { text: "" }), standoff: 8, font: { size: 12 } };
   return {
-    zeroline: false, automargin: true, ticks: x ? "outside" : "", ticklen: 4, ticklabelstandoff: x ? 0 : 5, showline: x, showgrid: true, tickangle: x ? 0 : undefined,
+    zeroline: false, automargin: true, ticks: x ? "outside" : "", ticklen: 4, ticklabelstandoff: x ? 0 : 5, showline: x, showgrid: true, tickangle: x ? "auto" : 0, autotickangles: [0, 90],
     exponentformat: "power", minexponent: 4, nticks: narrow ? 6 : 7, tickfont: { size: 11.5 },
     ...described, ...themed, title,
   };
@@ -52,14 +52,18 @@ function layout(panel, width) {
     ...common, dragmode: coarse ? false : "zoom",
     xaxis: axis(panel.layout.xaxis, themed.xaxis, width < 420, true),
     yaxis: axis(panel.layout.yaxis, themed.yaxis, width < 420, false),
-    annotations: panel.layout.annotations,
+    annotations: texts(panel.layout.annotations),
   };
 }
 
+// Texts at points, on the page's paper.
+function texts(described) {
+  return described && described.map((note) => ({ ...note, bgcolor: `${colour("--paper")}d9`, font: { ...note.font, color: colour("--ink") } }));
+}
 function scene(described, themed, far) {
   const side = (a) => ({ showspikes: false, nticks: 5, tickfont: { size: 10 }, ...described[a], ...themed[a], title: { ...described[a].title, font: { size: 11 } } });
   return {
-    xaxis: side("xaxis"), yaxis: side("yaxis"), zaxis: side("zaxis"), annotations: described.annotations, dragmode: "turntable", hovermode: "closest",
+    xaxis: side("xaxis"), yaxis: side("yaxis"), zaxis: side("zaxis"), annotations: texts(described.annotations), dragmode: "turntable", hovermode: "closest",
     aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.7 }, camera: { eye: { x: 1.05 * far, y: -1.15 * far, z: 1.35 * far }, center: { x: 0, y: 0, z: -0.16 } },
   };
 }
@@ -196,6 +200,7 @@ function refresh() {
 
 // Light, dark, paper.
 const panelOf = (figure, i) => figure.data.views[figure.view].panels[i];
+const repainted = ({ solid, layout }) => (solid ? { "scene.annotations": texts(layout.scene.annotations) } : layout.annotations ? { annotations: texts(layout.annotations) } : {});
 function forPrint(on) {
   if (on === printing) return;
   printing = on;
@@ -207,7 +212,7 @@ function forPrint(on) {
     if (on && (!figure.drawn || figure.stale)) draw(figure);
     const wide = figure.plots.length === 1 && !figure.node.matches(".pictures:not(.one) > *");
     const size = on ? { autosize: false, width: wide ? 660 : 322 } : { autosize: true, width: undefined };
-    figure.plots.forEach((plot, i) => { if (plot.data) Plotly.relayout(plot, { ...theme(panelOf(figure, i).solid), ...size }); });
+    figure.plots.forEach((plot, i) => { if (plot.data) Plotly.relayout(plot, { ...theme(panelOf(figure, i).solid), ...repainted(panelOf(figure, i)), ...size }); });
   }
 }
 addEventListener("beforeprint", () => forPrint(true));

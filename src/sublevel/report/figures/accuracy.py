@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from sublevel.report.describe import Figure, Panel, view
+from sublevel.report.describe import Figure, Panel, Series, view
 from sublevel.report.figures.common import POINTS, density_panels
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Tables
+from sublevel.report.numbers import plain
 from sublevel.report.prepare import seeds_note
 
 ACCURACY = [
@@ -21,6 +22,8 @@ ACCURACY = [
 
 NEAR = 2.0
 """A branch leaves the near view above this many times what half of the branches stay below."""
+
+CUT = "A triangle at the top edge is a point above the frame: the other scale shows it."
 
 
 @figure("Accuracy", "accuracy against sparsity", "levels")
@@ -43,7 +46,7 @@ def accuracy(tables: Tables) -> Figure:
             "Overlapping intervals are no test, since the comparison is paired by seed. Read the paired differences "
             "in the claims."
         ),
-        notes=[seeds_note(levels), *(["The other scale shows the branches that leave the frame."] if cut else [])],
+        notes=[seeds_note(levels), *([CUT] if cut else [])],
     )
 
 
@@ -54,4 +57,17 @@ def closer(panel: Panel) -> Panel:
     if not drawn or max(map(max, drawn)) <= edge:
         return panel
     low = min(map(min, drawn))
-    return replace(panel, y=replace(panel.y, limits=(max(low - (edge - low) / 20, 0.0), edge)))
+    limits = (max(low - (edge - low) / 20, 0.0), edge)
+    marks = [mark for s in panel.series if (mark := _out(s, edge, edge - (edge - limits[0]) / 40))]
+    return replace(panel, y=replace(panel.y, limits=limits), series=[*panel.series, *marks])
+
+
+def _out(series: Series, edge: float, at: float) -> Series | None:
+    """Triangles at the height ``at`` over the points of a series that lie above the edge of the frame."""
+    out = [(x, y) for x, y in zip(series.x, series.y, strict=True) if np.isfinite(y) and y > edge]
+    if not out:
+        return None
+    return Series(
+        label=series.label, x=[x for x, _ in out], y=[at] * len(out), mode="points", legend=False, branch=series.label,
+        style=replace(series.style, marker="triangle-up"), hover=[f"above the frame, at {plain(y, 3)}" for _, y in out],
+    )  # fmt: skip

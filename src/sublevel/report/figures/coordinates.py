@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sublevel.report.describe import Axis, Figure, Panel, Series
+from sublevel.claims.words import listed
+from sublevel.report.describe import Axis, Figure, Panel, Series, labels
 from sublevel.report.figures.common import POINTS, beside_dense, density_axis, views
 from sublevel.report.figures.measured import errors_note, measured
 from sublevel.report.figures.registry import figure
@@ -23,6 +24,22 @@ SETS: dict[str, Style] = {
 """The sets in their order, each with one look."""
 
 
+WORDS = {
+    "pruned": "the coordinates that pruning removes",
+    "kept": "as many that it keeps",
+    "random": "as many random ones",
+    "steepest": "the steepest eigenvector",
+}
+MEAN, STEEPEST = "Mean of H_ii over the set", "Curvature, steepest eigenvector"
+
+
+def _sets(names: list[str]) -> str:
+    """Sets in words, where the coordinates that are kept or random are named after those that are pruned."""
+    if "pruned" in names:
+        return listed([WORDS.get(n, n) for n in names])
+    return listed([{"kept": "kept coordinates", "random": "random coordinates"}.get(n, WORDS.get(n, n)) for n in names])
+
+
 def _look(names: Frame) -> dict[str, Style]:
     found = set(names)
     known = {n: s for n, s in SETS.items() if n in found}
@@ -35,19 +52,23 @@ def coordinates(tables: Tables) -> Figure:
     whole = with_density(tables["coordinates"], tables["levels"])
     table = first_part(whole)
     capped, widths = int((table["capped"] > 0).sum()), int(np.isfinite(table["width"]).sum())
+    drawn = beside_dense(table, ["branch", "buffers", "when"], _coordinates)
+    curved, wide, steepest = labels(drawn, MEAN), labels(drawn, "Width"), labels(drawn, STEEPEST)
     return Figure(
         key="coordinates",
         title="Are the coordinates that pruning removes the flat ones?",
-        views=beside_dense(table, ["branch", "buffers", "when"], _coordinates),
+        views=drawn,
         how=(
-            "Curvature and width along the coordinates that pruning removes, as many that it keeps and as many random "
-            "ones, with equal counts in every layer. The steepest eigenvector is there for comparison."
-        ),
+            f"Mean curvature along {_sets(curved)}, with equal counts in every layer." * bool(curved)
+            + " The steepest eigenvector is there for comparison." * bool(steepest)
+            + f" The width is the distance at which the loss has risen that much: {listed(wide)}." * bool(wide)
+        ).strip(),
         trap=(
-            "Compare with the random set, not with zero"
-            + ": under BatchNorm small weights are flat by scale alone" * batchnorm(table)
-            + ". The steepest eigenvector is no coordinate, and can be steep where every set is flat."
-        ),
+            "Compare with the random set, not with zero. " * ("random" in curved)
+            + "Under BatchNorm small weights are flat by scale alone. " * batchnorm(table)
+            + "The steepest eigenvector is no coordinate, and can be steep where every set is flat." * bool(steepest)
+        ).strip()
+        or "A mean hides the few coordinates that are steep.",
         notes=[
             errors_note(table),
             f"In {capped} of {widths} widths some direction does not rise that far within the radius searched "
@@ -64,8 +85,8 @@ def _coordinates(frame: Frame) -> list[Panel]:
     rises = sorted({float(v) for v in frame["rise"] if np.isfinite(v)})
     at = f" at a rise of {plain(rises[0])}" if len(rises) == 1 else ""
     kinds = (
-        ("Mean of H_ii over the set", frame[frame["set"] != "steepest"]),
-        ("Curvature, steepest eigenvector", where(frame, set="steepest")),
+        (MEAN, frame[frame["set"] != "steepest"]),
+        (STEEPEST, where(frame, set="steepest")),
     )
     panels = []
     for title, mine in kinds:
@@ -94,17 +115,19 @@ def _widths(frame: Frame) -> list[Series]:
 def slices(tables: Tables) -> Figure:
     """Loss and error along one random direction of each set, for one network."""
     table = first_part(tables["slices"])
+    drawn = views(table, ["branch", "level", "buffers", "when"], _slices)
+    sets = [n for n in labels(drawn) if n != "steepest"]
+    along = [f"one random unit vector in each of the sets {listed(sets)}"] * bool(sets)
+    along += ["the steepest eigenvector"] * ("steepest" in labels(drawn))
     return Figure(
         key="slices",
-        title="The loss along these directions",
-        views=views(table, ["branch", "level", "buffers", "when"], _slices),
-        how=(
-            "Loss and error along one random unit vector inside each set of coordinates, and along the steepest "
-            "eigenvector. A narrow curve is a steep direction."
-        ),
+        title="The loss along these directions" if sets else "The loss along the steepest direction",
+        views=drawn,
+        how=f"Loss and error along {listed(along)}. A narrow curve is a steep direction." if along else "",
         trap=(
             "A random direction mixes thousands of coordinates and shows their average, never the steepest. "
-            "Distances are in the weights' own units, so networks of different norm cannot be compared by eye."
+            * bool(sets)
+            + "Distances are in the weights' own units, so networks of different norm cannot be compared by eye."
         ),
         notes=["Means over seeds at equal distance, within the range that all seeds have."]
         if table["seed"].nunique() > 1

@@ -81,10 +81,10 @@ def _sharpness(frame: Frame) -> list[Panel]:
     ]
 
 
-def _doubts(table: Frame) -> list[str]:
+def _doubts(table: Frame, hollow: str = "") -> list[str]:
     loose, dead = int((table["converged"] == 0).sum()), int((table["excluded"] > 0).sum())
     return [
-        f"{loose} of {len(table)} spectra had not converged when their budget was spent." * bool(loose),
+        f"{loose} of {len(table)} spectra had not converged when their budget was spent{hollow}." * bool(loose),
         f"Coordinates of dead filters were left out of {dead} of {len(table)} spectra." * bool(dead),
     ]
 
@@ -105,7 +105,10 @@ def spectra(tables: Tables) -> Figure:
             "Only the ends are shown, and the bulk between them decides traces and volumes. An eigenvalue of 0 or "
             "less has no place on a logarithmic axis."
         ),
-        notes=["Means over seeds (geometric on the logarithmic axes)."] if table["seed"].nunique() > 1 else [],
+        notes=[
+            "Means over seeds (geometric on the logarithmic axes)." * (table["seed"].nunique() > 1),
+            "Hollow eigenvalues had not converged, in one seed at least." * bool((table["converged"] == 0).any()),
+        ],
         pooled=True,
     )
 
@@ -161,7 +164,7 @@ def layers_curvature(tables: Tables) -> Figure:
         ),
         notes=[
             "Means over seeds are geometric." if table["seed"].nunique() > 1 else "",
-            *_doubts(table),
+            *_doubts(table, " (hollow)"),
             f"Layers: {', '.join(f'{i} {n}' for i, n in enumerate(order, 1))}." if 0 < len(order) <= 60 else "",
             parts_note(whole, "largest", [*SOLUTION, "space", "operator"], "a layer's largest eigenvalue"),
         ],

@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
+from sublevel.claims.words import listed
+from sublevel.report.describe import Axis, Figure, Panel, Series, View, titles, view
 from sublevel.report.figures.common import density_axis, network, networks
 from sublevel.report.figures.curvature import control_note
 from sublevel.report.figures.measured import each_branch, errors_note
@@ -17,7 +18,16 @@ from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
 from sublevel.report.palette import OWN, known_first
-from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import (
+    caution,
+    choices,
+    doubts_note,
+    first_part,
+    parts_note,
+    seeds_note,
+    where,
+    with_density,
+)
 from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
 
@@ -164,6 +174,12 @@ QUANTITIES = {
     "log-determinant": "Log-determinant (nats)",
     "learning coefficient": "Local learning coefficient",
 }
+CHAINS = "learning coefficient"
+SPECTRAL = {
+    "trace": "trace",
+    "negative mass": "share of negative eigenvalues",
+    "log-determinant": "log-determinant of max(H, 0) + delta",
+}
 DIAGNOSTICS = {"standard error": "se", "draws": "draws", "R-hat": "r_hat", "effective sample size": "ess"}
 
 
@@ -181,19 +197,27 @@ def estimates(tables: Tables) -> Figure:
     spectral, chains = table[table["operator"] != ""], table[table["operator"] == ""]
     rows = spectral if len(spectral) else table
     found = choices(rows, ["operator", "space", "buffers"], ["space", "operator", "buffers"])
+    drawn = [_estimates(where(rows, **c), where(chains, space=c["space"], buffers=c["buffers"]), c) for c in found]
+    here = [name for name, title in QUANTITIES.items() if title in titles(drawn)]
+    sentences = [
+        f"{listed([SPECTRAL[name] for name in SPECTRAL if name in here])}, by stochastic Lanczos quadrature."
+        * any(name in here for name in SPECTRAL),
+        "The local learning coefficient is estimated from chains." * (CHAINS in here),
+        "Hollow points are unreliable; the reason is under the pointer." * bool(table["doubtful"].any()),
+    ]
+    traps = [
+        "Every dimension without curvature adds log(delta), so log-determinants of different dimension cannot be "
+        "compared." * ("log-determinant" in here),
+        "Chains that have not mixed give a number all the same." * (CHAINS in here),
+        "A share of negative eigenvalues counts each of them alike, however small it is." * ("negative mass" in here),
+    ]
+    title = listed([name for name in QUANTITIES if name in here])
     return Figure(
         key="estimates",
-        title="Trace, negative mass, log-determinant and learning coefficient",
-        views=[_estimates(where(rows, **c), where(chains, space=c["space"], buffers=c["buffers"]), c) for c in found],
-        how=(
-            "Trace, share of negative eigenvalues and log-determinant of max(H, 0) + delta by stochastic Lanczos "
-            "quadrature, and the local learning coefficient from chains. Hollow points are unreliable; the reason is "
-            "under the pointer."
-        ),
-        trap=(
-            "Every dimension without curvature adds log(delta), so log-determinants of different dimension cannot "
-            "be compared. Chains that have not mixed give a number all the same."
-        ),
+        title=title[:1].upper() + title[1:],
+        views=drawn,
+        how=_sentences(sentences),
+        trap=_sentences(traps) or "A few large eigenvalues can make up most of a trace.",
         notes=[
             errors_note(table),
             doubts_note(table, "estimates"),
@@ -201,14 +225,21 @@ def estimates(tables: Tables) -> Figure:
             seeds_note(table),
             control_note(table),
         ],
+        caution=caution(table, "estimates"),
     )
+
+
+def _sentences(parts: Sequence[str]) -> str:
+    """The sentences that are not empty, the first letter a capital."""
+    text = " ".join(p for p in parts if p)
+    return text[:1].upper() + text[1:]
 
 
 def _estimates(rows: Frame, chains: Frame, choice: dict[str, str]) -> View:
     axis = density_axis([*rows["density"], *chains["density"]])
     panels = []
     for quantity, title in QUANTITIES.items():
-        mine = where(chains if quantity == "learning coefficient" else rows, quantity=quantity)
+        mine = where(chains if quantity == CHAINS else rows, quantity=quantity)
         settings = sorted({float(v) for v in mine["setting"] if math.isfinite(v)})
         for setting in settings or [math.nan]:
             here = where(mine, setting=setting) if settings else mine

@@ -27,9 +27,9 @@ def legs(tables: Tables) -> Figure:
         title="What pruning breaks and retraining mends",
         views=views(table, ["branch", "split"], _legs),
         how=(
-            "Hollow and dotted is before a leg, filled is after it: pruning left, retraining right"
+            "Hollow and dotted is before a leg, filled is after it, in panels for pruning and for retraining"
             + ", for each policy of the BatchNorm statistics" * batchnorm(table)
-            + ". Below, how far each leg moves the weights."
+            + ". Distance and cosine say how far each leg moves the weights."
         ),
         trap=(
             "With BatchNorm much of the jump after pruning comes from statistics that no longer fit the weights. "

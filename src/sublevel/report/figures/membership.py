@@ -35,8 +35,8 @@ def membership(tables: Tables) -> Figure:
         title="In the dense network's sublevel set?",
         views=views(table, ["buffers"], _questions),
         how=(
-            "A solution is in the set if a path to it rises by less than the margin (left, hollow above it), and if "
-            "its own loss is below the dense threshold (right). Paths are segments and trained curves."
+            "A solution is in the set if a path to it rises by less than the margin (rise; hollow above it), and if "
+            "its own train loss is below the dense threshold. Paths are segments and trained curves."
         ),
         trap=(
             "Failing to find a path does not prove that there is none. Each rise is an upper bound, and it is relative "
@@ -97,8 +97,8 @@ def shares(tables: Tables) -> Figure:
         views=views(table.assign(level="all"), ["level", "buffers"], draw) + views(table, ["level", "buffers"], draw),
         how=(
             "For every height c, the share of a branch's solutions that a path with no loss above c joins to the "
-            "dense network of their seed; right, the same by the rise of that path over its higher end. A line that "
-            "rises early lies in the dense network's basin."
+            "dense network of their seed; the other panel has the same by how far that path rises. "
+            "A line that rises early lies in the dense network's basin."
         ),
         trap=(
             "Each line is a lower bound of the true share, since a lower path may exist. A branch for which less "

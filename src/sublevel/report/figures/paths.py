@@ -142,8 +142,9 @@ def barriers(tables: Tables) -> Figure:
         title="Barriers",
         views=views(table, ["path", "split", "order", "buffers"], _barriers),
         how=(
-            "Above, the largest excess of a path over the straight line between its ends (the barrier); below, "
-            "its height over the higher end. The axis is the density of the sparser end; one line for each branch."
+            "A barrier is the largest excess of a path over the straight line between its ends; the height over the "
+            "higher end is its largest excess over that end. The axis is the density of the sparser end, with one line "
+            "for each branch."
         ),
         trap=(
             "A grid maximum is a lower bound of the path's maximum. A barrier near zero is a claim of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from scipy.interpolate import RegularGridInterpolator, griddata
 from scipy.spatial import QhullError
 
-from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, log_ticks, view
+from sublevel.report.describe import Axis, Figure, Landscape, Panel, Series, View, labels, log_ticks, view
 from sublevel.report.figures.common import DOTTED, POINTS, views
 from sublevel.report.figures.registry import figure
 from sublevel.report.figures.sublevel_sets import SublevelSet, border, own_loss, sublevel_set
@@ -25,10 +26,18 @@ SIDE = 41  # of the drawn grid
 FINE = 81  # of the one of the first screen
 OFF = 0.1  # of a plane's width: how far from it what is drawn on it may lie
 SHOWN = 12  # planes on the page
+LETTER = (0.022, 0.068)  # a letter and a line of a text, as shares of a map of a telephone
+GAP = 0.055  # between a point and its text, as a share of that map
 CUT = 0.96  # quantile of the heights above which they are cut
 LOWEST = 1e-6  # of the highest: where a logarithm would begin to draw nothing but rounding
 SEAM = Style("#111111", dash="dash")
 RUN = Style("#e34a33", "circle")
+RUN_LABEL = "the dense network's run"
+KINDS = {
+    "through": "through three solutions",
+    "random": "along two random directions",
+    "eigen": "along the two steepest eigenvectors",
+}
 SHAPES = ("square", "diamond", "cross", "x")  # of the second, third, ... solution of one branch
 QUANTITIES = (("loss", "Train loss", 1.0), ("error", "Train error (%)", POINTS))
 
@@ -97,22 +106,48 @@ def _noted(series: Series, marks: Frame, levels: Frame, around: SublevelSet | No
     left = percent(float(found["density"].iloc[0])) if len(found) and mark["level"] else ""
     lines = [f"{mark['branch']}, {left} left" if left else series.label]
     if around is not None and math.isfinite(loss):
-        lines.append(f"{'inside' if around.holds(loss) else 'outside'}, loss {plain(loss, 2)}")
+        lines += [f"{'inside' if around.holds(loss) else 'outside'} {around.name}", f"loss {plain(loss, 2)}"]
     return replace(series, note="\n".join(lines), legend=False)
 
 
 def _apart(series: list[Series], heights: Grid) -> list[Series]:
-    """The texts of two near points one above and one below their points."""
-    wide, high = float(np.ptp(heights[0])), float(np.ptp(heights[1]))
-    found: list[Series] = []
+    """Each text on the side of its point where it stays on the map and covers least of what is drawn there.
+
+    Sizes are those of a telephone's map: on a wider one the texts are smaller and stay where they are put.
+    """
+    (x, y, _), found = heights, list[Series]()
+    (left, wide), (low, high) = ((float(v[0]), float(np.ptp(v))) for v in (x, y))
+    drawn = [((a - left) / wide, (b - low) / high) for s in series for a, b in zip(s.x, s.y, strict=True)]
+    taken: list[Box] = []
     for s in series:
-        near = [
-            o
-            for o in found
-            if o.note and s.note and abs(o.x[0] - s.x[0]) < 0.3 * wide and abs(o.y[0] - s.y[0]) < 0.15 * high
-        ]
-        found.append(replace(s, below=any(not o.below for o in near)))
+        if not s.note:
+            found.append(s)
+            continue
+        at = (s.x[0] - left) / wide, (s.y[0] - low) / high
+        boxes = {side: _box(s.note, at, *side) for side in product((False, True), ("center", "left", "right"))}
+        best = min(boxes, key=lambda side: _covered(boxes[side], drawn, taken))
+        taken.append(boxes[best])
+        found.append(replace(s, below=best[0], align=best[1]))
     return found
+
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top, as shares of the map
+
+
+def _box(note: str, at: tuple[float, float], below: bool, align: str) -> Box:
+    lines = note.split("\n")
+    wide, high = max(map(len, lines)) * LETTER[0], len(lines) * LETTER[1]
+    left = at[0] - wide * {"center": 0.5, "left": 0.0, "right": 1.0}[align]
+    bottom = at[1] - (GAP + high) if below else at[1] + GAP
+    return left, bottom, left + wide, bottom + high
+
+
+def _covered(box: Box, drawn: list[tuple[float, float]], taken: list[Box]) -> float:
+    """How bad a place is: first what lies off the map or on another text, then the points of lines and markers."""
+    left, bottom, right, top = box
+    off = sum(max(0.0, v) for v in (-left, -bottom, right - 1, top - 1))
+    met = sum(left < r and a < right and bottom < t and b < top for a, b, r, t in taken)
+    return 1e6 * off + 1e5 * met + sum(left <= a <= right and bottom <= b <= top for a, b in drawn)
 
 
 @figure("Planes", "planes", "planes", of="both")
@@ -131,14 +166,17 @@ def planes(tables: Tables, around: SublevelSet | None = None) -> Figure:
     groups = dict(list(table.groupby(["plane", "seed"])))
     known = [(groups[key], rows) for key, rows in marks.groupby(["plane", "seed"]) if key in groups]
     outside = sum(int((~_inside(rows, frame)).sum()) for frame, rows in known)
+    names = labels(drawn)
     return Figure(
         key="planes",
         title="The loss on planes",
         views=drawn,
         how=(
-            "Train loss and error on a plane through three solutions, along two random directions, or along the "
-            "two steepest eigenvectors. Markers are solutions, the line is the dense run, and grey lies outside the "
-            "sublevel set; choose the surface to turn the same heights."
+            f"Train loss and error on a plane {' or '.join(w for k, w in KINDS.items() if k in set(table['kind']))}"
+            ". Markers are solutions"
+            + ", the line is the dense run" * (RUN_LABEL in names)
+            + ", and grey lies outside the sublevel set" * any(n.startswith("sublevel set") for n in names)
+            + ". Choose the surface to turn the same heights."
         ),
         trap=(
             "A plane is a slice of measure zero: a wall seen on it may have a way round it. A point off the plane "
@@ -216,11 +254,13 @@ def _panel(
         level=level if low < level < high else None,
     )  # fmt: skip
     at = RegularGridInterpolator((y, x), drawn, bounds_error=False)
-    across = Axis(title="first direction", hover=".3~g")
+    across, upward = (
+        Axis(title=f"{name} direction", hover=".3~g", limits=(float(v[0]), float(v[-1])))
+        for name, v in (("first", x), ("second", y))
+    )
     edge = [] if around is None or landscape.level is None else border(around, landscape)
     drawn_on_it = [*edge, *_seams(seams, at), *_marks(marks, at, frame)]
-    return Panel(title=title, x=across, y=Axis(title="second direction", hover=".3~g"), series=drawn_on_it,
-                 landscape=landscape)  # fmt: skip
+    return Panel(title=title, x=across, y=upward, series=drawn_on_it, landscape=landscape)
 
 
 def _ticks(low: float, high: float, log: bool) -> tuple[tuple[float, str], ...]:
@@ -270,7 +310,7 @@ def _marks(marks: Frame, at: RegularGridInterpolator, frame: Frame) -> list[Seri
 
 def _run(rows: list[Frame], at: RegularGridInterpolator, width: float) -> list[Series]:
     """The dense run: a line that follows the surface between its checkpoints, and the checkpoints."""
-    points = _mark("the dense network's run", rows, RUN, at)
+    points = _mark(RUN_LABEL, rows, RUN, at)
     share, whole = np.linspace(0, len(rows) - 1, 12 * (len(rows) - 1) + 1), np.arange(len(rows))
     x, y = np.interp(share, whole, points.x), np.interp(share, whole, points.y)
     z = at(np.column_stack([y, x]))
@@ -297,14 +337,16 @@ def persistence(tables: Tables) -> Figure:
     """Birth against death of every basin and ring on a plane."""
     table = tables["persistence"]
     table = table.assign(doubtful=table["reason"].fillna("").astype(str) != "")
+    drawn = views(table[np.isfinite(table["birth"])], ["plane", "seed"], _diagram, ["seed", "plane"])
+    rings = any(label.startswith(DIMENSIONS[1.0][0]) for label in labels(drawn))
     return Figure(
         key="persistence",
-        title="Basins and rings on each plane",
-        views=views(table[np.isfinite(table["birth"])], ["plane", "seed"], _diagram, ["seed", "plane"]),
+        title="Basins and rings on each plane" if rings else "Basins on each plane",
+        views=drawn,
         how=(
-            "A basin is born at its minimum and dies where it merges into a deeper one; a ring is born where it "
-            "closes around a peak and dies when the peak is flooded. Far above the diagonal is deep, and hollow "
-            "at the top edge is what never dies."
+            "A basin is born at its minimum and dies where it merges into a deeper one. "
+            + "A ring is born where it closes around a peak and dies when the peak is flooded. " * rings
+            + "Far above the diagonal is deep, and hollow at the top edge is what never dies."
         ),
         trap=(
             "These are features of one slice on one grid, and near the diagonal is the grid's noise. A basin of "

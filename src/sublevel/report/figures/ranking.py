@@ -35,8 +35,8 @@ def ranking(tables: Tables) -> Figure:
         title="Which branch is best at each density?",
         views=[_view(rows) for rows in reversed(found)],
         how=(
-            "Left, branches by mean test error; right, their excess over the first, paired by seed. An interval that "
-            "contains 0 shows no significant difference."
+            "Test error: branches by their mean. Excess: how far each lies over the first, paired by seed; an interval "
+            "that contains 0 shows no significant difference."
         ),
         trap=(
             "The winner is picked and scored on the same data, so its lead is biased upward. With more branches, more "
@@ -67,11 +67,9 @@ def _view(rows: Frame) -> View:
     panels = []
     kinds = (("Test error (%)", order, ""), ("Excess over the first (points)", order.iloc[1:], "_behind"))
     for title, part, of in kinds:
-        means = part[f"mean{of}"]
-        half = float((part[f"high{of}"] - means).median())
-        # All means with room for the usual interval: one of two seeds that differ much would hide all others.
-        room = max(0.0 if np.isnan(half) else 1.2 * half, 0.1 * float(means.max() - means.min()))
-        limits = (float(means.min()) - room, float(means.max()) + room) if room else None
+        ends = part[[f"{c}{of}" for c in ("mean", "low", "high")]].stack()
+        room = 0.06 * float(ends.max() - ends.min()) if len(ends) else 0.0
+        limits = (float(ends.min()) - room, float(ends.max()) + room) if room else None
         panels.append(Panel(title=title, x=axis, y=Axis(limits=limits, share=not of), series=_points(part, of)))
     return view(panels, density=percent(float(rows["density"].mean())))
 

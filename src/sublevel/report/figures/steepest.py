@@ -27,7 +27,7 @@ def overlaps(tables: Tables) -> Figure:
         views=views(table[table["k"].notna()], ["k"], _overlaps),
         how=(
             "The share of the span of a solution's k steepest directions that lies in the span of the dense "
-            "network's, with chance (dotted). Right, the smallest and the largest angle between the spans."
+            "network's, with chance (dotted). The panel of angles has the smallest and the largest one."
         ),
         trap=(
             "Chance is k divided by the dimension, so a small overlap can still be far above it. Where "
@@ -61,7 +61,7 @@ def training(tables: Tables) -> Figure:
         views=views(with_network(table), ["network", "buffers"], _training, ["branch", "level", "buffers"]),
         how=(
             "The largest eigenvalues of the Hessian in the run's own subspace at the steps that the run kept, and "
-            "the smallest one. Below, the train loss and the gradient's norm at the same steps."
+            "the smallest one, with the train loss and the gradient's norm at the same steps."
         ),
         trap=(
             "The Hessian of the cross-entropy vanishes with the loss, so a curvature that falls late need not be "

@@ -22,11 +22,15 @@ BORDER = Style("#b3123f")
 
 @dataclass(frozen=True)
 class SublevelSet:
-    """The points with train loss at most ``height``; ``label`` says whose height it is, ``rule`` how it was found."""
+    """The points with train loss at most ``height``; ``label`` says whose height it is, ``rule`` how it was found.
+
+    ``name`` is what it is called beside a point.
+    """
 
     height: float
     label: str
     rule: str
+    name: str = "the set"
 
     def holds(self, loss: float) -> bool:
         """Whether a solution of that loss lies in it."""
@@ -53,7 +57,8 @@ def sublevel_set(marks: Frame, levels: Frame) -> SublevelSet | None:
         if bound
         else f"{100 * RISE_MARGIN:.0f}% above the train loss of {of}"
     )
-    return SublevelSet(height, f"sublevel set of {of}: loss ≤ {plain(height, 3)}", rule)
+    return SublevelSet(height, f"sublevel set of {of}: loss ≤ {plain(height, 3)}", rule,
+                       "the set" if losses.empty else "the dense set")  # fmt: skip
 
 
 def own_loss(mark: Frame, levels: Frame) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sublevel.claims.branches import Branches
-from sublevel.report.describe import Axis, Figure, Panel, Series, View, view
+from sublevel.report.describe import Axis, Figure, Panel, Series, View, titles, view
 from sublevel.report.figures.common import POINTS, flat
 from sublevel.report.figures.measured import measured
 from sublevel.report.figures.registry import figure
@@ -28,17 +28,20 @@ def fractions(tables: Tables) -> Figure:
     ends = paths.merge(once[["branch", "seed", "fraction"]], on=["branch", "seed"])
     ends = ends[ends["level_to"] == 1.0]
     shown = choices(ends, ["order", "buffers"]) or [{}] * bool(len(once))
+    drawn = [_fractions(once, where(ends, **c), levels, c) for c in shown]
+    barrier = "barrier" in titles(drawn)
     return Figure(
         key="fractions",
         title="How much may one step prune?",
-        views=[_fractions(once, where(ends, **c), levels, c) for c in shown],
+        views=drawn,
         how=(
-            "Each point is a network pruned once, by another fraction, then rewound and trained: its test error, and "
-            "its barrier to the dense network. Dotted is the dense network's test error."
+            "Each point is a network pruned once, by another fraction, then rewound and trained: its test error"
+            + ", and its barrier to the dense network" * barrier
+            + ". Dotted is the dense network's test error."
         ),
         trap=(
-            "A fraction that is harmless once may do harm ten times. A barrier of zero means a flat segment, not equal "
-            "networks."
+            "A fraction that is harmless once may do harm ten times."
+            + " A barrier of zero means a flat segment, not equal networks." * barrier
         ),
         notes=[seeds_note(once, ["fraction"])],
         columns=3,

@@ -14,7 +14,7 @@ from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
 from sublevel.report.palette import PLAIN, Style
-from sublevel.report.prepare import doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import caution, doubts_note, first_part, parts_note, seeds_note, where, with_density
 from sublevel.report.terms import SPACES
 from sublevel.tables import SOLUTION
 
@@ -29,20 +29,27 @@ def volumes(tables: Tables) -> Figure:
     moving = np.where(table["stationary"] == 0, "not stationary at this height", "")
     table["reason"] = np.where(table["reason"] == "", moving, table["reason"])
     table["doubtful"] = table["reason"] != ""
+    methods = set(table["method"])
+    top = "top-k" in methods
     table["method"] = [_method(*row) for row in zip(table["method"], table["k"], table["eps"], strict=True)]
     return Figure(
         key="volumes",
         title="The volume of the basin",
         views=views(table, ["method", "buffers"], _volumes),
-        how=(
-            "Radius and log volume of the ellipsoid that the k steepest directions give at the height eps "
-            "(top-k), or of the basin in all dimensions (other methods). Crosses at the lower edge are undefined "
-            "volumes, with the reason under the pointer."
+        how=" ".join(
+            [
+                "Radius and log volume of the ellipsoid that the k steepest directions give at the height eps (top-k)."
+                if top
+                else "Radius and log volume of the basin in all dimensions."
+            ]
+            + ["Other methods measure the basin in all dimensions."] * (top and len(methods) > 1)
+            + ["Crosses at the lower edge are undefined volumes, with the reason under the pointer."]
+            * bool((~np.isfinite(table["log_volume"])).any())
         ),
         trap=(
-            "A top-k volume cannot shrink on masking, and log volumes of different dimension change their order "
-            "with eps: compare at the same k in one space. Open markers are not stationary enough, or "
-            "unreliable."
+            "A top-k volume cannot shrink on masking. " * top
+            + "Log volumes of different dimension change their order with eps: compare at the same k in one space."
+            + " Hollow markers are not stationary enough, or unreliable." * bool(table["doubtful"].any())
         ),
         notes=[
             "The effective radius is (V / omega_k)^(1/k), with omega_k the unit ball's volume." * bool(len(table)),
@@ -52,6 +59,7 @@ def volumes(tables: Tables) -> Figure:
             parts_note(where(whole, method="top-k"), "log_volume", [*SOLUTION, "space", "eps"], "the top-k log volume"),
         ],
         columns=3,
+        caution=caution(table[np.isfinite(table["log_volume"])], "volumes"),
     )
 
 
@@ -75,7 +83,7 @@ def _undefined(table: Frame) -> list[str]:
     notes.append(doubts_note(table.assign(doubtful=defined & table["doubtful"] & ~moving), "volumes"))
     loose = int((moving & defined).sum())
     if loose:
-        notes.append(f"{loose} of {len(table)} solutions are not stationary at their threshold (open markers).")
+        notes.append(f"{loose} of {len(table)} solutions are not stationary at their threshold (hollow markers).")
     return notes
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from sublevel.report.describe import Axis, Figure, Panel, View, log_ticks, view
@@ -11,7 +14,7 @@ from sublevel.report.figures.measured import errors_note, measured
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.palette import OWN, SPARE, Style, known_first
-from sublevel.report.prepare import choices, doubts_note, first_part, parts_note, seeds_note, where
+from sublevel.report.prepare import caution, choices, doubts_note, first_part, parts_note, seeds_note, where
 from sublevel.report.terms import shown
 from sublevel.tables import SOLUTION
 
@@ -38,6 +41,17 @@ def prepared(table: Frame) -> Frame:
 
 
 @figure("Volume", "volumes by method", "volumes")
+def compared(tables: Tables) -> Figure:
+    """`by_method`, of the networks with several methods or several eps: one volume alone compares nothing."""
+    made = by_method(tables)
+    return replace(made, views=[v for v in made.views if any(_several(p) for p in v.panels)])
+
+
+def _several(panel: Panel) -> bool:
+    heights = {x for s in panel.series for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)}
+    return len(panel.series) > 1 or len(heights) > 1
+
+
 def by_method(tables: Tables) -> Figure:
     """Effective radius and log volume of one network over eps, one line for each method."""
     whole = prepared(tables["volumes"])
@@ -65,6 +79,7 @@ def by_method(tables: Tables) -> Figure:
             doubts_note(table, "volumes"),
             parts_note(whole, "log_volume", [*SOLUTION, "space", "method", "eps"], "the log volume"),
         ],
+        caution=caution(table, "volumes"),
     )
 
 
@@ -112,6 +127,7 @@ def over_eps(tables: Tables) -> Figure:
             "original space, or between branches of one level, is n the same."
         ),
         notes=[seeds_note(table), errors_note(table), control_note(table)],
+        caution=caution(table, "volumes"),
     )
 
 

@@ -13,7 +13,7 @@ from sublevel.report.figures.measured import each_branch
 from sublevel.report.figures.registry import figure
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.numbers import plain
-from sublevel.report.prepare import doubts_note, first_part, parts_note, seeds_note, where, with_density
+from sublevel.report.prepare import caution, doubts_note, first_part, parts_note, seeds_note, where, with_density
 from sublevel.tables import SOLUTION
 
 PAIR = ("pair", "method", "operator", "setting")
@@ -67,6 +67,7 @@ def volume_pairs(tables: Tables) -> Figure:
             control_note(table),
             parts_note(whole, "volume", [*SOLUTION, *PAIR, "k", "eps"], "the difference"),
         ],
+        caution=caution(table, "pairs"),
     )
 
 
