@@ -126,7 +126,7 @@ def over_eps(tables: Tables) -> Figure:
             "In their own subspaces the dense network has more dimensions than the pruned ones. Only in the "
             "original space, or between branches of one level, is n the same."
         ),
-        notes=[seeds_note(table), errors_note(table), control_note(table)],
+        notes=[seeds_note(table), errors_note(table), doubts_note(table, "volumes"), control_note(table)],
         caution=caution(table, "volumes"),
     )
 
