@@ -79,3 +79,37 @@ def test_a_mean_of_a_study_is_the_mean_of_its_rows(readme: ModuleType, tmp_path:
         readme.render(tmp_path)
         == "|  | 50% |\n| --- | --- |\n| IMP | 20.0 |\n| new draw |  | 2 cores of an AMD EPYC two"
     )
+
+
+VOLUMES = """branch,level,seed,space,method,k,dimension,eps,log_volume,effective_radius,reason
+a,0,0,own,radial,4,4,0.1,2.0,4.0,
+a,0,0,own,radial,4,4,0.4,4.772588722239781,8.0,few rays
+b,1,0,own,radial,4,4,0.1,1.0,2.0,
+c,1,0,own,radial,4,4,0.1,0.0,1.0,
+a,0,1,own,radial,4,4,0.1,2.0,4.0,
+b,1,1,own,radial,4,4,0.1,1.0,2.0,
+c,1,1,own,radial,4,4,0.1,0.0,1.0,
+"""
+ESTIMATES = """branch,level,seed,space,quantity,value,reason
+a,0,0,own,learning coefficient,1.0,
+b,1,0,own,learning coefficient,2.0,
+c,1,0,own,learning coefficient,3.0,
+a,0,1,own,learning coefficient,3.0,
+b,1,1,own,learning coefficient,2.0,
+c,1,1,own,learning coefficient,1.0,
+"""
+
+
+def test_a_smaller_coefficient_ranks_as_a_larger_volume(readme: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
+    for name, text in (("volumes", VOLUMES), ("estimates", ESTIMATES)):
+        (tmp_path / "tables" / f"{name}.csv").write_text(text, encoding="utf-8")
+    r = readme.Results(tmp_path)
+    ranks = r.volume_ranks(0.1).splitlines()
+    assert ranks[0] == "|  | llc | radial |"
+    assert ranks[3].startswith("| radial | +0.00 [-6.31, +6.31] |")  # the two seeds say +1 and -1: t(0.95, 1) = 6.31
+    slopes = r.volume_slopes().splitlines()
+    assert slopes[0] == "| solution | llc | radial |"
+    assert slopes[2].split("|")[3].strip() == "1"  # log V rises by (4 / 2) log(0.4 / 0.1)
+    assert r.volume_reasons() == "- `radial`: 1 of 7 estimates are flagged, such as: few rays."

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from sublevel.claims import claims, verdicts
@@ -213,6 +214,79 @@ class Results:
                 cells = {int(r.level): interval(r.effect, r.low, r.high, scale, digits) for r in part.itertuples()}
                 body.append([f"{names[name]}, {words}", *(cells.get(n, "") for n in levels)])
         return markdown(["", *at.values()], body)
+
+    @cached_property
+    def estimators(self) -> pd.DataFrame:
+        """Estimates of volume in the own space with their `value`: log effective radius, or for llc minus λ.
+
+        A larger value is a larger volume. `flagged` says whether an estimate gives a reason not to trust it.
+        """
+        rows = self.table("volumes").query("space == 'own'").assign(value=lambda t: t["effective_radius"].map(math.log))
+        llc = self.table("estimates").query("quantity == 'learning coefficient' and space == 'own'")
+        both = pd.concat([rows, llc.assign(method="llc", value=-llc["value"])], ignore_index=True)
+        return both.assign(flagged=both["reason"].fillna("") != "")
+
+    def at_height(self, eps: float) -> pd.DataFrame:
+        """`estimators` at one height; llc has no height."""
+        both = self.estimators
+        return both[(both["eps"] == eps) | (both["method"] == "llc")]
+
+    def volumes(self, eps: float) -> str:
+        """A table of log effective radii (minus the learning coefficient for llc) by solution and method."""
+        both = self.at_height(eps)
+        methods = list(dict.fromkeys(both["method"]))
+        body = []
+        for (branch, level), group in both.groupby(["branch", "level"]):
+            mine = [group[group["method"] == method] for method in methods]
+            found = [mean_interval(m["value"].to_numpy(dtype=float), INTERVAL) for m in mine]
+            flags = [f", {m['flagged'].sum()} of {len(m)} flagged" if m["flagged"].any() else "" for m in mine]
+            cells = [with_interval(f) + flag for f, flag in zip(found, flags, strict=True)]
+            body.append([f"{branch} {level}", *cells])
+        return markdown(["solution", *methods], body)
+
+    def volume_ranks(self, eps: float) -> str:
+        """A table of rank correlations between methods over the solutions of a seed, mean over seeds with interval."""
+        both = self.at_height(eps).pivot_table(index=["seed", "branch", "level"], columns="method", values="value")
+        ranks = [group.rank().corr() for _, group in both.groupby("seed")]
+        names = list(both.columns)
+        body = []
+        for a in names:
+            pairs = [[r.loc[a, b] for r in ranks] for b in names]
+            found = [mean_interval(np.asarray(values), INTERVAL) for values in pairs]
+            cells = (interval(f.mean, f.low, f.high, 1.0, 2) for f in found)
+            body.append([a, *("" if a == b else cell for b, cell in zip(names, cells, strict=True))])
+        return markdown(["", *names], body)
+
+    def volume_slopes(self) -> str:
+        """A table of 2 d log V / d log eps over the dimension, by solution and method: 1 on a quadratic at its minimum.
+
+        For llc it is 2 λ over the dimension.
+        """
+        body: list[list[str]] = []
+        columns: dict[str, dict[tuple[str, int], list[float]]] = {}
+        sizes = self.table("volumes").query("space == 'own'").groupby(["branch", "level"])["dimension"].first()
+        for (method, branch, level, _), group in self.estimators.groupby(["method", "branch", "level", "seed"]):
+            if method == "llc":
+                slope = -2 * group["value"].iloc[0] / sizes[branch, level]
+            elif method != "thermodynamic" and group["eps"].nunique() > 1:
+                slope = 2 * np.polyfit(np.log(group["eps"]), group["log_volume"], 1)[0] / group["k"].iloc[0]
+            else:
+                continue
+            columns.setdefault(method, {}).setdefault((branch, level), []).append(slope)
+        for at in sizes.index:
+            found = [mean_interval(np.asarray(c[at]), INTERVAL) if at in c else None for c in columns.values()]
+            body.append([f"{at[0]} {at[1]}", *("" if f is None else with_interval(f) for f in found)])
+        return markdown(["solution", *columns], body)
+
+    def volume_reasons(self) -> str:
+        """A list of what each method's flags say, each with one example."""
+        rows = self.estimators[self.estimators["flagged"]]
+        lines = []
+        for method, group in rows.groupby("method", sort=False):
+            whole = int((self.estimators["method"] == method).sum())
+            line = f"- `{method}`: {len(group)} of {whole} estimates are flagged, such as: {group['reason'].iloc[0]}."
+            lines.append(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False))
+        return "\n".join(lines) or "No estimate is flagged."
 
 
 def with_interval(found: Any) -> str:
