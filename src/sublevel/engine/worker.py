@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from queue import Queue
@@ -105,7 +104,8 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     sys.stdin, sys.stdout = open(0, encoding="utf-8", closefd=False), sys.stderr  # noqa: SIM115 - for the whole process
-    _end_if_still()
+    lines = _read(jobs)
+    _end_if_still()  # after the thread that reads: there may be memory for one
     pipes = jobs.fileno(), answers.fileno()
     os.register_at_fork(after_in_child=lambda: [os.close(each) for each in pipes])
 
@@ -113,8 +113,8 @@ def main() -> None:
         answers.write(json.dumps(row) + "\n")
         answers.flush()
 
-    for line in _lines(jobs):
-        request = json.loads(line)
+    while True:
+        request = json.loads(lines.get())
         sys.path[:] = request["path"]
         answer = run_job(request["job"], progress=lambda row: say({"progress": finite(row)}))
         say({"answer": answer})
@@ -132,15 +132,16 @@ def _end_if_still() -> None:
 
     def live() -> None:
         while True:
-            faulthandler.dump_traceback_later(STILL, exit=True)
+            with suppress(RuntimeError):
+                faulthandler.dump_traceback_later(STILL, exit=True)
             time.sleep(STILL / 10)
 
     with suppress(RuntimeError):  # no memory for a thread
         threading.Thread(target=live, daemon=True).start()
 
 
-def _lines(jobs: TextIO) -> Iterator[str]:
-    """Lines of ``jobs``; when it ends, so does the process, even in the middle of a job: the parent is gone.
+def _read(jobs: TextIO) -> Queue[str]:
+    """Lines of ``jobs``, by a thread. At its end the process ends, even in the middle of a job: the parent is gone.
 
     If the process leads a session, its forked children end too.
     """
@@ -154,8 +155,7 @@ def _lines(jobs: TextIO) -> Iterator[str]:
         leave(0)
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
-        yield lines.get()
+    return lines
 
 
 if __name__ == "__main__":
