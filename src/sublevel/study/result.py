@@ -284,7 +284,7 @@ class Result(Shown):
 
     def _training(self, branch: str, level: int, seed: int) -> dict[str, Any]:
         trained = [c["labels"] for c in self.document["cells"] if c["kind"] in ("train", "given")]
-        if branch not in (known := {"dense", *(labels["branch"] for labels in trained)}):
+        if branch not in (known := {labels["branch"] for labels in trained}):
             raise unknown("branch", branch, known, "this run")
         wanted = {"branch": branch if level else "dense", "level": level, "seed": seed}
         for cell in self.document["cells"]:
