@@ -186,7 +186,12 @@ def _at_one_level(parts: Sequence[ClaimPart], design: Design, *, densest: bool =
         return []
     matched = [level for level in usable if level in design.matching]
     holding = [level for level in usable if all(assess(p, level).p <= ALPHA for p in here)]
-    level = (matched[-1:] or holding[0 if densest else len(holding) // 2 :] or usable[0 if densest else -1 :])[0]
+    if matched:
+        level = matched[-1]
+    elif densest:
+        level = (holding or usable)[0]
+    else:
+        level = holding[len(holding) // 2] if holding else usable[-1]
     return [assess(p, level) for p in here]
 
 
