@@ -10,8 +10,8 @@ from sublevel.study.given import Given
 from sublevel.study.spec import StudySpec
 
 ALONE = (
-    "the network, or code of your own beside it, is defined where other processes cannot import it, so cells run one "
-    "at a time in this process: put it in a module of its own to use several"
+    "other processes cannot import the network or your own code beside it, so cells run one at a time in this process: "
+    "put that code in a module of its own to use several"
 )
 """The note on one job; there is nothing to say to who asks for one."""
 
