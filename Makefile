@@ -25,6 +25,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $
 # One thread per process: the networks of the tests and the demo are small.
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
+# Workers start faster from compiled files (make clean removes them).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install install-dev install-docs demo test test-full bench lint types contracts format docs docs-figures clean
 

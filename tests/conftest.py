@@ -1,4 +1,4 @@
-"""Shapes are checked while the tests run: every ``Float[Tensor, "D"]`` of these modules is an assertion here."""
+"""What all tests share: fixtures, and the modules whose shapes are checked (see shapes.py)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
 import gpus
+import shapes
 
 gpus.hide()
 
 SHAPED = ("field", "geometry", "prune", "risk", "rng", "space", "train")
-install_import_hook([f"sublevel.{name}" for name in SHAPED], "shapes.check")
+shapes.install([f"sublevel.{name}" for name in SHAPED])
 
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -32,6 +32,7 @@ settings.load_profile("sublevel")
 def _own_seed():
     """No test sees what another drew."""
     torch.manual_seed(0)
+    shapes.begin()
 
 
 @pytest.fixture(scope="session", autouse=True)
