@@ -14,6 +14,7 @@ import torch
 
 import tiny_runs
 from sublevel.cli import main
+from sublevel.presets import MINUTES
 from sublevel.study.documents import preset_names
 from tiny_runs import cli, entries, objects
 
@@ -82,10 +83,10 @@ def test_every_command_explains_itself(do, command: str) -> None:
     assert 3 < len(said.out.splitlines()) < 40
 
 
-def test_the_presets_that_help_names_are_there(do) -> None:
-    words = do("--help").out
-    named = words.partition("Presets:")[2].replace("(a laptop, minutes)", "").split(".")[0]
-    assert {w.strip() for w in named.split(",")} <= set(preset_names())
+def test_help_names_every_preset_with_its_time(do) -> None:
+    assert sorted(MINUTES) == preset_names()
+    words = " ".join(do("--help").out.split())
+    assert all((f"{name} {minutes}" if minutes else name) in words for name, minutes in MINUTES.items())
 
 
 BAD: list[tuple[tuple[object, ...], str]] = [

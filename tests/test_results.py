@@ -49,6 +49,11 @@ def test_a_template_types_no_result(folder: Path) -> None:
     assert not re.findall(r"[+-]\d+\.\d+|\[\s*[+-]?\d+\.\d+,", typed)
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_a_summary_names_no_folder_of_a_machine(folder: Path) -> None:
+    assert not re.findall(r'"(?:hf:)?(?:/|[A-Za-z]:\\\\)[^"]*"', (folder / "summary.json").read_text(encoding="utf-8"))
+
+
 def test_the_findings_of_the_project_are_those_of_the_demo(readme: ModuleType) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.with_findings(text) == text
@@ -79,6 +84,26 @@ def test_a_mean_of_a_study_is_the_mean_of_its_rows(readme: ModuleType, tmp_path:
         readme.render(tmp_path)
         == "|  | 50% |\n| --- | --- |\n| IMP | 20.0 |\n| new draw |  | 2 cores of an AMD EPYC two"
     )
+
+
+def test_a_step_counts_as_stable_only_where_its_interval_is_below_the_margin(
+    readme: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
+    errors = {"dense": (0.1, 0.1, 0.1), "early": (0.1, 0.101, 0.099), "late": (0.1, 0.12, 0.08)}
+    rows = [f"{b},{int(b != 'dense')},{s},0.5,{e}" for b, each in errors.items() for s, e in enumerate(each)]
+    heights = {0: (0.0, 0.02, 0.01), 20: (0.0, 0.0, 0.0)}
+    paths = [f"instability,test,{step},{h}" for step, each in heights.items() for h in each]
+    for name, head, lines in (
+        ("levels", "branch,level,seed,density,test_error", rows),
+        ("paths", "path,split,step,error_height", paths),
+    ):
+        (tmp_path / "tables" / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+    r = readme.Results(tmp_path)
+    found = r.rewind_answer({"early": 5, "late": 9}, 1)
+    assert "shows for step 5 that the ticket matches, and for step 20 that the dense run is stable" in found
+    assert r.instability().splitlines()[3] == "| 20 | 0.00 [0.00, 0.08] |"  # 2.92 x 0.05 / sqrt 3
 
 
 VOLUMES = """branch,level,seed,space,method,k,dimension,eps,log_volume,effective_radius,reason

@@ -7,11 +7,14 @@ Tables with no row are left out, and so are figures that are not named.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 from results_readme import ROOT, TEMPLATE, render
+
+from sublevel.study.result import without_places
 
 
 def publish(run: Path, figures: list[str]) -> Path:
@@ -25,7 +28,9 @@ def publish(run: Path, figures: list[str]) -> Path:
     for table in sorted((run / "tables").glob("*.csv")):
         if len(table.read_text(encoding="utf-8").splitlines()) > 1:
             shutil.copy(table, tables)
-    shutil.copy(run / "summary.json", folder)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary["study"] = without_places(summary["study"])  # a run of an older version may name its folders
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     source = ROOT / "src" / "sublevel" / "presets" / f"{run.name}.toml"
     if source.is_file():
         shutil.copy(source, folder / "study.toml")

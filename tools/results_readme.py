@@ -25,13 +25,14 @@ import numpy as np
 import pandas as pd
 
 from sublevel.claims import claims, verdicts
-from sublevel.claims.margins import INTERVAL
+from sublevel.claims.margins import ERROR_RESOLUTION, INTERVAL
+from sublevel.claims.words import listed, with_unit
 from sublevel.engine.store import digest
 from sublevel.report.describe import Figure
 from sublevel.report.figures import figures
 from sublevel.report.render_mpl import shown
 from sublevel.report.writer import read
-from sublevel.stats import mean_interval
+from sublevel.stats import estimate, mean_interval
 from sublevel.study.result import to_csv
 from sublevel.tables import schemas
 
@@ -42,7 +43,7 @@ LANDSCAPE = ("<!-- landscape: made by tools/results_readme.py from results/demo 
 KNOWN = ("<!-- known: made by tools/results_readme.py from results/ -->", "<!-- end of known -->")
 PICTURE = "docs/landscape.png"
 QUESTIONS = "docs/open-questions.md"
-SCALES = {"test error": (100.0, "points"), "error barrier": (100.0, "points"), "train error": (100.0, "points")}
+SCALES = dict.fromkeys(("test error", "error barrier", "train error", "share of the whole"), (100.0, "points"))
 """Units that are fractions in the tables and points in the text."""
 
 
@@ -129,7 +130,10 @@ class Results:
         return f"{row['statement']} **{row['verdict'].capitalize()}.** {row['sentence']}"
 
     def means(self, name: str, by: Sequence[str], columns: Mapping[str, str], **where: object) -> str:
-        """A table of means over seeds with 90% t intervals: a row for each group of ``by``, a column for each value."""
+        """A table of means over seeds with 90% t intervals: a row for each group of ``by``, a column for each value.
+
+        The columns are sizes: where no value is negative, no interval ends below 0.
+        """
         rows = self.table(name)
         for column, value in where.items():
             rows = rows[rows[column] == value]
@@ -137,7 +141,8 @@ class Results:
         for key, group in rows.groupby(list(by), sort=False, dropna=False):
             values = [group[column].dropna().to_numpy(dtype=float) for column in columns]
             found = [mean_interval(v, INTERVAL) if len(v) else None for v in values]
-            cells = ("" if f is None else with_interval(f) for f in found)
+            least = [0.0 if len(v) and v.min() >= 0 else -math.inf for v in values]
+            cells = ("" if f is None else with_interval(f, low) for f, low in zip(found, least, strict=True))
             body.append([*map(str, key), *cells])
         return markdown([*by, *columns.values()], body)
 
@@ -163,21 +168,34 @@ class Results:
     def instability(self) -> str:
         """A table of the height of the error between two data orders, by the step at which they part."""
         body = []
-        for step, group in self.unstable.groupby("step"):
-            f = mean_interval(100 * group["error_height"].to_numpy(), INTERVAL)
-            body.append([f"{step:g}", f"{f.mean:.2f} [{f.low:.2f}, {f.high:.2f}]"])
+        for step, (mean, low, high) in self.heights.items():
+            body.append([f"{step:g}", f"{mean:.2f} [{max(low, 0):.2f}, {high:.2f}]"])
         return markdown(["step", "height of the test error, points"], body)
 
+    @cached_property
+    def heights(self) -> dict[int, tuple[float, float, float]]:
+        """For each step the height in points, with its interval.
+
+        A height cannot be negative, so its spread over seeds counts as at least the claims' resolution.
+        """
+        groups = {int(step): group["error_height"].to_numpy() for step, group in self.unstable.groupby("step")}
+        found = {step: estimate(100 * values, floor=100 * ERROR_RESOLUTION) for step, values in groups.items()}
+        return {step: (e.mean, *e.interval(INTERVAL)) for step, e in found.items()}
+
     def rewind_answer(self, steps: Mapping[str, int], level: int, margin: float = 0.5) -> str:
-        """The first step at which each interval lies below the margin, in a sentence."""
+        """The steps at which each interval lies below the margin, in a sentence."""
         worse = {at: mean_interval(100 * self.over_dense(name, level), INTERVAL) for name, at in steps.items()}
-        matching = [at for at, found in worse.items() if found.high < margin]
-        heights = {step: 100 * g["error_height"].to_numpy() for step, g in self.unstable.groupby("step")}
-        stable = [int(step) for step, found in heights.items() if mean_interval(found, INTERVAL).high < margin]
-        named = [f"step {min(found)}" if found else "none of the steps" for found in (matching, stable)]
+        shown = (
+            [at for at, found in worse.items() if found.high < margin],
+            [at for at, (_, _, high) in self.heights.items() if high < margin],
+        )
+        matching, stable = (
+            f"for step {listed([str(at) for at in found])}" if found else "for no step" for found in shown
+        )
+        left = self.density(level, next(iter(steps)))
         return (
-            f"At {self.density(level)} of the weights the ticket is shown to match (90% interval below {margin:g} "
-            f"points) from {named[0]} on; the dense run is shown to be stable from {named[1]} on ({self.seeds} seeds)."
+            f"At {left} of the weights a 90% interval below {margin:g} points shows {matching} that the ticket "
+            f"matches, and {stable} that the dense run is stable ({self.seeds} seeds)."
         )
 
     def ranks(self, runs: Mapping[str, str], claim: str) -> str:
@@ -206,13 +224,14 @@ class Results:
         rows = self.claims[self.claims["claim"] == claim]
         names = comparisons or {name: name for name in dict.fromkeys(rows["comparison"])}
         levels = sorted(set(rows["level"].dropna().astype(int)))
-        at = {n: percent(float(rows.loc[rows["level"] == n, "density"].mean())) for n in levels}
+        of = rows.groupby("level")["density"].mean()
+        at = {n: "over all solutions" if math.isnan(of[n]) else percent(of[n]) for n in levels}
         body = []
         for (name, unit), part in rows.groupby(["comparison", "unit"], sort=False):
             if name in names:
                 scale, words = SCALES.get(str(unit), (1.0, str(unit)))
                 cells = {int(r.level): interval(r.effect, r.low, r.high, scale, digits) for r in part.itertuples()}
-                body.append([f"{names[name]}, {words}", *(cells.get(n, "") for n in levels)])
+                body.append([with_unit(names[name], words), *(cells.get(n, "") for n in levels)])
         return markdown(["", *at.values()], body)
 
     @cached_property
@@ -245,7 +264,10 @@ class Results:
         return markdown(["solution", *methods], body)
 
     def volume_ranks(self, eps: float) -> str:
-        """A table of rank correlations between methods over the solutions of a seed, mean over seeds with interval."""
+        """A table of rank correlations between methods over the solutions of a seed: means over seeds with intervals.
+
+        The intervals end at -1 and 1.
+        """
         both = self.at_height(eps).pivot_table(index=["seed", "branch", "level"], columns="method", values="value")
         ranks = [group.rank().corr() for _, group in both.groupby("seed")]
         names = list(both.columns)
@@ -253,7 +275,7 @@ class Results:
         for a in names:
             pairs = [[r.loc[a, b] for r in ranks] for b in names]
             found = [mean_interval(np.asarray(values), INTERVAL) for values in pairs]
-            cells = (interval(f.mean, f.low, f.high, 1.0, 2) for f in found)
+            cells = (interval(f.mean, max(f.low, -1.0), min(f.high, 1.0), 1.0, 2) for f in found)
             body.append([a, *("" if a == b else cell for b, cell in zip(names, cells, strict=True))])
         return markdown(["", *names], body)
 
@@ -289,10 +311,10 @@ class Results:
         return "\n".join(lines) or "No estimate is flagged."
 
 
-def with_interval(found: Any) -> str:
-    """``1.72 [1.39, 2.04]``; the mean alone where all values are one."""
+def with_interval(found: Any, least: float = -math.inf) -> str:
+    """``1.72 [1.39, 2.04]``, not below ``least``; the mean alone where all values are one."""
     middle = f"{found.mean:.3g}"
-    return middle if math.isnan(found.low) else f"{middle} [{found.low:.3g}, {found.high:.3g}]"
+    return middle if math.isnan(found.low) else f"{middle} [{max(found.low, least):.3g}, {found.high:.3g}]"
 
 
 def percent(share: float) -> str:

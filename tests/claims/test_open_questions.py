@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import sublevel.study.tables  # noqa: F401 - declares the tables of all measurements
-from sublevel.claims import CLAIMS, verdicts
+from sublevel.claims import CLAIMS, claims, verdicts
 from sublevel.claims.open_questions import measured_limit
 
 SEEDS = 5
@@ -138,3 +138,39 @@ def test_a_limit_that_no_ticket_reached_is_not_measured() -> None:
     assert measured_limit(tables, 0, 0.1) == pytest.approx(0.8)
     assert np.isnan(measured_limit(tables, 0, 0.5))
     assert measured_limit(tables, 0, 0.02) == pytest.approx(0.5 + 0.25 * 0.4)
+
+
+def test_a_correlation_is_over_all_solutions_and_its_interval_ends_at_one() -> None:
+    rng = np.random.default_rng(3)
+    tables = {"levels": solutions(test_error=1.0).assign(train_error=0.0)}
+    noisy = tables["levels"].assign(loss_height=lambda t: t["test_error"] + rng.normal(0, 1.5, len(t)))
+    row = verdicts(tables | {"paths": noisy[noisy["seed"] < 3]}).set_index("claim").loc["Q6"]
+    assert row["high"] == 1.0
+    assert row["effect"] < 1.0
+    assert "level" not in row["sentence"] + row["why"]
+    assert np.isnan(row["density"])
+
+
+def test_one_network_under_two_names_counts_once() -> None:
+    """One-shot pruning is IMP at its first level: twice the same two numbers would count as two solutions."""
+    once = {name: table.assign(test_loss=0.5) for name, table in q6(1).items()}
+    once["levels"]["train_loss"] = np.arange(len(once["levels"]), dtype=float)
+    twice = {}
+    for name, table in once.items():
+        copied = table[(table["branch"] == "imp") & (table["level"] == 1)].assign(branch="zz-imp-again")
+        twice[name] = pd.concat([table, copied])
+    before, after = (verdicts(tables, ["Q6"]).iloc[0] for tables in (once, twice))
+    assert after["effect"] == before["effect"]
+    assert after["low"] == before["low"]
+
+
+def test_a_dense_network_with_long_exits_in_every_set_is_no_evidence() -> None:
+    """The tickets' exits are in opposite orders, whatever a network with more dimensions does."""
+    tables = q7(-1)
+    dense = tables["exits"].query("branch == 'imp' and level == 1").assign(branch="dense", level=0, radius=100.0)
+    tables["exits"] = pd.concat([tables["exits"], dense])
+    found = claims(tables).query("claim == 'Q7'").set_index("comparison")["effect"]
+    name = "exits of the train loss with those of the test error"
+    assert found[name] < -0.8
+    assert found[f"{name}, with the dense network"] > found[name] + 0.2
+    assert verdicts(tables, ["Q7"])["verdict"].tolist() == ["contradicted"]

@@ -221,7 +221,7 @@ def _at(x: LevelTests, alpha: float) -> str:
         for t in x.tests
         if t.n or (t.part.decisive and t.part.measured.values)
     ]
-    return f"at {x.where}: " + ", and ".join(words)
+    return (f"at {x.where}: " if x.where else "") + ", and ".join(words)
 
 
 def notes(found: Sequence[LevelTests]) -> list[str]:

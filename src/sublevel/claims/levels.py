@@ -46,8 +46,10 @@ class LevelTests:
 
     @property
     def where(self) -> str:
-        """Its density, or its level where several networks of several densities meet."""
-        return f"{densities_text([self.density])} of the weights" if isfinite(self.density) else f"level {self.level}"
+        """Its density, or its level where several networks of several densities meet; empty for a number of a seed."""
+        if isfinite(self.density):
+            return f"{densities_text([self.density])} of the weights"
+        return f"level {self.level}" if self.level else ""
 
 
 def tested_levels(parts: Sequence[ClaimPart], design: Design) -> list[LevelTests]:

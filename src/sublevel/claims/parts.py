@@ -20,10 +20,14 @@ from sublevel.stats import Estimated, estimate, inside_and_outside
 FEW = f"fewer than {FEWEST_SEEDS} seeds"
 EQUAL = "no spread over seeds, so no estimate of the error"
 SCALES = {
-    **dict.fromkeys(("test error", "train error", "validation error", "error barrier"), (100.0, "points")),
+    **dict.fromkeys(
+        ("test error", "train error", "validation error", "error barrier", "share of the whole"), (100.0, "points")
+    ),
     "share": (100.0, "%"),
 }
 """Unit -> factor and name in texts. Other units are shown as they are."""
+RANGES = {"rank correlation": (-1.0, 1.0)}
+"""Unit -> the smallest and the largest value that it can take; an interval ends there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class ClaimPart:
     floor: float = 0.0
     """For a statistic that cannot be negative: the smallest spread over seeds that it resolves. 0: no such floor."""
     neither: str = ""
-    """The clause for an interval that lies neither inside nor outside; optional."""
+    """The clause for an interval that lies neither inside nor outside; optional. With ``{}`` it tells the effect."""
 
     @property
     def margin(self) -> float:
@@ -97,8 +101,10 @@ class Tested:
 
     @cached_property
     def limits(self) -> tuple[float, float]:
-        """The interval of the verdict, at the level `INTERVAL`."""
-        return self.found.interval(INTERVAL)
+        """The interval of the verdict, at the level `INTERVAL`, within the range of its unit."""
+        low, high = self.found.interval(INTERVAL)
+        least, most = RANGES.get(self.part.unit, (-inf, inf))
+        return max(low, least), min(high, most)
 
     @property
     def low(self) -> float:

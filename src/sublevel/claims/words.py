@@ -26,7 +26,7 @@ def effect(t: Tested, *, seeds: bool = True) -> str:
 
 def _signed(t: Tested) -> str:
     """What a part measures, where no test decides: ``one-shot pruning costs +0.2 points of test error``."""
-    words = t.part.holds if "{}" in t.part.holds else f"{t.part.name} is {{}}"
+    words = next((w for w in (t.part.neither, t.part.holds) if "{}" in w), f"{t.part.name} is {{}}")
     return words.format(amount(t.mean, t))
 
 
@@ -50,7 +50,9 @@ def reading(t: Tested, alpha: float) -> str:
         return filled(t.part.holds, t)
     if t.p <= ALPHA:
         return f"{filled(t.part.holds, t)}, but not at the corrected level of {alpha:.2g}"
-    return filled(t.part.fails, t) if t.p_contrary <= alpha else t.part.neither or f"inconclusive with {t.n} seeds"
+    if t.p_contrary <= alpha:
+        return filled(t.part.fails, t)
+    return f"inconclusive with {t.n} seeds" if "{}" in t.part.neither or not t.part.neither else t.part.neither
 
 
 def filled(words: str, t: Tested) -> str:
@@ -60,7 +62,16 @@ def filled(words: str, t: Tested) -> str:
 
 def title(t: Tested) -> str:
     """What was compared, with its unit unless the name has it."""
-    return t.part.name if t.part.unit in t.part.name else f"{t.part.name}, {t.part.unit}"
+    return with_unit(t.part.name, t.part.unit)
+
+
+def with_unit(name: str, unit: str) -> str:
+    """A name with a unit, unless the name has the unit's words.
+
+    >>> with_unit("rise of the train loss", "train loss"), with_unit("shared order, rise", "share")
+    ('rise of the train loss', 'shared order, rise, share')
+    """
+    return name if set(unit.split()) <= set(name.replace(",", " ").split()) else f"{name}, {unit}"
 
 
 def probability(p: float) -> str:

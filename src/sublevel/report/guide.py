@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from sublevel.presets import MINUTES
 from sublevel.report.branches import described, glossary
 from sublevel.report.findings import nested
 from sublevel.report.frame import Frame, Tables
 from sublevel.report.prepare import only_measured
 
-PRESETS = ("demo", "geometry-demo", "criteria", "rewind-sweep", "mini", "paper", "paper-vgg16")
 TICKET = (
     "A sparse part of a network (a mask) with the weights that it had early in training. It wins if, trained from "
     "there, it does as well as the whole network."
@@ -41,7 +41,7 @@ def next_steps(tables: Tables, summary: dict[str, Any]) -> list[tuple[str, str]]
     n, last = int(levels["seed"].nunique()), int(levels["level"].max())
     more, plane = max(5, n + 2), f'[["dense","imp/{max(1, last // 3)}","imp/{last}"]]'
     python = nested(summary, "study", "data", "name") == "own"
-    study = name if name in PRESETS else "my.toml"
+    study = name if name in MINUTES else "my.toml"
     steps = []
     if n < 5:
         command = f"sl.Study(..., seeds={more})" if python else f"sublevel run {study} --set seeds={more}"

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from sublevel.claims import claims, verdicts
@@ -242,13 +242,13 @@ class Result(Shown):
         return found
 
     def summary(self) -> dict[str, Any]:
-        """The study, its versions and hardware, and its run times."""
+        """The study, its versions and hardware, and its run times, without this machine's folders."""
         d = self.document
         seconds = d["about"]["seconds"]
         branches = about(chosen["name"] for chosen in d["study"].get("branches", ()))
         return {
             "name": d["study"]["name"],
-            "study": d["study"],
+            "study": without_places(d["study"]),
             "numerics": d["numerics"],
             **d["about"],
             "branches": branches | d["about"].get("branches", {}),  # older runs do not say what theirs are
@@ -299,6 +299,23 @@ class Result(Shown):
         raise ConfigError(
             f"no solution of branch {branch!r} at level {level} with seed {seed}: it has levels {levels}, seeds {seeds}"
         )
+
+
+def without_places(value: Any) -> Any:
+    """A document with each absolute path replaced by its last part, since a summary is published.
+
+    >>> without_places({"data": {"root": "/home/ada/cifar10"}, "model": "hf:/models/bert", "loss": "nets:loss"})
+    {'data': {'root': 'cifar10'}, 'model': 'hf:bert', 'loss': 'nets:loss'}
+    """
+    if isinstance(value, Mapping):
+        return {name: without_places(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    scheme, path = ("hf:", value[3:]) if value.startswith("hf:") else ("", value)
+    kinds = (PurePosixPath(path), PureWindowsPath(path))
+    return scheme + next((each.name for each in kinds if each.is_absolute()), path)
 
 
 @contextmanager
