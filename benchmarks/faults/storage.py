@@ -1,35 +1,42 @@
-"""Kills of runs whose store is in object storage that also fails now and then.
+"""Kills of workers and parents whose store is in object storage that also fails now and then.
 
     python benchmarks/faults/storage.py 20
 
 A real server that speaks S3 (moto) runs in a process of its own. Between it and the store, one request in ten is
-answered with 429, 500 or 503, or the answer is cut in the middle of its body. A run is killed a little after a random
-entry is there, run again, and must end with the tables of a run that nothing disturbed, with every entry whole and
-nothing set aside.
+answered with 429, 500 or 503, or the answer is cut in the middle of its body. A run with two workers loses one or both
+of them at a random request, and at a later one its parent, alone or with the workers. Half of these requests still
+reach the storage. The run is then run again and must end with the tables of a run that nothing disturbed. A judge that
+reads the bucket without the store's code must find every entry whole, none moved, and nothing set aside.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
-from workshop import Workshop, ended, kill, workshop
+from workshop import Workshop, ended, unsound, whole, workshop
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 SHARE = 0.1
 """Share of the requests that fail."""
+
+Act = Callable[[str], bool]
+"""Called with the method of a request; whether it did what it is for."""
 
 
 @contextmanager
@@ -48,99 +55,171 @@ def server() -> Iterator[str]:
 
 
 class Failing:
-    """Decides which requests fail: some of them, at random."""
+    """Decides which requests fail, at random, and acts at the request that it is told."""
 
     def __init__(self, rng: random.Random) -> None:
         self.failed: Counter[str] = Counter()
         self.requests = 0
-        self._rng = rng
+        self._rng, self._lock = rng, Lock()
+        self._plan: list[tuple[int, Act]] = []
+
+    def plan(self, *acts: tuple[int, Act]) -> None:
+        """Call each act, given the method of the request, at so many requests from now; again until it is done."""
+        with self._lock:
+            self._plan = sorted(((self.requests + n, act) for n, act in acts), key=lambda each: each[0])
 
     def __call__(self, method: str, *_: object) -> int | str | None:
         """The answer in place of the storage's; None to pass the request on."""
-        self.requests += 1
-        answer = self._rng.choice([429, 500, 503, "cut"]) if self._rng.random() < SHARE else None
-        if answer is not None:
-            self.failed[f"{method}: {answer}"] += 1
-        return answer
+        with self._lock:
+            self.requests += 1
+            if self._plan and self.requests >= self._plan[0][0] and self._plan[0][1](method):
+                self._plan.pop(0)
+                return self._rng.choice([503, None])  # lost with its sender, or done after the sender's death
+            answer = self._rng.choice([429, 500, 503, "cut"]) if self._rng.random() < SHARE else None
+            if answer is not None:
+                self.failed[f"{method}: {answer}"] += 1
+            return answer
 
 
-@contextmanager
-def storage(rng: random.Random) -> Iterator[tuple[str, Failing]]:
-    """A bucket behind a server that fails now and then; runs find it by the environment."""
-    import s3fs
+class Bucket:
+    """A bucket behind a server that fails now and then, and a judge who asks the storage itself."""
 
-    from faulty import Between
+    def __init__(self, address: str, rng: random.Random) -> None:
+        import s3fs
 
-    with server() as address:
-        between, bucket = Between(address), f"bucket-{uuid.uuid4().hex}"
+        from faulty import Between
+
+        self._name, self._between = f"bucket-{uuid.uuid4().hex}", Between(address)
         os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-        os.environ["AWS_ENDPOINT_URL"] = between.url
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
-        between.answer = Failing(rng)  # type: ignore[method-assign]
+        # without the attempts of botocore, which wait for seconds each
+        os.environ |= {"AWS_ENDPOINT_URL": self._between.url, "AWS_MAX_ATTEMPTS": "1"}
+        self._judge = s3fs.S3FileSystem(endpoint_url=address, use_listings_cache=False, skip_instance_cache=True)
+        self._judge.mkdir(self._name)
+        self.failing = self._between.answer = Failing(rng)  # type: ignore[method-assign]
+
+    def url(self, out: str) -> str:
+        """The address of a store, for runs."""
+        return f"s3://{self._name}/{out}"
+
+    def judged(self, out: str) -> tuple[dict[str, bytes], list[str]]:
+        """The whole entries of a store by key, and what is wrong in it."""
+        with tempfile.TemporaryDirectory() as folder:
+            if self._judge.find(f"{self._name}/{out}"):
+                self._judge.get(f"{self._name}/{out}/", folder, recursive=True)
+            store = Path(folder)
+            entries, named = whole(store), [p.stem for p in (store / "cells").glob("??/*.json")]
+            wrong = [f"{name} is damaged" for name in unsound(store)]
+            wrong += [f"{key} has lost an object" for key in sorted({*named} - {*entries})]
+            return entries, wrong + [f"{p.name} was set aside" for p in (store / "damaged").glob("*")]
+
+    def close(self) -> None:
+        """Stop the failing server."""
+        self._between.close()
+
+
+class Kills:
+    """Kills at chosen requests of a run, and how many there were, by victim and by method of the request."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.process: subprocess.Popen[str] | None = None
+
+    def workers(self, n: int) -> Act:
+        """Kill the first n workers, once there are so many."""
+
+        def act(method: str) -> bool:
+            found = self._children()
+            return len(found) >= n and self._kill(f"{n} of 2 workers", method, found[:n])
+
+        return act
+
+    def parent(self, with_workers: bool) -> Act:
+        """Kill the parent, and its workers at the same moment."""
+
+        def act(method: str) -> bool:
+            assert self.process is not None
+            also = self._children() if with_workers else []
+            return self._kill("parent and workers" if with_workers else "parent", method, [self.process.pid, *also])
+
+        return act
+
+    def _children(self) -> list[int]:
+        """The live workers of the run."""
+        assert self.process is not None
+        with suppress(OSError):
+            found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            return [int(pid) for pid in found]
+        return []
+
+    def _kill(self, victim: str, method: str, pids: list[int]) -> bool:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.done[f"{victim}, at a {method}"] += 1
+        return True
+
+
+def rerun(shop: Workshop, out: str, url: str) -> str:
+    """Run to the end in this process, which has torch loaded; what it said where it failed."""
+    from sublevel.cli import main
+
+    said, code = io.StringIO(), None
+    with redirect_stdout(said), redirect_stderr(said):
         try:
-            yield f"s3://{bucket}", between.answer
-        finally:
-            between.close()
+            main(shop.command(out, 1, url)[3:])
+        except SystemExit as end:
+            code = end.code
+    return "" if code in (0, None) else f"exit code {code}: {said.getvalue()[-500:]}"
 
 
-def state(url: str) -> tuple[set[str], list[str], list[str]]:
-    """Keys of the entries that are whole, of those that are not, and what was set aside."""
-    from sublevel.engine.store import Store
-
-    store = Store(url)
-    keys = list(store.keys())
-    whole = {key for key in keys if store.read_entry(key) is not None}
-    return whole, sorted(set(keys) - whole), store.damaged()
-
-
-def wait(process: subprocess.Popen[str], url: str, entries: int, rng: random.Random) -> None:
-    """Until a random number of entries is there, and a little longer."""
-    from sublevel.engine.store import Store
-
-    k, store = rng.randrange(entries), Store(url)
-    while process.poll() is None and len([*store.keys()]) < k:
-        time.sleep(0.1)
-    time.sleep(rng.random() * 0.3)
-
-
-def one(shop: Workshop, url: str, out: str, rng: random.Random) -> tuple[int, list[str]]:
-    """One kill and one rerun: entries there at the kill, and what was wrong afterwards."""
-    process = shop.start(out, jobs=2, store=url)
-    wait(process, url, shop.entries, rng)
-    kill(process)
-    before, broken, aside = state(url)
-    wrong = [f"{key} is not whole after the kill" for key in broken] + [f"{name} was set aside" for name in aside]
-    again = shop.run(out, jobs=2, store=url)
-    if again.returncode:
-        return len(before), [*wrong, f"exit code {again.returncode}: {again.stderr.strip()}"]
-    after, broken, aside = state(url)
-    wrong += [f"{key} was lost" for key in before - after] + [f"{name} was set aside" for name in aside]
-    wrong += [f"{key} is not whole after the rerun" for key in broken]
+def one(shop: Workshop, bucket: Bucket, kills: Kills, out: str, rng: random.Random, length: int) -> dict[str, Any]:
+    """One run that loses workers and its parent, and one rerun: entries there at the death, and what was wrong."""
+    a, b = sorted(rng.randrange(length) for _ in range(2))
+    bucket.failing.plan((a, kills.workers(rng.choice([1, 2]))), (b, kills.parent(rng.random() < 0.5)))
+    kills.process = shop.start(out, jobs=2, store=bucket.url(out))
+    kills.process.communicate(timeout=600)  # ends with the last worker, which holds the pipe
+    bucket.failing.plan()
+    before, wrong = bucket.judged(out)
+    wrong = [f"after the kill: {each}" for each in wrong]
+    failed = rerun(shop, out, bucket.url(out))
+    if failed:
+        return {"entries": len(before), "wrong": [*wrong, failed]}
+    after, more = bucket.judged(out)
+    wrong += [f"after the rerun: {each}" for each in more]
+    wrong += [f"{key} was lost or written again" for key in before if after.get(key) != before[key]]
     wrong += ["other tables"] if shop.tables_of(out) != shop.tables else []
-    return len(before), wrong
+    return {"entries": len(before), "wrong": wrong}
 
 
 def measure(shop: Workshop, n: int, seed: int = 0) -> dict[str, Any]:
-    """All kills, or those until Ctrl-C, with what went wrong."""
-    rng, found = random.Random(seed), []
-    with storage(random.Random(seed)) as (bucket, failing):
-        first = ended(shop.start("first", jobs=2, store=f"{bucket}/first"))
+    """All rounds, or those until Ctrl-C, with what went wrong."""
+    rng, kills, found = random.Random(seed), Kills(), []
+    os.environ |= {"SUBLEVEL_LEASE": "3", "SUBLEVEL_KEEP": "0"}
+    os.chdir(shop.folder)
+    began = time.perf_counter()
+    with server() as address:
+        bucket = Bucket(address, random.Random(seed))
+        first = ended(shop.start("first", jobs=2, store=bucket.url("first")))
         assert first.returncode == 0, first.stderr
         assert shop.tables_of("first") == shop.tables
+        length = bucket.failing.requests
         with suppress(KeyboardInterrupt):
             for i in range(n):
-                found.append(one(shop, f"{bucket}/{i}", f"run-{i}", rng))
-                print(found[-1], flush=True)
-        requests, failed = failing.requests, dict(failing.failed)
-    at = sorted(there for there, _ in found)
+                found.append(one(shop, bucket, kills, f"run-{i}", rng, length))
+                print(found[-1], f"{time.perf_counter() - began:.0f} s", flush=True)
+        bucket.close()
+    at = sorted(each["entries"] for each in found)
     return {
-        "kills": len(found),
-        "kills between the first entry and the last": sum(0 < there < shop.entries for there in at),
+        "runs": len(found),
+        "kills": kills.done.total(),
+        "kills by victim and request": dict(sorted(kills.done.items())),
+        "runs with some of their entries at the kill of the parent": sum(0 < each < shop.entries for each in at),
         "entries of the study": shop.entries,
-        "entries at the kill": {"min": at[0], "median": at[len(at) // 2], "max": at[-1]},
-        "requests": requests,
-        "requests that failed": failed,
-        "wrong": [sentence for _, wrong in found for sentence in wrong],
+        "entries at the kill of the parent": {"min": at[0], "median": at[len(at) // 2], "max": at[-1]},
+        "requests": bucket.failing.requests,
+        "requests that failed": dict(sorted(bucket.failing.failed.items())),
+        "seconds": time.perf_counter() - began,
+        "wrong": [sentence for each in found for sentence in each["wrong"]],
     }
 
 
