@@ -12,10 +12,12 @@ seconds and 1 GiB. Nothing may be touched but the folder of runs, no code of the
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -134,7 +136,7 @@ class Shapes:
                 4: lambda: command("ticket", "show", path),
                 5: lambda: command("ticket", "apply", path, "--model", model, "--out", out),
                 3: lambda: command("ticket", "apply", path, "--model", model, "--out", out, "--masks", "--at", "start"),
-                2: lambda: fuzz.tried(lambda: str(retrain(sl.load_ticket(path), self.problem)) and "understood"),
+                2: lambda: tried(lambda: str(retrain(sl.load_ticket(path), self.problem)) and "understood"),
             },
         )
 
@@ -165,7 +167,7 @@ class Shapes:
         return chosen(
             rng,
             {
-                8: lambda: fuzz.tried(lambda: "understood" if sl.open(run).tables else "no tables"),
+                8: lambda: tried(lambda: "understood" if sl.open(run).tables else "no tables"),
                 7: lambda: command("ls", "--stored", *out),
                 6: lambda: command("verify", *rng.choice([(), ("--rebuild",)]), *out),
                 5: lambda: command("gc", *rng.choice([(), ("--dry-run",), ("--weights", "ends")]), *out),
@@ -189,7 +191,7 @@ class Shapes:
             b"\n".join(lines[: rng.randrange(len(lines)) + 1]) + rng.choice([b"\n", b"", b'{"event": "beg'])
         )
         found = command("status", "--out", runs)
-        return found if found not in GOOD else fuzz.tried(lambda: str(read_log(path).left(2e9)) and "understood")
+        return found if found not in GOOD else tried(lambda: str(read_log(path).left(2e9)) and "understood")
 
     def leases(self, rng: random.Random) -> str:
         """Leases and trainings under way of other types and times."""
@@ -212,7 +214,7 @@ class Shapes:
             return "understood" if CellCheckpointer(Partial(files, key)).load() else "refused"
 
         found = command("gc", "--out", runs)
-        return found if found not in GOOD else fuzz.tried(case)
+        return found if found not in GOOD else tried(case)
 
 
 def registered() -> sl.Ticket:
@@ -221,6 +223,40 @@ def registered() -> sl.Ticket:
     about = {"model": {"name": "lenet-300-100", "options": {}}, "data": {"input_shape": [1, 6, 6], "classes": 3}}
     space = Space.of(net)
     return sl.Ticket(space.full_mask(), {"start": space.point(net)}, space, {}, about)
+
+
+class Peak:
+    """The largest memory of this process while it read a case; documents are made beside that."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        """Begin a new peak where the system has one to reset, which is Linux alone."""
+        gc.collect()
+        linux = sys.platform == "linux"
+        if linux:
+            Path("/proc/self/clear_refs").write_text("5")
+        try:
+            yield
+        finally:
+            if linux:
+                found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+                assert found is not None
+                peak = int(found[1]) * 1024
+            else:
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self.largest = max(self.largest, peak)
+
+
+PEAK = Peak()
+
+
+def tried(case: Callable[[], str]) -> str:
+    """What became of a case, whose memory is measured."""
+    with PEAK.measured():
+        return fuzz.tried(case)
 
 
 def chosen(rng: random.Random, acts: dict[int, Callable[[], str]]) -> str:
@@ -252,7 +288,7 @@ def command(*words: object) -> str:
         return "no exit code"
 
     try:
-        found = fuzz.tried(case)
+        found = tried(case)
         return found if found in GOOD else f"{' '.join(map(str, words[:2]))}: {found}"
     finally:
         console.cache_clear()
@@ -309,8 +345,10 @@ def shapes(cases: int = CASES, seed: int = 0, kinds: Sequence[str] = KINDS) -> d
                 verdicts[case(random.Random(f"{seed}:{kind}:{i}"))] += 1
                 slowest = max(slowest, time.process_time() - began)
             found[kind] = dict(verdicts)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return {"cases": found, "slowest": round(slowest, 2), "memory": memory, "touched": touched()}
+            print(
+                f"{kind}: {found[kind]}, {slowest:.2f} s, {PEAK.largest / 2**20:.0f} MiB", file=sys.stderr, flush=True
+            )
+        return {"cases": found, "slowest": round(slowest, 2), "memory": PEAK.largest, "touched": touched()}
 
 
 def wrong(found: dict[str, Any]) -> dict[str, Any]:

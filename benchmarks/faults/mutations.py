@@ -27,6 +27,9 @@ VALUES: list[Any] = [
 LARGE: tuple[Callable[[], Any], ...] = (
     lambda: "x" * 5_000_000,
     lambda: [[]] * 8_000_000,
+    lambda: [[]] * 5_000_000,
+    lambda: [deep("list", 80)] * 90_000,
+    lambda: [deep("group", 80)] * 30_000,
     lambda: {f"{i}": i for i in range(100_000)},
 )
 
@@ -89,6 +92,8 @@ def _placed(document: Any, way: Sequence[Any], last: Any, value: Any) -> Any:
 
 def changed_tensors(data: bytes, rng: random.Random) -> bytes:
     """An object with one of its tensors gone, renamed, of another shape or type, or with other numbers."""
+    if rng.random() < 0.02:
+        return empty_tensors(300_000)
     tensors = load(data)
     name = rng.choice(sorted(tensors))
     tensor = tensors.pop(name)
@@ -108,6 +113,12 @@ def changed_tensors(data: bytes, rng: random.Random) -> bytes:
     elif how == 6:
         tensors[name] = torch.zeros(rng.choice([(0,), (2**20,), ()]))
     return save(tensors)
+
+
+def empty_tensors(n: int) -> bytes:
+    """An object of many tensors, all of them empty."""
+    head = dumped({f"{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(n)})
+    return len(head).to_bytes(8, "little") + head
 
 
 def dumped(document: Any) -> bytes:

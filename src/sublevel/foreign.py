@@ -22,6 +22,10 @@ DEEPEST = 100
 LARGEST = 2**24
 """Bytes of a document that is still read: some 40,000 cells of a run."""
 
+MOST_VALUES = 2**20
+"""Maximum number of values of a document: in Python one of two bytes takes a hundred. `LARGEST` bytes of a run's
+description hold some 600,000."""
+
 LARGEST_NUMBER = 2**64
 
 FREE = 2**28
@@ -72,19 +76,42 @@ def csv_cell(value: Any) -> Any:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def load_json(data: bytes | str) -> Any:
+def load_json(data: bytes | str, *, numbers: bool = True) -> Any:
     """Parse a JSON document.
 
-    Raises ValueError for invalid JSON, more than `LARGEST` bytes or `DEEPEST` levels, NaN and infinities, integers
-    beyond 64 bits, and text that is not UTF-8.
+    Raises ValueError for invalid JSON, more than `LARGEST` bytes, `MOST_VALUES` values or `DEEPEST` levels, text that
+    is not UTF-8, and, if ``numbers`` are checked, NaN, infinities and integers beyond 64 bits.
     """
-    if len(data) > LARGEST:
-        raise ValueError(f"it has {len(data):,} bytes; allowed: {LARGEST:,}")
+    check_size(data)
     try:
         found = json.loads(data)
     except RecursionError:
         raise ValueError(f"it is more than {DEEPEST} levels deep") from None
-    return bounded(found)
+    return bounded(found, numbers=numbers)
+
+
+def check_size(data: bytes | str) -> None:
+    """Raise ValueError if a JSON document has more than `LARGEST` bytes or `MOST_VALUES` values."""
+    if len(data) > LARGEST:
+        raise ValueError(f"it has {len(data):,} bytes; allowed: {LARGEST:,}")
+    # every value but the outermost follows a comma or begins a list or group
+    if sum(data.count(sign) for sign in (b",[{" if isinstance(data, bytes) else ",[{")) >= MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES:,} values")
+
+
+def load_tensors(data: bytes) -> dict[str, Any]:
+    """The tensors of safetensors bytes, on the CPU. Raises ValueError if the bytes are not valid.
+
+    The header is a document like any other: a tensor costs a thousand bytes of memory, even if it is empty.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        check_size(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return load(data)
+    except (SafetensorError, OverflowError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"it is no safetensors file: {error}") from None
 
 
 def opened(path: Path) -> BinaryIO:

@@ -11,7 +11,7 @@ import torch
 
 from sublevel._types import Tensor
 from sublevel.errors import DataError
-from sublevel.foreign import check_zip, read_json
+from sublevel.foreign import check_zip, load_tensors, read_json
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 """Keys under which training scripts store a state dict, the most common first."""
@@ -126,12 +126,9 @@ def _loaded(path: Path) -> Any:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load as load_bytes
-
     try:
-        return load_bytes(path.read_bytes())
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        return load_tensors(path.read_bytes())
+    except (OSError, ValueError, MemoryError) as error:
         raise DataError(
             f"{path} is no checkpoint that can be loaded without running its code: it is damaged, or no safetensors "
             f"file ({_line(error)})"

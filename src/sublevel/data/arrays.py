@@ -13,7 +13,7 @@ from sublevel.data.bounds import check_fits, check_wide
 from sublevel.data.own import inputs_in, joined, real
 from sublevel.data.sources import Dataset, integers, numbered, source
 from sublevel.errors import DataError
-from sublevel.foreign import check_zip
+from sublevel.foreign import check_zip, load_tensors
 
 _WANTED = ("train_x", "train_y", "test_x", "test_y")
 _TOKENS = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -51,12 +51,10 @@ def arrays(root: Path | None, *, classes: Sequence[str] | None = None) -> Datase
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load
-
     try:
         if path.suffix == ".safetensors":
             check_fits(path.stat().st_size)
-            return load(path.read_bytes())
+            return load_tensors(path.read_bytes())
         if path.suffix != ".npz":
             raise ValueError(f"its name ends in {path.suffix!r}")
         check_zip(path)

@@ -17,7 +17,7 @@ from sublevel.engine.store.leases import seconds_of
 from sublevel.engine.store.names import partial_name
 from sublevel.engine.store.reading import read_or_none
 from sublevel.errors import StoreError
-from sublevel.foreign import LARGEST, bounded
+from sublevel.foreign import load_json
 
 SECONDS = 300.0
 """Seconds between two saves; ``SUBLEVEL_KEEP`` overrides it."""
@@ -65,8 +65,7 @@ class Partial:
         said, _, rest = data.partition(b"\n")
         line, _, kept = rest.partition(b"\n")
         try:
-            whole = said == digest(rest).encode() and len(line) <= LARGEST
-            about = bounded(json.loads(line), numbers=False) if whole else {}
+            about = load_json(line, numbers=False) if said == digest(rest).encode() else {}
             return (about, kept) if about.pop("key") == self._key else None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None

@@ -17,6 +17,7 @@ from sublevel.engine.job import Job, Progress
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Store, canonical, digest, serialised
 from sublevel.errors import ModelError
+from sublevel.foreign import load_tensors
 from sublevel.numerics import arithmetic
 from sublevel.own_code import contained
 from sublevel.problem import Problem
@@ -74,16 +75,13 @@ class CellCheckpointer:
 
     def load(self) -> Snapshot | None:
         """The last snapshot; None if there is none or it is damaged."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         found = self._partial.read()
         if found is None:
             return None
         try:
-            tensors = load(found[1])
+            tensors = load_tensors(found[1])
             at = Snapshot(state=resume.state(tensors), saved=resume.points(tensors), **found[0])
             known = type(at.step) is type(at.seen) is int and isinstance(at.total, float) and min(at.step, at.seen) >= 0
             return at if known and all(isinstance(row, dict) for row in at.history) else None
-        except (ValueError, KeyError, TypeError, SafetensorError):
+        except (ValueError, KeyError, TypeError):
             return None

@@ -18,7 +18,7 @@ from sublevel._types import Bool, Tensor
 from sublevel.codec import packed, unpacked
 from sublevel.errors import ConfigError, DataError, ModelError, StoreError
 from sublevel.files import replacing
-from sublevel.foreign import load_json, opened
+from sublevel.foreign import load_json, load_tensors, opened
 from sublevel.space import Layer, Point, Space
 
 KEY = "sublevel-ticket"
@@ -157,15 +157,12 @@ def _document(path: Path, header: Document) -> Document:
 
 def _tensors(path: Path, data: bytes, document: Document) -> dict[str, Tensor]:
     """All tensors, after checking the SHA-256 of each."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
-        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+        tensors = {name: tensor.clone() for name, tensor in load_tensors(data).items()}
         stated = document["checksums"]
         if not isinstance(stated, dict):
             raise TypeError("its checksums have no names")
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is damaged: {_format_error(error)}") from None
     for name in sorted(set(stated) ^ set(tensors)):
         there = "is there but not in the header" if name in tensors else "is missing"

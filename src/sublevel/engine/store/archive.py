@@ -19,7 +19,7 @@ from typing import BinaryIO
 from sublevel.engine.store.backend import File, store_errors
 from sublevel.engine.store.content import canonical, digest, sealed
 from sublevel.engine.store.entries import Store
-from sublevel.engine.store.names import cell_name, object_name
+from sublevel.engine.store.names import cell_name, check_length, object_name
 from sublevel.engine.store.reading import kept_objects, object_or_none, parse_entry
 from sublevel.engine.store.roots import Root, parse_root, used
 from sublevel.errors import StoreError
@@ -119,6 +119,10 @@ class Archive:
             raise self._refused(f"{name} is {'there twice' if name in self._places else 'not in its header'}")
         if size != about[name][0]:
             raise self._refused(f"{name} has {size} bytes, its header says {about[name][0]}")
+        try:
+            check_length(name, size)
+        except OSError as error:
+            raise self._refused(f"{name} is too large: {error.strerror}") from None
         file.seek(start)
         data = file.read(size)
         if digest(data) != about[name][1] or not _proper(name, data):

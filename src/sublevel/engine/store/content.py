@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sublevel.foreign import LARGEST, bounded
+from sublevel.foreign import check_size, load_json
 
 Document = dict[str, Any]
 
@@ -43,20 +43,17 @@ def digest(data: bytes) -> str:
 def sealed(body: Document) -> bytes:
     """A document with its own checksum, as canonical JSON. ValueError where it is too large to be read again."""
     text = canonical({"body": body, "checksum": digest(canonical(body))})
-    if len(text) > LARGEST:
-        raise ValueError(f"it has {len(text):,} bytes; allowed: {LARGEST:,}")
+    check_size(text)
     return text
 
 
 def unsealed(data: bytes) -> Document | None:
     """The document from the output of `sealed`; None for other or damaged bytes."""
-    if len(data) > LARGEST:
-        return None
     try:
-        document = bounded(json.loads(data), numbers=False)
+        document = load_json(data, numbers=False)
         body: Document = document["body"]
         whole = isinstance(body, dict) and document["checksum"] == digest(canonical(body))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     return body if whole else None
 

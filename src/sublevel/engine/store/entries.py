@@ -28,7 +28,7 @@ from sublevel.engine.store.content import Document, canonical, digest, sealed, s
 from sublevel.engine.store.names import CELLS, DAMAGED, OBJECTS, TMP, cell_name, key_of, object_name
 from sublevel.engine.store.reading import checked_read, entry_or_none, kept_objects, object_parser, parse_entry
 from sublevel.errors import DamagedEntry, StoreError
-from sublevel.foreign import load_json
+from sublevel.foreign import load_json, load_tensors
 
 FORMAT = 1
 MARKER = "format.json"
@@ -184,10 +184,8 @@ class Store:
         return self.put(serialised(tensors))
 
     def get_tensors(self, name: str) -> dict[str, Any]:
-        """The tensors of an object, on the CPU."""
-        from safetensors.torch import load
-
-        return load(self.get(name))
+        """The tensors of an object, on the CPU. ValueError if it is no safetensors file."""
+        return load_tensors(self.get(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; the first write marks the place as a store. StoreError if that fails."""

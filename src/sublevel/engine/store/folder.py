@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sublevel.engine.store.backend import File, holds, patient, patiently
-from sublevel.engine.store.names import TMP
+from sublevel.engine.store.names import TMP, check_length
 
 INSIDE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -36,9 +36,10 @@ class Folder:
 
     @patient
     def read(self, name: str) -> bytes:
-        """The bytes of a file."""
+        """The bytes of a file. OSError if it is a document that is too large to be one."""
         parts = []
         with self._opened(name) as handle:
+            check_length(name, os.fstat(handle).st_size)
             try:
                 while part := os.read(handle, os.fstat(handle).st_size + 1):
                     parts.append(part)

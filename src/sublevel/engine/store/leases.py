@@ -39,6 +39,9 @@ CLOSE = 1.0
 LONGEST = 3600.0
 """The most seconds of silence, whatever a lease names."""
 
+LARGEST_LEASE = 2**16
+"""Bytes of the largest lease that is read; a larger one is damaged."""
+
 BEATS = 6
 """Number of times that a lease is touched in its seconds of silence."""
 
@@ -133,7 +136,7 @@ def alive(files: Backend, lease: File, seconds: float, watched: dict[File, float
     from the future that were seen before, with the monotonic time of the first look.
     """
     try:
-        about = unsealed(files.read(lease.name)) or {}
+        about = (unsealed(files.read(lease.name)) or {}) if lease.size <= LARGEST_LEASE else {}
     except FileNotFoundError:
         return False
     if dead(about):

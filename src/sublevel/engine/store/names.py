@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from sublevel.engine.store.content import DIGEST
 from sublevel.errors import StoreError
+from sublevel.foreign import LARGEST
 
 OBJECTS, CELLS, STUDIES, LEASES, PARTIAL = "objects/", "cells/", "studies/", "leases/", "partial/"
 DAMAGED, TMP = "damaged/", "tmp/"
@@ -34,6 +36,12 @@ def lease_name(key: str, generation: int | str) -> str:
 def partial_name(key: str) -> str:
     """The file of a cell under way. StoreError for anything but 64 hexadecimal digits."""
     return f"{PARTIAL}{checked(key)}"
+
+
+def check_length(name: str, size: int) -> None:
+    """OSError if a file is larger than any document may be, unless it holds tensors."""
+    if size > LARGEST and not name.startswith((OBJECTS, PARTIAL, DAMAGED, TMP)):
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: {LARGEST:,}", name)
 
 
 def checked(key: Any) -> str:
