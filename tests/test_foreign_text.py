@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 
 import pandas as pd
@@ -190,3 +191,11 @@ def test_a_name_that_no_table_can_hold_is_refused_before_training(name):
 @pytest.mark.parametrize("name", ["run{1}.pt", "{}", "{0}{x!r}", "a}b{", "ß/ü"])
 def test_braces_in_a_name_are_text(name):
     assert parse({"given": [{"name": name, "path": "a.pt"}]}).given[0].name == name
+
+
+def test_a_pipe_that_its_reader_has_closed_is_no_exit_of_own_code() -> None:
+    """The message of ``ls | head -1`` blamed code of the user's."""
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError), open(write, "w", encoding="utf-8") as closed:
+        PlainConsole(file=closed).print("a run")

@@ -95,7 +95,8 @@ def check_size(data: bytes | str) -> None:
     if len(data) > LARGEST:
         raise ValueError(f"it has {len(data):,} bytes; allowed: {LARGEST:,}")
     # every value but the outermost follows a comma or begins a list or group
-    if sum(data.count(sign) for sign in (b",[{" if isinstance(data, bytes) else ",[{")) >= MOST_VALUES:
+    values = sum(map(data.count, ",[{") if isinstance(data, str) else map(data.count, b",[{"))
+    if values >= MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES:,} values")
 
 

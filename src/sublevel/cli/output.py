@@ -14,6 +14,10 @@ from sublevel.foreign import plain
 class PlainConsole(Console):
     """A console whose text cannot move the cursor, ring or change colours: the text may be untrusted."""
 
+    def on_broken_pipe(self) -> None:
+        """Let the command end; rich would exit, as own code may."""
+        raise BrokenPipeError
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """The segments to show, with `sublevel.foreign.plain` text."""
         for segment in super().render(renderable, options):
