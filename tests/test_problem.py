@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import own_net
-from sublevel.errors import ConfigError, DataError, ModelError
+from sublevel.errors import ConfigError, DataError, ModelError, SublevelError
 from sublevel.problem import Problem, importable
 from sublevel.problem.spec import ProblemSpec
 from sublevel.space import Point
@@ -152,9 +153,8 @@ def test_regression_does_not_broadcast():
 
 
 def test_squared_loss_on_class_labels_is_refused():
-    problem = own(loss="squared")
-    with pytest.raises(ModelError, match="do not fit targets"):
-        problem.field().loss(problem.init(0))
+    with pytest.raises(ModelError, match=r"expected one output for each label; for regression give y.float\(\)"):
+        own(loss="squared")
 
 
 def test_the_same_seed_is_the_same_point_and_the_global_generator_is_not_touched():
@@ -345,3 +345,101 @@ def test_a_device_that_numbers_are_not_computed_on_is_refused(name) -> None:
         Problem("lenet-300-100", device=name)
     with pytest.raises(ConfigError, match=re.escape(said)):
         Study("demo", device=name)
+
+
+X, Y = samples(30, 0)
+IMAGES = torch.rand(30, 3, 8, 8)
+
+
+def dense(outputs=3, inputs=6):
+    return nn.Linear(inputs, outputs)
+
+
+def convolution(channels=3):
+    return nn.Sequential(nn.Conv2d(channels, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Changed(nn.Module):
+    """A dense network whose output goes through a function."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.inner, self.change = dense(), change
+
+    def forward(self, x):
+        return self.change(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y", "loss", "message"),
+    [
+        (dense(), X, Y + 1, "cross-entropy", "no label is 0, and classes are numbered from 0: give y - 1"),
+        (dense(2), X, Y, "cross-entropy", r"expected \[3\]; give a network with 3 outputs, or leave other labels out"),
+        (dense(10), X, Y, "cross-entropy", r"classes that these data lack, give data_options={'classes': 10}"),
+        (dense(), X, Y[:, None].repeat(1, 2), "cross-entropy", "shape .2. for one example: give one label"),
+        (dense(), X, Y * 0, "cross-entropy", "every label is 0, and at least two classes are needed"),
+        (dense(), X, ["a", "b", "c"] * 10, "cross-entropy", "the labels are text; number the classes 0, 1"),
+        (dense(), X, Y.to(torch.complex64), "cross-entropy", "labels are torch.complex64"),
+        (dense(), X, torch.tensor(1), "cross-entropy", "expected one label for each example"),
+        (dense(), X, Y.float()[:, None], "cross-entropy", r"whole numbers: give y.flatten\(\).long\(\)"),
+        (dense(1), X, X[:, :1].sigmoid(), "cross-entropy", "the cross-entropy of one class is always 0"),
+        (dense(), X, X[:, :3], "cross-entropy", "probabilities from 0 to 1, got .*; for regression give loss='mse'"),
+        (dense(1), X, X[:, 0].sign(), nn.BCEWithLogitsLoss(), "probabilities from 0 to 1"),
+        (dense(2), X, Y % 2, "binary-cross-entropy", "one output for each; for classes take cross-entropy"),
+        (dense(2), X, F.one_hot(Y, 3), "cross-entropy", r"take loss='binary-cross-entropy'.*one-hot, give y.argmax"),
+        (dense(), X, Y, "mse", r"for regression give y.float\(\), for classes as targets F.one_hot\(y, 3\)"),
+        (dense(3), X, X[:, 0], "mse", r"its target has shape \[\]; give a network with 1 output$"),
+        (dense(), X, Y, None, "loss is None; give a name"),
+        (dense(), X[:, :5], Y, "cross-entropy", "the layer takes 6 numbers: give such inputs, or a network for .5."),
+        (dense(), X.view(30, 2, 3), Y, "cross-entropy", r"the layer takes 6 numbers|give x.flatten\(1\)"),
+        (dense(), X[:, 0], Y, "cross-entropy", r"give numbers \[N\] as x\[:, None\]"),
+        (dense(), X.long(), Y, "cross-entropy", r"whole numbers count as tokens: give x.float\(\)"),
+        (dense(), X.byte(), Y, "cross-entropy", r"give tokens as x.long\(\), measurements as x.float\(\)"),
+        (dense(inputs=3), X.view(30, 2, 3), Y, "cross-entropy", r"answers for each of \[2\] places: give x.flatten"),
+        (convolution(), (255 * IMAGES).int(), Y, "cross-entropy", r"give x.to\(torch.uint8\) for images of 8 bits"),
+        (convolution(), IMAGES[:, :1], Y, "cross-entropy", r"in layer '0'.*for grey .* x.expand\(-1, 3, -1, -1\)"),
+        (convolution(1), IMAGES[:, 0], Y, "cross-entropy", r"an axis of channels: x\[:, None\]"),
+        (convolution(), IMAGES.movedim(1, 3), Y, "cross-entropy", r"give x.permute\(0, 3, 1, 2\)"),
+        (Changed(lambda z: z.detach()), X, Y, "cross-entropy", "no gradient with respect to the weights"),
+        (Changed(lambda z: z.sum()), X, Y, "cross-entropy", r"output of shape \[\] for 30 examples"),
+        (dense().state_dict(), X, Y, "cross-entropy", "the network is of type OrderedDict; give a network"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_refused_at_once_with_the_remedy(model, x, y, loss, message):
+    with pytest.raises(SublevelError, match=message):
+        Problem(model, train=(x, y), test=(x, y), validation=0, loss=loss)
+
+
+def test_a_network_may_know_classes_that_the_data_lack():
+    problem = Problem(
+        own_net.build, train=(X, Y), test=(X, Y), validation=0, options={"outputs": 10}, data_options={"classes": 10}
+    )
+    at = problem.init(0)
+    truth = F.cross_entropy(problem.build(0, "init")(X), Y).item()
+    assert problem.field("train").loss(at) == pytest.approx(truth, rel=1e-6)
+    again = Problem.of(problem.spec("stored"), lambda digest: problem.own_tensors())
+    assert (again.splits.classes, again.space.dim) == (problem.splits.classes, problem.space.dim)
+    with pytest.raises(ConfigError, match=r"unknown option of own data: 'clases'.*did you mean 'classes'"):
+        own(data_options={"clases": 10})
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "own"),
+    [
+        (X[:, :5].sigmoid(), "binary-cross-entropy", F.binary_cross_entropy_with_logits),
+        ((X[:, :5] > 0).float(), nn.BCEWithLogitsLoss(), F.binary_cross_entropy_with_logits),
+        ((X[:, :5] > 0).long(), nn.BCEWithLogitsLoss(), lambda z, y: F.binary_cross_entropy_with_logits(z, y.float())),
+        (X[:, :5].softmax(1), "cross-entropy", F.cross_entropy),
+        (X[:, :5], "mse", F.mse_loss),
+        ((X[:, 0] > 0).long(), "binary-cross-entropy",
+         lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.float())),
+    ],
+)  # fmt: skip
+def test_a_factory_that_asks_for_classes_gets_the_outputs_that_the_loss_needs(y, loss, own):
+    def factory(classes: int) -> nn.Module:
+        return nn.Linear(6, classes)
+
+    problem = Problem(factory, train=(X, y), test=(X, y), validation=0, loss=loss)
+    at = problem.init(0)
+    assert problem.space.dim == 7 * (y.shape[1] if y.ndim > 1 else 1)
+    assert problem.field("train").loss(at) == pytest.approx(own(problem.build(0, "init")(X), y).item(), rel=1e-6)

@@ -41,7 +41,10 @@ def test_float_targets_are_kept():
             {"train_x": torch.zeros(3, 5).double()},
             "train samples are torch.float64 [5] each, test samples torch.float32 [5]; they must be alike",
         ),
-        ({"train_x": torch.zeros(3, 5).byte()}, "uint8 samples have shape [3, 5]; images are [N, C, H, W]"),
+        (
+            {"train_x": torch.zeros(3, 5).byte()},
+            "uint8 samples have shape [3, 5]; images are [N, C, H, W]; give tokens as x.long()",
+        ),
         (
             {"train_x": torch.tensor([[0.0], [torch.nan], [0.0]])},
             "train: sample 1 has a value that is not finite",

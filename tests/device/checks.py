@@ -239,7 +239,7 @@ def criteria_add_in_a_fixed_order_and_learned_masks_do_not_wait(machine: Any) ->
 
 
 def fields_take_larger_batches(machine: Any) -> None:
-    host, here = (Problem("resnet-20", train_size=50, test_size=10, device=d) for d in ("cpu", "cuda"))
+    host, here = (Problem("resnet-20", train_size=1000, test_size=10, device=d) for d in ("cpu", "cuda"))
     assert host.field_batch < 300
     assert here.field_batch == 1000
 

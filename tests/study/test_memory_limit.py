@@ -39,6 +39,7 @@ def test_the_vectors_that_fit_and_what_is_left_out(problem: sl.Problem, tmp_path
     assert spec.geometry.density is None
     assert len(notes) == 1
     assert notes[0].startswith("density is left out: it needs ")
+    assert problem.field_batch == 40  # all examples; those of a network of this size are 1,000
     smaller = limited(free.spec, problem, fixed + 7 * each + 5 * vector).spec.geometry.spectra
     assert (smaller.rows, smaller.batch) == (5, 7)
     wide = limited(free.spec, problem, 10**10)
@@ -52,12 +53,13 @@ def test_the_vectors_that_fit_and_what_is_left_out(problem: sl.Problem, tmp_path
 
 
 def test_a_plan_says_what_its_memory_is_made_of_and_a_run_keeps_to_it(problem: sl.Problem, tmp_path):
-    fixed = costs.process(problem) + costs.batch_bytes(problem, study(problem, tmp_path, None).spec.train, 1000)
+    fixed = costs.process(problem) + costs.batch_bytes(problem, study(problem, tmp_path, None).spec.train, 40)
     memory = fixed + (costs.PRODUCT_VECTORS + 6) * 4 * problem.space.dim
     chosen = study(problem, tmp_path, memory)
     plan = chosen.plan(jobs=1)
     assert plan.memory == sum(plan.memory_parts.values()) <= memory
     assert plan.memory_parts["6 vectors of Lanczos"] == 6 * 4 * problem.space.dim
+    assert "a batch of 40 examples" in plan.memory_parts  # the data have no more
     assert any(note.startswith("density is left out") for note in plan.notes)
     result = chosen.run(jobs=1, listener=lambda event: None, figures=False, report=False)
     found, field = result.tables["curvature"].iloc[0], problem.field("train")

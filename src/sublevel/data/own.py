@@ -22,10 +22,17 @@ from sublevel.inputs import Inputs, each, tensors_of
 Samples = tuple[Inputs, Tensor]
 
 
-def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32, ignored: int = IGNORED) -> Dataset:
+def dataset(
+    train: Any,
+    test: Any,
+    dtype: torch.dtype = torch.float32,
+    ignored: int = IGNORED,
+    classes: int | Sequence[str] | None = None,
+) -> Dataset:
     """The data as a data set. Sources that could change are read twice; float64 is kept if ``dtype`` is float64.
 
-    The label ``ignored`` does not count.
+    The label ``ignored`` does not count. ``classes`` is the number or the names of the classes, where some have no
+    example.
 
     Raises DataError for invalid data.
     """
@@ -36,7 +43,14 @@ def dataset(train: Any, test: Any, dtype: torch.dtype = torch.float32, ignored: 
         y if y.is_floating_point() or ignored == IGNORED else torch.where(y == ignored, IGNORED, y)
         for y in (train_y, test_y)
     )
-    return joined("own", (train_x, train_y), (test_x, test_y), numbered(train_y, test_y), "tensors given in Python")
+    names = list(map(str, range(classes))) if isinstance(classes, int) else classes
+    found = numbered(train_y, test_y, names=names)
+    if len(found) == 1:
+        raise DataError(
+            "own data: every label is 0, and at least two classes are needed; give data_options={'classes': 10} for a "
+            "network of 10 classes, or real targets as y.float()"
+        )
+    return joined("own", (train_x, train_y), (test_x, test_y), found, "tensors given in Python")
 
 
 def of_bits(dataset: Dataset) -> Dataset:
@@ -94,8 +108,9 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
     if isinstance(source, tuple) and len(source) == 2 and _are_examples(*source):
         try:
             return _typed(_inputs(source[0]), torch.as_tensor(_array(source[1])), dtype, split)
-        except TypeError as error:
-            raise DataError(f"{split} data must be numbers: {error}") from error
+        except (TypeError, ValueError) as error:
+            why = "the labels are text; number the classes 0, 1, ..." if _is_text(source[1]) else error
+            raise DataError(f"{split} data must be numbers: {why}") from error
     read = _reader(source, split)
     try:
         first, second = read(source), read(source)
@@ -172,6 +187,11 @@ def _array(value: Any) -> Any:
     return np.array(value) if hasattr(value, "getbands") else value  # an image of Pillow
 
 
+def _is_text(y: Any) -> bool:
+    """Whether labels are text."""
+    return np.asarray(y).dtype.kind in "USO" if isinstance(y, list | np.ndarray) else False
+
+
 def _are_examples(x: Any, y: Any) -> bool:
     """Whether ``x`` is one or several arrays, and ``y`` an array, or a list with one label per example."""
     columns = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else [x]
@@ -208,6 +228,8 @@ def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:
     one = isinstance(x, Tensor)
     x = each(x, lambda t: _images(t, split) if t.dtype == torch.uint8 else t)
     x = each(x, (lambda t: real(t, dtype)) if one else lambda t: t if t.dtype == torch.bool else real(t, dtype))
+    if y.is_complex() or not y.ndim:
+        raise TypeError(f"labels are {y.dtype} of shape {list(y.shape)}; expected one label for each example")
     if y.is_floating_point():
         return x, y.to(_stored(y, dtype))
     tokens = one and not x.is_floating_point() and x.dtype != torch.uint8 and x.shape == y.shape  # type: ignore[union-attr]

@@ -144,7 +144,7 @@ def numbered(*labels: Tensor, names: Sequence[str] | None = None) -> tuple[str, 
     ('0', '1', '2')
     """
     if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
-        raise ConfigError(f"data.options.classes is {names!r}; allowed: a list of names")
+        raise ConfigError(f"data.options.classes is {names!r}; allowed: a list of names, or for own data their number")
     if any(y.is_floating_point() for y in labels):
         return ()
     if names:
@@ -164,7 +164,8 @@ def _check_samples(where: str, x: Rows, also: tuple[torch.dtype, ...]) -> None:
     if x.dtype == torch.uint8:
         if x.dim() != 4:
             raise DataError(
-                f"{where}: uint8 samples have shape {list(x.shape)}; images are [N, C, H, W], tokens are int64"
+                f"{where}: uint8 samples have shape {list(x.shape)}; images are [N, C, H, W]; give tokens as x.long(), "
+                "measurements as x.float()"
             )
     elif x.dtype not in (torch.float32, torch.float64, torch.int64, *also):
         raise DataError(

@@ -38,6 +38,11 @@ def build(name: str | Callable[..., nn.Module], /, *, input_shape: Shapes, class
         if options:
             raise ConfigError(f"a built network has no options, got {', '.join(options)}: pass its function")
         return copied(name)
+    if not callable(name) and not isinstance(name, str):
+        raise ModelError(
+            f"the network is of type {type(name).__name__}; give a network, the function that builds one, or its name "
+            "(weights of a file or a state dict are read by Problem.point)"
+        )
     if not isinstance(name, str):
         return call(name, qualified_name(name), shape, classes, options)
     if pretrained.is_pretrained(name):
@@ -75,7 +80,8 @@ def check_shape(input_shape: Shapes, classes: int) -> Shapes:
     except TypeError:
         shape = ()
     if not shape or any(type(n) is not int or n < 1 for part in parts(shape) for n in part):
-        raise ModelError(f"input_shape is {input_shape!r}; it must be sizes of at least 1, such as (3, 32, 32)")
+        one = "; give numbers [N] as x[:, None]" if shape == () else ""
+        raise ModelError(f"input_shape is {input_shape!r}; it must be sizes of at least 1, such as (3, 32, 32){one}")
     if type(classes) is not int or classes < 1:
         raise ModelError(f"classes is {classes!r}; it must be a whole number of at least 1")
     return shape

@@ -18,11 +18,12 @@ from sublevel.data import Part, Splits
 from sublevel.data.sources import IGNORED
 from sublevel.errors import ConfigError, ModelError, nearest
 from sublevel.heads import large_heads
-from sublevel.inputs import Inputs, Shapes, as_dtype, call, format_shapes, parts, tensors_of
+from sublevel.inputs import Inputs, as_dtype, call, format_shapes, tensors_of
 from sublevel.numerics import FOUND, deterministic, ieee
 from sublevel.own_code import contained
+from sublevel.problem import remedies
 from sublevel.risk.batchnorm import STATISTICS
-from sublevel.risk.losses import Loss, by_class, one_logit
+from sublevel.risk.losses import Loss, by_class, for_bits, for_real, of_classes, one_logit
 from sublevel.rng import seeded
 from sublevel.space import Space
 
@@ -57,17 +58,16 @@ def check_output(
     x, y = splits.train.x[:few].cpu(), splits.train.y[:few].cpu()
     prepare = partial(splits.prepare, dtype=dtype)
     try:
-        with contained():
+        with contained(), remedies.watched(module) as seen:
+            learns = _learns(module, prepare(x[:2]))
             outputs = [_output(module, name, prepare(part)) for part in (x, x, x[len(x) // 2 :])]
     except ModelError:
         raise
     except Exception as error:
-        hint = _channels(splits.input_shape)
-        takes_tokens = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
-        if not hint and x.dtype == torch.int64 and not takes_tokens:
-            hint = "; whole numbers count as tokens: give x.float() for measurements"
+        why = str(error).partition("\n")[0] or type(error).__name__
         raise ModelError(
-            f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: {error}{hint}"
+            f"model {name} fails on inputs of shape {format_shapes(splits.input_shape)}: "
+            f"{why}{remedies.of_inputs(module, splits, seen)}"
         ) from error
     output, again, half = outputs
     if not isinstance(output, Tensor):
@@ -75,6 +75,11 @@ def check_output(
         raise ModelError(
             f"model {name} gives a {got} for a batch; expected a tensor, a tuple that begins with one, an output with "
             ".logits, or a dict with 'logits' or 'out'"
+        )
+    if not output.ndim or len(output) != len(x):
+        raise ModelError(
+            f"model {name} gives an output of shape {list(output.shape)} for {len(x)} examples; expected one row for "
+            "each example"
         )
     if output.shape != again.shape or not _same(output, again):
         raise ModelError(
@@ -91,31 +96,48 @@ def check_output(
             "mean over examples; the usual causes are a recurrent layer or attention without batch_first=True, and a "
             "mean over the batch in forward"
         )
+    if not learns:
+        raise ModelError(
+            f"model {name}: the output has no gradient with respect to the weights; the usual causes are .detach(), "
+            "torch.no_grad(), .data and numpy in forward"
+        )
     if ignored := _ignored(module, prepare(x), None if roomy else output):
         known = [p for p in inspect.signature(module.forward).parameters if p not in ("args", "kwargs")]
         raise ModelError(f"model {name} ignores the input {ignored!r}: leave it out{nearest(ignored, known)}")
     _check_next(module, name, splits, x, y)
     shape, target = list(output.shape[1:]), list(y.shape[1:])
+    scores = by_class(output, y)
     if classes == 2 and one_logit(output, y):
-        if loss == "cross-entropy":
+        if of_classes(loss):
             one_hot = y.ndim == 2 and y.shape[1] > 1 and bool((y.sum(dim=1) == 1).all())
             raise ModelError(
                 f"model {name} gives one output for each label of two classes; take loss='binary-cross-entropy'"
                 + (", or give y.argmax(1) if the labels are one-hot" if one_hot else "")
             )
-    elif classes and not _fits(by_class(output, y), classes, (len(y), *target), vocabulary=bool(target) or roomy):
+    elif classes and (
+        for_bits(loss)
+        or (for_real(loss) and not one_logit(output, y))
+        or not _fits(scores, classes, (len(y), *target), vocabulary=bool(target) or roomy)
+    ):
+        wanted = "one output for each label" if for_bits(loss) or for_real(loss) else [*target, classes]
         raise ModelError(
-            f"model {name} gives outputs of shape {shape} for one example, "
-            f"but the data have {classes} classes; expected {[*target, classes]}{_void(splits, output)}"
+            f"model {name} gives outputs of shape {shape} for one example, but the data have {classes} classes; "
+            f"expected {wanted}{remedies.of_outputs(splits, output, scores, loss)}"
         )
     every = splits.train.y
-    whole = every.is_floating_point() and every.ndim == 1 and bool((every == every.round()).all())
-    hint = "; labels of classes are whole numbers: give y.long()" if whole else ""
+    one = prod(every.shape[1:]) == 1
+    whole = every.is_floating_point() and one and bool((every == every.round()).all())
+    as_labels = "y.long()" if every.ndim == 1 else "y.flatten().long()"
+    hint = f"; labels of classes are whole numbers: give {as_labels}" if whole else ""
     if not classes and prod(shape) != prod(target):
+        needed = f"; give a network with {prod(target)} output{'s' * (prod(target) > 1)}"
         raise ModelError(
-            f"model {name} gives outputs of shape {shape} for one example, but its target has shape {target}{hint}"
+            f"model {name} gives outputs of shape {shape} for one example, but its target has shape "
+            f"{target}{hint or needed}"
         )
-    _check_loss(loss, losses, output[:2], y[:2], "class labels" if splits.classes else "real targets", hint)
+    if not classes:
+        _check_targets(name, splits, loss, scores)
+    _check_loss(loss, losses, output[:2], y[:2], "class labels" if classes else "real targets", hint)
 
 
 def _fits(scores: Tensor, classes: int, labels: tuple[int, ...], *, vocabulary: bool) -> bool:
@@ -163,10 +185,15 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _channels(shape: Shapes) -> str:
-    """A hint if images seem to have channels last."""
-    last = [s for s in parts(shape) if len(s) == 3 and s[2] in (1, 3, 4) and s[0] > 4]
-    return "; are the channels last? give x.permute(0, 3, 1, 2)" if last else ""
+def _learns(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether PyTorch can differentiate the output with respect to trainable weights, if there are any."""
+    try:
+        with torch.enable_grad():
+            output = call(module.eval(), {}, inputs)
+    finally:
+        module.train()
+    free = not any(p.requires_grad for p in module.parameters())
+    return free or not isinstance(output, Tensor) or output.requires_grad
 
 
 def _check_next(module: nn.Module, name: str, splits: Splits, x: Tensor, y: Tensor) -> None:
@@ -179,16 +206,6 @@ def _check_next(module: nn.Module, name: str, splits: Splits, x: Tensor, y: Tens
             f"model {name} predicts the next token, and the labels are the tokens themselves, which its own code would "
             "shift: give inputs tokens[:, :-1] and labels tokens[:, 1:]"
         )
-
-
-def _void(splits: Splits, output: Tensor) -> str:
-    """A hint if one label above the classes of the network may mark what does not count."""
-    last = len(splits.classes) - 1
-    labels = torch.cat([splits.train.y.reshape(-1), splits.test.y.reshape(-1)])
-    rest = labels[labels != last]
-    if not len(rest) or int(rest.max()) >= last - 1 or int(rest.max()) >= max(output.shape[1:], default=0):
-        return ""
-    return f"; if the label {last} marks what does not count, give loss=nn.CrossEntropyLoss(ignore_index={last})"
 
 
 def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
@@ -211,16 +228,35 @@ def in_precision(module: nn.Module, dtype: torch.dtype, name: str) -> nn.Module:
     return module._apply(lambda t: as_dtype(t, dtype))
 
 
+def _check_targets(name: str, splits: Splits, loss: object, scores: Tensor) -> None:
+    """Refuse real targets that are not the probabilities that a cross-entropy takes."""
+    if not (of_classes(loss) or for_bits(loss)):
+        return
+    every = torch.cat([part.y.reshape(-1) for part in splits.parts.values()])
+    bad = every[(every < 0) | (every > 1)]
+    if len(bad):
+        raise ModelError(
+            f"targets of a cross-entropy are probabilities from 0 to 1, got {float(bad[0]):g}; for regression give "
+            "loss='mse', for classes whole numbers, y.long()"
+        )
+    if of_classes(loss) and splits.train.y.ndim > 1 and scores.shape[1] == 1:
+        raise ModelError(
+            f"model {name} gives one output, and the cross-entropy of one class is always 0; give "
+            "loss='binary-cross-entropy' for probabilities, loss='mse' for regression"
+        )
+
+
 def _check_loss(loss: str | Loss, losses: Loss, output: Tensor, y: Tensor, kind: str, hint: str) -> None:
+    called = getattr(loss, "__name__", repr(loss))
     try:
         with contained():
             found = losses(output, y)
     except (RuntimeError, TypeError, IndexError) as error:
-        raise ModelError(f"loss {loss!r} does not take {kind}: {error}{hint}") from error
+        raise ModelError(f"loss {called} does not take {kind}: {error}{hint}") from error
     if not isinstance(found, Tensor) or found.shape != (len(y),):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ModelError(
-            f"loss {loss!r} gives {got} for a batch of {len(y)}; expected one loss for each example "
+            f"loss {called} gives {got} for a batch of {len(y)}; expected one loss for each example "
             "(reduction='none' in PyTorch's)"
         )
 

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from sublevel.problem.layout import LAST, takes_channels_last
 from sublevel.problem.sizes import count_activations, count_saved, field_batch
 from sublevel.risk import Calibration, EmpiricalRisk, Loss, counting, loss_function, named
 from sublevel.risk.batchnorm import least_of, policy_of
-from sublevel.risk.losses import counting_from, ignore_index
+from sublevel.risk.losses import counting_from, ignore_index, outputs_for
 from sublevel.rng import generator, seeded
 from sublevel.space import Choice, Point, Space
 from sublevel.train.engine import TrainingResult, train
@@ -64,7 +64,12 @@ class Problem(Shown):
     function or its import path, replaces sublevel's training loop (see `sublevel.train.own.by_loop`). ``version``
     identifies code whose source is not available. ``device`` is ``cpu``, ``cuda`` or ``cuda:N``.
 
-    Raises DataError and ModelError on first use of `splits` or `space`.
+    A factory whose signature names ``classes`` gets the number of outputs that the loss needs: one for each class, or
+    for each real target or label of 0 and 1 (see `outputs_for`). For ``train`` and ``test``,
+    ``data_options={"classes": ...}`` is the number or the list of the network's classes where the data lack some.
+
+    Raises DataError and ModelError for parts that do not fit, with ``train`` and ``test`` at once, with other data on
+    first use of `splits` or `space`.
 
     >>> problem = Problem("lenet-300-100", train_size=500)
     >>> problem.space.dim, len(problem.splits.train)
@@ -94,6 +99,8 @@ class Problem(Shown):
         if (index := ignore_index(self.loss)) != IGNORED:
             object.__setattr__(self, "loss", counting_from(self.loss))
             object.__setattr__(self, "data_options", {**self.data_options, "ignored": index})
+        if not isinstance(self.loss, str) and not callable(self.loss):
+            raise ConfigError(f"loss is {self.loss!r}; give a name, a loss of torch.nn or a function")
         object.__setattr__(self, "loss", named(self.loss))
         object.__setattr__(self, "device", check_device(str(self.device)))
         for group, known in ((self.options, {"input_shape", "classes"}), (self.data_options, {"root"})):
@@ -101,6 +108,8 @@ class Problem(Shown):
                 raise ConfigError(f"{min(said)} is not an option: it follows from the data, or has a key of its own")
         if isinstance(self.model, nn.Module):
             object.__setattr__(self, "model", models.copied(self.model))
+        if self.train is not None or self.test is not None:
+            _ = self.space  # the data are at hand, so a fault is found now
 
     def __repr__(self) -> str:
         """The network, the data and the prunable weights, without reading named data."""
@@ -287,8 +296,11 @@ class Problem(Shown):
 
     @property
     def field_batch(self) -> int:
-        """Examples in a field's batch: at most a thousand, fewer where the graph of a Hessian product is large."""
-        return field_batch(self.activations, torch.device(self.device).type)
+        """Examples in a field's batch: at most a thousand and the largest part, fewer where the graph of a Hessian
+        product is large.
+        """
+        largest = max(len(part) for part in self.splits.parts.values())
+        return min(field_batch(self.activations, torch.device(self.device).type), max(2, largest))
 
     def field(
         self,
@@ -420,7 +432,7 @@ class Problem(Shown):
             data=DataSpec(
                 name="own" if given else self.data,
                 root=None if given or self.root is None else str(Path(self.root).resolve()),
-                options={} if given else dict(self.data_options),
+                options={k: v for k, v in self.data_options.items() if not given or k == "classes"},
                 **{key: getattr(self, key) for key in ("validation", "train_size", "test_size", "mean", "std")},
             ),
             loss=identity.path(self.loss), loop=None if self.loop is None else identity.path(self.loop),
@@ -448,14 +460,19 @@ class Problem(Shown):
             m.name, data=d.name, root=d.root, loss=spec.loss, loop=spec.loop, options=m.options,
             data_options=d.options, validation=d.validation, train_size=d.train_size, test_size=d.test_size,
             mean=d.mean, std=d.std, prunable=m.prunable, version=m.version, device=spec.device, dtype=spec.dtype,
-            **given,
-        )  # fmt: skip
+        )._with(**given)  # fmt: skip
         return problem if splits is None else problem._attach(splits)
 
     def on(self, device: str, dtype: str) -> Problem:
         """The same problem on another device, or in another precision; reuses data already read."""
-        other = replace(self, device=device, dtype=dtype)
+        other = self._with(device=check_device(device), dtype=dtype)
         return other._attach(self.splits) if "splits" in self.__dict__ else other
+
+    def _with(self, **changes: Any) -> Problem:
+        """A copy with other fields, which is checked on first use."""
+        other = object.__new__(type(self))
+        other.__dict__.update({each.name: getattr(self, each.name) for each in fields(self)} | changes)
+        return other
 
     def _attach(self, splits: Splits) -> Problem:
         """Attach precomputed splits; return self."""
@@ -465,11 +482,15 @@ class Problem(Shown):
     def build(self, seed: int, stream: str) -> nn.Module:
         """A new network from the factory, drawn from a stream of ``seed``, on the CPU."""
         with seeded(seed, stream):
-            shape, classes = self.splits.input_shape, max(len(self.splits.classes), 1)
-            net = models.build(self.model, input_shape=shape, classes=classes, **self.options)
+            splits = self.splits
+            classes = outputs_for(self.loss, len(splits.classes), splits.train.y)
+            net = models.build(self.model, input_shape=splits.input_shape, classes=classes, **self.options)
         for name, parameter in net.named_parameters():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
-                raise ModelError(f"model {self.name}: {name} has no shape yet; give lazy layers their input size")
+                raise ModelError(
+                    f"model {self.name}: {name} has no shape yet; give lazy layers their input size, or call the "
+                    "network once on an example"
+                )
         return net
 
     @property

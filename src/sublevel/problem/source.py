@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sublevel import data as datasets
 from sublevel.data import Dataset, Splits, own
 from sublevel.data.sources import IGNORED
-from sublevel.errors import DataError
+from sublevel.errors import DataError, unknown
 from sublevel.models import pretrained
 from sublevel.own_code import contained
 from sublevel.problem import identity
@@ -32,12 +32,17 @@ def read(
 
     ``bits`` makes two classes of real labels that are all 0 or 1, ``causal`` shifts labels that equal the tokens.
     """
+    classes = None
     if given is None and ":" in name:
         given = _returned(name, root, options)
+    elif given is not None:
+        classes = options.get("classes")
+        for option in options.keys() - {"classes", "ignored"}:
+            raise unknown("option of own data:", option, ["classes", "ignored"], f"data_options.{option}")
     if given is None:
         found = datasets.load(name, root=root, **options)
     else:
-        found = own.dataset(*given, dtype, options.get("ignored", IGNORED))
+        found = own.dataset(*given, dtype, options.get("ignored", IGNORED), classes)
         found = own.of_bits(found) if bits else found
     return own.shifted(found) if causal else found
 

@@ -207,6 +207,8 @@ class ByExample:
 
 
 _OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+_OF_BITS = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.MultiLabelSoftMarginLoss)
+_OF_REALS = (nn.MSELoss, nn.HuberLoss, nn.L1Loss, nn.SmoothL1Loss)
 _FUNCTIONS: dict[object, str] = {
     F.cross_entropy: "cross-entropy",
     F.binary_cross_entropy_with_logits: "binary-cross-entropy",
@@ -219,6 +221,36 @@ _MODULES: dict[type, str] = {
     nn.MSELoss: "mse",
     nn.HuberLoss: "huber",
 }
+
+
+def of_classes(loss: object) -> bool:
+    """Whether a loss is a cross-entropy of classes, with one output for each class."""
+    return loss == "cross-entropy" or isinstance(loss, _OF_CLASSES)
+
+
+def for_bits(loss: object) -> bool:
+    """Whether a loss takes labels of 0 and 1 and one output for each label."""
+    return loss == "binary-cross-entropy" or isinstance(loss, _OF_BITS)
+
+
+def for_real(loss: object) -> bool:
+    """Whether a loss takes real targets and one output for each target."""
+    return loss in ("squared", "mse", "huber") or isinstance(loss, _OF_REALS)
+
+
+def outputs_for(loss: object, classes: int, y: Tensor) -> int:
+    """Outputs of a network for one example: one for each of ``classes``, or for each real target or label of 0 and 1.
+
+    >>> y = torch.zeros(9, 5)
+    >>> outputs_for("cross-entropy", 3, y[:, 0].long()), outputs_for("binary-cross-entropy", 2, y.long())
+    (3, 5)
+    >>> outputs_for("mse", 0, y), outputs_for("mse", 0, y[:, 0])
+    (5, 1)
+    """
+    if classes and not for_bits(loss):
+        return classes
+    shape = y.shape[1:2] if of_classes(loss) else y.shape[1:]
+    return max(1, shape.numel())
 
 
 def named(loss: object) -> object:
