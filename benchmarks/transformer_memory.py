@@ -169,6 +169,9 @@ def main(*parts: str) -> None:
             sizes = {"vocab_size": 2048, "n_positions": 64, "n_embd": 320, "n_layer": 8, "n_head": 8}
             folder(Path(place), **(sizes if part != "plan" else {}))
             out[part] = child(*(("plan", place) if part == "plan" else ("eigenvalues", place, part)))
+    if {"free", "limited"} <= set(out):
+        pairs = zip(out["free"]["values"], out["limited"]["values"], strict=True)
+        out["largest relative difference of free and limited"] = max(abs(a - b) / abs(a) for a, b in pairs)
     record("transformer-memory", __file__, {"parts": out})
 
 

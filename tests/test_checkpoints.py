@@ -428,3 +428,17 @@ def test_hints_where_numbers_are_of_another_kind():
     refused(X, Y.float(), "labels of classes are whole numbers: give y.long")
     void = torch.where(torch.arange(len(Y)) < 5, 255, Y)
     refused(X, void, r"if the label 255 marks what does not count, give loss=nn.CrossEntropyLoss\(ignore_index=255\)")
+
+
+def test_a_state_in_memory_is_read_as_one_in_a_file_with_arrays_too():
+    net = normed().eval()
+    p = problem(normed)
+    arrays = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    truth = F.cross_entropy(net(X), Y).item()
+    for state in (arrays, {"state_dict": net.state_dict(), "epoch": 3}):
+        assert p.field("train").loss(p.point(state)) == pytest.approx(truth, rel=1e-6)
+    mask = np.ones((8, 4))
+    mask[0] = 0
+    assert int((~p.checkpoint(arrays, {"0.weight": mask}).mask).sum()) == 4
+    with pytest.raises(DataError, match=r"dict with the keys 0.weight \(list\); a checkpoint is a state dict"):
+        p.point(arrays, {"0.weight": [[1.0] * 4] * 8})

@@ -402,6 +402,8 @@ class Changed(nn.Module):
         (convolution(), IMAGES.movedim(1, 3), Y, "cross-entropy", r"give x.permute\(0, 3, 1, 2\)"),
         (Changed(lambda z: z.detach()), X, Y, "cross-entropy", "no gradient with respect to the weights"),
         (Changed(lambda z: z.sum()), X, Y, "cross-entropy", r"output of shape \[\] for 30 examples"),
+        (torch.jit.trace(dense(), X), X, Y, "cross-entropy", "give the network of Python that was scripted"),
+        (nn.Linear(6, 3, device="meta"), X, Y, "cross-entropy", r"weight has no values .* give a network with weights"),
         (dense().state_dict(), X, Y, "cross-entropy", "the network is of type OrderedDict; give a network"),
     ],
 )  # fmt: skip
@@ -431,6 +433,7 @@ def test_a_network_may_know_classes_that_the_data_lack():
         ((X[:, :5] > 0).long(), nn.BCEWithLogitsLoss(), lambda z, y: F.binary_cross_entropy_with_logits(z, y.float())),
         (X[:, :5].softmax(1), "cross-entropy", F.cross_entropy),
         (X[:, :5], "mse", F.mse_loss),
+        (X[:, :5].softmax(1), nn.KLDivLoss(reduction="batchmean"), nn.KLDivLoss(reduction="batchmean")),
         ((X[:, 0] > 0).long(), "binary-cross-entropy",
          lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.float())),
     ],
@@ -443,3 +446,22 @@ def test_a_factory_that_asks_for_classes_gets_the_outputs_that_the_loss_needs(y,
     at = problem.init(0)
     assert problem.space.dim == 7 * (y.shape[1] if y.ndim > 1 else 1)
     assert problem.field("train").loss(at) == pytest.approx(own(problem.build(0, "init")(X), y).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, pytest.param(torch.compile, marks=pytest.mark.full)])
+def test_a_wrapper_of_a_network_is_removed(wrap):
+    wrapped = wrap(net := dense())
+    problem = Problem(wrapped, train=(X, tuple(Y.tolist())), test=(X, Y), validation=0)
+    assert [layer.name for layer in problem.space.layers] == ["weight", "bias"]
+    truth = F.cross_entropy(net(X), Y).item()
+    assert problem.field("train").loss(problem.point(wrapped)) == pytest.approx(truth, rel=1e-6)
+
+
+def test_a_loss_without_a_second_derivative_says_so():
+    problem = Problem(dense(), train=(X, Y), test=(X, Y), validation=0, loss=nn.MultiMarginLoss())
+    field, at = problem.field("train"), problem.init(0)
+    assert float(field.grad(at).norm()) > 0
+    with pytest.raises(
+        ModelError, match=r"no second derivative of multi_margin_loss, .* leave out what needs curvature"
+    ):
+        field.hvp(at, at.theta)

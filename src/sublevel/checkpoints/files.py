@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sublevel._types import Tensor
@@ -58,7 +59,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping):
         raise DataError(f"{path} holds {type(found).__name__}; a checkpoint is a state dict: names and tensors")
     try:
-        return _state(found, path)
+        return state_dict_in(found, path)
     except RecursionError:
         raise DataError(f"{path} holds dicts too many levels deep, or a dict in itself") from None
 
@@ -165,16 +166,17 @@ def _line(error: Exception) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, Tensor]:
-    """The state dict in a mapping, at the top or under a key. Raises DataError naming the keys if there are none or
-    several.
+def state_dict_in(found: Mapping[Any, Any], path: str | Path, above: str = "") -> dict[str, Tensor]:
+    """The state dict in a mapping, at the top or under a key; arrays become tensors.
+
+    Raises DataError naming the keys if there are none or several.
 
     Numbers and texts next to tensors are ignored; if a mapping is next to them, the tensors are not the state dict.
     """
     inner = {str(key): value for key, value in found.items() if isinstance(value, Mapping)}
     if extra := [key for key in inner if key.rpartition(".")[2] == "_extra_state"]:
         raise DataError(f"{path} holds {extra[0]!r} beside its tensors; a point holds tensors only: make it a buffer")
-    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    tensors = {key: torch.as_tensor(value) for key, value in found.items() if _is_numbers(value)}
     if not inner and all(isinstance(key, str) for key in tensors) and (tensors or not found):
         return {str(key): value for key, value in tensors.items()}
     usual = [key for key in HOLDERS if key in inner and _holds(inner[key])]
@@ -183,13 +185,17 @@ def _state(found: Mapping[Any, Any], path: Path, above: str = "") -> dict[str, T
     if len(some) == 1 or nested:
         some = [some[0], *(key for key in inner if key != some[0] and _another(inner[some[0]], inner[key]))]
     if len(some) == 1 or nested:
-        return _state(inner[some[0]], path, f"{above}{some[0]}.")
+        return state_dict_in(inner[some[0]], path, f"{above}{some[0]}.")
     keys = ", ".join(f"{above}{key} ({type(value).__name__})" for key, value in list(found.items())[:12])
     what = f"state dicts under {', '.join(above + key for key in some)}" if some else f"dict with the keys {keys}"
     raise DataError(
         f"{path} holds {what or 'an empty dict'}; a checkpoint is a state dict: names and tensors"
         + (": save the one that is meant, as torch.save(found[key], 'weights.pt')" if some else "")
     )
+
+
+def _is_numbers(value: object) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
 
 
 def _another(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:

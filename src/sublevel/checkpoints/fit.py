@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sublevel._types import Bool, Tensor
-from sublevel.checkpoints.files import load
+from sublevel.checkpoints.files import load, state_dict_in
 from sublevel.errors import DataError, nearest
 from sublevel.space import Point, Space
 
@@ -99,7 +99,7 @@ def named_tensors(source: Source) -> dict[str, Tensor]:
     """The tensors by name; for a network also the buffers outside its state dict."""
     if isinstance(source, nn.Module):
         return {**dict(source.named_buffers(remove_duplicate=False)), **source.state_dict()}
-    return load(source) if isinstance(source, str | Path) else dict(source)
+    return load(source) if isinstance(source, str | Path) else state_dict_in(source, "the state dict")
 
 
 class _Names:

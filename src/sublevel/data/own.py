@@ -193,9 +193,9 @@ def _is_text(y: Any) -> bool:
 
 
 def _are_examples(x: Any, y: Any) -> bool:
-    """Whether ``x`` is one or several arrays, and ``y`` an array, or a list with one label per example."""
+    """Whether ``x`` is one or several arrays, and ``y`` an array, or a list or tuple with one label per example."""
     columns = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple | list) else [x]
-    if not all(map(_is_array, columns)) or not isinstance(y, list):
+    if not all(map(_is_array, columns)) or not isinstance(y, list | tuple):
         return all(map(_is_array, (*columns, y)))
     return not any(map(_is_array, y)) and bool(columns) and len(columns[0]) == len(y)
 

@@ -5,11 +5,16 @@ Each product takes the graph of a scalar or of outputs as a function of theta, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import torch
 
 from sublevel._types import Float, Tensor
+from sublevel.errors import ModelError
+
+NO_DERIVATIVE = re.compile(r"derivative for '?(?:aten::)?(\w+?)(?:_backward)?'? is not implemented")
+"""What PyTorch says of an operation that it cannot differentiate twice."""
 
 
 def gradient_graph(loss: Tensor, theta: Tensor) -> Float[Tensor, "D"]:
@@ -29,10 +34,18 @@ def second_backward(
     if not gradient.requires_grad:  # the function is linear
         return torch.zeros_like(v)
     rows = v.reshape(-1, v.shape[-1])
-    products = [
-        torch.autograd.grad(gradient, theta, row, retain_graph=keep or i + 1 < len(rows))[0]
-        for i, row in enumerate(rows)
-    ]
+    try:
+        products = [
+            torch.autograd.grad(gradient, theta, row, retain_graph=keep or i + 1 < len(rows))[0]
+            for i, row in enumerate(rows)
+        ]
+    except RuntimeError as error:
+        if missing := NO_DERIVATIVE.search(str(error)):
+            raise ModelError(
+                f"PyTorch has no second derivative of {missing[1]}, which the loss or the network uses: leave out what "
+                "needs curvature (spectra, density, volumes), or write it with other operations"
+            ) from error
+        raise
     return (products[0] if len(products) == 1 else torch.stack(products)).reshape(v.shape)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from sublevel.errors import ConfigError, ModelError, nearest
@@ -64,6 +65,7 @@ def copied(network: nn.Module) -> nn.Module:
 
     Raises ModelError if the network cannot be copied.
     """
+    network = unwrapped(network)
     try:
         return copy.deepcopy(network).train()
     except Exception as error:  # code of the network's own
@@ -71,6 +73,25 @@ def copied(network: nn.Module) -> nn.Module:
             f"the network {type(network).__name__} cannot be copied ({str(error).splitlines()[0]}); give the function "
             "or class that builds it, and read its weights with Problem.point(network)"
         ) from error
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside ``torch.compile`` and ``nn.DataParallel``, which is the same function.
+
+    Raises ModelError for a TorchScript network, whose weights cannot be replaced.
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ModelError(
+            "TorchScript networks cannot be evaluated at other weights: give the network of Python that was scripted, "
+            "and read the weights of a script with Problem.point(network.state_dict())"
+        )
+    while True:
+        if isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        elif isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
+        else:
+            return network
 
 
 def check_shape(input_shape: Shapes, classes: int) -> Shapes:
@@ -147,7 +168,7 @@ def call(
         raise ModelError(f"model {name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise ModelError(f"model {name!r} returned {type(net).__name__}; it must return a torch.nn.Module")
-    return net
+    return unwrapped(net)
 
 
 def bind(

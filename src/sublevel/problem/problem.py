@@ -491,6 +491,8 @@ class Problem(Shown):
                     f"model {self.name}: {name} has no shape yet; give lazy layers their input size, or call the "
                     "network once on an example"
                 )
+            if parameter.is_meta:
+                raise ModelError(f"model {self.name}: {name} has no values (device meta); give a network with weights")
         return net
 
     @property

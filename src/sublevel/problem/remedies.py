@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import torch
 from torch import nn
 
 from sublevel._types import Tensor
@@ -36,7 +37,7 @@ def watched(module: nn.Module) -> Iterator[Entered]:
         seen.stack.append((name, layer, shape))
 
     for name, layer in module.named_modules():
-        if not list(layer.children()):
+        if not list(layer.children()) and not isinstance(layer, torch.jit.ScriptModule):
             hooks.append(layer.register_forward_pre_hook(lambda m, x, name=name: enter(name, m, x)))
             hooks.append(layer.register_forward_hook(lambda *_: seen.stack.pop() and None))
     try:
@@ -71,8 +72,8 @@ def _inputs(module: nn.Module, splits: Splits, layer: nn.Module, got: list[int])
             return (
                 f"; for grey images repeat the channel: x.expand(-1, {layer.in_channels}, {', '.join(['-1'] * axes)})"
             )
-        return f"; the layer takes {layer.in_channels} channels"
-    if isinstance(layer, nn.Linear):
+        return f"; the layer takes {layer.in_channels} channels" if got[1:2] != [layer.in_channels] else ""
+    if isinstance(layer, nn.Linear) and got[-1:] != [layer.in_features]:
         if len(one) > 1 and prod(one) == layer.in_features:
             return "; give x.flatten(1)"
         return f"; the layer takes {layer.in_features} numbers: give such inputs, or a network for {list(one)}"

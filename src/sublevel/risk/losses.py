@@ -180,7 +180,8 @@ class ByExample:
     def __init__(self, loss: nn.Module) -> None:
         self.name, self.loss = type(loss).__name__, copy.deepcopy(loss)
         reduction = getattr(loss, "reduction", None)
-        if reduction not in ("mean", "none"):
+        self.summed = reduction == "batchmean"  # of KLDivLoss: the sum over an example's outputs
+        if reduction not in ("mean", "none", "batchmean"):
             raise ModelError(f"loss {self.name}(reduction={reduction!r}) grows with the batch; give reduction='mean'")
         if reduction == "mean" and isinstance(loss, _OF_CLASSES) and loss.weight is not None:
             raise ModelError(
@@ -202,6 +203,8 @@ class ByExample:
         losses = self.loss.to(outputs.device)(z, t)
         if losses.ndim < 2:
             return losses
+        if self.summed:
+            return losses.flatten(1).sum(dim=1)
         scale = _counted_scale(targets, losses) if isinstance(self.loss, _OF_CLASSES) else 1.0
         return losses.flatten(1).mean(dim=1) * scale
 
