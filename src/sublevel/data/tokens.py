@@ -90,13 +90,13 @@ def _windows(arrays: list[np.ndarray], length: int, windows: int | None, files: 
     if not sum(counts):
         raise DataError(f"{files[0]} has {len(arrays[0])} tokens; a window of {length} needs {length + 1}")
     cut = [(array, n) for array, n in zip(arrays, counts, strict=True) if n]
+    last, chosen = sum(counts) - 1, None
+    if windows is not None and windows <= last:
+        chosen = torch.linspace(0, last, windows, dtype=torch.float64).round().long().unique().numpy()
     x, y = (
-        Streamed([array[i : n * length + i].reshape(n, length) for array, n in cut], dtype=torch.int64) for i in (0, 1)
+        Streamed([array[i : n * length + i].reshape(n, length) for array, n in cut], chosen, dtype=torch.int64)
+        for i in (0, 1)
     )
-    if windows is not None and windows < len(x):
-        chosen = torch.zeros(len(x), dtype=torch.bool)
-        chosen[torch.linspace(0, len(x) - 1, windows, dtype=torch.float64).round().long()] = True
-        x, y = x.keep(chosen), y.keep(chosen)
     return x, y[:]
 
 
