@@ -117,11 +117,21 @@ def test_objects_give_the_lines_that_their_numbers_say(made):
 def test_several_objects_lie_in_one_figure_by_name(made):
     names = {t.name for t in sl.plot.spectrum({"dense": made["SpectralDensity"], "mine": made["SpectralDensity"]}).data}
     assert names == {"dense", "mine"}
+    assert {t.name for t in sl.plot.path(made["Profile"]).data} == {"path"}
     paths = {t.name for t in sl.plot.path({"to a": made["Profile"], "to b": made["Profile"]}).data}
     assert paths == {"to a", "to b"}
     sweep = sl.volume.sweep(BOWL, ORIGIN, method="top-k", k=4, eps=[0.1, 0.2, 0.4])
     line = described({"top-k": sweep}, "volume-methods").views[0].panels[1].series[0]
     assert line.y == pytest.approx([v.log_volume for v in sweep])
+
+
+def test_a_caption_of_matplotlib_is_inside_its_figure_and_below_the_axes(made):
+    canvas = made["Plane"].plot(backend="matplotlib", caption=True)
+    text = next(t for t in canvas.texts if t.get_text().startswith("Train loss and error"))
+    box, whole = text.get_window_extent(), canvas.bbox
+    assert whole.x0 < box.x0 < box.x1 < whole.x1
+    assert 0 < box.y0 < box.y1 < min(axes.get_tightbbox().y0 for axes in canvas.axes)
+    assert box.y1 < canvas.legends[0].get_window_extent().y0
 
 
 def test_a_level_draws_the_border_of_its_sublevel_set(made):

@@ -85,7 +85,7 @@ def _looks(one: Figure) -> dict[str, Style]:
 
 def _with_names(one: Figure, names: list[str]) -> Figure:
     """The names of several objects in place of numbers: for lines called ``level 3``, and for the columns of a map."""
-    words = {f"level {i}": name for i, name in enumerate(names) if name}
+    words = {f"level {i}": name or "path" for i, name in enumerate(names)}
     ticks = tuple((float(i), name) for i, name in enumerate(names) if name)
 
     def renamed(panel: Panel) -> Panel:

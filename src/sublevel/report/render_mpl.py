@@ -85,11 +85,7 @@ class NotebookCanvas(Canvas):
 def shown(view: View, title: str, columns: int = 2, caption: str = "") -> Canvas:
     """A figure of one view for a notebook or a script, with a caption below it."""
     with mpl.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
-        canvas = draw(view, title, columns)
-        if caption:
-            wide = int(canvas.get_figwidth() * 19)
-            canvas.text(0.02, -0.01, plain_text(textwrap.fill(caption, wide)), ha="left", va="top", fontsize=7)
-    return canvas
+        return draw(view, title, columns, caption)
 
 
 def draw_on(axes: Axes | Sequence[Axes], view: View) -> Any:
@@ -109,8 +105,8 @@ def draw_on(axes: Axes | Sequence[Axes], view: View) -> Any:
     return given[0].figure
 
 
-def draw(view: View, title: str, columns: int = 2) -> Canvas:
-    """A matplotlib figure of one view: panels in a grid, one legend below them all.
+def draw(view: View, title: str, columns: int = 2, caption: str = "") -> Canvas:
+    """A matplotlib figure of one view: panels in a grid, one legend below them all, then the caption.
 
     The places are computed here, in inches, and not by a layout engine: it takes most of the time.
     """
@@ -120,11 +116,17 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
     handles = [_handle(e) for e in legend(view)]
     longest = max((len(str(h.get_label())) for h in handles), default=1)
     per_row = max(1, int((wide * columns - 0.2) / (0.55 + 0.062 * longest)))  # what the longest label leaves room for
-    below = 0.1 + 0.19 * math.ceil(len(handles) / per_row)
-    width, height = wide * columns, high * rows + below + ABOVE
+    width = wide * columns
+    lines = textwrap.wrap(caption, int(19 * width))
+    foot = 0.13 * len(lines) + 0.1 if lines else 0.0
+    below = foot + 0.1 + 0.19 * math.ceil(len(handles) / per_row)
+    height = high * rows + below + ABOVE
     canvas = NotebookCanvas(figsize=(width, height))
     size = min(9.5, 9.5 * 14.5 * (width - 0.24) / max(1, len(title)))  # about 14.5 letters an inch
     canvas.text(0.12 / width, 1 - 0.1 / height, plain_text(title), ha="left", va="top", fontsize=size)
+    if lines:
+        text = plain_text("\n".join(lines))
+        canvas.text(0.12 / width, foot / height, text, ha="left", va="top", fontsize=7, linespacing=1.2)
     for index, panel in enumerate(view.panels):
         row, column = divmod(index, columns)
         left, right, _ = _room(panel)
@@ -138,7 +140,7 @@ def draw(view: View, title: str, columns: int = 2) -> Canvas:
         canvas.legend(
             handles=handles,
             loc="lower center",
-            bbox_to_anchor=(0.5, 0),
+            bbox_to_anchor=(0.5, foot / height),
             bbox_transform=canvas.transFigure,
             ncols=per_row,
             fontsize=7.5,

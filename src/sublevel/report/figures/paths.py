@@ -94,8 +94,8 @@ def _kind(table: Frame, kind: str) -> Figure:
 def along(tables: Tables) -> Figure:
     """Loss and error along paths that no study made: one line for each."""
     table = tables["profiles"].assign(density=np.nan, branch="")
-    made = _kind(table, "given")
-    return replace(made, title="Loss and error along a path", how=made.how.replace("straight segment ", "path "))
+    how = "Loss and error along each path, from alpha = 0 to alpha = 1: a bump between the ends is a barrier."
+    return replace(_kind(table, "given"), title="Loss and error along a path", how=how)
 
 
 def _profiles(frame: Frame, few: bool) -> list[Panel]:
