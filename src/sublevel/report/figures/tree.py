@@ -45,8 +45,8 @@ def disconnectivity(tables: Tables) -> Figure:
         notes=[
             *(_joined(joins, of) for of in found),
             "The dashed line is the threshold of the claims: the upper 95% prediction bound for a new dense network, "
-            "mean + t(0.95, n - 1) s sqrt(1 + 1/n); below three dense networks, 10% above their mean. It is that of the "
-            "examples of this graph; figures on other examples have their own." * bool(found),
+            "mean + t(0.95, n - 1) s sqrt(1 + 1/n); below three dense networks, 10% above their mean. It is that of "
+            "the examples of this graph; figures on other examples have their own." * bool(found),
         ],
         columns=1,
     )
