@@ -36,8 +36,8 @@ def membership(tables: Tables) -> Figure:
         views=views(table, ["buffers"], _questions),
         how=(
             "A solution is in the set if a path to it rises by less than the margin (rise; hollow above it), and if "
-            "its own train loss is below the dense threshold, both on the examples of the paths. Paths are segments and "
-            "trained curves."
+            "its own train loss is below the dense threshold, both on the examples of the paths. Paths are segments "
+            "and trained curves."
         ),
         trap=(
             "Failing to find a path does not prove that there is none. Each rise is an upper bound, and it is relative "
