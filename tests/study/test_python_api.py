@@ -193,12 +193,10 @@ def test_a_result_that_was_lost_is_said(copied: Path) -> None:
     ("keys", "sentence"),
     [({"train": None}, "both train and test"), ({"test": [1, 2, 3]}, r"must give pairs \(input, label\)")],
 )
-def test_data_that_cannot_be_meant(keys: dict, sentence: str, tmp_path: Path) -> None:
+def test_data_that_cannot_be_meant(keys: dict, sentence: str) -> None:
     pair = (torch.zeros(20, 1, 6, 6, dtype=torch.uint8), torch.arange(20) % 2)
-    problem = sl.Problem("lenet-300-100", **({"train": pair, "test": pair} | keys))
-    with pytest.raises((sl.SublevelError, TypeError), match=sentence):
-        sl.Study(problem, levels=1, out=tmp_path / "runs").run(jobs=1)
-    assert not (tmp_path / "runs").exists()
+    with pytest.raises(sl.SublevelError, match=sentence):
+        sl.Problem("lenet-300-100", **({"train": pair, "test": pair} | keys))
 
 
 def test_a_problem_says_its_data_itself() -> None:
@@ -206,7 +204,7 @@ def test_a_problem_says_its_data_itself() -> None:
         sl.Study(sl.Problem("lenet-300-100"), data={"name": "cifar10"})
 
 
-def test_a_dataset_that_reads_differently_twice_is_refused(tmp_path: Path) -> None:
+def test_a_dataset_that_reads_differently_twice_is_refused() -> None:
     class Noisy(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return 20
@@ -214,10 +212,8 @@ def test_a_dataset_that_reads_differently_twice_is_refused(tmp_path: Path) -> No
         def __getitem__(self, i: int):
             return torch.rand(1, 6, 6), i % 2
 
-    problem = sl.Problem("lenet-300-100", train=Noisy(), test=Noisy())
     with pytest.raises(sl.SublevelError, match="two readings of the train data differ"):
-        sl.Study(problem, levels=1, out=tmp_path / "runs").run(jobs=1)
-    assert not (tmp_path / "runs").exists()
+        sl.Problem("lenet-300-100", train=Noisy(), test=Noisy())
 
 
 @pytest.mark.full
