@@ -94,6 +94,7 @@ class Shapes:
         self.files = {file.name: archive.read(file.name) for file in archive.files("")}
         for path in self.run.parent.rglob("*"):
             os.utime(path, (1e9, 1e9))
+        gc.freeze()  # each case looks for garbage, not among all this
 
     def scratch(self) -> Path:
         """A folder of runs as they were before any case."""

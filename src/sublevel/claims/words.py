@@ -104,7 +104,7 @@ def seeds_text(t: Tested) -> str:
 def amount(value: float, t: Tested) -> str:
     """A number with its sign and unit, rounded by its interval."""
     scale, unit = SCALES.get(t.part.unit, (1.0, ""))
-    return f"{scale * value:+.{_places(t)}f}{' ' * (unit == 'points')}{unit}"
+    return f"{scale * value:+z.{_places(t)}f}{' ' * (unit == 'points')}{unit}"
 
 
 def interval(t: Tested, *, flip: bool = False) -> str:
@@ -113,7 +113,7 @@ def interval(t: Tested, *, flip: bool = False) -> str:
         return "no interval"
     scale, places = SCALES.get(t.part.unit, (1.0, ""))[0] * (-1 if flip else 1), _places(t)
     low, high = sorted((scale * t.low, scale * t.high))
-    return f"{100 * INTERVAL:.0f}% CI {low:.{places}f} to {high:.{places}f}"
+    return f"{100 * INTERVAL:.0f}% CI {low:z.{places}f} to {high:z.{places}f}"
 
 
 def _places(t: Tested) -> int:
