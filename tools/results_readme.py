@@ -27,6 +27,7 @@ import pandas as pd
 from sublevel.claims import claims, verdicts
 from sublevel.claims.margins import ERROR_RESOLUTION, INTERVAL
 from sublevel.claims.words import listed, with_unit
+from sublevel.display import decimals
 from sublevel.engine.store import digest
 from sublevel.report.describe import Figure
 from sublevel.report.figures import figures
@@ -114,7 +115,7 @@ class Results:
         body = [["dense network (100%)", f"{100 * self.mean('dense', 0):.1f}", ""]]
         for branch, words in branches.items():
             found = mean_interval(100 * (errors[branch] - errors[than]), INTERVAL)
-            apart = "" if branch == than else interval(found.mean, found.low, found.high, 1.0, 1)
+            apart = "" if branch == than else interval(found.mean, found.low, found.high, 1.0)
             body.append([words, f"{100 * errors[branch].mean():.1f}", apart])
         return markdown(["", "test error", "against IMP"], body)
 
@@ -151,7 +152,7 @@ class Results:
         body = []
         for branch, step in steps.items():
             found = [mean_interval(100 * self.over_dense(branch, level), INTERVAL) for level in levels]
-            body.append([str(step), *(interval(f.mean, f.low, f.high, 1.0, 2) for f in found)])
+            body.append([str(step), *(interval(f.mean, f.low, f.high, 1.0) for f in found)])
         return markdown(["rewind step", *(self.density(level) for level in levels)], body)
 
     def over_dense(self, branch: str, level: int) -> Any:
@@ -204,7 +205,7 @@ class Results:
         for run in runs:
             other = Results(self.folder.parent / run).claims
             for row in other[other["claim"] == claim].itertuples():
-                names.setdefault(row.comparison, {})[run] = interval(row.effect, row.low, row.high, 1.0, 2)
+                names.setdefault(row.comparison, {})[run] = interval(row.effect, row.low, row.high, 1.0)
         body = [[words, *(cells.get(run, "") for cells in names.values())] for run, words in runs.items()]
         return markdown(["", *names], body)
 
@@ -219,7 +220,7 @@ class Results:
         found = [f"### {claim}\n\n{self.effects(claim)}" for claim in dict.fromkeys(self.claims["claim"])]
         return "\n\n".join(found)
 
-    def effects(self, claim: str, comparisons: Mapping[str, str] | None = None, *, digits: int = 2) -> str:
+    def effects(self, claim: str, comparisons: Mapping[str, str] | None = None) -> str:
         """A table of a claim's comparisons: a row for each, a column for each density, effect with its interval."""
         rows = self.claims[self.claims["claim"] == claim]
         names = comparisons or {name: name for name in dict.fromkeys(rows["comparison"])}
@@ -230,7 +231,7 @@ class Results:
         for (name, unit), part in rows.groupby(["comparison", "unit"], sort=False):
             if name in names:
                 scale, words = SCALES.get(str(unit), (1.0, str(unit)))
-                cells = {int(r.level): interval(r.effect, r.low, r.high, scale, digits) for r in part.itertuples()}
+                cells = {int(r.level): interval(r.effect, r.low, r.high, scale) for r in part.itertuples()}
                 body.append([with_unit(names[name], words), *(cells.get(n, "") for n in levels)])
         return markdown(["", *at.values()], body)
 
@@ -275,7 +276,7 @@ class Results:
         for a in names:
             pairs = [[r.loc[a, b] for r in ranks] for b in names]
             found = [mean_interval(np.asarray(values), INTERVAL) for values in pairs]
-            cells = (interval(f.mean, max(f.low, -1.0), min(f.high, 1.0), 1.0, 2) for f in found)
+            cells = (interval(f.mean, max(f.low, -1.0), min(f.high, 1.0), 1.0) for f in found)
             body.append([a, *("" if a == b else cell for b, cell in zip(names, cells, strict=True))])
         return markdown(["", *names], body)
 
@@ -323,12 +324,14 @@ def percent(share: float) -> str:
     return f"{value:.2g}%" if value < 10 else f"{value:.3g}%"
 
 
-def interval(effect: float, low: float, high: float, scale: float, digits: int) -> str:
-    """``+1.72 [+1.39, +2.04]``."""
+def interval(effect: float, low: float, high: float, scale: float) -> str:
+    """``+1.72 [+1.39, +2.04]``, rounded by the interval."""
     if math.isnan(effect):
         return ""
-    middle = f"{scale * effect:+.{digits}f}"
-    return middle if math.isnan(low) else f"{middle} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+    if math.isnan(low):
+        return f"{scale * effect:+z.2f}"
+    places = decimals(scale * (high - low) / 2)
+    return f"{scale * effect:+z.{places}f} [{scale * low:+z.{places}f}, {scale * high:+z.{places}f}]"
 
 
 def reread(folder: Path) -> dict[str, str]:

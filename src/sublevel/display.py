@@ -56,6 +56,17 @@ def short(value: object, digits: int = 4) -> str:
     return str(value)
 
 
+def decimals(error: float) -> int:
+    """Decimals that keep two significant digits of an error.
+
+    >>> decimals(0.0123), decimals(1.3), decimals(25.0), decimals(0.1 * 3 - 0.2)
+    (3, 1, 0, 2)
+    """
+    if not math.isfinite(error) or error <= 0:
+        return 4
+    return min(max(1 - math.floor(math.log10(error) + 1e-9), 0), 8)
+
+
 def with_error(value: float, se: float = math.nan, unit: str = "") -> str:
     """A value with its standard error, ``3.2 ± 0.1 nats``; the value alone where the error is 0 or unknown.
 

@@ -11,6 +11,8 @@ import pytest
 from known_effects import KEYS, TABLES, Field, study
 
 from sublevel.claims import CLAIMS, ClaimPart, claim, claims, compared, tickets, verdicts
+from sublevel.claims.parts import Measured, assess
+from sublevel.claims.words import amount
 from sublevel.errors import ConfigError
 from sublevel.tables import TABLES as KNOWN
 
@@ -537,3 +539,11 @@ def test_columns_of_objects_with_none_are_read_like_numbers():
     tables = study(np.random.default_rng(2), MIXED)
     loose = {name: frame.astype(object).where(frame.notna(), None) for name, frame in tables.items()}
     pd.testing.assert_frame_equal(verdicts(tables), verdicts(loose))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-17, -1e-17, -1e-4])
+def test_an_effect_that_rounds_to_zero_has_one_sign(noise):
+    """The mean of 1, -1 and 0 is 0 or a rounding error of either sign, by the order in which a processor adds."""
+    measured = Measured({(1, s): v + noise for s, v in enumerate((1.0, -1.0, 0.0))}, {1: 0.5}, "rows")
+    part = ClaimPart(name="mine", unit="train loss", measured=measured, low=-1.0, high=1.0, holds="so", fails="not so")
+    assert amount(assess(part, 1).mean, assess(part, 1)) == "+0.0"

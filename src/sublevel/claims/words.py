@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sublevel.claims.margins import ALPHA, INTERVAL
 from sublevel.claims.parts import SCALES, Tested
+from sublevel.display import decimals
 
 
 def effect(t: Tested, *, seeds: bool = True) -> str:
@@ -102,7 +103,7 @@ def seeds_text(t: Tested) -> str:
 
 
 def amount(value: float, t: Tested) -> str:
-    """A number with its sign and unit, rounded by its interval."""
+    """A number with its sign and unit, rounded by its interval; 0 has a plus, whatever rounding error made of it."""
     scale, unit = SCALES.get(t.part.unit, (1.0, ""))
     return f"{scale * value:+z.{_places(t)}f}{' ' * (unit == 'points')}{unit}"
 
@@ -117,6 +118,4 @@ def interval(t: Tested, *, flip: bool = False) -> str:
 
 
 def _places(t: Tested) -> int:
-    scale = SCALES.get(t.part.unit, (1.0, ""))[0]
-    error = scale * (t.high - t.low) / 2
-    return min(max(1 - math.floor(math.log10(error)), 0), 8) if math.isfinite(error) and error > 0 else 4
+    return decimals(SCALES.get(t.part.unit, (1.0, ""))[0] * (t.high - t.low) / 2)

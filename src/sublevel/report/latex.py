@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from sublevel.display import decimals
 from sublevel.report.findings import counted
 from sublevel.report.frame import Frame
-from sublevel.report.numbers import decimals, in_points, percent, plain, probability
+from sublevel.report.numbers import in_points, percent, plain, probability
 from sublevel.report.palette import known_first
 from sublevel.report.prepare import over_seeds
 
@@ -83,7 +84,7 @@ def _effect(row: Frame) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"${effect:.4g}$"
     places = decimals((high - low) / 2)
-    return f"${effect:.{places}f}$ $[{low:.{places}f}, {high:.{places}f}]$"
+    return f"${effect:z.{places}f}$ $[{low:z.{places}f}, {high:z.{places}f}]$"
 
 
 def _row(cells: list[str]) -> str:

@@ -5,17 +5,7 @@ from __future__ import annotations
 import math
 
 from sublevel.claims.parts import SCALES
-
-
-def decimals(error: float) -> int:
-    """Decimals that keep two significant digits of an error.
-
-    >>> decimals(0.0123), decimals(1.3), decimals(25.0), decimals(0.1 * 3 - 0.2)
-    (3, 1, 0, 2)
-    """
-    if not math.isfinite(error) or error <= 0:
-        return 4
-    return min(max(1 - math.floor(math.log10(error) + 1e-9), 0), 8)
+from sublevel.display import decimals
 
 
 def estimate(value: float, low: float = math.nan, high: float = math.nan, scale: float = 1.0) -> str:
@@ -33,10 +23,7 @@ def estimate(value: float, low: float = math.nan, high: float = math.nan, scale:
     if not (math.isfinite(low) and math.isfinite(high)):
         return plain(value * scale)
     places = decimals(abs(high - low) / 2 * scale)
-    shown = []
-    for v in (value, low, high):
-        text = f"{v * scale:.{places}f}"
-        shown.append(text.removeprefix("-") if float(text) == 0 else text)
+    shown = [f"{v * scale:z.{places}f}" for v in (value, low, high)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]".replace("-", "\u2212")
 
 
