@@ -134,7 +134,7 @@ def test_a_smaller_coefficient_ranks_as_a_larger_volume(readme: ModuleType, tmp_
     r = readme.Results(tmp_path)
     ranks = r.volume_ranks(0.1).splitlines()
     assert ranks[0] == "|  | llc | radial |"
-    assert ranks[3].startswith("| radial | +0.0 [-1.0, +1.0] |")  # the two seeds say +1 and -1
+    assert ranks[3].startswith("| radial | 0.0 [-1.0, +1.0] |")  # the two seeds say +1 and -1
     slopes = r.volume_slopes().splitlines()
     assert slopes[0] == "| solution | llc | radial |"
     assert slopes[2].split("|")[3].strip() == "1"  # log V rises by (4 / 2) log(0.4 / 0.1)

@@ -325,13 +325,13 @@ def percent(share: float) -> str:
 
 
 def interval(effect: float, low: float, high: float, scale: float) -> str:
-    """``+1.72 [+1.39, +2.04]``, rounded by the interval."""
+    """``+1.72 [+1.39, +2.04]``, rounded by the interval; what rounds to 0 has no sign."""
     if math.isnan(effect):
         return ""
-    if math.isnan(low):
-        return f"{scale * effect:+z.2f}"
-    places = decimals(scale * (high - low) / 2)
-    return f"{scale * effect:+z.{places}f} [{scale * low:+z.{places}f}, {scale * high:+z.{places}f}]"
+    places = 2 if math.isnan(low) else decimals(scale * (high - low) / 2)
+    found = [f"{scale * v:+z.{places}f}" for v in (effect, low, high)]
+    middle, *limits = (text.lstrip("+") if float(text) == 0 else text for text in found)
+    return middle if math.isnan(low) else f"{middle} [{', '.join(limits)}]"
 
 
 def reread(folder: Path) -> dict[str, str]:
