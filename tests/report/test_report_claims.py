@@ -33,7 +33,7 @@ def ready(tables):
 
 
 def test_a_card_has_all_that_is_known_of_its_claim(ready):
-    found = verdicts(ready["verdicts"], {"accuracy", "volume-pairs"})
+    found = verdicts(ready["verdicts"], ready["claims"], {"accuracy", "volume-pairs"})
     first = found.cards[0]
     assert (first.claim, first.verdict, first.kind, first.figure) == ("C1", "supported", "supported", "accuracy")
     assert first.why == ["The whole interval lies below the margin at every level down to 41%."]
@@ -50,7 +50,8 @@ def test_a_card_says_where_a_margin_would_flip_it_and_what_is_exploratory(ready)
     row = {"claim": "C8", "verdict": "supported", "statement": "A barrier.", "unit": "share", "effect": 0.3, "n": 5,
            "low": 0.21, "high": 0.39, "margin": 0.1, "margin_flip": 0.21, "density": 0.25, "family": "exploratory",
            "p": 0.01}  # fmt: skip
-    card = verdicts(clean({"verdicts": pd.DataFrame([row])})["verdicts"], set()).cards[0]
+    tables = clean({"verdicts": pd.DataFrame([row])})
+    card = verdicts(tables["verdicts"], tables["claims"], set()).cards[0]
     facts = dict(card.facts)
     assert (card.effect, card.unit, facts["margin"], facts["weights left"]) == ("30.0", "%", "10", "25%")
     assert facts["verdict flips at a margin of"] == "21"
@@ -58,15 +59,37 @@ def test_a_card_says_where_a_margin_would_flip_it_and_what_is_exploratory(ready)
     assert "corrected (Holm)" not in facts
 
 
+def test_a_card_lists_its_comparisons_by_density_and_by_their_part_in_the_verdict():
+    about = {"claim": "C2", "unit": "test error", "low": 0.01, "high": 0.03, "reading": "it costs", "n": 3}
+    rows = [
+        about | {"comparison": "b", "level": 2, "density": 0.1, "effect": 0.02, "role": "beyond"},
+        about | {"comparison": "a", "level": 1, "density": 0.25, "effect": 0.02, "role": "decides"},
+        about | {"comparison": "b", "level": 1, "density": 0.25, "effect": 0.02, "role": "decides"},
+        about | {"comparison": "c", "level": 1, "density": 0.25, "effect": 0.02, "role": "comparison"},
+        about | {"comparison": "none", "level": 1, "density": 0.25, "effect": float("nan"), "role": "decides"},
+        about | {"comparison": "not at a fixed density", "level": 3, "density": 0.05, "effect": 0.02, "role": ""},
+        about | {"comparison": "of another claim", "claim": "C3", "density": 0.25, "effect": 0.02, "role": "decides"},
+    ]
+    verdict = {"claim": "C2", "verdict": "undecided", "statement": "It does worse.", "why": "few seeds", "n": 3}
+    tables = clean({"verdicts": pd.DataFrame([verdict]), "claims": pd.DataFrame(rows)})
+    (card,) = verdicts(tables["verdicts"], tables["claims"], set()).cards
+    assert [(e.heading, e.decides, [name for name, _, _ in e.rows]) for e in card.evidence] == [
+        ("25% of the weights", True, ["a", "b"]),
+        ("10% of the weights, not part of the verdict", False, ["b"]),
+        ("25% of the weights, for comparison", False, ["c"]),
+    ]
+    assert card.evidence[0].rows[0] == ("a", "2.0 [1.0, 3.0] points (test error)", "it costs")
+
+
 def test_what_was_not_measured_is_no_card_and_says_what_to_add(ready):
-    found = verdicts(ready["verdicts"], set())
+    found = verdicts(ready["verdicts"], ready["claims"], set())
     assert [claim for claim, _, _ in found.unmeasured] == ["C10", "C12"]
     assert found.unmeasured[0][2] == "add [geometry.prunings] to the study."
     assert {c.claim for c in found.cards} == {"C1", "C2", "C4", "C5", "C8"}
 
 
 def test_an_effect_without_an_interval_or_a_figure_is_still_a_card(ready):
-    last = verdicts(ready["verdicts"], {"accuracy"}).cards[-1]
+    last = verdicts(ready["verdicts"], ready["claims"], {"accuracy"}).cards[-1]
     assert (last.effect, last.interval, last.figure) == ("0.07", "", "")
     assert (last.drawn.low, last.drawn.high) == (last.drawn.mid, last.drawn.mid)
     assert last.facts == [("seeds", "3")]

@@ -193,7 +193,10 @@ class Landscape:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One pair of axes. Its title names the quantity on the y axis, or the height of a landscape."""
+    """One pair of axes. Its title names the quantity on the y axis, or the height of a landscape.
+
+    ``note`` explains a mark of this panel where the panel stands alone; the figure's own notes say it too.
+    """
 
     title: str
     x: Axis
@@ -201,6 +204,7 @@ class Panel:
     series: Sequence[Series] = ()
     heat: Heat | None = None
     landscape: Landscape | None = None
+    note: str = ""
 
     @property
     def empty(self) -> bool:

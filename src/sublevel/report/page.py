@@ -58,7 +58,7 @@ def render(
     whole = clean(tables, summary.get("tables"))
     ready = without_sweep(whole)
     drawn = figures(whole) if drawn is None else drawn
-    found = verdicts(ready["verdicts"], {f.key for f in drawn.all})
+    found = verdicts(ready["verdicts"], ready["claims"], {f.key for f in drawn.all})
     levels = ready["levels"]
     measured = only_measured(levels)
     branches, seeds = known_first(levels["branch"]), sorted(levels["seed"].dropna().unique().tolist())

@@ -30,11 +30,24 @@ class DrawnInterval:
     words: str
 
 
+ROLES = {"decides": "", "beyond": "not part of the verdict", "comparison": "for comparison"}
+"""What a comparison is to the verdict (column ``role`` of the table ``claims``), as a heading says it."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The comparisons of a claim at one density that have one role; ``rows`` are name, effect with unit, reading."""
+
+    heading: str
+    decides: bool
+    rows: list[tuple[str, str, str]]
+
+
 @dataclass(frozen=True)
 class Card:
     """One claim as the page shows it.
 
-    ``kind`` is the verdict as a class name, ``why`` the reasons, density by density, ``figure`` an anchor, or empty.
+    ``kind`` is the verdict as a class name, ``why`` the reasons in words, ``figure`` an anchor, or empty.
     """
 
     claim: str
@@ -43,6 +56,7 @@ class Card:
     kind: str
     icon: str
     why: list[str]
+    evidence: list[Evidence]
     sentence: str
     effect: str
     interval: str
@@ -67,17 +81,20 @@ class Verdicts:
         return [(name, names.count(name)) for name in order if name in names]
 
 
-def verdicts(table: Frame, anchors: Collection[str]) -> Verdicts:
-    """The table of verdicts as cards, in its own order; ``anchors`` are the keys of the figures on the page."""
+def verdicts(table: Frame, claims: Frame, anchors: Collection[str]) -> Verdicts:
+    """The table of verdicts as cards, in its own order, with their comparisons from the table ``claims``.
+
+    ``anchors`` are the keys of the figures on the page.
+    """
     measured = table[table["verdict"] != UNMEASURED]
     missing = table[table["verdict"] == UNMEASURED]
     return Verdicts(
-        [_card(row, anchors) for _, row in measured.iterrows()],
+        [_card(row, claims[claims["claim"] == row["claim"]], anchors) for _, row in measured.iterrows()],
         [(str(r["claim"]), _sentence(str(r["statement"])), _sentence(str(r["why"]))) for _, r in missing.iterrows()],
     )
 
 
-def _card(row: Column, anchors: Collection[str]) -> Card:
+def _card(row: Column, compared: Frame, anchors: Collection[str]) -> Card:
     verdict = str(row["verdict"])
     scale, unit = in_points(str(row["unit"]))
     effect, low, high, margin = (scale * float(row[c]) for c in ("effect", "low", "high", "margin"))
@@ -85,10 +102,26 @@ def _card(row: Column, anchors: Collection[str]) -> Card:
     return Card(
         claim=str(row["claim"]), statement=str(row["statement"]), verdict=verdict or "no verdict",
         kind=verdict if verdict in ICONS else "undecided", icon=ICONS.get(verdict, ICONS["undecided"]),
-        why=[w for w in str(row["why"]).split("; ") if w], sentence=str(row["sentence"]),
+        why=[w for w in str(row["why"]).split("; ") if w], evidence=_evidence(compared), sentence=str(row["sentence"]),
         effect=value, interval=interval, unit=unit, facts=_facts(row, margin, scale),
         drawn=_drawn(effect, low, high, margin, unit), figure=str(row["figure"]) if row["figure"] in anchors else "",
     )  # fmt: skip
+
+
+def _evidence(compared: Frame) -> list[Evidence]:
+    """The comparisons that were measured, by role, from the most weights to the fewest."""
+    found = []
+    for role, words in ROLES.items():
+        rows = compared[(compared["role"] == role) & compared["effect"].notna()]
+        for density in sorted(rows["density"].fillna(-1.0).unique(), reverse=True):
+            lines = []
+            for _, r in rows[rows["density"].fillna(-1.0) == density].iterrows():
+                scale, unit = in_points(str(r["unit"]))
+                effect = estimate(*(scale * float(r[c]) for c in ("effect", "low", "high")))
+                lines.append((str(r["comparison"]), f"{effect} {unit}", str(r["reading"])))
+            at = f"{percent(density)} of the weights" if density >= 0 else "over all solutions"
+            found.append(Evidence(", ".join(filter(None, [at, words])), role == "decides", lines))
+    return found
 
 
 def _facts(row: Column, margin: float, scale: float) -> list[tuple[str, str]]:

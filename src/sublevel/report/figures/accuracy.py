@@ -23,7 +23,7 @@ ACCURACY = [
 NEAR = 2.0
 """A branch leaves the near view above this many times what half of the branches stay below."""
 
-CUT = "A triangle at the top edge is a point above the frame: the other scale shows it."
+CUT = "A triangle at the top edge is a point above the frame."
 
 
 @figure("Accuracy", "accuracy against sparsity", "levels")
@@ -46,7 +46,7 @@ def accuracy(tables: Tables) -> Figure:
             "Overlapping intervals are no test, since the comparison is paired by seed. Read the paired differences "
             "in the claims."
         ),
-        notes=[seeds_note(levels), *([CUT] if cut else [])],
+        notes=[seeds_note(levels), *([f"{CUT} The other scale shows it."] if cut else [])],
     )
 
 
@@ -59,7 +59,7 @@ def closer(panel: Panel) -> Panel:
     low = min(map(min, drawn))
     limits = (max(low - (edge - low) / 20, 0.0), edge)
     marks = [mark for s in panel.series if (mark := _out(s, edge, edge - (edge - limits[0]) / 40))]
-    return replace(panel, y=replace(panel.y, limits=limits), series=[*panel.series, *marks])
+    return replace(panel, y=replace(panel.y, limits=limits), series=[*panel.series, *marks], note=CUT if marks else "")
 
 
 def _out(series: Series, edge: float, at: float) -> Series | None:
