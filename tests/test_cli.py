@@ -364,3 +364,26 @@ def test_output_into_a_closed_pipe(finished: Path) -> None:
     command = f"{sys.executable} -m sublevel.cli ls tiny | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=finished, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+DELETED = """
+import os, sys
+os.rmdir(os.getcwd())
+import sublevel
+try:
+    sublevel.Problem
+except sublevel.errors.ConfigError as error:
+    print(error)
+from sublevel.cli import main
+main(["plan", "demo"])
+"""
+
+
+def test_a_deleted_working_folder_is_one_sentence(tmp_path: Path) -> None:
+    """Importing torch there ends the process."""
+    (tmp_path / "d").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", DELETED], cwd=tmp_path / "d", capture_output=True, text=True, check=False
+    )
+    said = "the working folder was deleted: change to another one (cd) and try again\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, said, f"sublevel: {said}")

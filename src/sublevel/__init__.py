@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sublevel._version import __version__ as __version__
+from sublevel.errors import check_working_folder as _check_working_folder
 
 _NAMES = {
     "Problem": "sublevel.problem:Problem",
@@ -79,6 +80,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'sublevel' has no attribute {name!r}")
+    _check_working_folder()
     module, _, attribute = _NAMES[name].partition(":")
     found = import_module(module)
     return getattr(found, attribute) if attribute else found

@@ -6,6 +6,7 @@ code 2; in Python it is an ordinary exception.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -40,6 +41,15 @@ class DamagedEntry(StoreError):
 
 class Diverged(SublevelError):
     """The loss of a training became infinite or NaN."""
+
+
+def check_working_folder() -> None:
+    """Raise ConfigError if the working folder was deleted: importing torch would end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        why = "was deleted" if isinstance(error, FileNotFoundError) else f"cannot be used ({error.strerror})"
+        raise ConfigError(f"the working folder {why}: change to another one (cd) and try again") from None
 
 
 def nearest(got: str, allowed: Iterable[str]) -> str:

@@ -6,13 +6,15 @@ Anybody may have made a ticket, an archive, a log, a run's folder or a store, an
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +35,10 @@ FREE = 2**28
 
 RATIO = 200
 """Maximum expansion ratio above `FREE`. Archives of images expand 1 to 20 times."""
+
+LONGEST_LISTING = 2**25
+"""Maximum bytes of the listing of a zip file, which Python parses before it returns the first member: 46 bytes and a
+name for each, so some 300,000 images."""
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
@@ -155,11 +161,28 @@ def bounded(document: Any, *, numbers: bool = True) -> Any:
     raise ValueError(f"it is more than {DEEPEST} levels deep")
 
 
+class _Listed(io.BufferedReader):
+    """A zip file. Raises ValueError for a read of more than `LONGEST_LISTING` bytes; content is read in small parts."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        if size is not None and size > LONGEST_LISTING:
+            raise ValueError(f"the listing of its members has {size:,} bytes; allowed: {LONGEST_LISTING:,}")
+        return super().read(size)
+
+
+@contextmanager
+def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file for reading. Raises ValueError for a listing of more than `LONGEST_LISTING` bytes."""
+    with _Listed(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
 def check_zip(path: Path) -> None:
-    """Raise ValueError if a zip file, such as ``.npz`` or ``.pt``, declares a larger content than its size allows."""
+    """Raise ValueError for a zip file, such as ``.npz`` or ``.pt``, with too large a listing or declared content."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
+    with opened_zip(path) as archive:
         becomes = sum(member.file_size for member in archive.infolist())
     size = path.stat().st_size
     if becomes > max(FREE, RATIO * size):

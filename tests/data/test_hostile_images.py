@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from tiny_sources import digits, image_tree, png, write_tar, write_tree
 
-from sublevel.data import bounds, images, load
+from sublevel import foreign
+from sublevel.data import bounds, images, load, trees
 from sublevel.data.images import FORMATS, decode
 from sublevel.errors import DataError
 
@@ -211,6 +212,35 @@ def bombs(root):
     (root / "one-png" / "a").mkdir(parents=True)
     (root / "one-png" / "a" / "0.png").write_bytes(header_of_png(20_000, 20_000, bytes(2_501 * 20_000)))
     return sorted(root.iterdir())
+
+
+def test_members_that_are_no_images_are_counted(tmp_path, monkeypatch):
+    """Two million of them in 4.5 MB took a minute of the processor."""
+    monkeypatch.setattr(trees, "_OTHERS", 20)
+    tree = image_tree()
+    some = {f"notes/{i}.txt": b"" for i in range(20)}
+    write_tar(tmp_path / "some.tar", some | tree)
+    assert len(dict(trees.read_files(tmp_path / "some.tar"))) == len(tree)
+    write_tar(tmp_path / "many.tar", some | {"notes/20.txt": b""} | tree)
+    with tarfile.open(tmp_path / "attributes.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        about = tarfile.TarInfo("notes.txt")
+        about.pax_headers = {f"a{i}": "b" for i in range(400)}
+        archive.addfile(about)
+    for name in ("many", "attributes"):
+        with pytest.raises(DataError, match="more than 20 members and headers that are no images"):
+            list(trees.read_files(tmp_path / f"{name}.tar"))
+
+
+def test_the_listing_of_a_zip_is_bounded(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for i in range(1000):
+            archive.writestr(f"{i}.txt", b"")
+    assert list(trees.read_files(tmp_path / "many.zip")) == []
+    monkeypatch.setattr(foreign, "LONGEST_LISTING", 50_000)
+    with pytest.raises(DataError, match=r"the listing of its members has 52,890 bytes; allowed: 50,000"):
+        list(trees.read_files(tmp_path / "many.zip"))
+    with pytest.raises(ValueError, match="the listing of its members"):
+        foreign.check_zip(tmp_path / "many.zip")
 
 
 class _Zeros(io.RawIOBase):

@@ -17,7 +17,7 @@ from sublevel.cli.run import measure, run
 from sublevel.cli.status import status
 from sublevel.cli.store import export, gc, take_in, verify
 from sublevel.cli.tickets import ticket
-from sublevel.errors import ModelError, SublevelError
+from sublevel.errors import ModelError, SublevelError, check_working_folder
 from sublevel.foreign import plain
 from sublevel.memory import limit
 from sublevel.presets import MINUTES
@@ -47,6 +47,7 @@ for command in (run, plan, measure, report, compare, ls, status, doctor):
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Invalid input gives one sentence on standard error and exit code 2."""
     try:
+        check_working_folder()
         code = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         code = _refuse(" ".join(str(error).split()))

@@ -13,7 +13,6 @@ import lzma
 import os
 import stat
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from sublevel.cache import file_hash
 from sublevel.data.bounds import LARGEST_FILE, Allowance, Counted, whole
 from sublevel.data.images import is_image
 from sublevel.errors import DataError
+from sublevel.foreign import opened_zip
 
 _OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -31,6 +31,16 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {
 }
 _LARGEST_HEADER = 2**20
 """Maximum bytes of a tar header stored as a member: a long name, or POSIX attributes."""
+
+_OTHERS = 2**17
+"""Maximum members of a tar that are no images, such as folders, and parts of headers; `_EACH` more for each image.
+
+Each costs some 30 microseconds to read and may compress to two bytes.
+"""
+
+_EACH = 8
+_PART = 128
+"""Bytes of a header stored as a member that count as a member: it may hold 25 attributes."""
 
 
 def listing_digest(root: Path) -> str:
@@ -109,26 +119,44 @@ def _tar(root: Path, start: bytes) -> Iterator[tuple[str, bytes]]:
     with ExitStack() as stack:
         opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), open)
         plain: Any = Counted(stack.enter_context(opener(root, "rb")), allowance.take)
-        archive = stack.enter_context(tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member))
+        archive = stack.enter_context(_Tar.open(fileobj=plain, mode="r|"))
         for member in archive:
             if member.isreg() and is_image(member.name):
+                archive.others -= _EACH
                 yield _checked(_plain(member.name), root), _read(archive.extractfile(member), member.name, member.size)
+            else:
+                archive.count(1)
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
 
 
 class _Member(tarfile.TarInfo):
-    """A tar header; refused if it is too large."""
+    """A tar header. A header stored as a member, such as a long name, counts by its size."""
 
     def _proc_member(self, archive: Any) -> Any:
         stored = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-        if self.type in (*stored, tarfile.SOLARIS_XHDTYPE) and self.size > _LARGEST_HEADER:
-            raise ValueError(f"a header has {self.size:,} bytes")
+        if self.type in (*stored, tarfile.SOLARIS_XHDTYPE):
+            if self.size > _LARGEST_HEADER:
+                raise ValueError(f"a header has {self.size:,} bytes")
+            archive.count(self.size // _PART)
         return super()._proc_member(archive)  # type: ignore[misc]
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that counts its members. ValueError for too many (`_OTHERS`) that are no images."""
+
+    tarinfo = _Member
+    others = 0
+
+    def count(self, n: int) -> None:
+        """Count ``n`` more members."""
+        self.others += n
+        if self.others > _OTHERS:
+            raise ValueError(f"it has more than {_OTHERS:,} members and headers that are no images")
 
 
 def _zip(root: Path) -> Iterator[tuple[str, bytes]]:
     allowance = Allowance(root.stat().st_size)
-    with zipfile.ZipFile(root) as archive:
+    with opened_zip(root) as archive:
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind in (0, stat.S_IFREG) and not member.is_dir() and is_image(member.filename):
