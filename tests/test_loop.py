@@ -147,10 +147,16 @@ def test_invalid_options_are_refused(options, message):
 def test_a_rewind_point_that_was_not_reached_is_said():
     tickets = Tickets(nn.Linear(3, 2), rewind="5it")
     tickets.step()
-    with pytest.raises(ConfigError, match="the rewind point is that of step 5; only 1 were taken"):
-        tickets.rewind()
-    with pytest.raises(ConfigError, match="step 5"):
-        tickets.ticket()
+    for call in (tickets.prune, tickets.rewind, tickets.ticket):
+        with pytest.raises(ConfigError, match="the rewind point is that of step 5, and only 1 were taken: call step"):
+            call()
+    assert (tickets.level, tickets.density) == (0, 1.0)
+
+
+def test_the_state_of_another_network_is_refused():
+    tickets = Tickets(nn.Linear(3, 2))
+    with pytest.raises(ConfigError, match="the state has 12 weights, and this network 8"):
+        tickets.load_state_dict(Tickets(nn.Linear(3, 3)).state_dict())
 
 
 SEEN = """

@@ -32,8 +32,8 @@ class Tickets:
     ``prunable``, ``criterion``, ``scope``, ``rounding``, ``protect`` and ``floor`` are
     those of a study. Masks and tickets equal those of a `Study` whose trainings take the same steps.
 
-    Raises ConfigError for an impossible rewind step, fraction or criterion, and if `rewind` or `ticket` needs a point
-    that was not reached.
+    Raises ConfigError for an impossible rewind step, fraction or criterion, and if `prune`, `rewind` or `ticket` needs
+    a point that was not reached.
 
     >>> net = nn.Linear(4, 2)
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -92,11 +92,13 @@ class Tickets:
         """Remove ``fraction`` of the remaining weights, by the criterion, at the current point.
 
         ``field`` is the loss for criteria that need it, such as ``Problem.field("train")``. Raises ConfigError if the
-        criterion lacks an input, or if no weight would remain.
+        criterion lacks an input, if no weight would remain, or before step ``rewind``: there would be no dense point to
+        return to.
         """
+        start = self._start()
         keep = counts(self.space, self.fraction, self.level + 1, **self.selection)
         spared = {name: self.selection[name] for name in ("protect", "floor") if name in self.selection}
-        context = ScoreContext(self.space, self.mask, self.start)
+        context = ScoreContext(self.space, self.mask, start)
         draws = generator(0, f"prune:imp:{self.level + 1}")
         found = prune(self.criterion, self._point(), field, draws, context, keep, **spared)
         self.mask, self.level = found.mask, self.level + 1
@@ -127,7 +129,9 @@ class Tickets:
         return {"mask": self.mask, "start": start, "step_count": self.step_count, "level": self.level}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a `state_dict`."""
+        """Restore a `state_dict`. Raises ConfigError for one of another network."""
+        if len(state["mask"]) != self.space.dim:
+            raise ConfigError(f"the state has {len(state['mask'])} weights, and this network {self.space.dim}")
         start = state["start"]
         self.start = None if start is None else Point(start["theta"], dict(start["buffers"]))
         self.mask, self.step_count, self.level = state["mask"], state["step_count"], state["level"]
@@ -140,7 +144,10 @@ class Tickets:
 
     def _start(self) -> Point:
         if self.start is None:
-            raise ConfigError(f"the rewind point is that of step {self.rewind_step}; only {self.step_count} were taken")
+            raise ConfigError(
+                f"the rewind point is that of step {self.rewind_step}, and only {self.step_count} were taken: "
+                "call step() after every optimizer step, or set a smaller rewind"
+            )
         return self.start
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """The user's data, passed in Python.
 
-A source is a pair of tensors or arrays (labels also as a list), a map-style Dataset of pairs or of dicts, or an
-iterable of batches such as a DataLoader. Several inputs are a tuple or a dict of tensors.
+A source is a pair of tensors, arrays or lists with one entry per example, a map-style Dataset of pairs or of dicts, or
+an iterable of batches such as a DataLoader. Several inputs are a tuple or a dict of tensors.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def dataset(
     (train_x, train_y), (test_x, test_y) = _read(train, "train", dtype), _read(test, "test", dtype)
     if not len(train_y) or not len(test_y):
         raise DataError(f"own data: {len(train_y)} training and {len(test_y)} test examples; at least one of each")
+    kinds = ["real numbers" if y.is_floating_point() else "classes" for y in (train_y, test_y)]
+    if kinds[0] != kinds[1]:
+        raise DataError(f"own data: the train labels are {kinds[0]}, the test labels {kinds[1]}; they must be alike")
     train_y, test_y = (
         y if y.is_floating_point() or ignored == IGNORED else torch.where(y == ignored, IGNORED, y)
         for y in (train_y, test_y)
@@ -105,12 +108,40 @@ LABELS = ("labels", "label", "targets", "target", "y")
 def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
     if isinstance(source, Mapping):  # of columns, one of them the labels
         source = _pair(source)
-    if isinstance(source, tuple) and len(source) == 2 and _are_examples(*source):
-        try:
+    try:
+        source = _stacked(source)
+        if isinstance(source, tuple) and len(source) == 2 and _are_examples(*source):
             return _typed(_inputs(source[0]), torch.as_tensor(_array(source[1])), dtype, split)
-        except (TypeError, ValueError) as error:
-            why = "the labels are text; number the classes 0, 1, ..." if _is_text(source[1]) else error
-            raise DataError(f"{split} data must be numbers: {why}") from error
+        return _typed(*_twice(source, split), dtype, split)
+    except (TypeError, ValueError, RuntimeError) as error:
+        text = isinstance(source, tuple) and _is_text(source[-1])
+        why = "the labels are text; number the classes 0, 1, ..." if text else error
+        raise DataError(f"{split} data must be numbers: {why}") from error
+
+
+def _stacked(source: Any) -> Any:
+    """A pair in which each part is a list with one entry per example, as a pair of arrays; other sources unchanged.
+
+    A tuple or list of arrays that have one row per example is several inputs, and stays.
+    """
+    if not (isinstance(source, tuple) and len(source) == 2 and all(hasattr(part, "__len__") for part in source)):
+        return source
+    x, y = source
+    if isinstance(y, list | tuple) and y and all(isinstance(v, Tensor) and not v.ndim for v in y):
+        y = torch.stack(list(y))
+    one_each = isinstance(x, list | tuple) and len(x) == len(y) > 0
+    scalars = _is_array(y) or not any(isinstance(v, list | tuple | Mapping) or _is_array(v) for v in y)
+    if one_each and scalars and all(isinstance(row, list | tuple) for row in x):
+        if len({len(row) for row in x}) > 1:
+            raise ValueError("the inputs have rows of different lengths")
+        x = np.array(x)
+    elif one_each and scalars and all(map(_is_array, x)) and any(np.ndim(a) == 0 or len(a) != len(y) for a in x):
+        x = torch.stack([torch.as_tensor(_array(row)) for row in x])
+    return x, y
+
+
+def _twice(source: Any, split: str) -> Samples:
+    """A source that must give the same each time it is read."""
     read = _reader(source, split)
     try:
         first, second = read(source), read(source)
@@ -131,7 +162,7 @@ def _read(source: Any, split: str, dtype: torch.dtype) -> Samples:
             f"two readings of the {split} data differ: remove shuffling and random augmentation "
             "(the data order is the study's own, train.crop and train.flip augment)"
         )
-    return _typed(*first, dtype, split)
+    return first
 
 
 def _pair(example: Any) -> tuple[Any, Any]:
@@ -142,6 +173,8 @@ def _pair(example: Any) -> tuple[Any, Any]:
     if not isinstance(example, Mapping):
         if isinstance(example, tuple | list) and len(example) != 2:
             raise ValueError(f"an example has {len(example)} parts; expected two, the input and the label")
+        if _is_array(example):
+            raise ValueError("an example is one array; give the data as a pair (inputs, labels)")
         x, y = example
         return x, y
     found = [key for key in LABELS if key in example]
@@ -158,9 +191,9 @@ def _pair(example: Any) -> tuple[Any, Any]:
 
 
 def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str):
         return lambda source: _joined((source[i] for i in range(len(source))), torch.stack, "example")
-    if hasattr(source, "__iter__") and not hasattr(source, "__next__"):
+    if hasattr(source, "__iter__") and not hasattr(source, "__next__") and not isinstance(source, str):
         return lambda source: _joined(source, torch.cat, "batch")
     once = " that can be read once" if hasattr(source, "__next__") else ""
     raise DataError(
@@ -181,15 +214,19 @@ def _is_array(value: Any) -> bool:
 
 
 def _array(value: Any) -> Any:
-    """The array of a data frame or a Pillow image; other values unchanged."""
+    """The array of a data frame or a Pillow image, and a copy of an array that is read-only; other values unchanged."""
     if hasattr(value, "to_numpy"):
-        return value.to_numpy()
+        value = value.to_numpy()
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        raise TypeError("an array holds objects; convert it by x.astype('float32')")
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        return value.copy()  # PyTorch warns of such an array
     return np.array(value) if hasattr(value, "getbands") else value  # an image of Pillow
 
 
 def _is_text(y: Any) -> bool:
     """Whether labels are text."""
-    return np.asarray(y).dtype.kind in "USO" if isinstance(y, list | np.ndarray) else False
+    return isinstance(y, list | np.ndarray) and any(isinstance(v, str | bytes) for v in y)
 
 
 def _are_examples(x: Any, y: Any) -> bool:
@@ -225,6 +262,10 @@ def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:
     """Images stay uint8, with channels first; tokens become int64; `real` converts other numbers; a mask among several
     inputs stays bool. Labels [N, 1] become [N].
     """
+    for t in (*tensors_of(x), y):
+        forms = {"without values": t.is_meta, "nested": t.is_nested, "quantized": t.is_quantized}
+        if found := [name for name, is_so in {**forms, "sparse": t.layout != torch.strided}.items() if is_so]:
+            raise TypeError(f"a tensor is {found[0]}; give a dense one (x.to_dense())")
     one = isinstance(x, Tensor)
     x = each(x, lambda t: _images(t, split) if t.dtype == torch.uint8 else t)
     x = each(x, (lambda t: real(t, dtype)) if one else lambda t: t if t.dtype == torch.bool else real(t, dtype))
