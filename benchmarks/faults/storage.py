@@ -64,7 +64,7 @@ class Failing:
         self._plan: list[tuple[int, Act]] = []
 
     def plan(self, *acts: tuple[int, Act]) -> None:
-        """Call each act, given the method of the request, at so many requests from now; again until it is done."""
+        """Call each act ``n`` requests from now, with the method of that request, and again until it is done."""
         with self._lock:
             self._plan = sorted(((self.requests + n, act) for n, act in acts), key=lambda each: each[0])
 
@@ -125,7 +125,7 @@ class Kills:
         self.process: subprocess.Popen[str] | None = None
 
     def workers(self, n: int) -> Act:
-        """Kill the first n workers, once there are so many."""
+        """Kill n workers at the first request at which n are alive."""
 
         def act(method: str) -> bool:
             found = self._children()

@@ -16,7 +16,7 @@ from object_server import moto_server, use_server
 from small_stores import put, root
 from sublevel import Study
 from sublevel import open as open_run
-from sublevel.engine.store import Leases, Store, digest, garbage, object_name, opened
+from sublevel.engine.store import Leases, Store, digest, garbage, names, object_name, opened, remote
 from sublevel.engine.store.address import absolute, relative, resolved
 from sublevel.engine.store.archive import Archive, write_archive
 from sublevel.engine.store.backend import Backend
@@ -91,6 +91,22 @@ def test_every_place_does_the_same(files: Backend) -> None:
     assert files.look("cells") is None, "a folder is no file"
     assert list(files.files("nothing/")) == []
     assert [file.name for file in files.files("tmp/")] == [], "the clock leaves nothing behind"
+
+
+def test_documents_have_a_largest_size(files: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (names, remote):
+        monkeypatch.setattr(module, "LARGEST", 100)
+    for name in ("format.json", f"studies/{KEY}.json", f"cells/ab/{KEY}.json", f"leases/{KEY}.0"):
+        for size in (0, 1, 100):
+            files.write(name, bytes(size))
+            assert files.read(name) == bytes(size)
+        for size in (101, 5000):
+            files.write(name, bytes(size))
+            with pytest.raises(OSError, match=f"it has {size:,} bytes; allowed: 100"):
+                files.read(name)
+    for name in (object_name(KEY), f"partial/{KEY}", f"damaged/{KEY}.0", f"tmp/{KEY}"):
+        files.write(name, bytes(5000))
+        assert len(files.read(name)) == 5000
 
 
 def test_of_many_that_make_a_file_one_does(files: Backend) -> None:

@@ -38,9 +38,14 @@ def partial_name(key: str) -> str:
     return f"{PARTIAL}{checked(key)}"
 
 
+def is_document(name: str) -> bool:
+    """Whether a file is a document, of at most `LARGEST` bytes; others may hold tensors."""
+    return not name.startswith((OBJECTS, PARTIAL, DAMAGED, TMP))
+
+
 def check_length(name: str, size: int) -> None:
-    """OSError if a file is larger than any document may be, unless it holds tensors."""
-    if size > LARGEST and not name.startswith((OBJECTS, PARTIAL, DAMAGED, TMP)):
+    """OSError if a document has more than `LARGEST` bytes."""
+    if size > LARGEST and is_document(name):
         raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: {LARGEST:,}", name)
 
 
