@@ -367,6 +367,8 @@ class Kind:
     prunable: Any = None
     second: bool = True
     """Whether PyTorch's own second derivatives are right."""
+    single: bool = False
+    """Whether a layer computes in float32 at every precision, as Llama's RMSNorm does."""
     pretrained: tuple[str, str] | None = None
     """The kind and the task of a transformer in a folder: the problem's network is ``hf:FOLDER``."""
 
@@ -427,7 +429,7 @@ KINDS = [
     Kind("GPT-2", gpt2_words, TEXT, NEXT, of_tokens, prunable="matrices", pretrained=("gpt2", "causal-lm")),
     Kind("GPT-2 for classes", gpt2_classes, TEXT, _classes(3), prunable="matrices",
          pretrained=("gpt2", "sequence-classification")),
-    Kind("Llama", llama, TEXT, NEXT, of_tokens, pretrained=("llama", "causal-lm")),
+    Kind("Llama", llama, TEXT, NEXT, of_tokens, single=True, pretrained=("llama", "causal-lm")),
     Kind("character model", character_model, TOKENS, TOKENS.roll(-1, 1), of_tokens),
     Kind("BERT in a class of its user's", Wrapped, {"ids": TEXT["input_ids"], "there": THERE}, _classes(3)),
 ]  # fmt: skip

@@ -98,6 +98,35 @@ def test_gradients_and_products_are_those_of_the_users_own_loss(kind: Kind):
     assert float(v[1] @ products[0]) == pytest.approx(float(v[0] @ products[1]), rel=1e-6, abs=1e-9)
 
 
+@every
+@pytest.mark.full
+def test_products_of_the_ggn_and_the_fisher_matrix_are_those_of_dense_ones(kind: Kind):
+    """By the user's own network and loss: J^T H J with the Jacobian row by row, and gradients example by example."""
+    net, p = trained(kind), problem(kind)
+    field, at = p.field("train", batch_size=10), p.point(net)
+    parameters = [q for q in net.parameters() if q.requires_grad]
+    y = kind.y.double() if kind.y.is_floating_point() else kind.y
+    v = torch.randn(2, at.theta.numel(), dtype=F64, generator=torch.Generator().manual_seed(3))
+
+    def slope(value: Tensor) -> Tensor:
+        found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+        return flat([g.real if g.is_complex() else g for g in found])
+
+    with sdpa_kernel(SDPBackend.MATH):
+        outputs = called(net, kind, F64)
+        jacobian = torch.stack([slope(z) for z in outputs.reshape(-1)])
+        hessian = torch.autograd.functional.hessian(lambda z: kind.own(z, y), outputs.detach())
+        hessian = hessian.reshape(len(jacobian), len(jacobian))
+        near = {"rtol": 1e-3, "atol": 1e-7} if kind.single else {"rtol": 1e-7, "atol": 1e-9}
+        torch.testing.assert_close(field.ggn_vp(at, v), v @ (jacobian.T @ hessian @ jacobian), **near)
+        counted = (y.reshape(N, -1) != -100).sum(1)  # the mean is over labels, so an example counts by how many it has
+        shares = N * counted.double() / counted.sum()
+        losses = [shares[i] * kind.own(outputs[i : i + 1], y[i : i + 1]) for i in range(N)]
+        torch.testing.assert_close(field.losses(at), torch.stack(losses).detach(), rtol=1e-7, atol=1e-9)
+        gradients = torch.stack([slope(value) for value in losses])
+    torch.testing.assert_close(field.fisher_vp(at, v), v @ (gradients.T @ gradients) / N, **near)
+
+
 def flat(parts) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
 
