@@ -52,6 +52,19 @@ def check_working_folder() -> None:
         raise ConfigError(f"the working folder {why}: change to another one (cd) and try again") from None
 
 
+def kind_and_text(error: BaseException) -> str:
+    """``ValueError: its text`` of an error of own code, whose ``__str__`` may fail.
+
+    >>> kind_and_text(ValueError("no")), kind_and_text(AssertionError())
+    ('ValueError: no', 'AssertionError')
+    """
+    try:
+        text = str(error)
+    except (Exception, SystemExit):
+        text = "its text cannot be shown"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def nearest(got: str, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest allowed word, or the list of allowed words.
 

@@ -1,7 +1,7 @@
 """Run the user's code inside this process, and contain its side effects.
 
 The code may print, import, train and raise. It may not end or replace the process, read the terminal, change the
-working folder for good, or return twice after a fork.
+working folder or the standard streams for good, or return twice after a fork.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sublevel.errors import ModelError
+from sublevel.errors import ModelError, kind_and_text
 
 WAIT = 2.0
 """Seconds to wait for a forked child to return; the wait stops when the child ends."""
@@ -39,14 +39,15 @@ os.register_at_fork(after_in_parent=_count_fork)
 def contained() -> Iterator[None]:
     """Run the user's code so that it ends with a result or an exception.
 
-    Standard input is empty unless it is a terminal. The working folder is restored. Raises ModelError if the code ends
-    the process (``sys.exit``, ``os._exit``, ``os.execv``), stops at ``breakpoint()`` without a terminal, or forks and
-    the child returns too; the child then exits here. A Ctrl-C of the user passes through.
+    Standard input is empty unless it is a terminal. The working folder and the output streams are restored. Raises
+    ModelError if the code ends the process (``sys.exit``, ``os._exit``, ``os.execv``), stops at ``breakpoint()``
+    without a terminal, or forks and the child returns too; the child then exits here. A Ctrl-C of the user passes
+    through.
     """
     me, forks, here = os.getpid(), _forks, _folder()
     read_end, write_end = os.pipe()
     try:
-        with _without_input(), _without_ends(me) as ended:
+        with _without_input(), _same_output(), _without_ends(me) as ended:
             try:
                 yield
             except BaseException as error:
@@ -56,7 +57,7 @@ def contained() -> Iterator[None]:
                 pressed = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
                 if isinstance(error, Exception) or pressed:  # workers ignore Ctrl-C, so there the code raised it
                     raise
-                raise ModelError(f"the code ended the program: {type(error).__name__}: {error}") from error
+                raise ModelError(f"the code ended the program: {kind_and_text(error)}") from error
             _end_child(me, write_end)
             if ended:  # in a thread, or in a try statement
                 raise ModelError(f"the code ended the program: {ended[0]}")
@@ -131,6 +132,20 @@ def _without_input() -> Iterator[None]:
             yield
         finally:
             sys.stdin = before
+
+
+@contextmanager
+def _same_output() -> Iterator[None]:
+    """Restore ``sys.stdout`` and ``sys.stderr``; open those that were closed again."""
+    before = {"stdout": sys.stdout, "stderr": sys.stderr}
+    try:
+        yield
+    finally:
+        for number, (name, stream) in enumerate(before.items(), 1):
+            if getattr(stream, "closed", False):
+                with suppress(OSError):  # closing the stream leaves its descriptor open
+                    stream = open(number, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _terminal(stream: Any) -> bool:

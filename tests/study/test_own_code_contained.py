@@ -22,6 +22,7 @@ from sublevel.engine.graph import Graph, Node
 from sublevel.engine.job import Job
 from sublevel.engine.schedule import Schedule
 from sublevel.engine.store import Store
+from sublevel.engine.worker import run_job
 from sublevel.errors import ModelError
 from sublevel.own_code import contained
 from tiny_runs import furnish, tables
@@ -259,6 +260,31 @@ def test_the_folder_and_the_input_are_as_before(tmp_path: Path, monkeypatch: pyt
         with contained():
             pass
     assert not descriptors or len(os.listdir("/proc/self/fd")) == descriptors
+
+
+class Textless(Exception):
+    def __str__(self) -> str:
+        return 3  # type: ignore[return-value]
+
+
+def test_an_error_without_a_text_has_a_reason(tmp_path: Path) -> None:
+    def failing(*_: object) -> None:
+        raise Textless
+
+    job = Job("ab" * 32, "x", {}, {}, str(tmp_path / "store"), "mine:fails")
+    said = json.loads(run_job(job.text(), compute=failing))["error"]
+    assert (said["kind"], said["message"]) == ("error", "Textless: its text cannot be shown")
+
+
+def test_streams_that_own_code_closes_or_replaces_are_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as out, open(os.devnull, "w") as other:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", other)
+        with contained():
+            sys.stdout.close()
+            sys.stderr = None  # type: ignore[assignment]
+        print(end="")
+        assert sys.stderr is other
 
 
 def test_ctrl_c_passes_and_a_faked_one_in_a_worker_does_not() -> None:

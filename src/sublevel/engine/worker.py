@@ -26,7 +26,7 @@ from sublevel.engine.job import Compute, Job, Progress
 from sublevel.engine.partial import Partial
 from sublevel.engine.store import Document, Store
 from sublevel.engine.store.content import finite
-from sublevel.errors import DamagedEntry, Diverged, StoreError, SublevelError
+from sublevel.errors import DamagedEntry, Diverged, StoreError, SublevelError, kind_and_text
 from sublevel.foreign import plain
 
 leave = os._exit
@@ -84,11 +84,13 @@ def opened_store(address: str) -> Store:
 def _described(error: Exception) -> dict[str, Any]:
     kinds = [(DamagedEntry, "damaged"), (StoreError, "store"), (SublevelError, "refused")]
     kind = next((name for cls, name in kinds if isinstance(error, cls)), "error")
-    text = str(error) if isinstance(error, SublevelError) else f"{type(error).__name__}: {error}"
+    text = kind_and_text(error)
+    if kind != "error":
+        text = text.partition(": ")[2]
     return {
         "kind": kind,
-        "message": plain(text).removesuffix(": "),
-        "digest": getattr(error, "digest", ""),
+        "message": plain(text),
+        "digest": error.digest if isinstance(error, DamagedEntry) else "",
         "traceback": plain("".join(traceback.format_exception(error))),
     }
 

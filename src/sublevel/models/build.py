@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sublevel.errors import ConfigError, ModelError, nearest
+from sublevel.errors import ConfigError, ModelError, kind_and_text, nearest
 from sublevel.inputs import Shapes, parts, shapes_of
 from sublevel.models import pretrained
 from sublevel.models.registry import STARTS, find, initialise
@@ -149,7 +149,7 @@ def import_module(module_name: str, path: str) -> ModuleType:
             raise ModelError(f"model {path!r}: importing {module_name} failed: {error}") from error
         raise ModelError(f"model {path!r}: there is no module {error.name!r}, installed or in {os.getcwd()}") from error
     except Exception as error:
-        raise ModelError(f"model {path!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {path!r}: importing {module_name} failed: {kind_and_text(error)}") from error
 
 
 def call(
@@ -165,7 +165,7 @@ def call(
         with contained():
             net = factory(**arguments)
     except Exception as error:
-        raise ModelError(f"model {name!r} failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {name!r} failed: {kind_and_text(error)}") from error
     if not isinstance(net, nn.Module):
         raise ModelError(f"model {name!r} returned {type(net).__name__}; it must return a torch.nn.Module")
     return unwrapped(net)
