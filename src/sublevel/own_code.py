@@ -12,6 +12,7 @@ import posix
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -47,7 +48,7 @@ def contained() -> Iterator[None]:
     me, forks, here = os.getpid(), _forks, _folder()
     read_end, write_end = os.pipe()
     try:
-        with _without_input(), _same_output(), _without_ends(me) as ended:
+        with _without_input(), _same_output(), _daemon_threads(), _without_ends(me) as ended:
             try:
                 yield
             except BaseException as error:
@@ -146,6 +147,23 @@ def _same_output() -> Iterator[None]:
                 with suppress(OSError):  # closing the stream leaves its descriptor open
                     stream = open(number, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+
+
+@contextmanager
+def _daemon_threads() -> Iterator[None]:
+    """Start every thread as a daemon: one that never ends would keep the process from ending after the run."""
+    before = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if not thread.is_alive():
+            thread.daemon = True
+        before(thread)
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = before  # type: ignore[method-assign]
 
 
 def _terminal(stream: Any) -> bool:

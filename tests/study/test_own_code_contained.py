@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -285,6 +286,17 @@ def test_streams_that_own_code_closes_or_replaces_are_there_again(monkeypatch: p
             sys.stderr = None  # type: ignore[assignment]
         print(end="")
         assert sys.stderr is other
+
+
+def test_a_thread_of_own_code_does_not_keep_the_process() -> None:
+    end = threading.Event()
+    with contained():
+        thread = threading.Thread(target=end.wait)
+        thread.start()
+    later = threading.Thread(target=end.wait)
+    later.start()
+    end.set()
+    assert (thread.daemon, later.daemon) == (True, False)
 
 
 def test_ctrl_c_passes_and_a_faked_one_in_a_worker_does_not() -> None:
