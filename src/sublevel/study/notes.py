@@ -10,8 +10,8 @@ from sublevel.study.given import Given
 from sublevel.study.spec import StudySpec
 
 ALONE = (
-    "other processes cannot import the network or your own code beside it, so cells run one at a time in this process: "
-    "put that code in a module of its own to use several"
+    "cells run one at a time, since worker processes cannot import your network or your own code: move that code to a "
+    "module (a .py file) to use several processes"
 )
 """The note on one job; there is nothing to say to who asks for one."""
 

@@ -53,7 +53,7 @@ def tables(folder: Path, device: str = "cpu", *criteria: str, dtype: str = "floa
     settings = RUN | {"train": RUN["train"] | {"dtype": dtype} | train}
     study = sl.Study(problem, **settings, branches=[*chosen, {"name": "imp", "levels": [1, 2]}], out=folder)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="other processes cannot import the network or your own code")
+        warnings.filterwarnings("ignore", message="cells run one at a time")
         return {name: to_csv(table) for name, table in study.run(jobs=1, report=False).tables.items()}
 
 
