@@ -184,7 +184,7 @@ def test_a_worker_that_stands_still_under_a_limit_of_memory_ends(
     assert ("Timeout" in done.stderr) == bool(code)
 
 
-@pytest.mark.parametrize("kib", [40_000, 300_000])
+@pytest.mark.parametrize("kib", [30_000, 40_000, 300_000])
 def test_a_limit_too_small_for_the_libraries_is_one_sentence(workshop: Path, kib: int) -> None:
     limited = LIMITED.replace("8 * 2**30", str(kib * 1024))
     done = python("-c", limited, "plan", "small.toml", cwd=workshop)

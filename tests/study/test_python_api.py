@@ -78,7 +78,7 @@ def test_a_factory_in_the_script_itself_runs_in_this_process(workshop: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ran 5 0") == 1
     assert computed(workshop) == 14
-    assert "in this process" in done.stdout
+    assert "cells run one at a time" in done.stdout
     again = python("script.py", cwd=workshop)
     assert "ran 5 0" in again.stdout
     assert computed(workshop) == 0, "the source of a script can be read: its cells are kept"

@@ -63,16 +63,25 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
-    except OSError as error:
-        code = _refuse(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except MemoryError:
         code = _refuse("not enough memory")
-    except (ImportError, SystemError) as error:  # a library that the system does not map, or half of it
-        if limit() == math.inf:
-            raise
-        first = next(iter(str(error).split("\n")), "")
-        code = _refuse(f"not enough memory in the {limit() / 2**20:,.0f} MiB of this process (ulimit): {first}")
+    except (ImportError, SystemError, OSError) as error:
+        code = _refuse(_unmapped(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unmapped(error: ImportError | SystemError | OSError) -> str:
+    """What to say of a library that the system does not map, or half of it; of another OSError its own text.
+
+    Raises the error if it is none of both. The loader tells the same by an ImportError or an OSError without a number.
+    """
+    library = "shared object" in str(error) if isinstance(error, OSError) else True
+    if library and limit() < math.inf:
+        first = next(iter(str(error).split("\n")), "")
+        return f"not enough memory in the {limit() / 2**20:,.0f} MiB of this process (ulimit): {first}"
+    if not isinstance(error, OSError):
+        raise error
+    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
 
 
 def _refuse(sentence: str) -> int:
