@@ -60,8 +60,19 @@ def called(net: nn.Module, kind: Kind, dtype: torch.dtype) -> Tensor:
 
 
 def own_loss(net: nn.Module, kind: Kind, dtype: torch.dtype = F64) -> Tensor:
-    y = kind.y.to(dtype) if kind.y.is_floating_point() else kind.y
-    return kind.own(called(net.eval(), kind, dtype), y)
+    return kind.own(called(net.eval(), kind, dtype), labels(kind, dtype))
+
+
+def labels(kind: Kind, dtype: torch.dtype = F64) -> Tensor:
+    """The labels; real ones in the precision of the network."""
+    return kind.y.to(dtype) if kind.y.is_floating_point() else kind.y
+
+
+def slope(value: Tensor, net: nn.Module, **how: bool) -> Tensor:
+    """The gradient of a number in all parameters of the user's network, [D]."""
+    parameters = [q for q in net.parameters() if q.requires_grad]
+    parts = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True, **how)
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 @every
@@ -82,15 +93,14 @@ def test_a_checkpoint_is_the_users_own_function(kind: Kind, tmp_path: Path):
 def test_gradients_and_products_are_those_of_the_users_own_loss(kind: Kind):
     net, p = trained(kind), problem(kind)
     field, at = p.field("train", batch_size=10), p.point(net)
-    parameters = [q for q in net.parameters() if q.requires_grad]
     with sdpa_kernel(SDPBackend.MATH):
-        slope = flat(torch.autograd.grad(own_loss(net, kind), parameters, create_graph=True, materialize_grads=True))
-        torch.testing.assert_close(field.grad(at), slope.detach(), rtol=1e-8, atol=1e-10)
-        v = torch.randn(3, len(slope), dtype=F64, generator=torch.Generator().manual_seed(2))
+        gradient = slope(own_loss(net, kind), net, create_graph=True)
+        torch.testing.assert_close(field.grad(at), gradient.detach(), rtol=1e-8, atol=1e-10)
+        v = torch.randn(3, len(gradient), dtype=F64, generator=torch.Generator().manual_seed(2))
         products = field.hvp(at, v)
         if kind.second:
-            ends = [torch.autograd.grad(slope @ u, parameters, retain_graph=True, materialize_grads=True) for u in v]
-            torch.testing.assert_close(products, torch.stack([flat(end) for end in ends]), rtol=1e-7, atol=1e-9)
+            ends = torch.stack([slope(gradient @ u, net) for u in v])
+            torch.testing.assert_close(products, ends, rtol=1e-7, atol=1e-9)
         else:
             sides = [[field.grad(at.theta + h * row) for h in (1e-5, -1e-5)] for row in v]
             ends = torch.stack([(a - b) / 2e-5 for a, b in sides])
@@ -104,17 +114,12 @@ def test_products_of_the_ggn_and_the_fisher_matrix_are_those_of_dense_ones(kind:
     """By the user's own network and loss: J^T H J with the Jacobian row by row, and gradients example by example."""
     net, p = trained(kind), problem(kind)
     field, at = p.field("train", batch_size=10), p.point(net)
-    parameters = [q for q in net.parameters() if q.requires_grad]
-    y = kind.y.double() if kind.y.is_floating_point() else kind.y
+    y = labels(kind)
     v = torch.randn(2, at.theta.numel(), dtype=F64, generator=torch.Generator().manual_seed(3))
-
-    def slope(value: Tensor) -> Tensor:
-        found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
-        return flat([g.real if g.is_complex() else g for g in found])
 
     with sdpa_kernel(SDPBackend.MATH):
         outputs = called(net, kind, F64)
-        jacobian = torch.stack([slope(z) for z in outputs.reshape(-1)])
+        jacobian = torch.stack([slope(z, net) for z in outputs.reshape(-1)])
         hessian = torch.autograd.functional.hessian(lambda z: kind.own(z, y), outputs.detach())
         hessian = hessian.reshape(len(jacobian), len(jacobian))
         near = {"rtol": 1e-3, "atol": 1e-7} if kind.single else {"rtol": 1e-7, "atol": 1e-9}
@@ -123,12 +128,8 @@ def test_products_of_the_ggn_and_the_fisher_matrix_are_those_of_dense_ones(kind:
         shares = N * counted.double() / counted.sum()
         losses = [shares[i] * kind.own(outputs[i : i + 1], y[i : i + 1]) for i in range(N)]
         torch.testing.assert_close(field.losses(at), torch.stack(losses).detach(), rtol=1e-7, atol=1e-9)
-        gradients = torch.stack([slope(value) for value in losses])
+        gradients = torch.stack([slope(value, net) for value in losses])
     torch.testing.assert_close(field.fisher_vp(at, v), v @ (gradients.T @ gradients) / N, **near)
-
-
-def flat(parts) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in parts])
 
 
 @every
@@ -141,7 +142,7 @@ def test_two_steps_are_those_of_torchs_sgd(kind: Kind):
     done = p.trained(start, recipe=RECIPE, seed=0)
     rates = RECIPE.rates(N)
     sgd = torch.optim.SGD(net.parameters(), lr=rates[0], momentum=RECIPE.momentum)
-    y = kind.y.double() if kind.y.is_floating_point() else kind.y
+    y = labels(kind)
     for rate in rates:
         sgd.param_groups[0]["lr"] = rate
         sgd.zero_grad()
