@@ -66,16 +66,16 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         code = _refuse("not enough memory")
     except (ImportError, SystemError, OSError) as error:
-        code = _refuse(_unmapped(error))
+        code = _refuse(_of_system(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _unmapped(error: ImportError | SystemError | OSError) -> str:
-    """What to say of a library that the system does not map, or half of it; of another OSError its own text.
+def _of_system(error: ImportError | SystemError | OSError) -> str:
+    """What to say of an OSError, and of a library that cannot be mapped within a limit of memory; raises other errors.
 
-    Raises the error if it is none of both. The loader tells the same by an ImportError or an OSError without a number.
+    The loader says the latter by an ImportError or an OSError.
     """
-    library = "shared object" in str(error) if isinstance(error, OSError) else True
+    library = not isinstance(error, OSError) or "shared object" in str(error)
     if library and limit() < math.inf:
         first = next(iter(str(error).split("\n")), "")
         return f"not enough memory in the {limit() / 2**20:,.0f} MiB of this process (ulimit): {first}"

@@ -191,9 +191,10 @@ def _pair(example: Any) -> tuple[Any, Any]:
 
 
 def _reader(source: Any, split: str) -> Callable[[Any], Samples]:
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str):
+    many = not isinstance(source, str)
+    if many and hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return lambda source: _joined((source[i] for i in range(len(source))), torch.stack, "example")
-    if hasattr(source, "__iter__") and not hasattr(source, "__next__") and not isinstance(source, str):
+    if many and hasattr(source, "__iter__") and not hasattr(source, "__next__"):
         return lambda source: _joined(source, torch.cat, "batch")
     once = " that can be read once" if hasattr(source, "__next__") else ""
     raise DataError(
@@ -217,11 +218,13 @@ def _array(value: Any) -> Any:
     """The array of a data frame or a Pillow image, and a copy of an array that is read-only; other values unchanged."""
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
-    if isinstance(value, np.ndarray) and value.dtype == object:
+    if hasattr(value, "getbands"):  # an image of Pillow
+        return np.array(value)
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype == object:
         raise TypeError("an array holds objects; convert it by x.astype('float32')")
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        return value.copy()  # PyTorch warns of such an array
-    return np.array(value) if hasattr(value, "getbands") else value  # an image of Pillow
+    return value if value.flags.writeable else value.copy()  # PyTorch warns of one that is not
 
 
 def _is_text(y: Any) -> bool:
@@ -263,9 +266,12 @@ def _typed(x: Inputs, y: Tensor, dtype: torch.dtype, split: str) -> Samples:
     inputs stays bool. Labels [N, 1] become [N].
     """
     for t in (*tensors_of(x), y):
-        forms = {"without values": t.is_meta, "nested": t.is_nested, "quantized": t.is_quantized}
-        if found := [name for name, is_so in {**forms, "sparse": t.layout != torch.strided}.items() if is_so]:
-            raise TypeError(f"a tensor is {found[0]}; give a dense one (x.to_dense())")
+        forms = {
+            "without values": t.is_meta, "nested": t.is_nested, "quantized": t.is_quantized,
+            "sparse": t.layout != torch.strided,
+        }  # fmt: skip
+        if found := next((form for form, is_so in forms.items() if is_so), ""):
+            raise TypeError(f"a tensor is {found}; give a dense one (x.to_dense())")
     one = isinstance(x, Tensor)
     x = each(x, lambda t: _images(t, split) if t.dtype == torch.uint8 else t)
     x = each(x, (lambda t: real(t, dtype)) if one else lambda t: t if t.dtype == torch.bool else real(t, dtype))

@@ -113,9 +113,10 @@ def _evidence(compared: Frame) -> list[Evidence]:
     found = []
     for role, words in ROLES.items():
         rows = compared[(compared["role"] == role) & compared["effect"].notna()]
-        for density in sorted(rows["density"].fillna(-1.0).unique(), reverse=True):
+        densities = rows["density"].fillna(-1.0)  # a comparison over all solutions has none
+        for density in sorted(densities.unique(), reverse=True):
             lines = []
-            for _, r in rows[rows["density"].fillna(-1.0) == density].iterrows():
+            for _, r in rows[densities == density].iterrows():
                 scale, unit = in_points(str(r["unit"]))
                 effect = estimate(*(scale * float(r[c]) for c in ("effect", "low", "high")))
                 lines.append((str(r["comparison"]), f"{effect} {unit}", str(r["reading"])))
